@@ -1,0 +1,80 @@
+package crmguard
+
+import (
+	"context"
+	"sync"
+)
+
+type (
+	subjectKey struct{}
+	actKey     struct{}
+)
+
+// WithSubject returns a context in which s acts.
+func WithSubject(ctx context.Context, s Subject) context.Context {
+	return context.WithValue(ctx, subjectKey{}, &s)
+}
+
+// SubjectFrom returns who acts in ctx, and whether anybody does.
+func SubjectFrom(ctx context.Context) (Subject, bool) {
+	if s, ok := ctx.Value(subjectKey{}).(*Subject); ok {
+		return *s, true
+	}
+	return Subject{}, false
+}
+
+// System returns a context in which a job of the host acts for one tenant. The
+// reason, such as "import" or "reindex", becomes part of the subject's ID and so
+// of every journal entry.
+func System(ctx context.Context, tenant, reason string) context.Context {
+	return WithSubject(ctx, Subject{Tenant: tenant, ID: "system:" + reason, Kind: KindSystem})
+}
+
+// Act is what is being done in a context. It remembers which clients' data was
+// already opened for it, so that a norm counts each client once.
+type Act struct {
+	Action   Action
+	Resource Resource
+
+	mu     sync.Mutex
+	opened map[string]struct{}
+}
+
+// WithAct returns a context in which a is being done to r. Nothing was opened
+// for it yet, whatever an outer act had opened.
+func WithAct(ctx context.Context, a Action, r Resource) context.Context {
+	return context.WithValue(ctx, actKey{}, &Act{Action: a, Resource: r})
+}
+
+// ActFrom returns what is being done in ctx, nil if nothing was declared.
+func ActFrom(ctx context.Context) *Act {
+	act, _ := ctx.Value(actKey{}).(*Act)
+	return act
+}
+
+// Opened reports whether a client's data was already opened for this act. A nil
+// act remembers nothing.
+func (a *Act) Opened(client string) bool {
+	if a == nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, ok := a.opened[client]
+	return ok
+}
+
+// MarkOpened remembers clients whose data is being opened for this act.
+func (a *Act) MarkOpened(clients ...string) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.opened == nil {
+		a.opened = make(map[string]struct{}, len(clients))
+	}
+	for _, c := range clients {
+		a.opened[c] = struct{}{}
+	}
+}

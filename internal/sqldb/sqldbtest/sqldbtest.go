@@ -1,0 +1,71 @@
+// Package sqldbtest opens fresh databases for the tests of SQL stores.
+package sqldbtest
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // driver "pgx"
+	"github.com/stretchr/testify/require"
+	_ "modernc.org/sqlite" // driver "sqlite"
+
+	"github.com/crmguard/crmguard/internal/sqldb"
+)
+
+// Each runs test on an empty database of every dialect: a SQLite file, and a
+// schema of its own on the server that CRMGUARD_TEST_POSTGRES names. Without
+// that variable the PostgreSQL half is skipped; make test sets it.
+func Each(t *testing.T, test func(t *testing.T, db *sql.DB)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, SQLite(t)) })
+	t.Run("postgres", func(t *testing.T) { test(t, Postgres(t)) })
+}
+
+// SQLite opens an empty file that is removed with the test.
+func SQLite(t testing.TB) *sql.DB {
+	t.Helper()
+	db, err := sqldb.OpenSQLite(context.Background(), filepath.Join(t.TempDir(), "test.db"))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db
+}
+
+// Postgres opens an empty schema that is dropped with the test.
+func Postgres(t testing.TB) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("pgx", PostgresURL(t))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db
+}
+
+// PostgresURL makes an empty schema, dropped with the test, and returns a URL
+// whose connections work in it, for tests that start other processes.
+func PostgresURL(t testing.TB) string {
+	t.Helper()
+	server := os.Getenv("CRMGUARD_TEST_POSTGRES")
+	if server == "" {
+		t.Skip("CRMGUARD_TEST_POSTGRES is not set; make test starts a server")
+	}
+	schema := "test_" + strings.ToLower(rand.Text())
+	admin, err := sql.Open("pgx", server)
+	require.NoError(t, err)
+	_, err = admin.Exec(`CREATE SCHEMA ` + schema)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := admin.Exec(`DROP SCHEMA ` + schema + ` CASCADE`)
+		require.NoError(t, err)
+		require.NoError(t, admin.Close())
+	})
+	u, err := url.Parse(server)
+	require.NoError(t, err)
+	query := u.Query()
+	query.Set("search_path", schema)
+	u.RawQuery = query.Encode()
+	return u.String()
+}

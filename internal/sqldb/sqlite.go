@@ -1,0 +1,70 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// sqlitePragmas hold per connection, so every connection of the pool gets them.
+// auto_vacuum must come before the first table. secure_delete overwrites what is
+// deleted; without it old keys stay readable in the file.
+var sqlitePragmas = []string{
+	`PRAGMA busy_timeout = 5000`,
+	`PRAGMA auto_vacuum = FULL`,
+	`PRAGMA journal_mode = WAL`,
+	`PRAGMA synchronous = FULL`,
+	`PRAGMA foreign_keys = ON`,
+	`PRAGMA secure_delete = ON`,
+}
+
+// OpenSQLite opens a file with the settings that key tables need, on every
+// connection. The host registers the driver, as "sqlite" (modernc.org/sqlite) or
+// "sqlite3" (github.com/mattn/go-sqlite3), by importing it.
+func OpenSQLite(ctx context.Context, path string) (*sql.DB, error) {
+	name := "sqlite"
+	if !slices.Contains(sql.Drivers(), name) {
+		name = "sqlite3"
+	}
+	probe, err := sql.Open(name, path)
+	if err != nil {
+		return nil, fmt.Errorf(`sqldb: no driver for SQLite: import _ "modernc.org/sqlite" in package main: %w`, err)
+	}
+	d := probe.Driver()
+	_ = probe.Close() // never connected
+	db := sql.OpenDB(sqliteConnector{d, path})
+	if err := db.PingContext(ctx); err != nil {
+		_ = db.Close() // the first error counts
+		return nil, fmt.Errorf("sqldb: open %s: %w", path, err)
+	}
+	return db, nil
+}
+
+type sqliteConnector struct {
+	driver driver.Driver
+	path   string
+}
+
+func (c sqliteConnector) Driver() driver.Driver { return c.driver }
+
+func (c sqliteConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.driver.Open(c.path)
+	if err != nil {
+		return nil, err
+	}
+	execer, ok := conn.(driver.ExecerContext)
+	if !ok {
+		_ = conn.Close() // the missing method counts
+		return nil, errors.New("sqldb: the driver cannot execute statements")
+	}
+	for _, pragma := range sqlitePragmas {
+		if _, err := execer.ExecContext(ctx, pragma, nil); err != nil {
+			_ = conn.Close() // the first error counts
+			return nil, fmt.Errorf("%s: %w", pragma, err)
+		}
+	}
+	return conn, nil
+}
