@@ -1,0 +1,62 @@
+package guard
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/crmguard/crmguard"
+)
+
+// The __Host- prefix makes browsers refuse the cookie unless it is Secure, for
+// this host alone, so that no sibling domain can plant one. Browsers refuse the
+// prefix over plain HTTP, hence the other name on loopback.
+const (
+	cookieName         = "__Host-session"
+	cookieNameLoopback = "session"
+)
+
+func (g *Guard) cookie(value string) *http.Cookie {
+	name := cookieName
+	if g.o.Loopback {
+		name = cookieNameLoopback
+	}
+	return &http.Cookie{ //nolint:gosec // Secure is off only with Options.Loopback, where Handler refuses other machines
+		Name:     name,
+		Value:    value,
+		Path:     "/",
+		HttpOnly: true,
+		Secure:   !g.o.Loopback,
+		SameSite: http.SameSiteLaxMode,
+	}
+}
+
+// SetSession gives the browser a session's token, until the browser is closed;
+// when the session ends earlier is decided on the server.
+func (g *Guard) SetSession(w http.ResponseWriter, token string) {
+	http.SetCookie(w, g.cookie(token))
+}
+
+// ClearSession makes the browser forget its token.
+func (g *Guard) ClearSession(w http.ResponseWriter) {
+	c := g.cookie("")
+	c.MaxAge = -1
+	c.Expires = time.Unix(1, 0)
+	http.SetCookie(w, c)
+}
+
+// SessionToken returns the token that the request carries, empty if it has none.
+func (g *Guard) SessionToken(r *http.Request) string {
+	token, err := g.sessionToken(r)
+	if err != nil {
+		return ""
+	}
+	return token
+}
+
+func (g *Guard) sessionToken(r *http.Request) (string, error) {
+	c, err := r.Cookie(g.cookie("").Name)
+	if err != nil || c.Value == "" {
+		return "", &crmguard.Denial{By: "guard", Code: "no-session", Status: crmguard.Unauthenticated}
+	}
+	return c.Value, nil
+}

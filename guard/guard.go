@@ -1,0 +1,182 @@
+// Package guard composes the protections of crmguard into net/http middleware:
+// one request, one decision, one place where it is recorded.
+//
+//	g, err := guard.New(sessions, rights, rights, journal, nil)
+//	...
+//	mux.Handle("GET /contacts/{id}",        g.Protect(crmguard.View, contactOf, show))
+//	mux.Handle("POST /contacts/{id}/phone", g.ProtectAct(crmguard.Reveal, phoneOf, reveal))
+//	http.ListenAndServe(addr, g.Handler(mux))
+//
+// [Guard.Handler] finds out who asks. [Guard.Protect] and [Guard.ProtectAct]
+// load the resource on the server, decide, record and only then call the
+// handler, which returns an error; nil means that the act was done. Nothing
+// wraps the ResponseWriter. What is not HTTP calls [Guard.Check] and [Guard.Do].
+//
+// The order of a decision: subject, address rules, rights. The first no counts.
+//
+// # Security notes
+//
+//   - What could not be decided is refused (503), and so is what could not be recorded.
+//   - A record that the subject may not see is answered like one that does not
+//     exist, and both leave an entry, so that neither the answer nor its cost tells
+//     them apart. Who may see a record learns that another act on it is forbidden.
+//   - A handler that is mounted without Protect has a subject in its context but no
+//     act; opening sealed data there counts as revealing it.
+//   - Cookies are HttpOnly, SameSite=Lax and, except with Options.Loopback, Secure
+//     under a __Host- name. Against forged cross-site requests mount
+//     [http.CrossOriginProtection] around Handler.
+package guard
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/crmguard/crmguard"
+)
+
+// Sessions knows which subject a token stands for. It returns a
+// *[crmguard.Denial] for a token that is not or no longer good.
+type Sessions interface {
+	Authenticate(ctx context.Context, token string) (crmguard.Subject, error)
+}
+
+// Directory knows the roles and departments of a person. It is asked once for
+// each request, so that a change holds from the next one on.
+type Directory interface {
+	Resolve(ctx context.Context, tenant, subject string) (roles, units []string, err error)
+}
+
+// Options of a Guard. The zero value is secure.
+type Options struct {
+	// Addresses are rules on where requests may come from, asked before rights.
+	// Nil: from anywhere.
+	Addresses crmguard.Checker
+
+	// Edge tells the address of the client. Nil: that of the connection, which
+	// behind a proxy is the proxy's.
+	Edge func(r *http.Request) (netip.Addr, error)
+
+	// Loopback serves plain HTTP on this machine only: cookies without Secure,
+	// and every request that does not come from a loopback address is refused.
+	Loopback bool
+
+	// Page draws an error for requests that accept HTML. It must send p.Status.
+	// Nil: all errors are application/problem+json.
+	Page func(w http.ResponseWriter, r *http.Request, p Problem)
+
+	Logger *slog.Logger     // nil: slog.Default
+	Clock  func() time.Time // nil: time.Now
+}
+
+// Guard decides and records. It is safe for concurrent use.
+type Guard struct {
+	sessions  Sessions
+	rights    crmguard.Checker
+	directory Directory
+	journal   crmguard.Recorder
+	o         Options
+}
+
+// New returns a Guard. All four parts are required: rights that are not asked
+// and acts that are not recorded protect nothing.
+func New(sessions Sessions, rights crmguard.Checker, directory Directory, journal crmguard.Recorder, o *Options) (*Guard, error) {
+	if sessions == nil || rights == nil || directory == nil || journal == nil {
+		return nil, errors.New("guard: sessions, rights, directory and journal are required")
+	}
+	g := &Guard{sessions: sessions, rights: rights, directory: directory, journal: journal}
+	if o != nil {
+		g.o = *o
+	}
+	if g.o.Edge == nil {
+		g.o.Edge = connectionAddr
+	}
+	if g.o.Logger == nil {
+		g.o.Logger = slog.Default()
+	}
+	if g.o.Clock == nil {
+		g.o.Clock = time.Now
+	}
+	return g, nil
+}
+
+func connectionAddr(r *http.Request) (netip.Addr, error) {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("guard: address of the connection: %w", err)
+	}
+	return ap.Addr().Unmap().WithZone(""), nil
+}
+
+// visit is what Handler found out about a request.
+type visit struct {
+	id  string
+	err error // why there is no subject
+}
+
+type visitKey struct{}
+
+// RequestID returns the id under which the request of ctx is journalled, empty
+// outside [Guard.Handler].
+func RequestID(ctx context.Context) string {
+	if v, ok := ctx.Value(visitKey{}).(*visit); ok {
+		return v.id
+	}
+	return ""
+}
+
+// Handler puts the subject of each request, if it has one, and an id for the
+// request into its context. It refuses nobody who is merely not signed in: that
+// is for Protect, so that a sign-in page can be served beside.
+func (g *Guard) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v := &visit{id: rand.Text()}
+		ctx := context.WithValue(r.Context(), visitKey{}, v)
+		r = r.WithContext(ctx)
+		if g.o.Loopback && !fromLoopback(r) {
+			g.WriteError(w, r, &crmguard.Denial{By: "guard", Code: "loopback-only"})
+			return
+		}
+		subject, err := g.Authenticate(r)
+		if err != nil {
+			v.err = err
+		} else {
+			r = r.WithContext(crmguard.WithSubject(ctx, subject))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func fromLoopback(r *http.Request) bool {
+	addr, err := connectionAddr(r)
+	return err == nil && addr.IsLoopback()
+}
+
+// Authenticate returns who sent the request, with roles and departments of this
+// moment and the address that the edge saw. The error is a *[crmguard.Denial]
+// when nobody is signed in.
+func (g *Guard) Authenticate(r *http.Request) (crmguard.Subject, error) {
+	token, err := g.sessionToken(r)
+	if err != nil {
+		return crmguard.Subject{}, err
+	}
+	addr, err := g.o.Edge(r)
+	if err != nil {
+		return crmguard.Subject{}, fmt.Errorf("guard: client address: %w", err)
+	}
+	s, err := g.sessions.Authenticate(r.Context(), token)
+	if err != nil {
+		return crmguard.Subject{}, err
+	}
+	s.Addr = addr
+	s.Roles, s.Units, err = g.directory.Resolve(r.Context(), s.Tenant, s.ID)
+	if err != nil {
+		return crmguard.Subject{}, fmt.Errorf("guard: roles and departments: %w", err)
+	}
+	return s, nil
+}

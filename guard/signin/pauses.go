@@ -1,0 +1,126 @@
+package signin
+
+import (
+	"crypto/sha256"
+	"math"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	longestPause = time.Minute
+	// A bucket forgets one attempt in this time, so that who guesses no faster
+	// than that from elsewhere cannot make a person wait.
+	forgetEvery = time.Minute
+	// A bucket is about 100 bytes, so a flood of names costs at most some MiB.
+	maxBuckets = 50_000
+)
+
+type key [16]byte
+
+// loginKey keeps no login in memory, and no long one either. A network's zero
+// value stands for all of them.
+func loginKey(login string, network key) key {
+	sum := sha256.Sum256(append(network[:], strings.ToLower(strings.TrimSpace(login))...))
+	return key(sum[:16])
+}
+
+// networkKey takes the /64 of an IPv6 address: that much one customer has.
+func networkKey(addr netip.Addr) key {
+	addr = addr.Unmap().WithZone("")
+	if addr.Is6() {
+		if p, err := addr.Prefix(64); err == nil {
+			addr = p.Addr()
+		}
+	}
+	return key(addr.As16())
+}
+
+// pauses counts attempts that have not succeeded, and makes whoever has too many
+// wait longer and longer.
+type pauses struct {
+	free int // attempts without a pause
+
+	mu      sync.Mutex
+	buckets map[key]*bucket
+}
+
+type bucket struct {
+	attempts float64 // at the time of the last one
+	last     time.Time
+}
+
+// level is what is left of the attempts at a time.
+func (b *bucket) level(now time.Time) float64 {
+	since := max(0, now.Sub(b.last)) // a clock that was set back forgets nothing
+	return max(0, b.attempts-float64(since)/float64(forgetEvery))
+}
+
+func newPauses(free int) *pauses {
+	return &pauses{free: free, buckets: make(map[key]*bucket)}
+}
+
+// take counts an attempt, or returns how long to wait before the next one; an
+// attempt that has to wait is not counted, so that the pause ends.
+func (p *pauses) take(k key, now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.buckets[k]
+	if b == nil {
+		p.makeRoom(now)
+		b = &bucket{last: now}
+		p.buckets[k] = b
+	}
+	level := b.level(now)
+	if wait := p.pause(level) - now.Sub(b.last); wait > 0 {
+		return min(wait, longestPause) // a clock that was set back must not lock anybody out
+	}
+	b.attempts, b.last = level+1, now
+	return 0
+}
+
+// pause is 0 for the free attempts, then 1, 2, 4 … seconds.
+func (p *pauses) pause(level float64) time.Duration {
+	over := int(level) - p.free
+	if over < 0 {
+		return 0
+	}
+	return min(time.Second<<min(over, 10), longestPause)
+}
+
+// giveBack uncounts one attempt.
+func (p *pauses) giveBack(k key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if b := p.buckets[k]; b != nil {
+		b.attempts = max(0, b.attempts-1)
+	}
+}
+
+// makeRoom drops what is forgotten, and if that is not enough the emptiest of a
+// few: a flood of names, one attempt each, pushes out its own buckets first.
+func (p *pauses) makeRoom(now time.Time) {
+	if len(p.buckets) < maxBuckets {
+		return
+	}
+	const look = 64
+	var victim key
+	lowest := math.Inf(1)
+	n := 0
+	for k, b := range p.buckets { // in random order
+		level := b.level(now)
+		if level == 0 {
+			delete(p.buckets, k)
+		} else if level < lowest {
+			victim, lowest = k, level
+		}
+		if n++; n == look {
+			break
+		}
+	}
+	if len(p.buckets) >= maxBuckets {
+		delete(p.buckets, victim)
+	}
+}

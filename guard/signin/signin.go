@@ -1,0 +1,299 @@
+// Package signin is the one way in: address, password, session, journal.
+//
+//	door, err := signin.New(accounts, passwords, sessions, journal, nil)
+//	...
+//	token, err := door.SignIn(ctx, signin.Attempt{Login: login, Password: password, Addr: addr})
+//
+// # Security notes
+//
+//   - An unknown login, a wrong password, a closed account and a refused address
+//     are one and the same denial, after the same work. Only the journal tells
+//     them apart, and it never holds a login that does not exist.
+//   - Failures are counted before the password is compared, so that parallel
+//     guesses do not add up: for each address (IPv6: each /64), for each login from
+//     an address, and, with much more room, for each login from anywhere. The pause
+//     grows to a minute and never becomes a lock: a stranger at another address
+//     cannot shut a person out.
+//   - The pauses live in this process; several nodes have one each.
+//   - Refusals of strangers are journalled at most once a minute, with their count.
+package signin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/crmguard/crmguard"
+)
+
+// Account is a person or program that may sign in.
+type Account struct {
+	Tenant       string
+	ID           string
+	Kind         crmguard.SubjectKind
+	PasswordHash string // as Passwords.Hash made it; empty: cannot sign in by password
+}
+
+// ErrNoAccount is what [Accounts] returns for a login that nobody has.
+var ErrNoAccount = errors.New("signin: no such account")
+
+// Accounts are the host's people.
+type Accounts interface {
+	// Account finds who has the login, ErrNoAccount if nobody.
+	Account(ctx context.Context, login string) (Account, error)
+	// SetPasswordHash keeps a hash with newer parameters of the same password.
+	SetPasswordHash(ctx context.Context, a Account, hash string) error
+}
+
+// Passwords hashes and compares; *password.Hasher is one.
+type Passwords interface {
+	Hash(ctx context.Context, password string) (hash string, err error)
+	// Verify also reports whether the hash should be made anew.
+	Verify(ctx context.Context, password, hash string) (ok, rehash bool, err error)
+	// VerifyNobody does the work of Verify for a login that nobody has.
+	VerifyNobody(ctx context.Context, password string) error
+}
+
+// Sessions starts and ends sessions; *session.Manager is one. Start returns a
+// *[crmguard.Denial] for a person whose access was ended.
+type Sessions interface {
+	Start(ctx context.Context, s crmguard.Subject) (token string, err error)
+	Authenticate(ctx context.Context, token string) (crmguard.Subject, error)
+	End(ctx context.Context, token string) error
+}
+
+// Options of a Door.
+type Options struct {
+	// Addresses are rules on where a person may sign in from. Nil: from anywhere.
+	Addresses crmguard.Checker
+	// Tenant is in whose journal strangers are noted. Empty: crmguard.SingleTenant.
+	Tenant string
+
+	Logger *slog.Logger     // nil: slog.Default
+	Clock  func() time.Time // nil: time.Now
+}
+
+// Door lets people in. It is safe for concurrent use.
+type Door struct {
+	accounts  Accounts
+	passwords Passwords
+	sessions  Sessions
+	journal   crmguard.Recorder
+	o         Options
+
+	networks *pauses // by network
+	logins   *pauses // by login and network
+	persons  *pauses // by login, from anywhere
+
+	strangers *tally
+}
+
+// New returns a Door. All four parts are required.
+func New(accounts Accounts, passwords Passwords, sessions Sessions, journal crmguard.Recorder, o *Options) (*Door, error) {
+	if accounts == nil || passwords == nil || sessions == nil || journal == nil {
+		return nil, errors.New("signin: accounts, passwords, sessions and journal are required")
+	}
+	d := &Door{accounts: accounts, passwords: passwords, sessions: sessions, journal: journal}
+	if o != nil {
+		d.o = *o
+	}
+	if d.o.Tenant == "" {
+		d.o.Tenant = crmguard.SingleTenant
+	}
+	if d.o.Logger == nil {
+		d.o.Logger = slog.Default()
+	}
+	if d.o.Clock == nil {
+		d.o.Clock = time.Now
+	}
+	// An office shares an address; a person mistypes; a person's guessers may come
+	// from many networks, and must not make the person wait too easily.
+	d.networks = newPauses(30)
+	d.logins = newPauses(5)
+	d.persons = newPauses(100)
+	d.strangers = &tally{}
+	return d, nil
+}
+
+// Attempt is what somebody hands in at the door.
+type Attempt struct {
+	Login    string
+	Password string
+	Addr     netip.Addr // as the edge resolved it
+	Device   string     // name of the device, if it is known
+	Request  string     // id of the request
+}
+
+// LogValue keeps login and password out of logs.
+func (a Attempt) LogValue() slog.Value { return slog.StringValue(a.String()) }
+
+// String keeps login and password out of logs.
+func (a Attempt) String() string { return "attempt from " + a.Addr.String() }
+
+// GoString keeps login and password out of logs.
+func (a Attempt) GoString() string { return "signin.Attempt{" + a.String() + "}" }
+
+const resourceKind = "sessions"
+
+func refusal() error {
+	return &crmguard.Denial{By: "signin", Code: "refused", Status: crmguard.Unauthenticated}
+}
+
+// SignIn returns the token of a new session. Its error is a *[crmguard.Denial]
+// (Unauthenticated, or Exhausted with RetryAfter), or says that it could not be
+// decided.
+func (d *Door) SignIn(ctx context.Context, a Attempt) (string, error) {
+	wait, taken := d.take(a)
+	if wait > 0 {
+		d.noteStranger(ctx, a, "paused")
+		return "", &crmguard.Denial{By: "signin", Code: "paused", Status: crmguard.Exhausted, RetryAfter: wait}
+	}
+	token, err := d.signIn(ctx, a)
+	if _, denied := errors.AsType[*crmguard.Denial](err); !denied { // came in, or it was not the person's failure
+		taken.giveBack()
+	}
+	return token, err
+}
+
+// counted are the buckets in which an attempt was counted.
+type counted []struct {
+	in *pauses
+	k  key
+}
+
+// giveBack uncounts the attempt. Earlier failures stay: whoever has an account
+// could otherwise guess at others' without end.
+func (c counted) giveBack() {
+	for _, b := range c {
+		b.in.giveBack(b.k)
+	}
+}
+
+// take counts the attempt everywhere, or returns how long to wait.
+func (d *Door) take(a Attempt) (time.Duration, counted) {
+	network := networkKey(a.Addr)
+	all := counted{{d.networks, network}, {d.logins, loginKey(a.Login, network)}, {d.persons, loginKey(a.Login, key{})}}
+	now := d.o.Clock()
+	for i, b := range all {
+		if wait := b.in.take(b.k, now); wait > 0 {
+			all[:i].giveBack()
+			return wait, nil
+		}
+	}
+	return 0, all
+}
+
+func (d *Door) signIn(ctx context.Context, a Attempt) (string, error) {
+	account, err := d.accounts.Account(ctx, a.Login)
+	if errors.Is(err, ErrNoAccount) || err == nil && account.PasswordHash == "" {
+		if err := d.passwords.VerifyNobody(ctx, a.Password); err != nil {
+			return "", fmt.Errorf("signin: compare passwords: %w", err)
+		}
+		d.noteStranger(ctx, a, "unknown")
+		return "", refusal()
+	}
+	if err != nil {
+		return "", fmt.Errorf("signin: find the account: %w", err)
+	}
+	ok, rehash, err := d.passwords.Verify(ctx, a.Password, account.PasswordHash)
+	if err != nil {
+		return "", fmt.Errorf("signin: compare passwords: %w", err)
+	}
+	s := crmguard.Subject{
+		Tenant: account.Tenant, ID: account.ID, Kind: account.Kind,
+		Device: a.Device, Addr: a.Addr,
+		Assurance: crmguard.AssurancePassword, AuthenticatedAt: d.o.Clock(),
+	}
+	e := crmguard.Event{
+		Time: d.o.Clock(), Subject: s, Action: crmguard.SignIn, Request: a.Request,
+		Resource: crmguard.Resource{Tenant: s.Tenant, Kind: resourceKind, Owner: s.ID},
+	}
+	if !ok {
+		e.Subject.Assurance, e.Subject.AuthenticatedAt = crmguard.AssuranceNone, time.Time{}
+		return "", d.refuse(ctx, e, "password")
+	}
+	if d.o.Addresses != nil {
+		if err := d.o.Addresses.Check(ctx, s, crmguard.SignIn, e.Resource); err != nil {
+			return "", d.refuseFor(ctx, e, err)
+		}
+	}
+	if rehash {
+		d.rehash(ctx, account, a.Password)
+	}
+	return d.start(ctx, e)
+}
+
+// start begins the session and records it; a session that cannot be recorded is
+// ended again.
+func (d *Door) start(ctx context.Context, e crmguard.Event) (string, error) {
+	token, err := d.sessions.Start(ctx, e.Subject)
+	if err != nil {
+		return "", d.refuseFor(ctx, e, err)
+	}
+	started, err := d.sessions.Authenticate(ctx, token)
+	if err != nil {
+		return "", d.refuseFor(ctx, e, err)
+	}
+	e.Subject, e.Resource.ID, e.Outcome = started, started.Session, crmguard.Done
+	if err := d.journal.Record(ctx, e); err != nil {
+		err = fmt.Errorf("signin: record the session: %w", err)
+		return "", errors.Join(err, d.sessions.End(context.WithoutCancel(ctx), token))
+	}
+	return token, nil
+}
+
+// refuseFor turns a denial into the one refusal that everybody gets; what could
+// not be decided stays an error.
+func (d *Door) refuseFor(ctx context.Context, e crmguard.Event, err error) error {
+	denial, denied := errors.AsType[*crmguard.Denial](err)
+	if !denied {
+		return fmt.Errorf("signin: %w", err)
+	}
+	return d.refuse(ctx, e, denial.By+":"+denial.Code)
+}
+
+func (d *Door) refuse(ctx context.Context, e crmguard.Event, reason string) error {
+	e.Outcome, e.Reason = crmguard.Denied, reason
+	if err := d.journal.Record(ctx, e); err != nil {
+		return fmt.Errorf("signin: record the refusal: %w", err)
+	}
+	return refusal()
+}
+
+// rehash keeps the password under today's parameters. When it fails, the old
+// hash stays and the next sign-in tries again.
+func (d *Door) rehash(ctx context.Context, account Account, password string) {
+	hash, err := d.passwords.Hash(ctx, password)
+	if err == nil {
+		err = d.accounts.SetPasswordHash(ctx, account, hash)
+	}
+	if err != nil {
+		d.o.Logger.WarnContext(ctx, "signin: the password hash was not renewed", "subject", account.ID, "error", err)
+	}
+}
+
+// SignOut ends the session of token. A token that is not good is no error:
+// nobody is signed in with it.
+func (d *Door) SignOut(ctx context.Context, token, request string) error {
+	s, err := d.sessions.Authenticate(ctx, token)
+	if _, denied := errors.AsType[*crmguard.Denial](err); denied {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("signin: find the session: %w", err)
+	}
+	if err := d.sessions.End(ctx, token); err != nil {
+		return fmt.Errorf("signin: end the session: %w", err)
+	}
+	err = d.journal.Record(ctx, crmguard.Event{
+		Time: d.o.Clock(), Subject: s, Action: crmguard.Revoke, Outcome: crmguard.Done, Request: request,
+		Resource: crmguard.Resource{Tenant: s.Tenant, Kind: resourceKind, ID: s.Session, Owner: s.ID},
+	})
+	if err != nil {
+		return fmt.Errorf("signin: the session is ended, but that was not recorded: %w", err)
+	}
+	return nil
+}
