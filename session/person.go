@@ -1,0 +1,250 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/crmguard/crmguard"
+)
+
+// ErrState says that the stored state of a person is not genuine: somebody wrote
+// it past this package. Such a person is refused until [Manager.ClosePerson] and
+// then [Manager.OpenPerson] write it anew.
+var ErrState = errors.New("session: the person's stored state is not genuine")
+
+var errBusy = errors.New("session: the person's state keeps changing")
+
+// changeTries bounds how often a change starts again because another one was
+// first. Each time one of them gets through, so that this many have to compete.
+const changeTries = 100
+
+// State says whether a person may have sessions.
+type State struct {
+	Closed bool  `json:"closed"` // also before the person was ever opened
+	Epoch  int64 `json:"epoch"`  // larger after each change and each Revoke; 0: never opened
+}
+
+// Info is a session as its person and administrators see it.
+type Info struct {
+	ID              string             `json:"id"`
+	Device          string             `json:"device"`
+	Addr            netip.Addr         `json:"addr"` // at the start
+	Assurance       crmguard.Assurance `json:"assurance"`
+	AuthenticatedAt time.Time          `json:"authenticated_at"`
+	Started         time.Time          `json:"started"`
+	Used            time.Time          `json:"used"` // to the minute
+	End             time.Time          `json:"end"`
+}
+
+// OpenPerson lets a person have sessions, from being hired or from coming back.
+// Sessions from before do not come back. It changes nothing for a person who is
+// open, and returns [ErrState] for a state that is not genuine.
+func (m *Manager) OpenPerson(ctx context.Context, tenant, person string) error {
+	_, err := m.change(ctx, tenant, person, func(p Person, _ int, genuine bool) (next Person, write bool, err error) {
+		if p.exists() && !genuine {
+			return p, false, ErrState
+		}
+		write = p.Closed || !genuine
+		p.Closed = false
+		return p, write, nil
+	})
+	return wrap("open person", err)
+}
+
+// ClosePerson ends all sessions of a person and lets none start: when it has
+// returned, no token of the person is accepted, and none can be made. It works
+// on any stored state, also one that is not genuine.
+func (m *Manager) ClosePerson(ctx context.Context, tenant, person string) error {
+	_, err := m.change(ctx, tenant, person, func(p Person, rows int, genuine bool) (next Person, write bool, err error) {
+		write = !p.Closed || !genuine || rows > 0
+		p.Closed = true
+		return p, write, nil
+	})
+	return wrap("close person", err)
+}
+
+// Revoke ends all sessions of a person, who can sign in again if they are open.
+// It implements [crmguard.Revoker]. A state that is not genuine is [ErrState],
+// because only [Manager.ClosePerson] ends what could come back with it.
+func (m *Manager) Revoke(ctx context.Context, tenant, person string) (crmguard.Revoked, error) {
+	ended, err := m.change(ctx, tenant, person, func(p Person, _ int, genuine bool) (next Person, write bool, err error) {
+		if p.exists() && !genuine {
+			return p, false, ErrState
+		}
+		return p, genuine, nil
+	})
+	return crmguard.Revoked{What: "sessions", Count: ended}, wrap("revoke", err)
+}
+
+// change reads a person until what decide made of them could be written. Each
+// write raises the epoch and ends all sessions.
+func (m *Manager) change(ctx context.Context, tenant, person string,
+	decide func(p Person, rows int, genuine bool) (next Person, write bool, err error),
+) (ended int, err error) {
+	if err := checkNames(ctx, tenant, person); err != nil {
+		return 0, err
+	}
+	for range changeTries {
+		p, rows, err := m.store.Person(ctx, tenant, person)
+		if err != nil {
+			return 0, err
+		}
+		genuine, err := m.genuinePerson(ctx, &p)
+		if err != nil {
+			return 0, err
+		}
+		next, write, err := decide(p, len(rows), genuine)
+		if err != nil || !write {
+			return 0, err
+		}
+		if genuine {
+			next.Epoch = p.Epoch + 1
+		} else {
+			// Nothing is known of earlier epochs, except that none is later than now.
+			next.Epoch = m.now().UnixMicro()
+		}
+		if next.MAC, err = m.keys.MAC(ctx, next.place(), personBytes(&next)); err != nil {
+			return 0, err
+		}
+		ended, changed, err := m.store.Change(ctx, p, next)
+		if err != nil || changed {
+			return ended, err
+		}
+	}
+	return 0, errBusy
+}
+
+// State returns whether a person may have sessions, or [ErrState].
+func (m *Manager) State(ctx context.Context, tenant, person string) (State, error) {
+	if err := checkNames(ctx, tenant, person); err != nil {
+		return State{}, err
+	}
+	p, _, err := m.store.Person(ctx, tenant, person)
+	if err != nil {
+		return State{}, wrap("read person", err)
+	}
+	if !p.exists() {
+		return State{Closed: true}, nil
+	}
+	genuine, err := m.genuinePerson(ctx, &p)
+	if err != nil {
+		return State{}, wrap("verify person", err)
+	}
+	if !genuine {
+		return State{}, ErrState
+	}
+	return State{Closed: p.Closed, Epoch: p.Epoch}, nil
+}
+
+// List returns the sessions of a person that rows say are alive, oldest first.
+func (m *Manager) List(ctx context.Context, tenant, person string) ([]Info, error) {
+	if err := checkNames(ctx, tenant, person); err != nil {
+		return nil, err
+	}
+	p, rows, err := m.store.Person(ctx, tenant, person)
+	if err != nil {
+		return nil, wrap("list", err)
+	}
+	now := m.now()
+	var list []Info
+	for _, r := range rows {
+		if p.Closed || r.Epoch != p.Epoch || !now.Before(r.End) || now.Sub(r.Used) > m.idle {
+			continue
+		}
+		list = append(list, Info{
+			ID: r.ID, Device: r.Device, Addr: r.Addr, Assurance: r.Assurance, AuthenticatedAt: r.AuthenticatedAt,
+			Started: r.Started, Used: r.Used, End: r.End,
+		})
+	}
+	return list, nil
+}
+
+// End ends the session of a token, as signing out does. A session that has ended
+// already is no error; a wrong token is a *[crmguard.Denial].
+func (m *Manager) End(ctx context.Context, token string) error {
+	_, r, _, err := m.find(ctx, token)
+	if denial, ok := errors.AsType[*crmguard.Denial](err); ok && denial.Code == CodeUnknown {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return wrap("end", m.remove(ctx, r.ID, r.Verifier))
+}
+
+// EndByID ends one session of a person, such as that of a lost phone; its id
+// comes from [Manager.List]. A session that does not exist is no error.
+func (m *Manager) EndByID(ctx context.Context, tenant, person, id string) error {
+	if err := checkNames(ctx, tenant, person); err != nil {
+		return err
+	}
+	_, rows, err := m.store.Person(ctx, tenant, person)
+	if err != nil {
+		return wrap("end", err)
+	}
+	for _, r := range rows {
+		if r.ID == id {
+			return wrap("end", m.remove(ctx, id, r.Verifier))
+		}
+	}
+	return nil
+}
+
+// remove removes a session, also if its verifier changes meanwhile because it is
+// in use.
+func (m *Manager) remove(ctx context.Context, id string, verifier MAC) error {
+	for range changeTries {
+		removed, err := m.store.Swap(ctx, id, verifier, nil)
+		if err != nil || removed {
+			return err
+		}
+		r, _, err := m.store.Session(ctx, id)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		verifier = r.Verifier
+	}
+	return errBusy
+}
+
+// checkPerson returns nil for a person who may have sessions.
+func (m *Manager) checkPerson(ctx context.Context, p *Person) error {
+	if !p.exists() {
+		return denied(CodeClosed, "the person was never opened, or their row is gone")
+	}
+	genuine, err := m.genuinePerson(ctx, p)
+	if err != nil {
+		return fmt.Errorf("session: verify person: %w", err)
+	}
+	if !genuine {
+		m.log.WarnContext(ctx, "session: the state of a person is not genuine", "tenant", p.Tenant, "person", p.ID)
+		return denied(CodeClosed, "the person's state is not genuine")
+	}
+	if p.Closed {
+		return denied(CodeClosed, "the person is closed")
+	}
+	return nil
+}
+
+func (m *Manager) genuinePerson(ctx context.Context, p *Person) (bool, error) {
+	if !p.exists() {
+		return false, nil
+	}
+	return m.verify(ctx, p.place(), personBytes(p), p.MAC)
+}
+
+// exists reports whether the store has a row of the person.
+func (p *Person) exists() bool { return p.Epoch != 0 || len(p.MAC) != 0 || p.Closed }
+
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("session: %s: %w", what, err)
+}
