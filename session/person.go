@@ -163,10 +163,11 @@ func (m *Manager) List(ctx context.Context, tenant, person string) ([]Info, erro
 }
 
 // End ends the session of a token, as signing out does. A session that has ended
-// already is no error; a wrong token is a *[crmguard.Denial].
+// already is no error; a token that is malformed or does not fit its row is a
+// *[crmguard.Denial], and nothing has ended.
 func (m *Manager) End(ctx context.Context, token string) error {
 	_, r, _, err := m.find(ctx, token)
-	if denial, ok := errors.AsType[*crmguard.Denial](err); ok && denial.Code == CodeUnknown {
+	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
 	if err != nil {

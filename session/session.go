@@ -164,6 +164,9 @@ func (m *Manager) Start(ctx context.Context, s crmguard.Subject) (string, error)
 // is empty: the edge knows where this request comes from.
 func (m *Manager) Authenticate(ctx context.Context, token string) (crmguard.Subject, error) {
 	t, r, p, err := m.find(ctx, token)
+	if errors.Is(err, ErrNotFound) {
+		return crmguard.Subject{}, denied(CodeUnknown, "no session with this id")
+	}
 	if err != nil {
 		return crmguard.Subject{}, err
 	}
@@ -190,16 +193,13 @@ func (m *Manager) Authenticate(ctx context.Context, token string) (crmguard.Subj
 }
 
 // find returns the genuine row of a token's session, and the person that was
-// stored with it, not yet checked.
+// stored with it, not yet checked; ErrNotFound if the row is gone.
 func (m *Manager) find(ctx context.Context, text string) (*token, Row, Person, error) {
 	t, ok := parseToken(text)
 	if !ok {
 		return nil, Row{}, Person{}, denied(CodeMalformed, "not a token")
 	}
 	r, p, err := m.store.Session(ctx, t.id())
-	if errors.Is(err, ErrNotFound) {
-		return nil, Row{}, Person{}, denied(CodeUnknown, "no session with this id")
-	}
 	if err != nil {
 		return nil, Row{}, Person{}, fmt.Errorf("session: read session: %w", err)
 	}
