@@ -1,0 +1,485 @@
+package guard_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/crmguardtest"
+	"github.com/crmguard/crmguard/guard"
+)
+
+// crm is a host with two records: anna owns 1 and may view and reveal it; boris
+// owns 2.
+type crm struct {
+	t       *testing.T
+	guard   *guard.Guard
+	rights  *ownerRights
+	journal *crmguardtest.Recorder
+	dir     *directory
+	mux     *http.ServeMux
+	server  http.Handler
+}
+
+// ownerRights lets people do what is listed to their own records.
+type ownerRights struct {
+	own map[crmguard.Action]bool
+	err error
+}
+
+func (o *ownerRights) Check(_ context.Context, s crmguard.Subject, a crmguard.Action, r crmguard.Resource) error {
+	switch {
+	case o.err != nil:
+		return o.err
+	case r.Owner == s.ID && o.own[a]:
+		return nil
+	}
+	return &crmguard.Denial{By: "rights", Code: "no-rule", Detail: "secret detail"}
+}
+
+func (*ownerRights) Version() string { return "v7" }
+
+type sessions map[string]crmguard.Subject
+
+func (s sessions) Authenticate(_ context.Context, token string) (crmguard.Subject, error) {
+	if token == "store-down" {
+		return crmguard.Subject{}, errors.New("store down")
+	}
+	if subject, ok := s[token]; ok {
+		return subject, nil
+	}
+	return crmguard.Subject{}, &crmguard.Denial{By: "session", Code: "unknown", Status: crmguard.Unauthenticated}
+}
+
+type directory struct{ err error }
+
+func (d *directory) Resolve(context.Context, string, string) ([]string, []string, error) {
+	return []string{"seller"}, []string{"sales"}, d.err
+}
+
+func person(id string) crmguard.Subject {
+	return crmguard.Subject{Tenant: "acme", ID: id, Kind: crmguard.KindEmployee, Session: "s-" + id, Assurance: crmguard.AssurancePassword}
+}
+
+func newCRM(t *testing.T, o *guard.Options) *crm {
+	t.Helper()
+	c := &crm{
+		t:       t,
+		rights:  &ownerRights{own: map[crmguard.Action]bool{crmguard.View: true, crmguard.Reveal: true}},
+		journal: crmguardtest.NewRecorder(),
+		dir:     &directory{},
+		mux:     http.NewServeMux(),
+	}
+	if o == nil {
+		o = &guard.Options{}
+	}
+	o.Logger = slog.New(slog.DiscardHandler)
+	g, err := guard.New(sessions{"anna-token": person("anna"), "boris-token": person("boris")}, c.rights, c.dir, c.journal, o)
+	require.NoError(t, err)
+	c.guard, c.server = g, g.Handler(c.mux)
+	return c
+}
+
+func contactOf(r *http.Request) (crmguard.Resource, error) {
+	owners := map[string]string{"1": "anna", "2": "boris"}
+	id := r.PathValue("id")
+	resource := crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: id, Owner: owners[id], Unit: "sales"}
+	if owners[id] == "" {
+		return resource, guard.ErrNotFound
+	}
+	return resource, nil
+}
+
+func (c *crm) request(method, target, token string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, nil)
+	if token != "" {
+		r.AddCookie(&http.Cookie{Name: "__Host-session", Value: token})
+	}
+	w := httptest.NewRecorder()
+	c.server.ServeHTTP(w, r)
+	return w
+}
+
+// outcomes is the journal in short.
+func (c *crm) outcomes() (short []string) {
+	for _, e := range c.journal.Events() {
+		short = append(short, fmt.Sprintf("%s %s/%s %s %s", e.Action, e.Resource.Kind, e.Resource.ID, e.Outcome, e.Reason))
+	}
+	return short
+}
+
+func show(w http.ResponseWriter, _ *http.Request) error {
+	_, err := io.WriteString(w, "the card")
+	return err
+}
+
+func TestProtectRecordsBeforeItAnswers(t *testing.T) {
+	c := newCRM(t, nil)
+	c.mux.Handle("GET /contacts/{id}", c.guard.Protect(crmguard.View, contactOf, func(w http.ResponseWriter, r *http.Request) error {
+		require.Len(t, c.journal.Events(), 1, "the event is there before the handler runs")
+		s, ok := crmguard.SubjectFrom(r.Context())
+		require.True(t, ok)
+		require.Equal(t, []string{"seller"}, s.Roles)
+		require.Equal(t, netip.MustParseAddr("192.0.2.1"), s.Addr)
+		act := crmguard.ActFrom(r.Context())
+		require.Equal(t, crmguard.View, act.Action)
+		require.Equal(t, "1", act.Resource.ID)
+		return show(w, r)
+	}))
+	w := c.request("GET", "/contacts/1", "anna-token")
+	require.Equal(t, "the card", w.Body.String())
+	require.Equal(t, "no-store", w.Header().Get("Cache-Control"))
+	require.Equal(t, []string{"view contacts/1 done "}, c.outcomes())
+	e := c.journal.Events()[0]
+	require.Equal(t, "v7", e.Policy)
+	require.NotEmpty(t, e.Request)
+	require.NotEmpty(t, e.ID)
+}
+
+func TestUnseenLooksLikeAbsent(t *testing.T) {
+	c := newCRM(t, nil)
+	c.mux.Handle("GET /contacts/{id}", c.guard.Protect(crmguard.View, contactOf, show))
+	c.mux.Handle("POST /contacts/{id}/phone", c.guard.ProtectAct(crmguard.Reveal, contactOf, show))
+	c.mux.Handle("POST /contacts/{id}/delete", c.guard.ProtectAct(crmguard.Delete, contactOf, show))
+
+	withoutID := func(w *httptest.ResponseRecorder) string {
+		var p guard.Problem
+		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &p))
+		require.NotEmpty(t, p.Instance)
+		return strings.ReplaceAll(w.Body.String(), p.Instance, "") + fmt.Sprint(w.Code, w.Header())
+	}
+	foreign := withoutID(c.request("GET", "/contacts/2", "anna-token"))
+	absent := withoutID(c.request("GET", "/contacts/999", "anna-token"))
+	require.Equal(t, absent, foreign)
+	require.Contains(t, absent, `"status":404`)
+	require.Equal(t, absent, withoutID(c.request("POST", "/contacts/2/phone", "anna-token")), "nor does another act tell")
+	require.Equal(t, absent, withoutID(c.request("POST", "/contacts/999/phone", "anna-token")))
+
+	require.Equal(t, http.StatusForbidden, c.request("POST", "/contacts/1/delete", "anna-token").Code,
+		"who may see the record learns that the act is forbidden")
+	require.Equal(t, []string{
+		"view contacts/2 denied rights:no-rule",
+		"view contacts/ denied not-found",
+		"reveal contacts/2 denied rights:no-rule",
+		"reveal contacts/ denied not-found",
+		"delete contacts/1 denied rights:no-rule",
+	}, c.outcomes(), "both leave one entry")
+}
+
+func TestDenialDetailStaysInside(t *testing.T) {
+	c := newCRM(t, nil)
+	c.mux.Handle("POST /contacts/{id}/delete", c.guard.ProtectAct(crmguard.Delete, contactOf, show))
+	w := c.request("POST", "/contacts/1/delete", "anna-token")
+	require.NotContains(t, w.Body.String(), "secret detail")
+	require.Contains(t, w.Body.String(), `"code":"no-rule"`)
+	require.Equal(t, "application/problem+json", w.Header().Get("Content-Type"))
+}
+
+func TestProtectActOutcomes(t *testing.T) {
+	boom := errors.New("boom")
+	for _, tt := range []struct {
+		name   string
+		act    guard.HandlerFunc
+		status int
+		want   []string
+	}{
+		{"done", show, 200, []string{"reveal contacts/1 attempted ", "reveal contacts/1 done "}},
+		{"failed", func(http.ResponseWriter, *http.Request) error { return boom }, 500,
+			[]string{"reveal contacts/1 attempted ", "reveal contacts/1 failed error"}},
+		{"a client's mistake", func(http.ResponseWriter, *http.Request) error {
+			return &guard.Problem{Status: 422, Title: "Reason missing", Code: "reason"}
+		}, 422, []string{"reveal contacts/1 attempted ", "reveal contacts/1 failed error"}},
+		{"erased", func(http.ResponseWriter, *http.Request) error { return fmt.Errorf("open: %w", crmguard.ErrErased) }, 410,
+			[]string{"reveal contacts/1 attempted ", "reveal contacts/1 failed error"}},
+		{"described", func(w http.ResponseWriter, r *http.Request) error {
+			guard.Describe(r.Context(), func(e *crmguard.Event) {
+				e.Reason, e.Fields, e.Count = "callback", []string{"phone"}, 1
+				e.Action, e.Outcome, e.Subject.ID = "forged", crmguard.Denied, "forged"
+			})
+			return show(w, r)
+		}, 200, []string{"reveal contacts/1 attempted ", "reveal contacts/1 done callback"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newCRM(t, nil)
+			c.mux.Handle("POST /contacts/{id}/phone", c.guard.ProtectAct(crmguard.Reveal, contactOf, tt.act))
+			require.Equal(t, tt.status, c.request("POST", "/contacts/1/phone", "anna-token").Code)
+			require.Equal(t, tt.want, c.outcomes())
+			events := c.journal.Events()
+			require.Equal(t, events[0].ID, events[1].ID)
+			require.Equal(t, "anna", events[1].Subject.ID)
+		})
+	}
+}
+
+func TestPanicIsAFailedAct(t *testing.T) {
+	c := newCRM(t, nil)
+	c.mux.Handle("POST /contacts/{id}/phone", c.guard.ProtectAct(crmguard.Reveal, contactOf, func(http.ResponseWriter, *http.Request) error {
+		panic("handler")
+	}))
+	require.PanicsWithValue(t, "handler", func() { c.request("POST", "/contacts/1/phone", "anna-token") })
+	require.Equal(t, []string{"reveal contacts/1 attempted ", "reveal contacts/1 failed panic"}, c.outcomes())
+}
+
+func TestSettledActIsRecordedOnce(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		c := newCRM(t, nil)
+		c.mux.Handle("POST /contacts/{id}/phone", c.guard.ProtectAct(crmguard.Reveal, contactOf, func(w http.ResponseWriter, r *http.Request) error {
+			e := guard.Settle(r.Context())
+			require.Equal(t, crmguard.Done, e.Outcome)
+			if fails {
+				return errors.New("rolled back")
+			}
+			e.Reason = "in the transaction"
+			require.NoError(t, c.journal.Record(r.Context(), e))
+			return show(w, r)
+		}))
+		c.request("POST", "/contacts/1/phone", "anna-token")
+		if fails {
+			require.Equal(t, []string{"reveal contacts/1 attempted ", "reveal contacts/1 failed error"}, c.outcomes())
+		} else {
+			require.Equal(t, []string{"reveal contacts/1 attempted ", "reveal contacts/1 done in the transaction"}, c.outcomes())
+		}
+	}
+}
+
+// What cannot be decided or recorded is refused, and the handler is not called.
+func TestRefusesWhenAPartIsDown(t *testing.T) {
+	down := errors.New("down")
+	for _, tt := range []struct {
+		name     string
+		token    string
+		sabotage func(c *crm)
+		want     int
+	}{
+		{"journal", "anna-token", func(c *crm) { c.journal.Fail(down) }, 503},
+		{"rights", "anna-token", func(c *crm) { c.rights.err = down }, 503},
+		{"directory", "anna-token", func(c *crm) { c.dir.err = down }, 503},
+		{"session store", "store-down", func(*crm) {}, 503},
+		{"forged cookie", "forged", func(*crm) {}, 401},
+		{"no cookie", "", func(*crm) {}, 401},
+	} {
+		for _, protect := range []string{"Protect", "ProtectAct"} {
+			t.Run(tt.name+"/"+protect, func(t *testing.T) {
+				c := newCRM(t, nil)
+				handler := func(http.ResponseWriter, *http.Request) error { t.Error("the handler ran"); return nil }
+				if protect == "Protect" {
+					c.mux.Handle("GET /contacts/{id}", c.guard.Protect(crmguard.View, contactOf, handler))
+				} else {
+					c.mux.Handle("GET /contacts/{id}", c.guard.ProtectAct(crmguard.View, contactOf, handler))
+				}
+				tt.sabotage(c)
+				w := c.request("GET", "/contacts/1", tt.token)
+				require.Equal(t, tt.want, w.Code)
+				require.NotContains(t, w.Body.String(), "down")
+			})
+		}
+	}
+}
+
+// A guard whose checks can be broken on purpose: the fault must show, or the
+// tests above prove nothing.
+func TestPlantedFaults(t *testing.T) {
+	t.Run("rights that say yes to everything", func(t *testing.T) {
+		c := newCRM(t, nil)
+		g, err := guard.New(sessions{"anna-token": person("anna")}, crmguardtest.Allow(), c.dir, c.journal, nil)
+		require.NoError(t, err)
+		c.mux.Handle("GET /contacts/{id}", g.Protect(crmguard.View, contactOf, show))
+		c.server = g.Handler(c.mux)
+		require.Equal(t, 200, c.request("GET", "/contacts/2", "anna-token").Code)
+	})
+	t.Run("a journal that drops", func(t *testing.T) {
+		c := newCRM(t, nil)
+		g, err := guard.New(sessions{"anna-token": person("anna")}, c.rights, c.dir,
+			crmguard.RecorderFunc(func(context.Context, crmguard.Event) error { return nil }), nil)
+		require.NoError(t, err)
+		c.mux.Handle("GET /contacts/{id}", g.Protect(crmguard.View, contactOf, show))
+		c.server = g.Handler(c.mux)
+		c.request("GET", "/contacts/1", "anna-token")
+		require.Empty(t, c.outcomes())
+	})
+}
+
+func TestForeignAndEmptyTenantAreRefused(t *testing.T) {
+	for _, tenant := range []string{"", "other"} {
+		c := newCRM(t, nil)
+		g, err := guard.New(sessions{"anna-token": person("anna")}, crmguardtest.Allow(), c.dir, c.journal, &guard.Options{Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		ctx := crmguard.WithSubject(t.Context(), person("anna"))
+		r := crmguard.Resource{Tenant: tenant, Kind: "contacts", ID: "1"}
+		require.Error(t, g.Check(ctx, crmguard.View, r))
+		require.Error(t, g.CheckAll(ctx, crmguard.View, []crmguard.Resource{r})[0])
+		require.Error(t, g.Do(ctx, crmguard.View, r, func(context.Context) error { t.Error("done"); return nil }))
+	}
+}
+
+func TestLoaderErrorIsNotAnAnswerAboutTheRecord(t *testing.T) {
+	c := newCRM(t, nil)
+	c.mux.Handle("GET /contacts/{id}", c.guard.Protect(crmguard.View, func(*http.Request) (crmguard.Resource, error) {
+		return crmguard.Resource{}, errors.New("database down")
+	}, show))
+	w := c.request("GET", "/contacts/1", "anna-token")
+	require.Equal(t, 500, w.Code)
+	require.NotContains(t, w.Body.String(), "database")
+}
+
+func TestPrivateIsHandedOverOnce(t *testing.T) {
+	c := newCRM(t, nil)
+	c.mux.Handle("POST /contacts/{id}/phone", c.guard.ProtectAct(crmguard.Reveal, func(r *http.Request) (crmguard.Resource, error) {
+		guard.Describe(r.Context(), func(e *crmguard.Event) {
+			e.Private = append(e.Private, crmguard.Private{Client: "1", Name: "why", Value: []byte("wants a callback")})
+		})
+		return contactOf(r)
+	}, show))
+	c.request("POST", "/contacts/1/phone", "anna-token")
+	events := c.journal.Events()
+	require.Len(t, events[0].Private, 1)
+	require.Empty(t, events[1].Private)
+}
+
+func TestOutcomeIsRecordedAfterTheClientLeft(t *testing.T) {
+	c := newCRM(t, nil)
+	var recorded error
+	journal := crmguard.RecorderFunc(func(ctx context.Context, e crmguard.Event) error {
+		recorded = ctx.Err()
+		return c.journal.Record(ctx, e)
+	})
+	g, err := guard.New(sessions{}, crmguardtest.Allow(), c.dir, journal, nil)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(crmguard.WithSubject(t.Context(), person("anna")))
+	err = g.Do(ctx, crmguard.Export, crmguard.Resource{Tenant: "acme", Kind: "contacts"}, func(context.Context) error {
+		cancel()
+		return nil
+	})
+	require.NoError(t, err)
+	require.NoError(t, recorded)
+	require.Equal(t, []string{"export contacts/ attempted ", "export contacts/ done "}, c.outcomes())
+}
+
+func TestAddressRulesComeBeforeRights(t *testing.T) {
+	rights := crmguardtest.NewChecker()
+	c := newCRM(t, nil)
+	g, err := guard.New(sessions{}, rights, c.dir, c.journal, &guard.Options{Addresses: crmguardtest.Deny("foreign-address")})
+	require.NoError(t, err)
+	ctx := crmguard.WithSubject(t.Context(), person("anna"))
+	err = g.Check(ctx, crmguard.View, crmguard.Resource{Tenant: "acme", Kind: "contacts"})
+	denial, ok := errors.AsType[*crmguard.Denial](err)
+	require.True(t, ok)
+	require.Equal(t, "foreign-address", denial.Code)
+	require.Empty(t, rights.Calls())
+}
+
+func TestLoopback(t *testing.T) {
+	c := newCRM(t, &guard.Options{Loopback: true})
+	c.mux.HandleFunc("GET /signin", func(http.ResponseWriter, *http.Request) {})
+	get := func(remote string) int {
+		r := httptest.NewRequest("GET", "/signin", nil)
+		r.RemoteAddr = remote
+		w := httptest.NewRecorder()
+		c.server.ServeHTTP(w, r)
+		return w.Code
+	}
+	require.Equal(t, 200, get("127.0.0.1:1234"))
+	require.Equal(t, 200, get("[::1]:1234"))
+	require.Equal(t, 200, get("[::ffff:127.0.0.1]:1234"))
+	require.Equal(t, 403, get("192.0.2.7:1234"))
+	require.Equal(t, 403, get("nonsense"))
+
+	w := httptest.NewRecorder()
+	c.guard.SetSession(w, "t")
+	require.NotContains(t, w.Header().Get("Set-Cookie"), "Secure")
+}
+
+func TestCookie(t *testing.T) {
+	c := newCRM(t, nil)
+	w := httptest.NewRecorder()
+	c.guard.SetSession(w, "token")
+	require.Equal(t, "__Host-session=token; Path=/; HttpOnly; Secure; SameSite=Lax", w.Header().Get("Set-Cookie"))
+	r := httptest.NewRequest("GET", "/", nil)
+	require.Empty(t, c.guard.SessionToken(r))
+	r.Header.Set("Cookie", "session=planted; __Host-session=token")
+	require.Equal(t, "token", c.guard.SessionToken(r))
+	w = httptest.NewRecorder()
+	c.guard.ClearSession(w)
+	require.Contains(t, w.Header().Get("Set-Cookie"), "Max-Age=0")
+}
+
+func TestWriteError(t *testing.T) {
+	c := newCRM(t, &guard.Options{Page: func(w http.ResponseWriter, _ *http.Request, p guard.Problem) {
+		w.WriteHeader(p.Status)
+		fmt.Fprintf(w, "page %s %s", p.Code, p.Need)
+	}})
+	for _, tt := range []struct {
+		err    error
+		accept string
+		status int
+		body   string
+	}{
+		{&crmguard.Denial{Code: "norm", Status: crmguard.Exhausted, RetryAfter: 90*time.Second + 1}, "", 429, `"code":"norm"`},
+		{&crmguard.Denial{Code: "lockdown", Status: crmguard.Closed}, "", 503, `"code":"lockdown"`},
+		{&crmguard.Denial{Status: crmguard.StepUp, Need: crmguard.AssuranceSecondFactor}, "text/html", 401, "page step-up second-factor"},
+		{&http.MaxBytesError{Limit: 10}, "*/*", 413, "At most 10 bytes"},
+		{guard.ErrNotFound, "text/html;q=0, application/json", 404, `"code":"not-found"`},
+		{&guard.Problem{Status: 409, Title: "Changed", Code: "conflict"}, "application/json, text/html", 409, "page conflict none"},
+		{&guard.Problem{Status: 12}, "", 500, `"status":500`},
+		{errors.New("password=hunter2"), "", 500, `"code":"internal"`},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		if tt.accept != "" {
+			r.Header.Set("Accept", tt.accept)
+		}
+		w := httptest.NewRecorder()
+		c.guard.WriteError(w, r, tt.err)
+		require.Equal(t, tt.status, w.Code, "%v", tt.err)
+		require.Contains(t, w.Body.String(), tt.body)
+		require.NotContains(t, w.Body.String(), "hunter2")
+		if tt.status == 429 {
+			require.Equal(t, "91", w.Header().Get("Retry-After"), "rounded up")
+		}
+	}
+}
+
+func TestNewWantsEveryPart(t *testing.T) {
+	_, err := guard.New(nil, crmguardtest.Allow(), &directory{}, crmguardtest.NewRecorder(), nil)
+	require.Error(t, err)
+	_, err = guard.New(sessions{}, nil, &directory{}, crmguardtest.NewRecorder(), nil)
+	require.Error(t, err)
+	_, err = guard.New(sessions{}, crmguardtest.Allow(), &directory{}, nil, nil)
+	require.Error(t, err)
+}
+
+func TestCheckDoesNotAllocate(t *testing.T) {
+	g, err := guard.New(sessions{}, crmguardtest.Allow(), &directory{}, crmguardtest.NewRecorder(), nil)
+	require.NoError(t, err)
+	ctx := crmguard.WithSubject(t.Context(), person("anna"))
+	r := crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Owner: "anna"}
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		if g.Check(ctx, crmguard.View, r) != nil {
+			t.Fail()
+		}
+	}))
+}
+
+func BenchmarkCheck(b *testing.B) {
+	g, err := guard.New(sessions{}, crmguardtest.Allow(), &directory{}, crmguardtest.NewRecorder(), nil)
+	require.NoError(b, err)
+	ctx := crmguard.WithSubject(b.Context(), person("anna"))
+	r := crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Owner: "anna"}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := g.Check(ctx, crmguard.View, r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
