@@ -1,0 +1,168 @@
+package rbac
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/casbin/casbin/v2/model"
+	"github.com/casbin/casbin/v2/persist"
+)
+
+// maxLine is the longest line that Casbin's own file adapter reads.
+const maxLine = 64<<10 - 1
+
+// csvFile is a policy in Casbin's file format. Its changes keep comments and the
+// order of lines, and replace the file as a whole.
+type csvFile struct {
+	path string
+}
+
+var _ persist.Adapter = (*csvFile)(nil)
+
+// Rules returns the rows with their lines; a line that is no row is a [*PolicyError].
+func (f *csvFile) Rules(context.Context) (where []string, rules [][]string, err error) {
+	text, err := os.ReadFile(f.path)
+	if err != nil {
+		return nil, nil, err
+	}
+	return parseCSV(filepath.Base(f.path), text)
+}
+
+// parseCSV reads rows as Casbin does, line by line, and names them "name:line".
+func parseCSV(name string, text []byte) (where []string, rules [][]string, err error) {
+	var findings []Finding
+	number := 0
+	for line := range strings.SplitSeq(string(text), "\n") {
+		number++
+		at := fmt.Sprintf("%s:%d", name, number)
+		rule, err := parseLine(line)
+		switch {
+		case err != nil:
+			findings = append(findings, Finding{Where: at, Reason: err.Error()})
+		case rule != nil:
+			where = append(where, at)
+			rules = append(rules, rule)
+		}
+	}
+	if len(findings) > 0 {
+		return nil, nil, &PolicyError{findings}
+	}
+	return where, rules, nil
+}
+
+// parseLine returns nil for a line without a row.
+func parseLine(line string) ([]string, error) {
+	switch {
+	case len(line) > maxLine:
+		return nil, fmt.Errorf("the line is longer than %d bytes", maxLine)
+	case !utf8.ValidString(line):
+		return nil, errors.New("the line is not UTF-8")
+	}
+	line = strings.TrimSpace(line)
+	if line == "" || strings.HasPrefix(line, "#") {
+		return nil, nil
+	}
+	r := csv.NewReader(strings.NewReader(line))
+	r.Comment = '#'
+	r.TrimLeadingSpace = true
+	rule, err := r.Read()
+	if err != nil {
+		return nil, fmt.Errorf("not a row: %w", err)
+	}
+	return rule, nil
+}
+
+// LoadPolicy is Casbin's way to read; the engine uses Rules.
+func (f *csvFile) LoadPolicy(m model.Model) error {
+	_, rules, err := f.Rules(context.Background())
+	if err != nil {
+		return err
+	}
+	for _, rule := range rules {
+		if err := persist.LoadPolicyArray(rule, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SavePolicy is refused: it would lose the comments of a file that people edit.
+func (f *csvFile) SavePolicy(model.Model) error {
+	return errors.New("rbac: a CSV policy is changed row by row")
+}
+
+// AddPolicy appends a line.
+func (f *csvFile) AddPolicy(_, kind string, fields []string) error {
+	text, err := os.ReadFile(f.path)
+	if err != nil {
+		return err
+	}
+	if len(text) > 0 && text[len(text)-1] != '\n' {
+		text = append(text, '\n')
+	}
+	return f.replace(append(text, kind+", "+strings.Join(fields, ", ")+"\n"...))
+}
+
+// RemovePolicy removes the lines with this row.
+func (f *csvFile) RemovePolicy(_, kind string, fields []string) error {
+	return f.removeLines(func(rule []string) bool {
+		return rule[0] == kind && slices.Equal(rule[1:], fields)
+	})
+}
+
+// RemoveFilteredPolicy removes the lines whose fields match; an empty value matches any.
+func (f *csvFile) RemoveFilteredPolicy(_, kind string, index int, values ...string) error {
+	return f.removeLines(func(rule []string) bool {
+		return rule[0] == kind && len(rule) > 1+index && fieldsMatch(rule[1+index:], values)
+	})
+}
+
+func (f *csvFile) removeLines(match func(rule []string) bool) error {
+	text, err := os.ReadFile(f.path)
+	if err != nil {
+		return err
+	}
+	var kept []byte
+	for line := range bytes.Lines(text) {
+		// A line that cannot be read gives nobody anything; whoever broke it repairs it.
+		if rule, err := parseLine(string(line)); err != nil || rule == nil || !match(rule) {
+			kept = append(kept, line...)
+		}
+	}
+	if len(kept) == len(text) {
+		return nil
+	}
+	return f.replace(kept)
+}
+
+// replace writes a new file beside the old one and renames it, so that a reader
+// and a crash see either all of the old or all of the new.
+func (f *csvFile) replace(text []byte) (err error) {
+	mode := os.FileMode(0o600)
+	if info, err := os.Stat(f.path); err == nil {
+		mode = info.Mode().Perm()
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(f.path), ".policy-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(tmp.Name()) // the first error counts
+		}
+	}()
+	_, err = tmp.Write(text)
+	err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), f.path)
+}

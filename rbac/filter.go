@@ -1,0 +1,145 @@
+package rbac
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+
+	"github.com/crmguard/crmguard"
+)
+
+// Filter chooses the rows of a kind for which Check says yes. It is for one
+// subject and one moment: make a new one for each request.
+type Filter struct {
+	tenant string
+	parts  []filterPart // a row must satisfy each; none: no row does
+}
+
+// filterPart is what one person may reach.
+type filterPart struct {
+	person   string
+	units    []string    // the person's
+	subunits []string    // what lies below them
+	plain    relationSet // of none, own, dept, tree: rows not shared with the person
+	shared   relationSet // likewise: rows shared with the person
+}
+
+// Filter decides which rows of a kind s may do a to. Where Check would deny every
+// row it is a filter that chooses none; errors are only for what could not be
+// decided.
+func (e *Engine) Filter(ctx context.Context, s crmguard.Subject, a crmguard.Action, kind string) (Filter, error) {
+	d, err := e.decision(ctx, s, s.Tenant)
+	if err != nil {
+		return Filter{}, err
+	}
+	if kind == "" || isSection(kind) {
+		return Filter{}, fmt.Errorf("rbac: %q is not a kind of records", kind)
+	}
+	f := Filter{tenant: s.Tenant}
+	if s.Scopes != nil && !inScopes(s.Scopes, kind, a) {
+		return f, nil
+	}
+	q := question{tenant: s.Tenant, person: s.ID, kind: kind, action: a}
+	part, err := d.filterPart(q, d.own)
+	if err != nil {
+		return Filter{}, err
+	}
+	f.parts = append(f.parts, part)
+	if s.OnBehalfOf != "" {
+		q.person = s.OnBehalfOf
+		part, err := d.filterPart(q, d.other)
+		if err != nil {
+			return Filter{}, err
+		}
+		// As in Check: it is not known what is shared with the one acted for.
+		part.plain &= part.shared
+		part.shared = part.plain
+		f.parts = append(f.parts, part)
+	}
+	return f, nil
+}
+
+const unsharedRelations relationSet = 1<<relShared - 1
+
+func (d *decision) filterPart(q question, place placement) (filterPart, error) {
+	set, _, err := d.policy.reach(q)
+	if err != nil {
+		return filterPart{}, err
+	}
+	part := filterPart{person: q.person, plain: set & unsharedRelations, shared: set >> relShared}
+	if set != 0 && set != everyRelation {
+		part.units, part.subunits = place.nonEmptyUnits(), place.subunits()
+	}
+	return part, nil
+}
+
+// Columns names the columns of the host's table, as identifiers of letters,
+// digits, _ and dots. They go into the SQL as they are.
+type Columns struct {
+	Tenant string // required
+	Owner  string // empty: records of this table have no owner
+	Unit   string // empty: they belong to no department
+	ID     string // needed with Shares only
+	Shares *Shares
+}
+
+// Shares names the host's table of records that were shared with persons one by
+// one: a row there is what Resource.Shared says. Nil: nothing is ever shared.
+type Shares struct {
+	Table, Tenant, Record, Person string
+}
+
+var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,2}$`)
+
+// check lists the identifiers and whether each may be left out.
+func (c Columns) check() error {
+	for _, column := range []struct {
+		what, name string
+		optional   bool
+	}{{"Tenant", c.Tenant, false}, {"Owner", c.Owner, true}, {"Unit", c.Unit, true}, {"ID", c.ID, c.Shares == nil}} {
+		if err := checkIdentifier(column.what, column.name, column.optional); err != nil {
+			return err
+		}
+	}
+	if c.Shares == nil {
+		return nil
+	}
+	return errors.Join(
+		checkIdentifier("Shares.Table", c.Shares.Table, false), checkIdentifier("Shares.Tenant", c.Shares.Tenant, false),
+		checkIdentifier("Shares.Record", c.Shares.Record, false), checkIdentifier("Shares.Person", c.Shares.Person, false))
+}
+
+func checkIdentifier(what, name string, optional bool) error {
+	if optional && name == "" || identifier.MatchString(name) {
+		return nil
+	}
+	return fmt.Errorf("rbac: Columns.%s is %q: want a name of letters, digits and _", what, name)
+}
+
+// SQL returns a condition for WHERE, in parentheses if it needs any, and the
+// values of its parameters, which are $firstParam, $firstParam+1, …, each once
+// and in that order, as PostgreSQL and SQLite both take them: parameters before
+// it in the query have lower numbers, those after it higher ones. No row allowed
+// is "1=0". The tenant is always part of it.
+func (f Filter) SQL(c Columns, firstParam int) (where string, args []any, err error) {
+	if err := c.check(); err != nil {
+		return "", nil, err
+	}
+	if firstParam < 1 {
+		return "", nil, fmt.Errorf("rbac: the first parameter is $%d: want $1 or more", firstParam)
+	}
+	all := always
+	if len(f.parts) == 0 {
+		all = never
+	}
+	for _, part := range f.parts {
+		all = and(all, part.predicate(c))
+	}
+	if all.op == opNever {
+		return "1=0", nil, nil
+	}
+	w := &sqlWriter{columns: c, tenant: f.tenant, next: firstParam}
+	w.write(and(in(c.Tenant, []string{f.tenant}), all))
+	return w.text.String(), w.args, nil
+}

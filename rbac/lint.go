@@ -1,0 +1,273 @@
+package rbac
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/crmguard/crmguard"
+)
+
+// PolicyError says why a policy was refused: everything that is wrong with it.
+type PolicyError struct {
+	Findings []Finding
+}
+
+// Finding is one reason to refuse a policy.
+type Finding struct {
+	Where  string   // "policy.csv:12", or which row of which type; empty: the whole policy
+	Rule   []string // the row, its type first; nil if it could not be read
+	Reason string
+}
+
+// String returns one line.
+func (f Finding) String() string {
+	var b strings.Builder
+	if f.Where != "" {
+		b.WriteString(f.Where + ": ")
+	}
+	if f.Rule != nil {
+		fmt.Fprintf(&b, "%q: ", f.Rule)
+	}
+	b.WriteString(f.Reason)
+	return b.String()
+}
+
+// Error lists the first findings.
+func (e *PolicyError) Error() string {
+	const shown = 10
+	lines := make([]string, 0, shown+1)
+	for _, f := range e.Findings[:min(shown, len(e.Findings))] {
+		lines = append(lines, f.String())
+	}
+	if more := len(e.Findings) - shown; more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return "rbac: policy refused: " + strings.Join(lines, "; ")
+}
+
+// maxHops is how far Casbin follows role links. What lies beyond it denies in silence.
+const maxHops = 10
+
+const maxName = 256 // bytes
+
+const (
+	personPrefix  = "u:"
+	rolePrefix    = "role:"
+	unitPrefix    = "unit:"
+	sectionPrefix = "section:"
+)
+
+// Rights on a field of a record. The other actions of rows are those of the root package.
+const (
+	fieldRead  crmguard.Action = "read"
+	fieldWrite crmguard.Action = "write"
+)
+
+var recordActions = []crmguard.Action{
+	crmguard.View, crmguard.List, crmguard.Search, crmguard.Reveal, crmguard.Unmask, crmguard.Call,
+	crmguard.Create, crmguard.Update, crmguard.Delete, crmguard.Import, crmguard.Export, crmguard.Access,
+	crmguard.SignIn, crmguard.Grant, crmguard.Revoke, crmguard.Erase, crmguard.Configure,
+}
+
+// fieldActions are all that a question about a field can ask for, see
+// fieldAction. Other actions would look like rights there and give none.
+var fieldActions = []crmguard.Action{
+	fieldRead, fieldWrite, crmguard.Search, crmguard.Reveal, crmguard.Unmask, crmguard.Call, crmguard.Export, crmguard.Erase,
+}
+
+// linter collects what is wrong with rows.
+type linter struct {
+	findings []Finding
+}
+
+func (l *linter) add(r row, format string, args ...any) {
+	l.findings = append(l.findings, Finding{Where: r.where, Rule: append([]string{r.kind}, r.fields...), Reason: fmt.Sprintf(format, args...)})
+}
+
+// lint refuses what Casbin would read otherwise than its author meant, or not at
+// all. It returns the rows that count, each once, without those that the engine
+// supplies itself.
+func lint(rows []row) (kept []row, err error) {
+	l := &linter{}
+	seen := make(map[[7]string]bool, len(rows))
+	for _, r := range rows {
+		if !l.row(r) || r.kind == "g2" {
+			continue
+		}
+		key := [7]string{r.kind}
+		copy(key[1:], r.fields)
+		if !seen[key] {
+			seen[key] = true
+			kept = append(kept, r)
+		}
+	}
+	l.links(kept)
+	if len(l.findings) > 0 {
+		return nil, &PolicyError{l.findings}
+	}
+	return kept, nil
+}
+
+var rowShape = map[string]string{
+	"p":  "subject, tenant, object, action, scope, effect",
+	"g":  "subject, role, tenant",
+	"g2": "relation, scope",
+}
+
+// row checks one row by itself and reports whether it is sound.
+func (l *linter) row(r row) bool {
+	before := len(l.findings)
+	shape, ok := rowShape[r.kind]
+	if !ok {
+		l.add(r, "unknown type of row; want p or g")
+		return false
+	}
+	if want := strings.Count(shape, ",") + 1; len(r.fields) != want {
+		l.add(r, "%d fields; want %d: %s", len(r.fields), want, shape)
+		return false
+	}
+	for _, field := range r.fields {
+		if reason := badName(field); reason != "" {
+			l.add(r, "%q %s", field, reason)
+		}
+	}
+	if len(l.findings) > before {
+		return false
+	}
+	switch r.kind {
+	case "p":
+		l.rule(r)
+	case "g":
+		l.link(r)
+	case "g2":
+		if !slices.ContainsFunc(scopeRows, func(s []string) bool { return slices.Equal(s, r.fields) }) {
+			l.add(r, "the graph of scopes is built in; leave g2 rows out")
+		}
+	}
+	return len(l.findings) == before
+}
+
+func (l *linter) rule(r row) {
+	subject, object, action, scope, effect := r.fields[0], r.fields[2], crmguard.Action(r.fields[3]), r.fields[4], r.fields[5]
+	l.identity(r, subject, personPrefix, rolePrefix, unitPrefix)
+	kind, field, isField := strings.Cut(object, "#")
+	switch {
+	case strings.Contains(field, "#"):
+		l.add(r, "object %q has more than one #", object)
+	case isField && (kind == "" || field == ""):
+		l.add(r, "object %q: want kind#field", object)
+	case isField && !slices.Contains(fieldActions, action):
+		l.add(r, "action %q is no right on a field; want one of %q", action, fieldActions)
+	case !isField && !slices.Contains(recordActions, action):
+		l.add(r, "unknown action %q; want one of %q", action, recordActions)
+	}
+	switch {
+	case !slices.Contains(scopes, scope):
+		l.add(r, "unknown scope %q; want one of %q", scope, scopes)
+	case isSection(kind) && scope != "all":
+		l.add(r, "a section has no owner and no unit; its scope is \"all\"")
+	}
+	if effect != "allow" && effect != "deny" {
+		l.add(r, "effect %q is neither \"allow\" nor \"deny\"; Casbin would ignore the row", effect)
+	}
+}
+
+func (l *linter) link(r row) {
+	l.identity(r, r.fields[0], personPrefix, rolePrefix, unitPrefix)
+	l.identity(r, r.fields[1], rolePrefix, unitPrefix)
+}
+
+// identity wants a name behind one of the prefixes, and no prefix in the name:
+// in Casbin a person called like a role is that role.
+func (l *linter) identity(r row, name string, prefixes ...string) {
+	for _, prefix := range prefixes {
+		rest, ok := strings.CutPrefix(name, prefix)
+		if !ok {
+			continue
+		}
+		if rest == "" || startsLikeIdentity(rest) {
+			l.add(r, "%q: want a name behind %q, and no other prefix", name, prefix)
+		}
+		return
+	}
+	l.add(r, "%q: want a name that starts with one of %q", name, prefixes)
+}
+
+func startsLikeIdentity(s string) bool {
+	return strings.HasPrefix(s, personPrefix) || strings.HasPrefix(s, rolePrefix) || strings.HasPrefix(s, unitPrefix)
+}
+
+func isSection(kind string) bool { return strings.HasPrefix(kind, sectionPrefix) }
+
+// badName returns why a field of a row cannot be a name, or "".
+func badName(s string) string {
+	switch {
+	case s == "":
+		return "is empty"
+	case len(s) > maxName:
+		return fmt.Sprintf("is longer than %d bytes", maxName)
+	case !utf8.ValidString(s):
+		return "is not UTF-8"
+	case strings.TrimSpace(s) != s:
+		return "begins or ends with a space"
+	case strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return "has an invisible character"
+	case strings.Contains(s, ","):
+		return "has a comma; Casbin joins fields with it"
+	case strings.Contains(s, "$$"):
+		return "has $$; Casbin's cache joins fields with it"
+	case strings.Contains(s, "*"):
+		return "has a *; there are no wildcards, write each row"
+	case !norm.NFC.IsNormalString(s):
+		return "is not in Unicode form NFC; it would differ from the same name in that form"
+	}
+	return ""
+}
+
+// node is a subject within a tenant.
+type node struct{ tenant, name string }
+
+// links refuses cycles and chains that are longer than Casbin follows.
+func (l *linter) links(rows []row) {
+	edges := make(map[node][]row)
+	for _, r := range rows {
+		if r.kind == "g" {
+			from := node{r.fields[2], r.fields[0]}
+			edges[from] = append(edges[from], r)
+		}
+	}
+	depth := make(map[node]int) // longest chain upward, +1; 0: not visited, -1: being visited
+	var visit func(n node) int
+	visit = func(n node) int {
+		if d := depth[n]; d != 0 {
+			return d
+		}
+		depth[n] = -1
+		longest := 0
+		for _, r := range edges[n] {
+			d := visit(node{n.tenant, r.fields[1]})
+			if d < 0 {
+				l.add(r, "closes a cycle of roles")
+				continue
+			}
+			if d > maxHops && longest <= maxHops {
+				l.add(r, "makes a chain of %d roles; Casbin follows %d and then denies in silence", d, maxHops)
+			}
+			longest = max(longest, d)
+		}
+		depth[n] = longest + 1
+		return longest + 1
+	}
+	order := slices.SortedFunc(maps.Keys(edges), func(a, b node) int {
+		return strings.Compare(a.tenant+"\x00"+a.name, b.tenant+"\x00"+b.name)
+	})
+	for _, n := range order { // in order, so that the same policy gives the same findings
+		visit(n)
+	}
+}

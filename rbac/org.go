@@ -1,0 +1,152 @@
+package rbac
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+)
+
+// Org is the host's tree of departments.
+//
+// Version changes whenever Units would answer differently, and is asked once for
+// each decision, each CheckAll and each Filter; Units is asked only when the
+// version changed. So a change shows in the next decision after Version tells of
+// it, and a host that caches Version states that bound itself. What Units
+// returned must not be changed afterwards.
+type Org interface {
+	Version(ctx context.Context, tenant string) (int64, error)
+	Units(ctx context.Context, tenant string) (Units, error)
+}
+
+// Units are the departments of one tenant. A person may belong to several. Empty
+// names mean nothing here, and a cycle among parents ends where it closes.
+type Units struct {
+	Parent  map[string]string   // unit → the unit above it
+	Members map[string][]string // person → units
+}
+
+// placement is where one person stands in the tree.
+type placement struct {
+	units  []string          // of the person
+	parent map[string]string // of the tenant
+}
+
+func (p placement) inUnit(unit string) bool { return slices.Contains(p.units, unit) }
+
+// below reports whether a unit lies under one of the person's. The walk up is at
+// most as long as the tree has units, so a cycle cannot hold it.
+func (p placement) below(unit string) bool {
+	if len(p.units) == 0 {
+		return false
+	}
+	for range len(p.parent) {
+		unit = p.parent[unit]
+		if unit == "" {
+			return false
+		}
+		if p.inUnit(unit) {
+			return true
+		}
+	}
+	return false
+}
+
+// subunits lists what lies below the person's units, sorted, without those units.
+func (p placement) subunits() []string {
+	if len(p.units) == 0 {
+		return nil
+	}
+	var found []string
+	for unit := range p.parent {
+		if unit != "" && !p.inUnit(unit) && p.below(unit) {
+			found = append(found, unit)
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+func (p placement) nonEmptyUnits() []string {
+	return slices.DeleteFunc(slices.Clone(p.units), func(unit string) bool { return unit == "" })
+}
+
+// maxTenants bounds the trees that are kept. Beyond it all are dropped.
+const maxTenants = 4096
+
+// orgCache keeps the tree of each tenant for as long as its version stays.
+type orgCache struct {
+	source Org // nil: the host has no departments
+
+	mu    sync.RWMutex
+	trees map[string]orgTree
+}
+
+type orgTree struct {
+	version int64
+	units   Units
+}
+
+// tree returns the tenant's departments as of now.
+func (c *orgCache) tree(ctx context.Context, tenant string) (Units, error) {
+	if c.source == nil {
+		return Units{}, nil
+	}
+	version, err := c.source.Version(ctx, tenant)
+	if err != nil {
+		return Units{}, fmt.Errorf("rbac: version of the departments: %w", err)
+	}
+	c.mu.RLock()
+	known, ok := c.trees[tenant]
+	c.mu.RUnlock()
+	if ok && known.version == version {
+		return known.units, nil
+	}
+	units, err := c.source.Units(ctx, tenant)
+	if err != nil {
+		return Units{}, fmt.Errorf("rbac: departments: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.trees == nil || len(c.trees) >= maxTenants {
+		c.trees = make(map[string]orgTree)
+	}
+	c.trees[tenant] = orgTree{version, units}
+	return units, nil
+}
+
+// StaticOrg is an [Org] in memory, for tests and for hosts whose departments
+// rarely change. The zero value has no departments.
+type StaticOrg struct {
+	mu    sync.RWMutex
+	trees map[string]orgTree
+}
+
+// Set replaces the departments of a tenant; the next decision sees them.
+func (o *StaticOrg) Set(tenant string, units Units) {
+	members := make(map[string][]string, len(units.Members))
+	for person, of := range units.Members {
+		members[person] = slices.Clone(of)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.trees == nil {
+		o.trees = make(map[string]orgTree)
+	}
+	o.trees[tenant] = orgTree{o.trees[tenant].version + 1, Units{Parent: maps.Clone(units.Parent), Members: members}}
+}
+
+// Version counts the calls of Set for the tenant.
+func (o *StaticOrg) Version(_ context.Context, tenant string) (int64, error) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.trees[tenant].version, nil
+}
+
+// Units returns what Set got.
+func (o *StaticOrg) Units(_ context.Context, tenant string) (Units, error) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.trees[tenant].units, nil
+}

@@ -1,0 +1,187 @@
+package rbac
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// predicate is a condition on rows, simplified while it is built: constants are
+// left only at its root.
+type predicate struct {
+	op     predicateOp
+	column string // opIn, opNotIn
+	values []string
+	person string      // opShared, opNotShared
+	parts  []predicate // opAnd, opOr: two or more, none of the same op
+}
+
+type predicateOp uint8
+
+const (
+	opNever predicateOp = iota
+	opAlways
+	opIn
+	opNotIn // true for NULL too, which belongs to nobody
+	opShared
+	opNotShared
+	opAnd
+	opOr
+)
+
+var (
+	never  = predicate{op: opNever}
+	always = predicate{op: opAlways}
+)
+
+func in(column string, values []string) predicate {
+	if column == "" || len(values) == 0 {
+		return never
+	}
+	return predicate{op: opIn, column: column, values: values}
+}
+
+func notIn(column string, values []string) predicate {
+	p := in(column, values)
+	if p.op == opNever {
+		return always
+	}
+	p.op = opNotIn
+	return p
+}
+
+func and(a, b predicate) predicate { return join(opAnd, opAlways, opNever, a, b) }
+func or(a, b predicate) predicate  { return join(opOr, opNever, opAlways, a, b) }
+
+func join(op, neutral, absorbing predicateOp, a, b predicate) predicate {
+	switch {
+	case a.op == neutral || b.op == absorbing:
+		return b
+	case b.op == neutral || a.op == absorbing:
+		return a
+	}
+	joined := predicate{op: op}
+	for _, p := range []predicate{a, b} {
+		if p.op == op {
+			joined.parts = append(joined.parts, p.parts...)
+		} else {
+			joined.parts = append(joined.parts, p)
+		}
+	}
+	return joined
+}
+
+// predicate chooses the rows that one person may reach.
+func (p filterPart) predicate(c Columns) predicate {
+	plain := p.ladder(c, p.plain)
+	if c.Shares == nil || p.plain == p.shared {
+		return plain
+	}
+	shared := predicate{op: opShared, person: p.person}
+	whenShared := and(shared, p.ladder(c, p.shared))
+	if p.plain&^p.shared == 0 { // sharing only adds, as it does without rules that deny
+		return or(plain, whenShared)
+	}
+	shared.op = opNotShared
+	return or(whenShared, and(shared, plain))
+}
+
+// ladder chooses the rows whose relation, leaving sharing aside, is in set. It
+// asks from narrow to wide, as relate does, so each step may assume that no
+// earlier one holds.
+func (p filterPart) ladder(c Columns, set relationSet) predicate {
+	rest := never
+	if set.has(relNone) {
+		rest = always
+	}
+	if dept, tree := set.has(relDept), set.has(relTree); dept == tree {
+		rest = step(dept, c.Unit, slices.Concat(p.units, p.subunits), rest)
+	} else {
+		rest = step(dept, c.Unit, p.units, step(tree, c.Unit, p.subunits, rest))
+	}
+	return step(set.has(relOwn), c.Owner, []string{p.person}, rest)
+}
+
+// step chooses the rows with one of the values if they are wanted, and of the
+// others those in rest.
+func step(wanted bool, column string, values []string, rest predicate) predicate {
+	if wanted {
+		return or(in(column, values), rest)
+	}
+	return and(notIn(column, values), rest)
+}
+
+// sqlWriter writes a predicate and numbers the parameters as they come.
+type sqlWriter struct {
+	columns Columns
+	tenant  string
+	next    int
+	text    strings.Builder
+	args    []any
+}
+
+func (w *sqlWriter) write(p predicate) {
+	switch p.op {
+	case opNever:
+		w.text.WriteString("1=0")
+	case opAlways:
+		w.text.WriteString("1=1")
+	case opIn:
+		w.in(p)
+	case opNotIn:
+		w.text.WriteString("(" + p.column + " IS NULL OR NOT ")
+		w.in(p)
+		w.text.WriteByte(')')
+	case opShared:
+		w.shared(p)
+	case opNotShared:
+		w.text.WriteString("NOT ")
+		w.shared(p)
+	case opAnd:
+		w.join(" AND ", p.parts)
+	case opOr:
+		w.join(" OR ", p.parts)
+	}
+}
+
+func (w *sqlWriter) in(p predicate) {
+	if len(p.values) == 1 {
+		w.text.WriteString(p.column + " = ")
+		w.param(p.values[0])
+		return
+	}
+	w.text.WriteString(p.column + " IN (")
+	for i, value := range p.values {
+		if i > 0 {
+			w.text.WriteString(", ")
+		}
+		w.param(value)
+	}
+	w.text.WriteByte(')')
+}
+
+func (w *sqlWriter) shared(p predicate) {
+	s := w.columns.Shares
+	w.text.WriteString("EXISTS (SELECT 1 FROM " + s.Table + " WHERE " + s.Tenant + " = ")
+	w.param(w.tenant)
+	w.text.WriteString(" AND " + s.Person + " = ")
+	w.param(p.person)
+	w.text.WriteString(" AND " + s.Record + " = " + w.columns.ID + ")")
+}
+
+func (w *sqlWriter) join(word string, parts []predicate) {
+	w.text.WriteByte('(')
+	for i, p := range parts {
+		if i > 0 {
+			w.text.WriteString(word)
+		}
+		w.write(p)
+	}
+	w.text.WriteByte(')')
+}
+
+func (w *sqlWriter) param(value string) {
+	w.text.WriteString("$" + strconv.Itoa(w.next))
+	w.args = append(w.args, value)
+	w.next++
+}

@@ -1,0 +1,148 @@
+// Package rbac decides who may do what to which records, from an ordinary Casbin
+// policy: a person, a role or a department × kind of record × action × scope,
+// where the scope says whose records.
+package rbac
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/casbin/casbin/v2/model"
+	"github.com/casbin/casbin/v2/persist"
+)
+
+// Options are what an [Engine] can do without. Nil is the secure default.
+type Options struct {
+	// Org knows the departments. Without it the scope dept reaches the units in
+	// Subject.Units, the scope tree no more than that.
+	Org Org
+	// Logger hears of policies that were loaded or refused; nil: slog.Default().
+	Logger *slog.Logger
+}
+
+// Engine decides by a policy. It is safe for concurrent use.
+type Engine struct {
+	adapter persist.Adapter
+	org     orgCache
+	log     *slog.Logger
+
+	current atomic.Pointer[snapshot]
+	change  sync.Mutex // one change of the policy at a time
+}
+
+// New loads a policy from a Casbin adapter, such as that of package rbacsql. A
+// policy that Casbin would read otherwise than its author meant, or that is
+// empty, is refused with a [*PolicyError].
+func New(ctx context.Context, adapter persist.Adapter, o *Options) (*Engine, error) {
+	if adapter == nil {
+		return nil, errors.New("rbac: no adapter")
+	}
+	if o == nil {
+		o = &Options{}
+	}
+	e := &Engine{adapter: adapter, org: orgCache{source: o.Org}, log: o.Logger}
+	if e.log == nil {
+		e.log = slog.Default()
+	}
+	if err := e.Reload(ctx); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// FromCSV loads a policy from a file in Casbin's format. GrantRole, RevokeRole
+// and Revoke write to the file; one process may do so.
+func FromCSV(ctx context.Context, path string, o *Options) (*Engine, error) {
+	return New(ctx, &csvFile{path: path}, o)
+}
+
+// Version names the policy in force by its content, for Event.Policy: equal
+// rows, equal version. docs/formats/rbac.md specifies it.
+func (e *Engine) Version() string { return e.current.Load().version }
+
+// Reload reads the policy again. When it is refused or cannot be read, the one
+// in force stays, the logger is told, and the error says why.
+func (e *Engine) Reload(ctx context.Context) error {
+	e.change.Lock()
+	defer e.change.Unlock()
+	next, err := e.load(ctx)
+	if err != nil {
+		if old := e.current.Load(); old != nil {
+			e.log.ErrorContext(ctx, "rbac: a new policy was refused, the old one stays in force", "version", old.version, "error", err)
+		}
+		return err
+	}
+	e.current.Store(next)
+	e.log.InfoContext(ctx, "rbac: policy loaded", "version", next.version, "rows", len(next.rows))
+	return nil
+}
+
+// ruleSource is an adapter that can say where each row stands. Adapters without
+// it are asked as Casbin asks them, which ends at the first malformed row.
+type ruleSource interface {
+	Rules(ctx context.Context) (where []string, rules [][]string, err error)
+}
+
+func (e *Engine) load(ctx context.Context) (*snapshot, error) {
+	rows, err := readRows(ctx, e.adapter)
+	if err != nil {
+		return nil, err
+	}
+	return compile(rows)
+}
+
+// compile checks rows from outside and builds the snapshot.
+func compile(rows []row) (*snapshot, error) {
+	rows, err := lint(rows)
+	if err != nil {
+		return nil, err
+	}
+	next, err := newSnapshot(rows)
+	if err != nil {
+		return nil, err
+	}
+	if next.enforcer == nil {
+		return nil, &PolicyError{[]Finding{{Reason: "there is no rule (p row) in it"}}}
+	}
+	return next, nil
+}
+
+func readRows(ctx context.Context, adapter persist.Adapter) (rows []row, err error) {
+	if source, ok := adapter.(ruleSource); ok {
+		where, rules, err := source.Rules(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("rbac: read the policy: %w", err)
+		}
+		for i, rule := range rules {
+			rows = append(rows, row{where[i], rule[0], rule[1:]})
+		}
+		return rows, nil
+	}
+	m, err := model.NewModelFromString(Model)
+	if err != nil {
+		return nil, fmt.Errorf("rbac: model: %w", err)
+	}
+	defer func() { // Casbin's helpers for adapters index into rows before they check them
+		if r := recover(); r != nil {
+			rows, err = nil, fmt.Errorf("rbac: read the policy: the adapter panicked: %v", r)
+		}
+	}()
+	if withContext, ok := adapter.(persist.ContextAdapter); ok {
+		err = withContext.LoadPolicyCtx(ctx, m)
+	} else {
+		err = adapter.LoadPolicy(m)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("rbac: read the policy: %w", err)
+	}
+	for _, kind := range []string{"p", "g", "g2"} {
+		for i, fields := range m[kind[:1]][kind].Policy {
+			rows = append(rows, row{fmt.Sprintf("%s row %d", kind, i+1), kind, fields})
+		}
+	}
+	return rows, nil
+}
