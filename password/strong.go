@@ -68,7 +68,7 @@ func Strong(password string, about ...string) error {
 
 // minUnknown is how many characters must remain when all that is common is taken
 // away.
-const minUnknown = 5
+const minUnknown = 6
 
 //go:embed common.txt
 var commonText string
