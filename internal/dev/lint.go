@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/format"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+)
+
+// toolsModule pins the linter.
+const (
+	toolsModule   = "internal/tools"
+	linterModule  = "github.com/golangci/golangci-lint/v2"
+	linterCommand = linterModule + "/cmd/golangci-lint"
+)
+
+// lint is make lint. Every check runs, whatever the others found.
+func (d *dev) lint(ctx context.Context) error {
+	modules, err := findModules(d.root)
+	if err != nil {
+		return err
+	}
+	linter, err := d.buildLinter(ctx)
+	if err != nil {
+		return err
+	}
+	config := filepath.Join(d.root, ".golangci.yml")
+	found := 0
+	check := func(name string, err error) {
+		if err == nil {
+			fmt.Fprintln(d.out, "ok   ", name)
+			return
+		}
+		found++
+		fmt.Fprintf(d.out, "FAIL  %s: %v\n", name, err)
+	}
+	run := func(m module, args ...string) {
+		if ctx.Err() == nil {
+			c := command{dir: m.dir, env: moduleAlone, stdout: d.out, stderr: d.err, args: args}
+			check(m.name+": "+filepath.Base(args[0])+" "+args[1], c.run(ctx))
+		}
+	}
+	check("gofmt", d.gofmt(ctx))
+	for _, m := range modules {
+		run(m, "go", "mod", "tidy", "-diff")
+		if m.packages {
+			run(m, "go", "vet", "./...")
+			run(m, linter, "run", "--config="+config, "./...")
+		}
+	}
+	if found > 0 {
+		return fmt.Errorf("%d checks failed", found)
+	}
+	return nil
+}
+
+// gofmt formats the files that git tracks and compares.
+func (d *dev) gofmt(ctx context.Context) error {
+	files, err := command{dir: d.root, stderr: d.err, args: []string{"git", "ls-files", "-z", "--", "*.go"}}.output(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for name := range strings.SplitSeq(strings.TrimSuffix(files, "\x00"), "\x00") {
+		source, err := os.ReadFile(filepath.Join(d.root, name)) // #nosec G304 -- git names it
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // deleted, not yet committed
+		}
+		if err != nil {
+			return err
+		}
+		formatted, err := format.Source(source)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		} else if !bytes.Equal(source, formatted) {
+			errs = append(errs, fmt.Errorf("%s: not formatted", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// buildLinter builds the pinned linter once per version of it and of Go, which
+// takes minutes, and returns its path.
+func (d *dev) buildLinter(ctx context.Context) (string, error) {
+	version, err := d.linterVersion(ctx)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(d.root, "bin", "golangci-lint-"+version+"-"+runtime.Version())
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	fmt.Fprintf(d.out, "Building golangci-lint %s; this takes some minutes the first time\n", version)
+	// A build that is interrupted must not leave half a program under the name.
+	partial := path + ".partial"
+	build := command{
+		dir: filepath.Join(d.root, toolsModule), env: moduleAlone, stdout: d.out, stderr: d.err,
+		args: []string{"go", "build", "-buildvcs=false", "-o", partial, linterCommand},
+	}
+	if err := build.run(ctx); err != nil {
+		return "", err
+	}
+	return path, os.Rename(partial, path)
+}
+
+func (d *dev) linterVersion(ctx context.Context) (string, error) {
+	text, err := command{dir: filepath.Join(d.root, toolsModule), stderr: d.err, args: []string{"go", "mod", "edit", "-json"}}.output(ctx)
+	if err != nil {
+		return "", err
+	}
+	var mod struct {
+		Require []struct{ Path, Version string }
+	}
+	if err := json.Unmarshal([]byte(text), &mod); err != nil {
+		return "", fmt.Errorf("%s/go.mod: %w", toolsModule, err)
+	}
+	for _, r := range mod.Require {
+		if r.Path == linterModule {
+			return r.Version, nil
+		}
+	}
+	return "", fmt.Errorf("%s/go.mod does not require %s", toolsModule, linterModule)
+}

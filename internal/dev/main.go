@@ -1,0 +1,64 @@
+// Command dev does what the Makefile names: it tests, lints, fuzzes and measures
+// all modules of this repository, which it finds by their go.mod files.
+//
+//	dev test    every module's tests with -race, on a throwaway PostgreSQL; builds and vets the workspace
+//	dev lint    gofmt, go vet, golangci-lint, tidy module files
+//	dev fuzz    every fuzz target for FUZZTIME (10s)
+//	dev bench   every benchmark, then the claims of bench/claims
+//
+// It uses the standard library only, so that it builds before anything is
+// downloaded. SIGINT, SIGTERM and SIGHUP end what it started, too.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// dev is one run of the command.
+type dev struct {
+	root     string // of the repository
+	out, err io.Writer
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	root, err := os.Getwd()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "dev:", err)
+		os.Exit(exitFailed)
+	}
+	d := &dev{root: root, out: os.Stdout, err: os.Stderr}
+	code := d.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+func (d *dev) run(ctx context.Context, args []string) int {
+	tasks := map[string]func(context.Context) error{"test": d.test, "lint": d.lint, "fuzz": d.fuzz, "bench": d.bench}
+	if len(args) != 1 || tasks[args[0]] == nil {
+		fmt.Fprintln(d.err, "usage: dev test|lint|fuzz|bench")
+		return exitUsage
+	}
+	err := tasks[args[0]](ctx)
+	switch {
+	case ctx.Err() != nil:
+		return exitInterrupted
+	case err != nil:
+		if err != errReported {
+			fmt.Fprintf(d.err, "make %s: %v\n", args[0], err)
+		}
+		return exitFailed
+	}
+	return 0
+}

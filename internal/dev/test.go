@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/crmguard/crmguard/internal/testservers"
+)
+
+// What a machine may be unable to run.
+const (
+	race     = "the race detector"
+	postgres = "tests on PostgreSQL"
+)
+
+// packageTimeout ends a package that hangs.
+const packageTimeout = "-timeout=10m"
+
+// leftOut says why something could not be run.
+type leftOut map[string]string
+
+// test is make test. What could not be run is named at the end; in CI it is a
+// failure, and so is a skipped test.
+func (d *dev) test(ctx context.Context) error {
+	r := newReport(d.out)
+	missing, err := d.testAll(ctx, r)
+	if err != nil && ctx.Err() == nil {
+		r.fail(err.Error())
+	}
+	if ctx.Err() != nil {
+		fmt.Fprintln(d.out, "\nInterrupted; the counts are of what had ended before.")
+	}
+	strict := os.Getenv("CI") == "true" && (len(missing) > 0 || r.skipped > 0)
+	r.summary(missing, strict)
+	if r.failed > 0 || strict {
+		return errReported
+	}
+	return nil
+}
+
+// testAll returns when everything that it started has ended.
+func (d *dev) testAll(ctx context.Context, r *report) (missing leftOut, err error) {
+	modules, err := findModules(d.root)
+	if err != nil {
+		return nil, err
+	}
+	tmp, err := os.MkdirTemp("", "crmguard-make-test-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	// Servers that tests start run as other users, who must get to their folders.
+	if err := os.Chmod(tmp, 0o711); err != nil { // #nosec G302 -- nobody else can list it
+		return nil, err
+	}
+	missing = d.provide(ctx, d.needs())
+	env := []string{"GOWORK=off", "TMPDIR=" + tmp}
+	if missing[race] == "" {
+		env = append(env, "CGO_ENABLED=1")
+	}
+	if os.Getenv(testservers.PostgresVariable) == "" && missing[postgres] == "" {
+		server, startErr := testservers.StartPostgres(ctx)
+		if startErr != nil {
+			missing[postgres] = startErr.Error()
+		} else {
+			defer func() { err = errors.Join(err, server.Stop()) }()
+			env = append(env, testservers.PostgresVariable+"="+server.URL())
+		}
+	}
+	for _, m := range withPackages(modules) {
+		if err := d.testModule(ctx, m, env, missing[race] == "", r); err != nil {
+			return missing, err
+		}
+	}
+	d.checkWorkspace(ctx, r)
+	return missing, nil
+}
+
+func (d *dev) testModule(ctx context.Context, m module, env []string, withRace bool, r *report) error {
+	fmt.Fprintf(d.out, "\nTesting module %s\n", m.name)
+	args := []string{"go", "test", "-json", "-p=2", packageTimeout}
+	if withRace {
+		args = append(args, "-race")
+	}
+	events, stdout := io.Pipe()
+	read := make(chan error, 1)
+	go func() { read <- r.read(events) }()
+	before := r.failed
+	runErr := command{dir: m.dir, env: env, stdout: stdout, stderr: d.err, args: append(args, "./...")}.run(ctx)
+	if err := errors.Join(stdout.Close(), <-read); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if runErr != nil && r.failed == before {
+		r.fail("module " + m.name + ": " + runErr.Error())
+	}
+	return nil
+}
+
+// checkWorkspace builds and vets the modules together, which may link newer
+// versions than each does alone.
+func (d *dev) checkWorkspace(ctx context.Context, r *report) {
+	fmt.Fprintln(d.out, "\nBuilding and vetting the workspace")
+	for _, args := range [][]string{{"go", "build", "-buildvcs=false", "work"}, {"go", "vet", "work"}} {
+		if err := (command{dir: d.root, stdout: d.out, stderr: d.err, args: args}).run(ctx); err != nil && ctx.Err() == nil {
+			r.fail("workspace: " + err.Error())
+		}
+	}
+}
