@@ -29,7 +29,7 @@ func (t *typed) read(text string) bool {
 		if r >= utf8.RuneSelf {
 			r, size = utf8.DecodeRuneInString(text[i:])
 		}
-		d, isDigit := digit(r)
+		d, isDigit := Digit(r)
 		switch {
 		case isDigit:
 			if t.n == maxTyped {
@@ -66,9 +66,9 @@ func closes(rest string) bool {
 	return r == ')' || r == '）' || r == ']'
 }
 
-// digit returns the ASCII digit for a decimal digit of any script. The Unicode
+// Digit returns the ASCII digit for a decimal digit of any script. The Unicode
 // standard keeps each script's ten digits together and in order.
-func digit(r rune) (byte, bool) {
+func Digit(r rune) (byte, bool) {
 	if r < utf8.RuneSelf {
 		return byte(r), '0' <= r && r <= '9'
 	}
@@ -138,7 +138,7 @@ func isExtension(rest string) bool {
 func isShortNumber(text string) bool {
 	n := 0
 	for _, r := range text {
-		if _, ok := digit(r); ok {
+		if _, ok := Digit(r); ok {
 			n++
 		} else if !isPunct(r) && r != ':' {
 			return false

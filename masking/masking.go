@@ -1,0 +1,111 @@
+// Package masking hides personal data from people who may see a record but not
+// everything in it: the list shows "+7 ••• 67" and "а•••@•••.org", and the real
+// values stay on the server.
+//
+//	type Contact struct {
+//		ID    string `mask:"-"`            // shown
+//		Name  string `mask:"name"`         // A••• P•••
+//		Phone string `mask:"phone"`        // +7 ••• 67
+//		Email string `mask:"email"`        // a•••@•••.com
+//		Note  string `mask:"text"`         // phones, cards, addresses inside are hidden
+//		INN   string                       // no tag: hidden
+//		Born  time.Time                    // numbers, bools and times are shown
+//	}
+//
+//	shown, err := masking.View(contact, func(field string) bool { return mayUnmask[field] })
+//	...
+//	err := masking.RefuseMasked(edited) // before every write
+//
+// [View] makes a masked deep copy; hand the copy, and nothing else, to templates,
+// JSON, tables and search results. [RefuseMasked] stops a mask that came back
+// from a form from being saved over the real value.
+//
+// # What is shown
+//
+// What does not look like its kind is hidden as a whole, and so is everything of
+// an unknown kind. Of what does, at most this much is shown:
+//
+//	kind    shown                                       of the value at most
+//	phone   calling code, last 2 digits                 5 digits and half of them
+//	email   first letter, top-level domain              7 letters and half of them
+//	name    first letter of each of the first 3 words   3 letters, a third of each word
+//	card    last 4 digits                               4 digits (PCI DSS 3.4.1 allows 10)
+//	secret  nothing, not even whether there is one
+//	text    everything but phones, e-mail addresses, cards, IBANs, and INN, SNILS,
+//	        OGRN with a valid checksum
+//
+// A mask is always three signs wide, so that it does not tell how long the value
+// is. Letters are grapheme clusters (Unicode UAX 29): a mark is never cut off its
+// letter. An empty value stays empty, except for a secret.
+//
+// # The mask sign
+//
+// A mask is "•••", U+2022 three times. One or two bullets are what people write
+// at the head of a list item and are no mask.
+//
+// # Security notes
+//
+// Masking hides what is displayed. It does not decide who may see what (package
+// rbac does) and does not stop a search that tries values one by one: masked
+// fields must not be searched by part, sorted or compared for those who may not
+// unmask them. Text is searched for shapes; what people spell out in words
+// passes.
+package masking
+
+import (
+	"strings"
+)
+
+// Kind is what a value is, and so how it is masked. Unknown kinds are hidden.
+type Kind string
+
+// The kinds, as struct tags name them.
+const (
+	Phone  Kind = "phone"
+	Email  Kind = "email"
+	Name   Kind = "name"
+	Card   Kind = "card"
+	Secret Kind = "secret"
+	Text   Kind = "text"
+)
+
+const (
+	sign = "•"
+	mask = sign + sign + sign
+)
+
+// Mask returns value as it may be shown to somebody who may not see it.
+func Mask(kind Kind, value string) string {
+	var b strings.Builder
+	return masked(&b, kind, value)
+}
+
+// IsMasked reports whether value holds a mask, that is "•••".
+func IsMasked(value string) bool { return strings.Contains(value, mask) }
+
+// masked appends to b and returns what it appended. Strings taken from a Builder
+// stay valid while it grows, so that one buffer serves all values of a row.
+func masked(b *strings.Builder, kind Kind, value string) string {
+	if value == "" && kind != Secret {
+		return ""
+	}
+	start := b.Len()
+	var ok bool
+	switch kind {
+	case Phone:
+		ok = maskPhone(b, value)
+	case Email:
+		ok = maskEmail(b, value)
+	case Name:
+		ok = maskName(b, value)
+	case Card:
+		ok = maskCard(b, value)
+	case Text:
+		return maskText(b, value)
+	case Secret:
+	}
+	if !ok {
+		return mask
+	}
+	return b.String()[start:]
+}

@@ -1,0 +1,272 @@
+package masking
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Bounds of one row. What exceeds them is an error, never shown.
+const (
+	maxDepth = 128     // pointers, maps, slices and interfaces inside each other
+	maxNodes = 1 << 20 // of them in all
+)
+
+var (
+	errCycle = errors.New("masking: the row holds itself")
+	errLarge = errors.New("masking: the row is too deep or too large")
+)
+
+// View returns a copy of row as somebody may see it who may see those fields in
+// the clear for which clear returns true; with a nil clear, none. Clear is asked
+// by the name of each field: the lower-cased Go name, or what
+// `mask:"KIND,field=NAME"` says.
+//
+// Rules for what has no tag, and for what is not a string:
+//
+//   - A string without a tag is hidden, tagged `mask:"-"` it is shown.
+//   - Numbers and times are shown, unless they or what holds them is tagged: then
+//     they are zero. Bools are shown.
+//   - A tag on a struct, pointer, slice, array, map or interface holds for
+//     everything inside that has no tag of its own.
+//   - A []byte with a kind is masked as a string is; without one it is nil. An
+//     array of bytes is zero.
+//   - Keys of maps are masked like the values, and numbered where they would
+//     fall together. Keys that are neither strings nor numbers or bools are an error.
+//   - Private fields, funcs and channels are zero, those of a value shown in the
+//     clear excepted. [time.Time] is a time.
+//
+// The copy shares no memory with row, besides what private fields of a value
+// shown in the clear point to. A row that holds itself, a tag that names no kind,
+// and a row of absurd size are errors; the row returned is then zero.
+func View[T any](row T, clear func(field string) bool) (T, error) {
+	var zero T
+	p, err := planOf(reflect.TypeFor[T]())
+	if err != nil {
+		return zero, err
+	}
+	out := row
+	v := viewer{clear: clear}
+	if err := v.apply(p, reflect.ValueOf(&out).Elem(), hidden); err != nil {
+		return zero, err
+	}
+	return out, nil
+}
+
+// viewer masks one row.
+type viewer struct {
+	clear func(field string) bool
+	out   strings.Builder // all masked strings, one after the other
+	path  []node          // what is being copied, outermost first
+	nodes int
+}
+
+type node struct {
+	typ reflect.Type
+	ptr uintptr
+}
+
+// apply masks v in place. V is settable and holds a shallow copy; what it points
+// to is replaced by copies.
+func (w *viewer) apply(p *plan, v reflect.Value, kind Kind) error {
+	switch p.typ.Kind() {
+	case reflect.String:
+		if kind != shown {
+			v.SetString(w.mask(kind, v.String()))
+		}
+		return nil
+	case reflect.Struct:
+		return w.applyStruct(p, v, kind)
+	case reflect.Array:
+		return w.applyArray(p, v, kind)
+	case reflect.Pointer, reflect.Interface, reflect.Slice, reflect.Map:
+		if v.IsNil() {
+			return nil
+		}
+		return w.applyReference(p, v, kind)
+	case reflect.Bool:
+		return nil
+	case reflect.Func, reflect.Chan, reflect.UnsafePointer, reflect.Uintptr:
+		if kind != shown {
+			v.SetZero()
+		}
+		return nil
+	}
+	if kind != hidden && kind != shown { // a number under a tag
+		v.SetZero()
+	}
+	return nil
+}
+
+func (w *viewer) mask(kind Kind, value string) string {
+	if kind == hidden && value == "" {
+		return ""
+	}
+	return masked(&w.out, kind, value)
+}
+
+func (w *viewer) applyStruct(p *plan, v reflect.Value, kind Kind) error {
+	if p.typ == timeType {
+		if kind != hidden && kind != shown {
+			v.SetZero()
+		}
+		return nil
+	}
+	if p.opaque && kind != shown {
+		raw := reflect.New(p.typ).Elem()
+		raw.Set(v)
+		v.SetZero()
+		for i := range p.fields {
+			if f := v.Field(p.fields[i].index); f.CanSet() {
+				f.Set(raw.Field(p.fields[i].index))
+			} else {
+				copyExported(f, raw.Field(p.fields[i].index), p.fields[i].plan)
+			}
+		}
+	}
+	for i := range p.fields {
+		f := &p.fields[i]
+		if f.plan.inert && !f.tagged && (kind == hidden || kind == shown) {
+			continue
+		}
+		k := kind
+		if f.tagged {
+			k = f.kind
+		}
+		if k != shown && w.clear != nil && w.clear(f.name) {
+			k = shown
+		}
+		if err := w.apply(f.plan, v.Field(f.index), k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyExported copies the exported fields of an embedded struct of private type,
+// which cannot be set as a whole.
+func copyExported(dst, src reflect.Value, p *plan) {
+	for i := range p.fields {
+		if f := dst.Field(p.fields[i].index); f.CanSet() {
+			f.Set(src.Field(p.fields[i].index))
+		} else {
+			copyExported(f, src.Field(p.fields[i].index), p.fields[i].plan)
+		}
+	}
+}
+
+func (w *viewer) applyArray(p *plan, v reflect.Value, kind Kind) error {
+	if p.elem.typ.Kind() == reflect.Uint8 {
+		if kind != shown {
+			v.SetZero()
+		}
+		return nil
+	}
+	for i := range v.Len() {
+		if err := w.apply(p.elem, v.Index(i), kind); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// applyReference replaces what v refers to by a masked copy.
+func (w *viewer) applyReference(p *plan, v reflect.Value, kind Kind) error {
+	if w.nodes++; w.nodes > maxNodes || len(w.path) == maxDepth {
+		return errLarge
+	}
+	n := node{typ: p.typ}
+	if p.typ.Kind() != reflect.Interface {
+		n.ptr = v.Pointer()
+		if v.Kind() == reflect.Slice && v.Len() == 0 {
+			n.ptr = 0
+		}
+		if n.ptr != 0 && slices.Contains(w.path, n) {
+			return errCycle
+		}
+	}
+	w.path = append(w.path, n)
+	defer func() { w.path = w.path[:len(w.path)-1] }()
+
+	switch p.typ.Kind() {
+	case reflect.Pointer:
+		c := reflect.New(p.typ.Elem())
+		c.Elem().Set(v.Elem())
+		v.Set(c)
+		return w.apply(p.elem, c.Elem(), kind)
+	case reflect.Interface:
+		dynamic, err := planOf(v.Elem().Type())
+		if err != nil {
+			return err
+		}
+		c := reflect.New(dynamic.typ).Elem()
+		c.Set(v.Elem())
+		if err := w.apply(dynamic, c, kind); err != nil {
+			return err
+		}
+		v.Set(c)
+		return nil
+	case reflect.Slice:
+		return w.applySlice(p, v, kind)
+	}
+	return w.applyMap(p, v, kind)
+}
+
+func (w *viewer) applySlice(p *plan, v reflect.Value, kind Kind) error {
+	if p.elem.typ.Kind() == reflect.Uint8 && kind != shown {
+		if kind == hidden {
+			v.SetZero()
+			return nil
+		}
+		v.SetBytes([]byte(w.mask(kind, string(v.Bytes()))))
+		return nil
+	}
+	c := reflect.MakeSlice(p.typ, v.Len(), v.Len())
+	reflect.Copy(c, v)
+	v.Set(c)
+	for i := range c.Len() {
+		if err := w.apply(p.elem, c.Index(i), kind); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *viewer) applyMap(p *plan, v reflect.Value, kind Kind) error {
+	c := reflect.MakeMapWithSize(p.typ, v.Len())
+	key, elem := reflect.New(p.typ.Key()).Elem(), reflect.New(p.typ.Elem()).Elem()
+	for it := v.MapRange(); it.Next(); {
+		key.Set(it.Key())
+		if err := w.applyKey(p, key, c, kind); err != nil {
+			return err
+		}
+		elem.Set(it.Value())
+		if err := w.apply(p.elem, elem, kind); err != nil {
+			return err
+		}
+		c.SetMapIndex(key, elem)
+	}
+	v.Set(c)
+	return nil
+}
+
+// applyKey masks a key so that it does not fall together with one in c.
+func (w *viewer) applyKey(p *plan, key, c reflect.Value, kind Kind) error {
+	if kind == shown || p.key.typ.Kind() == reflect.Bool {
+		return nil
+	}
+	if p.key.typ.Kind() != reflect.String {
+		if p.key.inert && p.key.typ.Kind() < reflect.Array && kind == hidden {
+			return nil
+		}
+		return fmt.Errorf("masking: keys of %s cannot be masked", p.typ)
+	}
+	plain := w.mask(kind, key.String())
+	key.SetString(plain)
+	for n := 2; c.MapIndex(key).IsValid(); n++ {
+		key.SetString(fmt.Sprint(plain, " ", n))
+	}
+	return nil
+}
