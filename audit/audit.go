@@ -1,0 +1,313 @@
+// Package audit is a journal of who saw, changed, exported and tried what, that
+// nobody can rewrite unnoticed.
+//
+//	store, err := auditsql.New(ctx, db, nil)               // or audit.OpenFile(dir)
+//	signer, verifier, err := audit.OpenSigner("crm-keys/journal.key", "crm.example/journal", true)
+//	journal, err := audit.New(ctx, store, keys, signer, nil)
+//	defer journal.Close()
+//
+//	err = journal.Record(ctx, event)                       // nil: durable and chained
+//	err = journal.InTx(ctx, db, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+//		...                                                // the change and its entry, both or neither
+//		return record(event)
+//	})
+//	page, err := journal.Find(ctx, audit.Query{Tenant: tenant, Kind: "contacts", Record: "17"})
+//	report, err := journal.Verify(ctx, verifier)           // report.OK(), report.Verdict
+//
+// A [Log] is one chain. Each record is hashed as it is stored; the hashes form a
+// chain and the Merkle tree of RFC 6962, whose root is signed every minute, every
+// 1024 entries and at Close. One goroutine per Log writes: it takes whatever
+// waits, appends it in one step and only then acknowledges, so that many writers
+// share one flush. Several processes may share one database: an append is a
+// compare-and-swap on the head of the log, so the chain never forks.
+//
+// # Security notes
+//
+// An entry holds ids. Personal data goes into Event.Private only: it is sealed
+// under the client's key before it reaches the store, so that the entry outlives
+// the client's data and still verifies. A name or phone number put into another
+// field stays readable for ever.
+//
+// What [Log.Verify] says holds against whoever can write the database or the
+// files but has no signing key: entries covered by a checkpoint cannot be
+// changed, removed, reordered or added to. Entries after the last checkpoint (at
+// most a minute or 1024 of them, see [Report]) are covered by the chain alone,
+// which such a person can compute anew; and checkpoints can be removed together
+// with the entries that they cover. Nothing outside vouches for the log yet,
+// hence the verdict [Unanchored]: keep the newest checkpoint of a report
+// elsewhere. Whoever holds the database and the signing key can rewrite all.
+//
+// An entry in the inbox, between the commit of the host's transaction and the
+// sequencer, at most a second, is not chained: its removal is not noticed.
+//
+// The verifying key comes from a pinned file or a flag, never from the store.
+//
+// # Format
+//
+// docs/formats/audit.md specifies records, chain, checkpoints, segments and tables.
+//
+// # Compatibility
+//
+// Records carry a version and stay readable and verifiable; golden files of each
+// version are among the tests.
+package audit
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/crmguard/crmguard"
+)
+
+const (
+	defaultEvery    = time.Minute
+	checkpointEvery = 1024 // entries
+	maxBatch        = 256
+	queueSize       = 1024
+	pollEvery       = time.Second      // for the inbox: entries of crashed or forgetful writers
+	storeTimeout    = 30 * time.Second // one step of the store; a hung one must not stop Close
+)
+
+// Options of a [Log]. Nil means all defaults.
+type Options struct {
+	CheckpointEvery time.Duration // 0: a minute
+	Logger          *slog.Logger  // nil: none
+	Clock           func() time.Time
+}
+
+// Log is a journal. It is a [crmguard.Recorder].
+type Log struct {
+	store  Store
+	inbox  Inbox // nil: the store has none
+	keys   crmguard.Sealer
+	signer note.Signer
+	logger *slog.Logger
+	clock  func() time.Time
+	id     [16]byte
+
+	queue chan *waiter
+	nudge chan struct{} // the inbox may hold something
+
+	mu     sync.RWMutex // held for reading while something is put into the queue
+	closed bool
+	quit   chan struct{}
+	ended  chan struct{}
+	endErr error // of the last steps; set before ended is closed
+}
+
+var _ crmguard.Recorder = (*Log)(nil)
+
+// New opens a log and starts the goroutine that writes it; Close ends it. The
+// name of the signer's key is that of the log. The store and the keys stay the
+// caller's to close, after the Log.
+//
+// New checks that what the store holds continues its last checkpoint, and returns
+// a *[BrokenError] if it does not: signing what follows would hide the break.
+func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Signer, o *Options) (*Log, error) {
+	if store == nil || keys == nil || signer == nil {
+		return nil, errors.New("audit: a store, a sealer and a signer are needed")
+	}
+	var opts Options
+	if o != nil {
+		opts = *o
+	}
+	if opts.CheckpointEvery <= 0 {
+		opts.CheckpointEvery = defaultEvery
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Clock == nil {
+		opts.Clock = time.Now
+	}
+	l := &Log{
+		store:  store,
+		keys:   keys,
+		signer: signer,
+		logger: opts.Logger,
+		clock:  opts.Clock,
+		queue:  make(chan *waiter, queueSize),
+		nudge:  make(chan struct{}, 1),
+		quit:   make(chan struct{}),
+		ended:  make(chan struct{}),
+	}
+	l.inbox, _ = store.(Inbox)
+	c, err := openCommitter(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	l.id = c.at.log
+	go c.run(context.WithoutCancel(ctx), opts.CheckpointEvery)
+	return l, nil
+}
+
+// waiter is an entry on its way to the committer.
+type waiter struct {
+	content *content
+	body    []byte
+	done    chan error // buffered: the committer never waits for a caller that gave up
+}
+
+// Record keeps an event. Nil means that the entry is chained and durable, or that
+// one with the same tenant, ID and outcome was there already. An event without an
+// ID gets one, an event without a time the present.
+//
+// If ctx ends while Record waits, the entry may or may not be written: record it
+// again under the same ID.
+func (l *Log) Record(ctx context.Context, e crmguard.Event) error {
+	if ctx.Value(txKey{}) != nil {
+		return ErrOpenTx
+	}
+	c, body, err := l.prepare(ctx, e)
+	if err != nil {
+		return err
+	}
+	w := &waiter{content: c, body: body, done: make(chan error, 1)}
+	if err := l.enqueue(ctx, w); err != nil {
+		return err
+	}
+	select {
+	case err := <-w.done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("audit: waiting for the store: %w", ctx.Err())
+	}
+}
+
+func (l *Log) enqueue(ctx context.Context, w *waiter) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.closed {
+		return ErrClosed
+	}
+	select {
+	case l.queue <- w:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("audit: waiting for the queue: %w", ctx.Err())
+	}
+}
+
+// Close writes what waits, signs a last checkpoint and ends the goroutine. A
+// second call waits for the same and returns the same.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if !l.closed {
+		l.closed = true
+		close(l.quit)
+	}
+	l.mu.Unlock()
+	<-l.ended
+	return l.endErr
+}
+
+var (
+	errTenant  = errors.New("audit: an event needs a tenant, and one that is done the same for subject and resource")
+	errSubject = errors.New("audit: an event needs a subject with ID and kind; only a refused or failed one may lack it")
+	errEvent   = errors.New("audit: an event needs an action, an outcome and a count that is not negative")
+)
+
+// prepare checks, completes, seals and encodes an event.
+func (l *Log) prepare(ctx context.Context, e crmguard.Event) (*content, []byte, error) {
+	normalise(&e)
+	tenant, err := check(&e)
+	if err != nil {
+		return nil, nil, err
+	}
+	if e.ID == "" {
+		e.ID = newID(l.clock())
+	}
+	if e.Time.IsZero() {
+		e.Time = l.clock()
+	}
+	c := &content{tenant: tenant, event: e}
+	size := 0
+	for _, p := range e.Private {
+		size += len(p.Value)
+	}
+	if size > maxBody { // before the work of sealing it
+		return nil, nil, &TooLargeError{Size: size, Limit: maxRecord}
+	}
+	for _, p := range e.Private {
+		v := SealedValue{Client: p.Client, Name: p.Name}
+		v.Sealed, err = l.keys.Seal(ctx, v.place(tenant, e.ID), p.Value)
+		switch {
+		case errors.Is(err, crmguard.ErrErased):
+			v.Sealed, v.Erased = nil, true
+		case err != nil:
+			return nil, nil, fmt.Errorf("audit: seal a private value: %w", err)
+		}
+		c.sealed = append(c.sealed, v)
+	}
+	c.event.Private = nil // no plaintext goes further than this
+	body, err := encodeBody(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, body, nil
+}
+
+func (v *SealedValue) place(tenant, event string) crmguard.Place {
+	return crmguard.Place{Tenant: tenant, Client: v.Client, Kind: "audit", Record: event, Field: v.Name}
+}
+
+// check returns the tenant in whose journal the event belongs. An attempt on
+// another tenant's resource is the business of the tenant whose subject tried.
+func check(e *crmguard.Event) (tenant string, err error) {
+	if e.Action == "" || e.Outcome < crmguard.Attempted || e.Outcome > crmguard.Undecided || e.Count < 0 {
+		return "", errEvent
+	}
+	refused := e.Outcome >= crmguard.Denied
+	s := &e.Subject
+	tenant = s.Tenant
+	if tenant == "" && refused {
+		tenant = e.Resource.Tenant
+	}
+	if tenant == "" || e.Resource.Tenant != tenant && !refused {
+		return "", errTenant
+	}
+	nobody := s.ID == "" && s.Kind == 0
+	known := s.ID != "" && s.Kind >= crmguard.KindEmployee && s.Kind <= crmguard.KindSystem
+	if !known && (!refused || s.ID != "" || !nobody && s.Kind > crmguard.KindSystem) {
+		return "", errSubject
+	}
+	return tenant, nil
+}
+
+func normalise(e *crmguard.Event) {
+	s, r := &e.Subject, &e.Resource
+	for _, text := range []*string{
+		&e.ID, &e.Reason, &e.Request, &e.Policy,
+		&s.Tenant, &s.ID, &s.OnBehalfOf, &s.Session, &s.Device,
+		&r.Tenant, &r.Kind, &r.ID, &r.Field, &r.Owner, &r.Unit,
+	} {
+		*text = clean(*text)
+	}
+	e.Action = crmguard.Action(clean(string(e.Action)))
+	e.Fields, s.Roles, s.Units, s.Scopes = cleanAll(e.Fields), cleanAll(s.Roles), cleanAll(s.Units), cleanAll(s.Scopes)
+	private := make([]crmguard.Private, len(e.Private)) // the caller's slice stays as it is
+	for i, p := range e.Private {
+		private[i] = crmguard.Private{Client: clean(p.Client), Name: clean(p.Name), Value: p.Value}
+	}
+	e.Private = private
+}
+
+// newID returns a UUID of version 7 (RFC 9562): milliseconds, then 74 random bits.
+func newID(now time.Time) string {
+	var b [16]byte
+	_, _ = rand.Read(b[6:]) // never fails
+	ms := now.UnixMilli()
+	for i := range 6 {
+		b[i] = byte(ms >> (40 - 8*i)) //nolint:gosec // the byte is what is wanted
+	}
+	b[6] = b[6]&0x0f | 0x70
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}

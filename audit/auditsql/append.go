@@ -1,0 +1,178 @@
+package auditsql
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/internal/sqldb"
+)
+
+// chunk is how many rows one INSERT holds: SQLite takes 32,766 parameters, and few
+// different statements keep the caches of prepared ones small.
+const chunk = 64
+
+const columns = 13
+
+// Append implements [audit.Store] in one transaction. The row before the batch
+// must be the one that the batch continues, and two batches for the same numbers
+// meet in the primary key.
+func (s *Store) Append(ctx context.Context, b audit.Batch) error {
+	err := s.db.Tx(ctx, func(tx *sql.Tx) error {
+		// The writes come first: on SQLite a transaction that began by reading
+		// cannot wait for its turn to write.
+		for from := 0; from < len(b.Rows); from += chunk {
+			if err := s.insert(ctx, tx, b.Rows[from:min(from+chunk, len(b.Rows))]); err != nil {
+				return err
+			}
+		}
+		if err := s.insertClients(ctx, tx, b.Rows); err != nil {
+			return err
+		}
+		if err := s.take(ctx, tx, b.Taken); err != nil {
+			return err
+		}
+		if b.Checkpoint != nil {
+			if _, err := tx.ExecContext(ctx, s.db.Q(`INSERT INTO crmguard_audit_checkpoints (log, size, note) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`),
+				s.log, b.Checkpoint.Size, b.Checkpoint.Note); err != nil {
+				return err
+			}
+		}
+		if len(b.Rows) == 0 {
+			return nil
+		}
+		return s.continues(ctx, tx, b.After)
+	})
+	if sqldb.UniqueViolation(err) {
+		return s.lost(ctx, b)
+	}
+	if err != nil && !errors.Is(err, audit.ErrMoved) {
+		return fmt.Errorf("auditsql: append: %w", err)
+	}
+	return err
+}
+
+func (s *Store) insert(ctx context.Context, tx *sql.Tx, rows []audit.Row) error {
+	var query strings.Builder
+	query.WriteString(`INSERT INTO crmguard_audit_entries (log, seq, tenant, event, outcome, subject, kind, record, action, occurred, chain, hashes, body) VALUES `)
+	args := make([]any, 0, columns*len(rows))
+	for i := range rows {
+		if i > 0 {
+			query.WriteString(", ")
+		}
+		query.WriteString("(" + sqldb.Params(1+len(args), columns) + ")")
+		r, k := &rows[i], &rows[i].Keys
+		hashes := make([]byte, 0, 32*len(r.Hashes))
+		for _, h := range r.Hashes {
+			hashes = append(hashes, h[:]...)
+		}
+		args = append(args, s.log, r.Seq, k.Tenant, k.Event, int64(k.Outcome), k.Subject, k.Kind, k.Record, string(k.Action), k.Time, r.Chain[:], hashes, r.Record)
+	}
+	_, err := tx.ExecContext(ctx, s.db.Q(query.String()), args...)
+	return err
+}
+
+func (s *Store) insertClients(ctx context.Context, tx *sql.Tx, rows []audit.Row) error {
+	var query strings.Builder
+	var args []any
+	flush := func() error {
+		if len(args) == 0 {
+			return nil
+		}
+		_, err := tx.ExecContext(ctx, s.db.Q(`INSERT INTO crmguard_audit_clients (log, tenant, client, seq) VALUES `+query.String()), args...)
+		query.Reset()
+		args = args[:0]
+		return err
+	}
+	for i := range rows {
+		for _, client := range rows[i].Keys.Clients {
+			if len(args) > 0 {
+				query.WriteString(", ")
+			}
+			query.WriteString("(" + sqldb.Params(1+len(args), 4) + ")")
+			args = append(args, s.log, rows[i].Keys.Tenant, client, rows[i].Seq)
+			if len(args) == 4*chunk {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return flush()
+}
+
+// take deletes entries from the inbox by their keys, never up to some id: a
+// transaction that commits late would be skipped. Fewer rows than expected mean
+// that another process took them.
+func (s *Store) take(ctx context.Context, tx *sql.Tx, taken []audit.Waiting) error {
+	for len(taken) > 0 {
+		part := taken[:min(chunk, len(taken))]
+		taken = taken[len(part):]
+		var query strings.Builder
+		args := []any{s.log}
+		for i, w := range part {
+			if i > 0 {
+				query.WriteString(", ")
+			}
+			query.WriteString("(" + sqldb.Params(1+len(args), 3) + ")")
+			args = append(args, w.Tenant, w.Event, int64(w.Outcome))
+		}
+		result, err := tx.ExecContext(ctx, s.db.Q(`DELETE FROM crmguard_audit_inbox WHERE log = $1 AND (tenant, event, outcome) IN (VALUES `+query.String()+`)`), args...)
+		if err != nil {
+			return err
+		}
+		if n, err := result.RowsAffected(); err != nil || n != int64(len(part)) {
+			return errors.Join(audit.ErrMoved, err)
+		}
+	}
+	return nil
+}
+
+// continues checks that the log stands where the batch begins.
+func (s *Store) continues(ctx context.Context, tx *sql.Tx, after audit.Head) error {
+	if after.Log != s.id {
+		return audit.ErrMoved
+	}
+	var chain []byte
+	err := tx.QueryRowContext(ctx, s.db.Q(`SELECT chain FROM crmguard_audit_entries WHERE log = $1 AND seq = $2`), s.log, after.Size-1).Scan(&chain)
+	if errors.Is(err, sql.ErrNoRows) && after.Size == 0 {
+		return nil
+	}
+	if errors.Is(err, sql.ErrNoRows) || err == nil && string(chain) != string(after.Chain[:]) {
+		return audit.ErrMoved
+	}
+	return err
+}
+
+// lost finds out why a key was taken: the numbers, or the events.
+func (s *Store) lost(ctx context.Context, b audit.Batch) error {
+	var dup audit.DuplicateError
+	for i := range b.Rows {
+		k := &b.Rows[i].Keys
+		var seq int64
+		err := s.db.QueryRowContext(ctx, s.db.Q(`SELECT seq FROM crmguard_audit_entries WHERE log = $1 AND tenant = $2 AND event = $3 AND outcome = $4`),
+			s.log, k.Tenant, k.Event, int64(k.Outcome)).Scan(&seq)
+		if err == nil {
+			dup.Index = append(dup.Index, i)
+		} else if !errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("auditsql: append: %w", err)
+		}
+	}
+	if head, err := s.Head(ctx); err != nil || head != b.After || dup.Index == nil {
+		return errors.Join(audit.ErrMoved, err)
+	}
+	return &dup
+}
+
+// Put implements [audit.Inbox].
+func (s *Store) Put(ctx context.Context, tx audit.Tx, w audit.Waiting) error {
+	_, err := tx.ExecContext(ctx, s.db.Q(`INSERT INTO crmguard_audit_inbox (log, since, tenant, event, outcome, body) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`),
+		s.log, w.Since, w.Tenant, w.Event, int64(w.Outcome), w.Body)
+	if err != nil {
+		return fmt.Errorf("auditsql: inbox: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,147 @@
+// Package auditsql keeps the journal of package audit in SQLite or PostgreSQL,
+// beside the host's own tables, so that an entry can be part of the transaction of
+// the change that it tells of.
+//
+//	store, err := auditsql.New(ctx, db, nil)
+//	journal, err := audit.New(ctx, store, keys, signer, nil)
+//
+// # Security notes
+//
+// Several processes may share one log: PRIMARY KEY (log, seq) makes an append a
+// compare-and-swap. On PostgreSQL the role of the application needs no more than
+// SELECT and INSERT on the tables of the journal, and DELETE on the inbox. Whoever
+// has more can remove and change rows; audit.Verify finds it.
+//
+// The columns that entries are found by are outside the record that is hashed.
+// Verify compares them with it.
+//
+// # Format
+//
+// Migrations holds the tables; docs/formats/audit.md says what the columns hold.
+package auditsql
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/internal/sqldb"
+)
+
+// Migrations holds the tables, for hosts that run migrations themselves. New runs
+// them as well.
+//
+//go:embed migrations/*.sql
+var Migrations embed.FS
+
+// Options of a [Store]. Nil means all defaults.
+type Options struct {
+	TablePrefix string // "": "crmguard_"
+	Log         string // name of the log in this database; "": "main"
+}
+
+// Store is an [audit.Store] and an [audit.Inbox].
+type Store struct {
+	db  *sqldb.DB
+	log string
+	id  [16]byte
+}
+
+var (
+	_ audit.Store = (*Store)(nil)
+	_ audit.Inbox = (*Store)(nil)
+)
+
+// New brings the tables up to date and makes the log if it does not exist. The
+// database stays the caller's to close.
+//
+// On SQLite every connection needs a busy timeout, and synchronous FULL if
+// acknowledged entries are to survive a power cut.
+func New(ctx context.Context, db *sql.DB, o *Options) (*Store, error) {
+	var opts Options
+	if o != nil {
+		opts = *o
+	}
+	if opts.Log == "" {
+		opts.Log = "main"
+	}
+	if len(opts.Log) > 100 {
+		return nil, errors.New("auditsql: the name of the log is longer than 100 bytes")
+	}
+	d, err := sqldb.New(ctx, db, opts.TablePrefix)
+	if err != nil {
+		return nil, fmt.Errorf("auditsql: %w", err)
+	}
+	if err := d.Migrate(ctx, "audit", Migrations); err != nil {
+		return nil, fmt.Errorf("auditsql: %w", err)
+	}
+	s := &Store{db: d, log: opts.Log}
+	if err := s.identify(ctx); err != nil {
+		return nil, fmt.Errorf("auditsql: the log's id: %w", err)
+	}
+	return s, nil
+}
+
+// identify makes the id of a new log; of several processes one wins.
+func (s *Store) identify(ctx context.Context) error {
+	fresh := make([]byte, 16)
+	_, _ = rand.Read(fresh) // never fails
+	var id []byte
+	err := s.db.Retry(ctx, func() error {
+		if _, err := s.db.ExecContext(ctx, s.db.Q(`INSERT INTO crmguard_audit_logs (log, id) VALUES ($1, $2) ON CONFLICT DO NOTHING`), s.log, fresh); err != nil {
+			return err
+		}
+		return s.db.QueryRowContext(ctx, s.db.Q(`SELECT id FROM crmguard_audit_logs WHERE log = $1`), s.log).Scan(&id)
+	})
+	if err != nil {
+		return err
+	}
+	if len(id) != 16 {
+		return &audit.BrokenError{Detail: "the id of the log was changed"}
+	}
+	s.id = [16]byte(id)
+	return nil
+}
+
+// Head implements [audit.Store].
+func (s *Store) Head(ctx context.Context) (audit.Head, error) {
+	h := audit.Head{Log: s.id}
+	var chain []byte
+	err := s.db.QueryRowContext(ctx, s.db.Q(`SELECT seq + 1, chain FROM crmguard_audit_entries WHERE log = $1 ORDER BY seq DESC LIMIT 1`), s.log).Scan(&h.Size, &chain)
+	if errors.Is(err, sql.ErrNoRows) {
+		return h, nil
+	}
+	if err != nil {
+		return h, fmt.Errorf("auditsql: head: %w", err)
+	}
+	if len(chain) != 32 {
+		return h, &audit.BrokenError{Seq: h.Size - 1, Detail: "its chain hash has another length"}
+	}
+	h.Chain = [32]byte(chain)
+	return h, nil
+}
+
+// Checkpoints implements [audit.Store].
+func (s *Store) Checkpoints(ctx context.Context, after int64, n int) ([]audit.Checkpoint, error) {
+	rows, err := s.db.QueryContext(ctx, s.db.Q(`SELECT size, note FROM crmguard_audit_checkpoints WHERE log = $1 AND size > $2 ORDER BY size LIMIT $3`), s.log, after, n)
+	if err != nil {
+		return nil, fmt.Errorf("auditsql: checkpoints: %w", err)
+	}
+	defer rows.Close() //nolint:errcheck // Err tells
+	var list []audit.Checkpoint
+	for rows.Next() {
+		var c audit.Checkpoint
+		if err := rows.Scan(&c.Size, &c.Note); err != nil {
+			return nil, fmt.Errorf("auditsql: checkpoints: %w", err)
+		}
+		list = append(list, c)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("auditsql: checkpoints: %w", err)
+	}
+	return list, nil
+}

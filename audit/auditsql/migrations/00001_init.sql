@@ -1,0 +1,68 @@
+-- +goose Up
+CREATE TABLE crmguard_audit_logs (
+	log TEXT  PRIMARY KEY,
+	id  BYTEA NOT NULL
+);
+
+-- The record is what is hashed. The other columns, up to chain and hashes, are for finding.
+CREATE TABLE crmguard_audit_entries (
+	log      TEXT     NOT NULL,
+	seq      BIGINT   NOT NULL,
+	tenant   TEXT     NOT NULL,
+	event    TEXT     NOT NULL,
+	outcome  SMALLINT NOT NULL,
+	subject  TEXT     NOT NULL,
+	kind     TEXT     NOT NULL,
+	record   TEXT     NOT NULL,
+	action   TEXT     NOT NULL,
+	occurred BIGINT   NOT NULL,
+	chain    BYTEA    NOT NULL,
+	hashes   BYTEA    NOT NULL,
+	body     BYTEA    NOT NULL,
+	PRIMARY KEY (log, seq)
+);
+
+CREATE UNIQUE INDEX crmguard_audit_once ON crmguard_audit_entries (log, tenant, event, outcome);
+
+CREATE INDEX crmguard_audit_by_tenant ON crmguard_audit_entries (log, tenant, seq);
+
+CREATE INDEX crmguard_audit_by_subject ON crmguard_audit_entries (log, tenant, subject, seq);
+
+CREATE INDEX crmguard_audit_by_record ON crmguard_audit_entries (log, tenant, kind, record, seq);
+
+CREATE INDEX crmguard_audit_by_action ON crmguard_audit_entries (log, tenant, action, seq);
+
+CREATE TABLE crmguard_audit_clients (
+	log    TEXT   NOT NULL,
+	tenant TEXT   NOT NULL,
+	client TEXT   NOT NULL,
+	seq    BIGINT NOT NULL,
+	PRIMARY KEY (log, tenant, client, seq)
+);
+
+CREATE INDEX crmguard_audit_clients_of ON crmguard_audit_clients (log, seq);
+
+CREATE TABLE crmguard_audit_checkpoints (
+	log  TEXT   NOT NULL,
+	size BIGINT NOT NULL,
+	note BYTEA  NOT NULL,
+	PRIMARY KEY (log, size)
+);
+
+-- Entries written in the host's transactions, until they are chained.
+CREATE TABLE crmguard_audit_inbox (
+	log     TEXT     NOT NULL,
+	since   BIGINT   NOT NULL,
+	tenant  TEXT     NOT NULL,
+	event   TEXT     NOT NULL,
+	outcome SMALLINT NOT NULL,
+	body    BYTEA    NOT NULL,
+	PRIMARY KEY (log, tenant, event, outcome)
+);
+
+-- +goose Down
+DROP TABLE crmguard_audit_inbox;
+DROP TABLE crmguard_audit_checkpoints;
+DROP TABLE crmguard_audit_clients;
+DROP TABLE crmguard_audit_entries;
+DROP TABLE crmguard_audit_logs;

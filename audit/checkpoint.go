@@ -1,0 +1,89 @@
+package audit
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// A checkpoint is C2SP's tlog-checkpoint: three lines, origin, size and root, in
+// a signed note. The origin is the name of the signing key and the id of the log,
+// so that checkpoints of two logs under one key are never taken for each other.
+//
+// https://c2sp.org/tlog-checkpoint
+
+var (
+	errCheckpoint = errors.New("audit: malformed checkpoint")
+	errOrigin     = errors.New("audit: the checkpoint is of another log")
+)
+
+func origin(name string, log [16]byte) string { return name + "/" + hex.EncodeToString(log[:]) }
+
+func signCheckpoint(p *position, signer note.Signer) (*Checkpoint, error) {
+	root := p.root()
+	text := fmt.Sprintf("%s\n%d\n%s\n", origin(signer.Name(), p.log), p.size, base64.StdEncoding.EncodeToString(root[:]))
+	signed, err := note.Sign(&note.Note{Text: text}, signer)
+	if err != nil {
+		return nil, fmt.Errorf("audit: sign a checkpoint: %w", err)
+	}
+	return &Checkpoint{Size: p.size, Note: signed}, nil
+}
+
+// parseCheckpoint reads a checkpoint without looking at its signatures.
+func parseCheckpoint(c *Checkpoint, name string, log [16]byte) (tlog.Tree, error) {
+	text, _, ok := strings.Cut(string(c.Note), "\n\n")
+	if !ok {
+		return tlog.Tree{}, errCheckpoint
+	}
+	return parseText(text+"\n", c.Size, origin(name, log))
+}
+
+// openCheckpoint reads a checkpoint and checks its signature.
+func openCheckpoint(c *Checkpoint, v note.Verifier, log [16]byte) (tlog.Tree, error) {
+	n, err := note.Open(c.Note, note.VerifierList(v))
+	if err != nil {
+		return tlog.Tree{}, fmt.Errorf("audit: checkpoint of %d entries: %w", c.Size, err)
+	}
+	return parseText(n.Text, c.Size, origin(v.Name(), log))
+}
+
+func parseText(text string, size int64, origin string) (tlog.Tree, error) {
+	lines := strings.Split(text, "\n")
+	if len(lines) != 4 || lines[3] != "" {
+		return tlog.Tree{}, errCheckpoint
+	}
+	n, err := strconv.ParseInt(lines[1], 10, 64)
+	if err != nil || n < 0 || strconv.FormatInt(n, 10) != lines[1] || n != size {
+		return tlog.Tree{}, errCheckpoint
+	}
+	hash, err := base64.StdEncoding.Strict().DecodeString(lines[2])
+	if err != nil || len(hash) != tlog.HashSize {
+		return tlog.Tree{}, errCheckpoint
+	}
+	if lines[0] != origin {
+		return tlog.Tree{}, errOrigin
+	}
+	return tlog.Tree{N: n, Hash: tlog.Hash(hash)}, nil
+}
+
+// lastCheckpoint returns nil if there is none.
+func lastCheckpoint(ctx context.Context, s Store) (*Checkpoint, error) {
+	var last *Checkpoint
+	for after := int64(-1); ; after = last.Size {
+		page, err := s.Checkpoints(ctx, after, maxBatch)
+		if err != nil {
+			return nil, fmt.Errorf("audit: read checkpoints: %w", err)
+		}
+		if len(page) == 0 {
+			return last, nil
+		}
+		last = &page[len(page)-1]
+	}
+}

@@ -1,0 +1,307 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+)
+
+// maxRaces is how often in a row an append may lose against other processes. Each
+// loss is another's success, so this is reached by a fault only.
+const maxRaces = 200
+
+// committer is the goroutine that writes. It alone knows where the log stands.
+type committer struct {
+	*Log
+	at     position
+	signed int64 // size of the newest checkpoint
+}
+
+// item is an entry to be chained: of a waiter, or of the inbox.
+type item struct {
+	keys    Keys
+	body    []byte
+	waiter  *waiter  // or
+	waiting *Waiting // exactly one
+	known   bool     // the log holds it already
+}
+
+// openCommitter reads where the log stands: from the last checkpoint on by
+// hashing every record, so that nothing is signed that was changed meanwhile.
+func openCommitter(ctx context.Context, l *Log) (*committer, error) {
+	head, err := l.store.Head(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("audit: read the head: %w", err)
+	}
+	c := &committer{Log: l, at: start(head.Log), signed: -1}
+	last, err := lastCheckpoint(ctx, l.store)
+	if err != nil {
+		return nil, err
+	}
+	if last != nil {
+		tree, err := parseCheckpoint(last, l.signer.Name(), head.Log)
+		if err != nil {
+			return nil, err
+		}
+		if tree.N > head.Size {
+			return nil, &BrokenError{Seq: head.Size, Detail: fmt.Sprintf("a checkpoint says that there were %d entries", tree.N)}
+		}
+		if c.at, err = at(ctx, l.store, head.Log, tree.N); err != nil {
+			return nil, err
+		}
+		if c.at.root() != tree.Hash {
+			return nil, &BrokenError{Seq: max(tree.N-1, 0), Detail: "the tree is not the one that was signed"}
+		}
+		c.signed = tree.N
+	}
+	if err := c.follow(ctx); err != nil {
+		return nil, err
+	}
+	if c.at.head() != head && c.at.size <= head.Size {
+		return nil, &BrokenError{Seq: c.at.size, Detail: "the log is shorter than its head says"}
+	}
+	if c.signed < 0 { // so that a log without any checkpoint is never right
+		return c, c.sign(ctx)
+	}
+	return c, nil
+}
+
+// run is the life of the goroutine.
+func (c *committer) run(ctx context.Context, every time.Duration) {
+	defer close(c.ended)
+	checkpoint := time.NewTicker(every)
+	defer checkpoint.Stop()
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	if c.inbox == nil {
+		poll.Stop()
+	}
+	for {
+		select {
+		case w := <-c.queue:
+			c.commit(ctx, c.drain(w))
+		case <-c.nudge:
+			c.empty(ctx)
+		case <-poll.C:
+			c.empty(ctx)
+		case <-checkpoint.C:
+			c.tick(ctx)
+		case <-c.quit:
+			c.endErr = c.end(ctx)
+			return
+		}
+		if c.at.size-c.signed >= checkpointEvery {
+			c.tick(ctx)
+		}
+	}
+}
+
+// end writes what waits. Nobody adds to the queue any more.
+func (c *committer) end(ctx context.Context) error {
+	for {
+		select {
+		case w := <-c.queue:
+			c.commit(ctx, c.drain(w))
+			continue
+		default:
+		}
+		break
+	}
+	err := c.empty(ctx)
+	if c.at.size > c.signed {
+		err = errors.Join(err, c.sign(ctx))
+	}
+	return err
+}
+
+// drain takes what else waits, without waiting for more: while one batch is being
+// flushed the next one gathers.
+func (c *committer) drain(first *waiter) []*item {
+	items := []*item{{keys: first.content.keys(), body: first.body, waiter: first}}
+	for len(items) < maxBatch {
+		select {
+		case w := <-c.queue:
+			items = append(items, &item{keys: w.content.keys(), body: w.body, waiter: w})
+		default:
+			return items
+		}
+	}
+	return items
+}
+
+// empty chains what is in the inbox.
+func (c *committer) empty(ctx context.Context) error {
+	for c.inbox != nil {
+		wait, cancel := context.WithTimeout(ctx, storeTimeout)
+		waiting, err := c.inbox.Waiting(wait, maxBatch)
+		cancel()
+		var items []*item
+		if err == nil && len(waiting) > 0 {
+			items, err = c.inboxItems(waiting)
+		}
+		if err == nil && len(items) > 0 {
+			err = c.commit(ctx, items)
+		}
+		if err != nil {
+			if errors.Is(err, ErrMoved) {
+				continue // another process took them
+			}
+			c.logger.LogAttrs(ctx, slog.LevelError, "audit: the inbox is not being chained", slog.Any("error", err))
+			return err
+		}
+		if len(waiting) < maxBatch {
+			return nil
+		}
+	}
+	return nil
+}
+
+// inboxItems decodes entries of the inbox. One that does not decode stops it: it
+// was written by a newer program, or it was tampered with, and dropping it would
+// lose it.
+func (c *committer) inboxItems(waiting []Waiting) ([]*item, error) {
+	items := make([]*item, len(waiting))
+	for i := range waiting {
+		content, err := decodeBody(waiting[i].Body)
+		if err != nil {
+			return nil, fmt.Errorf("audit: entry %q in the inbox: %w", waiting[i].Event, err)
+		}
+		items[i] = &item{keys: content.keys(), body: waiting[i].Body, waiting: &waiting[i]}
+	}
+	return items, nil
+}
+
+// commit appends items in one step and then acknowledges them.
+func (c *committer) commit(ctx context.Context, items []*item) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	err := c.appendItems(ctx, items)
+	for _, it := range items {
+		if it.waiter != nil {
+			it.waiter.done <- err
+		}
+	}
+	return err
+}
+
+func (c *committer) appendItems(ctx context.Context, items []*item) error {
+	seen := make(map[[32]byte]bool, len(items))
+	for _, it := range items {
+		id := it.keys.id()
+		it.known = seen[id]
+		seen[id] = true
+	}
+	for race := 0; ; race++ {
+		next, batch, fresh := c.batch(items)
+		if len(batch.Rows) == 0 && len(batch.Taken) == 0 {
+			return nil
+		}
+		err := c.store.Append(ctx, batch)
+		if err == nil {
+			c.at = next
+			return nil
+		}
+		if dup, ok := errors.AsType[*DuplicateError](err); ok && len(dup.Index) > 0 {
+			for _, i := range dup.Index {
+				fresh[i].known = true
+			}
+			continue
+		}
+		if !errors.Is(err, ErrMoved) || race == maxRaces {
+			return fmt.Errorf("audit: append: %w", err)
+		}
+		before := c.at.size
+		if err := c.follow(ctx); err != nil {
+			return err
+		}
+		if c.at.size == before && len(batch.Taken) > 0 {
+			return ErrMoved // the inbox moved, not the log
+		}
+		if err := pause(ctx, race); err != nil {
+			return err
+		}
+	}
+}
+
+// batch makes rows of all items that the log does not know, and returns those
+// items beside it.
+func (c *committer) batch(items []*item) (position, Batch, []*item) {
+	next := c.at.clone()
+	b := Batch{After: c.at.head(), Rows: make([]Row, 0, len(items))}
+	fresh := make([]*item, 0, len(items))
+	recorded := c.clock()
+	for _, it := range items {
+		if it.waiting != nil {
+			b.Taken = append(b.Taken, *it.waiting)
+		}
+		if it.known {
+			continue
+		}
+		rec := appendHead(make([]byte, 0, headSize+len(it.body)), next.log, next.size, recorded)
+		row := next.add(append(rec, it.body...))
+		row.Keys = it.keys
+		b.Rows = append(b.Rows, row)
+		fresh = append(fresh, it)
+	}
+	return next, b, fresh
+}
+
+// pause lets processes that race for the head drift apart.
+func pause(ctx context.Context, race int) error {
+	limit := time.Millisecond << min(race, 5)
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("audit: append: %w", ctx.Err())
+	case <-time.After(rand.N(limit)): //nolint:gosec // spreads retries, decides nothing
+		return nil
+	}
+}
+
+// follow takes in what other processes appended. Rows that do not continue what
+// this process knows are a *BrokenError.
+func (c *committer) follow(ctx context.Context) error {
+	for {
+		rows, err := c.store.Read(ctx, c.at.size, maxBatch)
+		if err != nil {
+			return fmt.Errorf("audit: follow the log: %w", err)
+		}
+		next := c.at.clone()
+		for i := range rows {
+			if _, err := next.accept(&rows[i]); err != nil {
+				return err
+			}
+		}
+		c.at = next
+		if len(rows) < maxBatch {
+			return nil
+		}
+	}
+}
+
+// tick signs what is not signed yet. A failure is tried again by the next tick;
+// meanwhile entries are durable and chained.
+func (c *committer) tick(ctx context.Context) {
+	if c.at.size == c.signed {
+		return
+	}
+	if err := c.sign(ctx); err != nil {
+		c.logger.LogAttrs(ctx, slog.LevelError, "audit: no checkpoint", slog.Any("error", err))
+	}
+}
+
+func (c *committer) sign(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	signed, err := signCheckpoint(&c.at, c.signer)
+	if err != nil {
+		return err
+	}
+	if err := c.store.Append(ctx, Batch{After: c.at.head(), Checkpoint: signed}); err != nil {
+		return fmt.Errorf("audit: keep a checkpoint: %w", err)
+	}
+	c.signed = c.at.size
+	return nil
+}

@@ -1,0 +1,136 @@
+package audit
+
+import (
+	"context"
+	"crypto/rand"
+	"slices"
+	"sync"
+)
+
+// Memory is a store for tests and for hosts that only try things out: it forgets
+// everything with the process.
+type Memory struct {
+	mu          sync.RWMutex
+	log         [16]byte
+	rows        []Row
+	known       map[[32]byte]struct{}
+	checkpoints []Checkpoint
+}
+
+var _ Store = (*Memory)(nil)
+
+// NewMemory returns an empty store.
+func NewMemory() *Memory {
+	m := &Memory{known: make(map[[32]byte]struct{})}
+	_, _ = rand.Read(m.log[:]) // never fails
+	return m
+}
+
+// Head implements [Store].
+func (m *Memory) Head(context.Context) (Head, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.head(), nil
+}
+
+func (m *Memory) head() Head {
+	h := Head{Log: m.log, Size: int64(len(m.rows))}
+	if h.Size > 0 {
+		h.Chain = m.rows[h.Size-1].Chain
+	}
+	return h
+}
+
+// Append implements [Store].
+func (m *Memory) Append(_ context.Context, b Batch) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(b.Taken) > 0 {
+		return ErrNoInbox
+	}
+	if len(b.Rows) > 0 {
+		if m.head() != b.After {
+			return ErrMoved
+		}
+		if err := duplicates(m.known, b.Rows); err != nil {
+			return err
+		}
+		for i := range b.Rows {
+			m.known[b.Rows[i].Keys.id()] = struct{}{}
+		}
+		m.rows = append(m.rows, b.Rows...)
+	}
+	if b.Checkpoint != nil {
+		m.checkpoints = insertCheckpoint(m.checkpoints, *b.Checkpoint)
+	}
+	return nil
+}
+
+func duplicates(known map[[32]byte]struct{}, rows []Row) error {
+	var dup DuplicateError
+	for i := range rows {
+		if _, ok := known[rows[i].Keys.id()]; ok {
+			dup.Index = append(dup.Index, i)
+		}
+	}
+	if dup.Index != nil {
+		return &dup
+	}
+	return nil
+}
+
+func compareSize(c Checkpoint, size int64) int { return int(c.Size - size) }
+
+// insertCheckpoint keeps the order of sizes and the first of each size.
+func insertCheckpoint(list []Checkpoint, c Checkpoint) []Checkpoint {
+	i, found := slices.BinarySearchFunc(list, c.Size, compareSize)
+	if found {
+		return list
+	}
+	return slices.Insert(list, i, c)
+}
+
+// Read implements [Store].
+func (m *Memory) Read(_ context.Context, from int64, n int) ([]Row, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	size := int64(len(m.rows))
+	from = min(max(from, 0), size)
+	return slices.Clone(m.rows[from:min(from+int64(n), size)]), nil
+}
+
+// Find implements [Store]. It looks at every row until the page is full.
+func (m *Memory) Find(_ context.Context, q Query) ([]Row, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var found []Row
+	for seq := newest(q, int64(len(m.rows))); seq >= 0 && len(found) < q.Limit; seq-- {
+		if m.rows[seq].Keys.matches(&q) {
+			found = append(found, m.rows[seq])
+		}
+	}
+	return found, nil
+}
+
+// newest is the number of the first row to look at.
+func newest(q Query, size int64) int64 {
+	if q.Before > 0 {
+		return min(q.Before, size) - 1
+	}
+	return size - 1
+}
+
+// Checkpoints implements [Store].
+func (m *Memory) Checkpoints(_ context.Context, after int64, n int) ([]Checkpoint, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return pageOf(m.checkpoints, after, n), nil
+}
+
+func pageOf(list []Checkpoint, after int64, n int) []Checkpoint {
+	i, found := slices.BinarySearchFunc(list, after, compareSize)
+	if found {
+		i++
+	}
+	return slices.Clone(list[i:min(i+n, len(list))])
+}

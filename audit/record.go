@@ -1,0 +1,441 @@
+package audit
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/crmguard/crmguard"
+)
+
+// A record is a head of fixed size, which the committer writes when the entry
+// gets its number, and a body, which is encoded and sealed before. The format is
+// specified in docs/formats/audit.md.
+const (
+	recordVersion = 1
+	headSize      = 1 + 16 + 8 + 8
+	maxRecord     = 64 << 10
+	maxBody       = maxRecord - headSize
+	maxKey        = 200 // bytes; PostgreSQL's index rows hold 2,700
+)
+
+const (
+	privateSealed byte = 1
+	privateErased byte = 2
+)
+
+var errMalformed = errors.New("audit: malformed record")
+
+// SealedValue is a private value of an entry as it is stored.
+type SealedValue struct {
+	Client string
+	Name   string
+	Erased bool   // the client was erased before the entry was written, so there is no value
+	Sealed []byte // nil if Erased
+}
+
+// content is what a body says.
+type content struct {
+	tenant string
+	event  crmguard.Event // Private without values
+	sealed []SealedValue
+}
+
+func appendHead(b []byte, log [16]byte, seq int64, recorded time.Time) []byte {
+	b = append(b, recordVersion)
+	b = append(b, log[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(seq)) //nolint:gosec // never negative
+	return appendTime(b, recorded)
+}
+
+// encodeBody returns a *TooLargeError for what does not fit.
+func encodeBody(c *content) ([]byte, error) {
+	e := &c.event
+	w := writer{b: make([]byte, 0, 512)}
+	w.text(c.tenant)
+	w.text(e.ID)
+	w.byte(byte(e.Outcome))
+	w.time(e.Time)
+	w.text(string(e.Action))
+	w.subject(&e.Subject)
+	w.resource(&e.Resource)
+	w.text(e.Reason)
+	w.texts(e.Fields)
+	w.int64(int64(e.Count))
+	w.text(e.Request)
+	w.text(e.Policy)
+	w.count(len(c.sealed))
+	for _, v := range c.sealed {
+		w.text(v.Client)
+		w.text(v.Name)
+		if v.Erased {
+			w.byte(privateErased)
+			continue
+		}
+		w.byte(privateSealed)
+		w.bytes(v.Sealed)
+	}
+	if w.tooLarge || len(w.b) > maxBody {
+		return nil, &TooLargeError{Size: w.size + headSize, Limit: maxRecord}
+	}
+	return w.b, nil
+}
+
+// decodeBody accepts exactly what encodeBody returns.
+func decodeBody(b []byte) (*content, error) {
+	r := reader{b: b}
+	c := &content{}
+	e := &c.event
+	c.tenant = r.text()
+	e.ID = r.text()
+	e.Outcome = crmguard.Outcome(r.byte())
+	e.Time = r.time()
+	e.Action = crmguard.Action(r.text())
+	r.subject(&e.Subject)
+	r.resource(&e.Resource)
+	e.Reason = r.text()
+	e.Fields = r.texts()
+	e.Count = int(r.int64())
+	e.Request = r.text()
+	e.Policy = r.text()
+	for range r.count() {
+		v := SealedValue{Client: r.text(), Name: r.text()}
+		switch state := r.byte(); {
+		case state == privateSealed:
+			v.Sealed = r.bytes()
+		case state == privateErased:
+			v.Erased = true
+		default:
+			r.failed = true
+		}
+		if r.failed {
+			return nil, errMalformed
+		}
+		c.sealed = append(c.sealed, v)
+		e.Private = append(e.Private, crmguard.Private{Client: v.Client, Name: v.Name})
+	}
+	if r.failed || len(r.b) != 0 || c.tenant == "" || e.ID == "" ||
+		e.Outcome < crmguard.Attempted || e.Outcome > crmguard.Undecided {
+		return nil, errMalformed
+	}
+	return c, nil
+}
+
+// record is a decoded record.
+type record struct {
+	log      [16]byte
+	seq      int64
+	recorded time.Time
+	content
+}
+
+func decodeRecord(b []byte) (*record, error) {
+	if len(b) < headSize || len(b) > maxRecord {
+		return nil, errMalformed
+	}
+	if b[0] != recordVersion {
+		return nil, fmt.Errorf("audit: record of version %d, this program knows %d", b[0], recordVersion)
+	}
+	rec := &record{log: [16]byte(b[1:17])}
+	seq := binary.BigEndian.Uint64(b[17:])
+	if seq > 1<<62 {
+		return nil, errMalformed
+	}
+	rec.seq = int64(seq)
+	r := reader{b: b[25:headSize]}
+	rec.recorded = r.time()
+	body, err := decodeBody(b[headSize:])
+	if err != nil {
+		return nil, err
+	}
+	rec.content = *body
+	return rec, nil
+}
+
+func (r *record) entry() Entry {
+	return Entry{Seq: r.seq, Recorded: r.recorded, Tenant: r.tenant, Event: r.event, Sealed: r.sealed}
+}
+
+// keys returns what the entry is found by.
+func (c *content) keys() Keys {
+	k := Keys{
+		Tenant:  keyText(c.tenant),
+		Event:   keyText(c.event.ID),
+		Outcome: c.event.Outcome,
+		Subject: keyText(c.event.Subject.ID),
+		Kind:    keyText(c.event.Resource.Kind),
+		Record:  keyText(c.event.Resource.ID),
+		Action:  crmguard.Action(keyText(string(c.event.Action))),
+		Time:    micros(c.event.Time),
+	}
+	for _, v := range c.sealed {
+		if v.Client != "" {
+			k.Clients = append(k.Clients, keyText(v.Client))
+		}
+	}
+	slices.Sort(k.Clients)
+	k.Clients = slices.Compact(k.Clients)
+	return k
+}
+
+func (k *Keys) equal(o *Keys) bool {
+	return k.Tenant == o.Tenant && k.Event == o.Event && k.Outcome == o.Outcome && k.Subject == o.Subject &&
+		k.Kind == o.Kind && k.Record == o.Record && k.Action == o.Action && k.Time == o.Time &&
+		slices.Equal(k.Clients, o.Clients)
+}
+
+// id is what makes a row unique.
+func (k *Keys) id() [32]byte { return rowID(k.Tenant, k.Event, k.Outcome) }
+
+func rowID(tenant, event string, outcome crmguard.Outcome) [32]byte {
+	b := make([]byte, 0, 128)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(tenant))) //nolint:gosec // at most maxKey
+	b = append(b, tenant...)
+	b = append(b, byte(outcome))
+	return sha256.Sum256(append(b, event...))
+}
+
+// keyText returns s, or a digest if s is too long for an index.
+func keyText(s string) string {
+	if len(s) <= maxKey {
+		return s
+	}
+	sum := sha256.Sum256([]byte(s))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// clean makes s something that every database stores as text. Requests choose
+// some of these texts, and one that PostgreSQL refuses would fail its whole batch.
+func clean(s string) string {
+	if utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
+		return s
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+func cleanAll(list []string) []string {
+	if len(list) == 0 {
+		return nil
+	}
+	cleaned := make([]string, len(list))
+	for i, s := range list {
+		cleaned[i] = clean(s)
+	}
+	return cleaned
+}
+
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func appendTime(b []byte, t time.Time) []byte {
+	return binary.BigEndian.AppendUint64(b, uint64(micros(t))) //nolint:gosec // two's complement, read back so
+}
+
+// writer appends length-prefixed values. It goes on counting after a value that
+// does not fit, so that the error can name the size.
+type writer struct {
+	b        []byte
+	size     int
+	tooLarge bool
+}
+
+func (w *writer) grow(n int) bool {
+	w.size += n
+	if w.size > maxBody {
+		w.tooLarge = true
+	}
+	return !w.tooLarge
+}
+
+func (w *writer) byte(v byte) {
+	if w.grow(1) {
+		w.b = append(w.b, v)
+	}
+}
+
+func (w *writer) int64(v int64) {
+	if w.grow(8) {
+		w.b = binary.BigEndian.AppendUint64(w.b, uint64(v)) //nolint:gosec // two's complement, read back so
+	}
+}
+
+func (w *writer) time(t time.Time) { w.int64(micros(t)) }
+
+func (w *writer) count(n int) {
+	if w.grow(2) && n < 1<<16 {
+		w.b = binary.BigEndian.AppendUint16(w.b, uint16(n))
+		return
+	}
+	w.tooLarge = true
+}
+
+func (w *writer) text(s string) {
+	w.count(len(s))
+	if w.grow(len(s)) {
+		w.b = append(w.b, s...)
+	}
+}
+
+func (w *writer) bytes(s []byte) {
+	w.count(len(s))
+	if w.grow(len(s)) {
+		w.b = append(w.b, s...)
+	}
+}
+
+func (w *writer) texts(list []string) {
+	w.count(len(list))
+	for _, s := range list {
+		w.text(s)
+	}
+}
+
+func (w *writer) subject(s *crmguard.Subject) {
+	w.byte(byte(s.Kind))
+	w.text(s.Tenant)
+	w.text(s.ID)
+	w.text(s.OnBehalfOf)
+	w.text(s.Session)
+	w.text(s.Device)
+	addr := ""
+	if s.Addr.IsValid() {
+		addr = s.Addr.WithZone(clean(s.Addr.Zone())).String()
+	}
+	w.text(addr)
+	w.byte(byte(s.Assurance))
+	w.time(s.AuthenticatedAt)
+	w.texts(s.Roles)
+	w.texts(s.Units)
+	w.texts(s.Scopes)
+}
+
+func (w *writer) resource(r *crmguard.Resource) {
+	w.text(r.Tenant)
+	w.text(r.Kind)
+	w.text(r.ID)
+	w.text(r.Field)
+	w.text(r.Owner)
+	w.text(r.Unit)
+	shared := byte(0)
+	if r.Shared {
+		shared = 1
+	}
+	w.byte(shared)
+}
+
+// reader takes values off the front of b. After a failure it returns zero values.
+type reader struct {
+	b      []byte
+	failed bool
+}
+
+func (r *reader) take(n int) []byte {
+	if r.failed || len(r.b) < n {
+		r.failed = true
+		return nil
+	}
+	v := r.b[:n]
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) byte() byte {
+	if v := r.take(1); v != nil {
+		return v[0]
+	}
+	return 0
+}
+
+func (r *reader) int64() int64 {
+	if v := r.take(8); v != nil {
+		return int64(binary.BigEndian.Uint64(v)) //nolint:gosec // two's complement
+	}
+	return 0
+}
+
+func (r *reader) time() time.Time {
+	if v := r.int64(); v != 0 {
+		return time.UnixMicro(v).UTC()
+	}
+	return time.Time{}
+}
+
+func (r *reader) count() int {
+	if v := r.take(2); v != nil {
+		return int(binary.BigEndian.Uint16(v))
+	}
+	return 0
+}
+
+func (r *reader) text() string {
+	s := string(r.take(r.count()))
+	if clean(s) != s {
+		r.failed = true
+	}
+	return s
+}
+
+// bytes returns a copy that is not nil, so that an empty value is not taken for
+// an erased one.
+func (r *reader) bytes() []byte { return append([]byte{}, bytes.Clone(r.take(r.count()))...) }
+
+func (r *reader) texts() []string {
+	var list []string
+	for range r.count() {
+		s := r.text()
+		if r.failed {
+			return nil
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+func (r *reader) subject(s *crmguard.Subject) {
+	s.Kind = crmguard.SubjectKind(r.byte())
+	s.Tenant = r.text()
+	s.ID = r.text()
+	s.OnBehalfOf = r.text()
+	s.Session = r.text()
+	s.Device = r.text()
+	if text := r.text(); text != "" {
+		addr, err := netip.ParseAddr(text)
+		if err != nil || addr.String() != text {
+			r.failed = true
+		}
+		s.Addr = addr
+	}
+	s.Assurance = crmguard.Assurance(r.byte())
+	s.AuthenticatedAt = r.time()
+	s.Roles = r.texts()
+	s.Units = r.texts()
+	s.Scopes = r.texts()
+}
+
+func (r *reader) resource(v *crmguard.Resource) {
+	v.Tenant = r.text()
+	v.Kind = r.text()
+	v.ID = r.text()
+	v.Field = r.text()
+	v.Owner = r.text()
+	v.Unit = r.text()
+	switch r.byte() {
+	case 0:
+	case 1:
+		v.Shared = true
+	default:
+		r.failed = true
+	}
+}

@@ -1,0 +1,156 @@
+package audit
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"math/bits"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// chainDomain keeps hashes of the chain apart from those of the tree (which start
+// with 0x00 or 0x01) and of anything else.
+const chainDomain = "crmguard audit chain 1\n"
+
+// chainStart is what the first entry is chained to.
+func chainStart(log [16]byte) [32]byte {
+	return sha256.Sum256(append([]byte(chainDomain), log[:]...))
+}
+
+func chainNext(previous [32]byte, leaf tlog.Hash) [32]byte {
+	b := make([]byte, 0, len(chainDomain)+64)
+	b = append(b, chainDomain...)
+	b = append(b, previous[:]...)
+	return sha256.Sum256(append(b, leaf[:]...))
+}
+
+// position is a log up to some entry: what is needed to add the next one and to
+// say the root of the tree. The zero value is of no use; see start.
+type position struct {
+	log   [16]byte
+	size  int64
+	chain [32]byte
+	peaks []tlog.Hash // roots of the perfect subtrees, largest first: one for each bit of size
+}
+
+func start(log [16]byte) position { return position{log: log, chain: chainStart(log)} }
+
+// add appends a record and returns its row, without keys. The hashes of the row
+// are the leaf and then the root of each subtree that this leaf completes.
+func (p *position) add(rec []byte) Row {
+	leaf := tlog.RecordHash(rec)
+	p.chain = chainNext(p.chain, leaf)
+	row := Row{Seq: p.size, Record: rec, Chain: p.chain, Hashes: make([][32]byte, 1, hashCount(p.size))}
+	row.Hashes[0] = leaf
+	node := leaf
+	for range bits.TrailingZeros64(^uint64(p.size)) { //nolint:gosec // never negative
+		last := len(p.peaks) - 1
+		node = tlog.NodeHash(p.peaks[last], node)
+		p.peaks = p.peaks[:last]
+		row.Hashes = append(row.Hashes, node)
+	}
+	p.peaks = append(p.peaks, node)
+	p.size++
+	return row
+}
+
+// hashCount is how many hashes the row with this number has.
+func hashCount(seq int64) int { return 1 + bits.TrailingZeros64(^uint64(seq)) } //nolint:gosec // never negative
+
+// clone returns a position that can go on by itself.
+func (p *position) clone() position {
+	q := *p
+	q.peaks = append(make([]tlog.Hash, 0, len(p.peaks)+8), p.peaks...)
+	return q
+}
+
+// root is the Merkle tree hash of RFC 6962, section 2.1.
+func (p *position) root() tlog.Hash {
+	if p.size == 0 {
+		return sha256.Sum256(nil)
+	}
+	last := len(p.peaks) - 1
+	node := p.peaks[last]
+	for i := last - 1; i >= 0; i-- {
+		node = tlog.NodeHash(p.peaks[i], node)
+	}
+	return node
+}
+
+// head is what a store is expected to stand at.
+func (p *position) head() Head {
+	h := Head{Log: p.log, Size: p.size}
+	if p.size > 0 {
+		h.Chain = p.chain
+	}
+	return h
+}
+
+// at reads the position after size entries from what the store keeps beside the
+// records, without hashing them all.
+func at(ctx context.Context, s Store, log [16]byte, size int64) (position, error) {
+	p := start(log)
+	p.size = size
+	for level := bits.Len64(uint64(size)) - 1; level >= 0; level-- { //nolint:gosec // never negative
+		if size>>level&1 == 0 {
+			continue
+		}
+		seq := size>>level<<level - 1 // last entry of this subtree
+		row, err := readOne(ctx, s, seq)
+		if err != nil {
+			return p, err
+		}
+		if len(row.Hashes) <= level {
+			return p, &BrokenError{Seq: seq, Detail: "hashes of the tree are missing"}
+		}
+		p.peaks = append(p.peaks, row.Hashes[level])
+		p.chain = row.Chain
+	}
+	return p, nil
+}
+
+func readOne(ctx context.Context, s Store, seq int64) (Row, error) {
+	rows, err := s.Read(ctx, seq, 1)
+	if err != nil {
+		return Row{}, fmt.Errorf("audit: read entry %d: %w", seq, err)
+	}
+	if len(rows) == 0 || rows[0].Seq != seq {
+		return Row{}, &BrokenError{Seq: seq, Detail: "the entry is missing"}
+	}
+	return rows[0], nil
+}
+
+// accept checks that row is what adding its record gives, and moves on.
+func (p *position) accept(row *Row) (*record, error) {
+	seq := p.size
+	broken := func(detail string) error { return &BrokenError{Seq: seq, Detail: detail} }
+	if row.Seq != seq {
+		return nil, broken(fmt.Sprintf("missing; the next one is %d", row.Seq))
+	}
+	rec, err := decodeRecord(row.Record)
+	switch {
+	case err != nil:
+		return nil, broken("its record does not decode")
+	case rec.seq != seq:
+		return nil, broken(fmt.Sprintf("its record says that it is entry %d", rec.seq))
+	case rec.log != p.log:
+		return nil, broken("its record is of another log")
+	}
+	want := p.add(row.Record)
+	if len(row.Hashes) != len(want.Hashes) || row.Hashes[0] != want.Hashes[0] {
+		return nil, broken("the record does not have the hash that was stored")
+	}
+	for i, h := range want.Hashes {
+		if row.Hashes[i] != h {
+			return nil, broken("a hash of the tree was changed")
+		}
+	}
+	if row.Chain != want.Chain {
+		return nil, broken("the chain does not continue")
+	}
+	if keys := rec.keys(); !keys.equal(&row.Keys) {
+		return nil, broken("what it is found by is not what the record says")
+	}
+	return rec, nil
+}
