@@ -67,7 +67,7 @@ func (d *dev) install(ctx context.Context, missing []need) (reason string) {
 	for _, n := range missing {
 		packages = append(packages, n.packages...)
 	}
-	apt, reason := installer(ctx)
+	apt, reason := installer(ctx, os.Geteuid())
 	if reason != "" {
 		return reason
 	}
@@ -84,7 +84,7 @@ func (d *dev) install(ctx context.Context, missing []need) (reason string) {
 
 // installer returns how to call apt-get without being asked anything, or why
 // not.
-func installer(ctx context.Context) (apt []string, reason string) {
+func installer(ctx context.Context, uid int) (apt []string, reason string) {
 	if os.Getenv("NOINSTALL") == "1" {
 		return nil, "and NOINSTALL=1 forbids it"
 	}
@@ -92,7 +92,7 @@ func installer(ctx context.Context) (apt []string, reason string) {
 		return nil, "and there is no apt-get to install it"
 	}
 	apt = []string{"env", "DEBIAN_FRONTEND=noninteractive", "apt-get"}
-	if os.Geteuid() == 0 {
+	if uid == 0 {
 		return apt, ""
 	}
 	if err := (command{args: []string{"sudo", "-n", "true"}}).run(ctx); err != nil {
