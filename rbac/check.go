@@ -152,11 +152,11 @@ func (d *decision) answer(a crmguard.Action, r crmguard.Resource, need relationS
 	if err != nil || v != allowed || d.subject.OnBehalfOf == "" {
 		return v, err
 	}
-	// Shared says nothing about the one acted for: what either answer denies is denied.
+	// Shared says nothing about the one acted for, so it must be a yes either way.
 	q.person = d.subject.OnBehalfOf
 	for _, shared := range [...]bool{false, true} {
 		q.relation = relate(q.person, d.other, r, shared)
-		if v, err := d.policy.decide(q); err != nil || v != allowed && !(shared && v == noRule) {
+		if v, err := d.policy.decide(q); err != nil || v != allowed {
 			return v, err
 		}
 	}

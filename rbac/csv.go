@@ -105,10 +105,16 @@ func (f *csvFile) AddPolicy(_, kind string, fields []string) error {
 	if err != nil {
 		return err
 	}
+	b := bytes.NewBuffer(text)
 	if len(text) > 0 && text[len(text)-1] != '\n' {
-		text = append(text, '\n')
+		b.WriteByte('\n')
 	}
-	return f.replace(append(text, kind+", "+strings.Join(fields, ", ")+"\n"...))
+	w := csv.NewWriter(b)
+	if err := w.Write(append([]string{kind}, fields...)); err != nil {
+		return err
+	}
+	w.Flush()
+	return f.replace(b.Bytes())
 }
 
 // RemovePolicy removes the lines with this row.

@@ -51,7 +51,7 @@ func (e *Engine) GrantRole(ctx context.Context, tenant, subject, role string) er
 	old := e.current.Load()
 	added := row{"grant", "g", []string{personPrefix + subject, rolePrefix + role, tenant}}
 	if !old.knowsRole(tenant, rolePrefix+role) {
-		return &PolicyError{[]Finding{{Where: added.where, Rule: append([]string{"g"}, added.fields...), Reason: "no row of this tenant knows the role"}}}
+		return fmt.Errorf("rbac: grant: no row of tenant %q knows the role %q", tenant, role)
 	}
 	if old.has(added) {
 		return nil

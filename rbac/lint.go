@@ -1,6 +1,7 @@
 package rbac
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -256,8 +257,8 @@ func (l *linter) links(rows []row) {
 				l.add(r, "closes a cycle of roles")
 				continue
 			}
-			if d > maxHops && longest <= maxHops {
-				l.add(r, "makes a chain of %d roles; Casbin follows %d and then denies in silence", d, maxHops)
+			if d == maxHops+1 { // longer ones contain this one
+				l.add(r, "makes a chain of %d role links; Casbin follows %d and then denies in silence", d, maxHops)
 			}
 			longest = max(longest, d)
 		}
@@ -265,7 +266,7 @@ func (l *linter) links(rows []row) {
 		return longest + 1
 	}
 	order := slices.SortedFunc(maps.Keys(edges), func(a, b node) int {
-		return strings.Compare(a.tenant+"\x00"+a.name, b.tenant+"\x00"+b.name)
+		return cmp.Or(strings.Compare(a.tenant, b.tenant), strings.Compare(a.name, b.name))
 	})
 	for _, n := range order { // in order, so that the same policy gives the same findings
 		visit(n)

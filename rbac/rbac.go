@@ -1,6 +1,77 @@
 // Package rbac decides who may do what to which records, from an ordinary Casbin
-// policy: a person, a role or a department × kind of record × action × scope,
-// where the scope says whose records.
+// policy: person, role or department × kind of record × action × scope, where the
+// scope says whose records. The same policy becomes a condition in SQL for lists.
+//
+//	rights, err := rbac.FromCSV(ctx, "policy.csv", &rbac.Options{Org: departments})
+//	...
+//	err = rights.Check(ctx, subject, crmguard.View, card)          // nil: yes
+//	fields, err := rights.Fields(ctx, subject, card, "phone")      // read, write, unmask
+//	filter, err := rights.Filter(ctx, subject, crmguard.List, "contacts")
+//	where, args, err := filter.SQL(columns, 1)
+//	rows, err := db.QueryContext(ctx, "SELECT id, name FROM contacts WHERE "+where, args...)
+//
+// # Policy
+//
+// Rows are Casbin's, in the model [Model]; see [StarterPolicy] for a whole one:
+//
+//	p, role:seller, acme, contacts, view, own, allow
+//	p, role:seller, acme, contacts#phone, reveal, own, allow
+//	p, u:oleg, acme, contacts, export, all, deny
+//	p, role:owner, acme, section:journal, access, all, allow
+//	g, u:anna, role:seller, acme
+//	g, unit:support, role:seller, acme
+//
+// Subjects are u:ID (a person, an integration, or a job of the host, which is
+// u:system:REASON and has the rights that rows give it, like anybody else),
+// role:NAME and unit:NAME. Roles and units are what g rows say; being a member of
+// a department in [Org] places a person in the tree of departments and gives no
+// role.
+//
+// Scopes are own (the person is responsible for the record), dept (own, or of a
+// department of the person), tree (dept, or of a department below), shared
+// (shared with the person) and all. A record can be own and shared at once, so
+// rules of both apply. One rule that denies outweighs all that allow, in whatever
+// order they stand.
+//
+// An object is a kind of record, a field of it (kind#field) or a section of the
+// CRM (section:NAME, whose scope is always all). Actions are those of package
+// crmguard. Asked about a field, View and List want the right "read", and Create,
+// Update and Import want "write"; search, reveal, unmask, call, export and erase
+// are rights of their own. Only rows that name a field give rights on it; there
+// are no wildcards. A question about a field is not one about its record: ask both
+// where both matter.
+//
+// # Questions
+//
+// A resource without ID, Owner and Unit is the whole kind: Check says yes if the
+// policy allows the action on some records, and Filter narrows the rows. A record
+// about to be created is asked for with its owner or unit, or with its ID if it has
+// neither. Moving a record to another owner or unit is two questions, before and
+// after.
+//
+// A decision is the intersection of three: the rights of the subject, the scopes of
+// its credential ("contacts:view", "contacts:*", "section:journal:access"; nil
+// narrows nothing, empty allows nothing), and the rights of whom it acts for.
+// Subject.Roles are not read.
+//
+// # Security notes
+//
+// What Casbin misreads is refused at load, all of it in one [*PolicyError]: effects
+// other than allow and deny, short and long rows, names without a prefix or that
+// Casbin could confuse, unknown scopes and actions, cycles and chains of roles
+// longer than Casbin follows, an empty policy. A refused Reload keeps the policy in
+// force. Each version of the policy is immutable, answers included: a decision never
+// mixes two, and a role that was taken away is gone with the next question.
+//
+// Owner, Unit and Shared of a resource come from the server's own data. Columns that
+// Filter compares hold text and compare byte by byte, as Check does: no
+// case-insensitive collations.
+//
+// # Format and compatibility
+//
+// docs/formats/rbac.md specifies the rows, the file and the version of a policy. A
+// policy that loads here gives the same answers in any Casbin enforcer with [Model]
+// and [ScopeRows].
 package rbac
 
 import (
@@ -118,6 +189,9 @@ func readRows(ctx context.Context, adapter persist.Adapter) (rows []row, err err
 			return nil, fmt.Errorf("rbac: read the policy: %w", err)
 		}
 		for i, rule := range rules {
+			if len(rule) == 0 {
+				rule = []string{""}
+			}
 			rows = append(rows, row{where[i], rule[0], rule[1:]})
 		}
 		return rows, nil

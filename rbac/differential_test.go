@@ -1,0 +1,258 @@
+package rbac
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/casbin/casbin/v2"
+	"github.com/casbin/casbin/v2/model"
+	defaultrolemanager "github.com/casbin/casbin/v2/rbac/default-role-manager"
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+)
+
+// plainCasbin reads rows as any host of Casbin would.
+func plainCasbin(t testing.TB, modelText string, rows []row, g2 [][]string) *casbin.Enforcer {
+	t.Helper()
+	m, err := model.NewModelFromString(modelText)
+	require.NoError(t, err)
+	e, err := casbin.NewEnforcer(m)
+	require.NoError(t, err)
+	for _, r := range rows {
+		if r.kind == "p" {
+			_, err = e.AddNamedPolicy("p", r.fields)
+		} else {
+			_, err = e.AddNamedGroupingPolicy("g", r.fields)
+		}
+		require.NoError(t, err)
+	}
+	_, err = e.AddNamedGroupingPolicies("g2", g2)
+	require.NoError(t, err)
+	return e
+}
+
+func enforce(t testing.TB, e *casbin.Enforcer, q question) bool {
+	t.Helper()
+	ok, err := e.Enforce(personPrefix+q.person, q.tenant, q.object(), string(q.action), q.relation.String())
+	require.NoError(t, err)
+	return ok
+}
+
+func snapshotOf(t testing.TB, rows []row) *snapshot {
+	t.Helper()
+	s, err := compile(rows)
+	require.NoError(t, err)
+	return s
+}
+
+// Every policy of one or two rules of a small universe, and every question in it.
+func TestEveryQuestionOfSmallUniverses(t *testing.T) {
+	var rules []row
+	for _, subject := range []string{"u:a", "role:r"} {
+		for _, tenant := range []string{"t1", "t2"} {
+			for _, scope := range scopes {
+				for _, effect := range []string{"allow", "deny"} {
+					rules = append(rules, row{"", "p", []string{subject, tenant, "contacts", "view", scope, effect}})
+				}
+			}
+		}
+	}
+	var questions []question
+	for _, person := range []string{"a", "r"} { // r is called like the role
+		for _, tenant := range []string{"t1", "t2"} {
+			for rel := range relations {
+				questions = append(questions, question{tenant, person, "contacts", "", crmguard.View, relation(rel)})
+			}
+		}
+	}
+	links := []row{{"", "g", []string{"u:a", "role:r", "t1"}}}
+	asked, yes := 0, 0
+	for i := range rules {
+		for j := range i + 1 {
+			rows := append([]row{rules[i], rules[j]}, links...)
+			s, o, plain := snapshotOf(t, rows), oracle{rows: rows}, plainCasbin(t, Model, rows, ScopeRows())
+			for _, q := range questions {
+				v, err := s.decide(q)
+				require.NoError(t, err)
+				if want := o.answer(q); (v == allowed) != want || enforce(t, plain, q) != want {
+					t.Fatalf("%v\n%+v: the spec says %v, the engine %v", rows, q, want, v)
+				}
+				asked++
+				if v == allowed {
+					yes++
+				}
+			}
+		}
+	}
+	t.Logf("%d questions, %d allowed", asked, yes)
+}
+
+// differences counts the random questions that an engine answers otherwise than
+// the spec, and the share that the spec allows.
+func differences(t testing.TB, rnd *rand.Rand, policies, questions int, build func(rows []row) func(q question) bool) (wrong int, share float64) {
+	t.Helper()
+	yes := 0
+	for range policies {
+		rows := randomPolicy(rnd, 10+rnd.IntN(30), 9)
+		o, answer := oracle{rows: rows}, build(rows)
+		for range questions {
+			q := randomQuestion(rnd, o)
+			want := o.answer(q)
+			if want {
+				yes++
+			}
+			if answer(q) != want {
+				wrong++
+			}
+		}
+	}
+	return wrong, float64(yes) / float64(policies*questions)
+}
+
+func TestRandomPoliciesAnswerLikeCasbinAndTheSpec(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same run every time
+	wrong, share := differences(t, rnd, 100, 150, func(rows []row) func(q question) bool {
+		s, plain := snapshotOf(t, rows), plainCasbin(t, Model, rows, ScopeRows())
+		return func(q question) bool {
+			v, err := s.decide(q)
+			require.NoError(t, err)
+			again, err := s.decide(q)
+			require.NoError(t, err)
+			require.Equal(t, v, again, "the answer from memory")
+			require.Equal(t, enforce(t, plain, q), v == allowed, "%v\n%+v", rows, q)
+			return v == allowed
+		}
+	})
+	require.Zero(t, wrong)
+	require.GreaterOrEqual(t, share, 0.3, "too many questions are denied for the test to mean much")
+	t.Logf("%.0f %% of the questions were allowed", 100*share)
+}
+
+// Each of these engines has one fault, and the comparison above must notice it.
+func TestPlantedFaultsAreFound(t *testing.T) {
+	faulty := func(modelText string, g2 [][]string, change func(e *casbin.Enforcer, rows []row)) func(rows []row) func(q question) bool {
+		return func(rows []row) func(q question) bool {
+			e := plainCasbin(t, modelText, rows, g2)
+			if change != nil {
+				change(e, rows)
+			}
+			return func(q question) bool { return enforce(t, e, q) }
+		}
+	}
+	without := func(relation, scope string) [][]string {
+		var g2 [][]string
+		for _, r := range ScopeRows() {
+			if r[0] != relation || r[1] != scope {
+				g2 = append(g2, r)
+			}
+		}
+		return g2
+	}
+	for name, build := range map[string]func(rows []row) func(q question) bool{
+		"none": faulty(Model, ScopeRows(), nil),
+		"depth": faulty(Model, ScopeRows(), func(e *casbin.Enforcer, _ []row) {
+			e.SetNamedRoleManager("g", defaultrolemanager.NewRoleManager(8))
+			require.NoError(t, e.BuildRoleLinks())
+		}),
+		"deny":   faulty(strings.Replace(Model, " && !some(where (p.eft == deny))", "", 1), ScopeRows(), nil),
+		"tenant": faulty(strings.Replace(Model, "r.dom == p.dom && ", "", 1), ScopeRows(), nil),
+		"scope":  faulty(Model, without("dept", "tree"), nil),
+		"combined relation": func(rows []row) func(q question) bool {
+			s := snapshotOf(t, rows)
+			return func(q question) bool {
+				if q.relation > relShared { // only the narrowest one
+					q.relation -= relShared
+				}
+				v, err := s.decide(q)
+				require.NoError(t, err)
+				return v == allowed
+			}
+		},
+		"stale answers": func(rows []row) func(q question) bool {
+			s := snapshotOf(t, rows)
+			return func(q question) bool { // a key that forgets the relation
+				key := q
+				key.relation = relNone
+				if v := s.answers[key]; v != 0 {
+					return v == allowed
+				}
+				v, err := s.enforce(q)
+				require.NoError(t, err)
+				s.answers[key] = v
+				return v == allowed
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // the same run every time
+			wrong, _ := differences(t, rnd, 20, 150, build)
+			require.Equal(t, name == "none", wrong == 0, "%d differences", wrong)
+			t.Logf("%d differences", wrong)
+		})
+	}
+}
+
+// relate and the graph of scopes together must say what the facts say one by one.
+func TestRelationsCoverTheFacts(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6)) //nolint:gosec // the same run every time
+	yes, asked := 0, 0
+	for range 40 {
+		rows := randomPolicy(rnd, 60, 3)
+		o := oracle{rows: rows, units: map[string]Units{}}
+		org := &StaticOrg{}
+		for _, tenant := range someTenants {
+			o.units[tenant] = randomUnits(rnd)
+			org.Set(tenant, o.units[tenant])
+		}
+		e := engineOf(t, rows, org)
+		for range 300 {
+			s, a, r := randomCheck(rnd, o)
+			want := o.check(s, a, r)
+			err := e.Check(t.Context(), s, a, r)
+			require.Equal(t, want, err == nil, "%v\n%+v %s %+v: %v", rows, s, a, r, err)
+			asked++
+			if want {
+				yes++
+			}
+		}
+	}
+	share := float64(yes) / float64(asked)
+	require.GreaterOrEqual(t, share, 0.3)
+	t.Logf("%.0f %% allowed", 100*share)
+}
+
+// engineOf is an engine in memory, which no store stands behind.
+func engineOf(t testing.TB, rows []row, org Org) *Engine {
+	t.Helper()
+	e := &Engine{org: orgCache{source: org}}
+	e.current.Store(snapshotOf(t, rows))
+	return e
+}
+
+func randomCheck(rnd *rand.Rand, o oracle) (crmguard.Subject, crmguard.Action, crmguard.Resource) {
+	q := randomQuestion(rnd, o)
+	s := crmguard.Subject{Tenant: q.tenant, ID: q.person, Kind: crmguard.KindEmployee}
+	r := crmguard.Resource{
+		Tenant: q.tenant, Kind: q.kind, Field: q.field, ID: "1",
+		Owner: pick(rnd, append([]string{"", q.person, q.person}, somePersons...)),
+		Unit:  pick(rnd, append([]string{""}, someUnits...)), Shared: rnd.IntN(3) == 0,
+	}
+	if kind, field, ok := strings.Cut(q.kind, "#"); ok {
+		r.Kind, r.Field = kind, field
+	}
+	if rnd.IntN(8) == 0 {
+		s.OnBehalfOf = pick(rnd, somePersons)
+	}
+	switch rnd.IntN(12) {
+	case 0:
+		s.Scopes = []string{pick(rnd, someKinds) + ":*"}
+	case 1:
+		s.Scopes = []string{r.Kind + ":" + string(pick(rnd, someActions))}
+	}
+	if q.action == fieldRead {
+		q.action = crmguard.View
+	}
+	return s, q.action, r
+}
