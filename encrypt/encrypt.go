@@ -1,0 +1,243 @@
+// Package encrypt seals fields of records, so that whoever takes the database
+// reads nothing, and erases a client by destroying the client's key.
+//
+// The recommended path: a KEK outside the data folder, a key store of its own,
+// and struct tags on the rows.
+//
+//	kek, err := encrypt.OpenKeyFile("crm-keys/kek.json", "crm-data", true)
+//	store, err := encryptsql.OpenSQLite(ctx, "crm-keys/keys.db")
+//	index, err := encryptsql.NewIndex(ctx, db, nil)
+//	keys, err := encrypt.New(kek, store, &encrypt.Options{Index: index, OnOpen: norms.OnOpen})
+//	contacts, err := encrypt.NewTable[Contact](keys, "contacts", nil)
+//
+//	entries, err := contacts.Seal(ctx, tenant, &row)  // before BEGIN; then INSERT row.PhoneSealed
+//	err = index.Put(ctx, tx, tenant, "contacts", []string{row.ID}, entries)
+//	err = contacts.Open(ctx, tenant, rows...)         // after SELECT, a page at once
+//
+// Journals, sessions and the like use the [Keyring] itself, as a
+// [crmguard.Sealer], [crmguard.Pseudonymizer] and [crmguard.Authenticator].
+//
+// # Keys
+//
+// The KEK (a KMS or a file) wraps one Tink AES256-GCM keyset per tenant; that
+// keyset wraps one random AES-256 key per client, and the keys of indexes and
+// MACs. A page of clients that were not seen before costs one query to the key
+// store and at most one call to the KEK. All keys are random, none is derived,
+// so a destroyed key cannot be made again.
+//
+// # Erasing
+//
+// [Keyring.Erase] closes a client: this process refuses at once, others within
+// [Lease]. After [ClosingTime] the host's [Keyring.FinishErasures] destroys the
+// key. What backups still hold, and until when, is in the [Receipt]. The id is
+// never used again: everything about it is [crmguard.ErrErased] from then on.
+//
+// # Security notes
+//
+//   - A sealed value is bound to tenant, client, kind, record and field. It opens
+//     nowhere else, and a value that does not open is an error, never shown as is.
+//   - Opening data of a client needs a [crmguard.Subject] of the same tenant in
+//     the context, and asks Options.OnOpen first, once per client and act.
+//   - AES-GCM does not commit to its key; nothing here lets a caller choose keys.
+//   - Lengths are not hidden: a sealed value is 36 bytes longer than the plain one.
+//   - Equal values of one field have equal index values. Whoever holds an index
+//     key can test all phone numbers; so index rows belong in no dump, and are
+//     deleted with the client.
+//   - Field encryption uses only what FIPS 140-3 mode allows. The tenants'
+//     keysets and key files use Tink's AES-GCM, which GODEBUG=fips140=only refuses.
+//   - Deleting from PostgreSQL leaves copies in its heap until VACUUM, in its WAL
+//     and in backups. Options.BackupRetention must cover the longest of them.
+//
+// # Format and compatibility
+//
+// docs/formats/encrypt.md specifies every stored byte; testdata holds golden
+// files. Logical names (kinds, fields) are bound to what was sealed under them:
+// columns may be renamed, they may not.
+package encrypt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tink-crypto/tink-go/v2/tink"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/crmguard/crmguard"
+)
+
+const (
+	// Lease is how long a process may go on with keys after another process has
+	// closed their client.
+	Lease = 10 * time.Second
+	// LongestTransaction is how long a host's transaction may take from sealing to
+	// COMMIT.
+	LongestTransaction = 60 * time.Second
+	// ClosingTime is how long a client stays Closing before its key is destroyed.
+	ClosingTime = Lease + LongestTransaction
+
+	defaultEntries   = 10_000
+	defaultAge       = 15 * time.Minute
+	defaultRetention = 30 * 24 * time.Hour
+	defaultIndexLife = 90 * 24 * time.Hour
+)
+
+var (
+	// ErrMalformed says that bytes are not in the package's format.
+	ErrMalformed = errors.New("encrypt: not a sealed value")
+	// ErrForeign says that bytes were sealed for another place, or were changed.
+	ErrForeign = errors.New("encrypt: sealed for another place, or changed")
+	// ErrNoKey says that the key store has never had the key: it may be older than
+	// the data, or another's.
+	ErrNoKey = errors.New("encrypt: the key store has no such key")
+	// ErrWrongKEK says that the KEK is not the one that wrapped the stored keys.
+	ErrWrongKEK = errors.New("encrypt: the key-encryption key does not fit the key store")
+	// ErrUnavailable says that the KEK or the key store did not answer. Keys in the
+	// cache go on working for a while.
+	ErrUnavailable = errors.New("encrypt: keys are not available now")
+
+	errNoSubject = errors.New("encrypt: data of a client opens only with a subject of the same tenant in the context")
+	errTenant    = errors.New("encrypt: empty tenant")
+	errName      = errors.New("encrypt: names are valid UTF-8 without zero bytes, at most 512 bytes long")
+	errClosed    = errors.New("encrypt: the keyring is closed")
+)
+
+// Options of a [Keyring]. Nil means the defaults.
+type Options struct {
+	// Index finds records by value; nil: NewTable refuses fields with an index.
+	Index Index
+
+	// OnOpen may refuse that data of these clients is opened. It is called before
+	// anything is decrypted, once per batch, with the clients that were not yet
+	// opened in the context's act; with all of them where no act was declared. Nil:
+	// nothing is counted.
+	OnOpen func(ctx context.Context, tenant string, clients []string) error
+
+	CacheEntries int           // 0: 10,000 clients, about 1 kB each
+	CacheAge     time.Duration // 0: 15 minutes; then the KEK is asked again
+
+	// BackupRetention is the age at which the last backup of the key store is
+	// destroyed, with the database's own logs; 0: 30 days.
+	BackupRetention time.Duration
+	// IndexLife is the age at which no index value is left in any backup, or its
+	// key is gone; 0: 90 days.
+	IndexLife time.Duration
+
+	Logger *slog.Logger
+	Clock  func() time.Time
+}
+
+// Keyring holds the keys of all tenants of a process. It is safe for concurrent
+// use.
+type Keyring struct {
+	kek   tink.AEADWithContext
+	store Store
+	opts  Options
+	base  time.Time
+
+	cache   *cache
+	flights singleflight.Group
+
+	generation atomic.Uint64 // grows when the store's revision has changed
+	leaseEnd   atomic.Int64  // until when cached keys of this generation hold
+	pollDue    atomic.Int64
+	revision   int64 // of the last poll, guarded by pollMu
+	pollMu     sync.Mutex
+	background sync.WaitGroup
+
+	kekFits atomic.Bool
+	closed  atomic.Bool
+}
+
+var (
+	_ crmguard.Sealer        = (*Keyring)(nil)
+	_ crmguard.Pseudonymizer = (*Keyring)(nil)
+	_ crmguard.Authenticator = (*Keyring)(nil)
+)
+
+// New returns a Keyring over a KEK, such as [OpenKeyFile]'s or a KMS client's,
+// and a key store. It asks neither; [Keyring.Check] does.
+func New(kek tink.AEADWithContext, store Store, o *Options) (*Keyring, error) {
+	if kek == nil || store == nil {
+		return nil, errors.New("encrypt: a KEK and a key store are needed")
+	}
+	k := &Keyring{kek: kek, store: store, revision: -1}
+	if o != nil {
+		k.opts = *o
+	}
+	for _, d := range []time.Duration{k.opts.CacheAge, k.opts.BackupRetention, k.opts.IndexLife, time.Duration(k.opts.CacheEntries)} {
+		if d < 0 {
+			return nil, errors.New("encrypt: negative option")
+		}
+	}
+	setDefault(&k.opts.CacheEntries, defaultEntries)
+	setDefault(&k.opts.CacheAge, defaultAge)
+	setDefault(&k.opts.BackupRetention, defaultRetention)
+	setDefault(&k.opts.IndexLife, defaultIndexLife)
+	if k.opts.Logger == nil {
+		k.opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	k.base = time.Now()
+	if k.opts.Clock != nil {
+		k.base = k.opts.Clock()
+	}
+	k.cache = newCache(k.opts.CacheEntries)
+	return k, nil
+}
+
+func setDefault[T comparable](value *T, otherwise T) {
+	var zero T
+	if *value == zero {
+		*value = otherwise
+	}
+}
+
+// now is the time since the keyring was made, on the monotonic clock.
+func (k *Keyring) now() int64 {
+	if k.opts.Clock == nil {
+		return int64(time.Since(k.base))
+	}
+	return int64(k.opts.Clock().Sub(k.base))
+}
+
+// wallClock is the time for receipts and records.
+func (k *Keyring) wallClock() time.Time {
+	now := time.Now
+	if k.opts.Clock != nil {
+		now = k.opts.Clock
+	}
+	return now().UTC().Truncate(time.Microsecond)
+}
+
+// Check asks the key store and the KEK, for health pages and at start. Its errors
+// are [ErrUnavailable] and [ErrWrongKEK].
+func (k *Keyring) Check(ctx context.Context) error {
+	if k.closed.Load() {
+		return errClosed
+	}
+	if _, _, err := k.store.Closing(ctx); err != nil {
+		return unavailable("key store", err)
+	}
+	return k.checkKEK(ctx)
+}
+
+// Close forgets all keys. Calls that are under way end as they would have, later
+// ones fail. It does not close the store.
+func (k *Keyring) Close() error {
+	k.closed.Store(true)
+	k.generation.Add(1)
+	k.background.Wait()
+	k.cache.clear()
+	return nil
+}
+
+func unavailable(what string, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, ErrWrongKEK) {
+		return fmt.Errorf("encrypt: %s: %w", what, err)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrUnavailable, what, err)
+}

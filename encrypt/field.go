@@ -1,0 +1,175 @@
+package encrypt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/crmguard/crmguard"
+)
+
+// Overhead is how many bytes a sealed value is longer than the plain one.
+const Overhead = headerSize + nonceSize + tagSize
+
+// maxPlaintext is far above any field and far below what AES-GCM can do.
+const maxPlaintext = 64 << 20
+
+var errTooLong = errors.New("encrypt: a field is at most 64 MiB long")
+
+// adPool lends memory for associated data: handed to an interface, an array on
+// the stack would be moved to the heap each time.
+var adPool = sync.Pool{New: func() any {
+	b := make([]byte, 0, 512)
+	return &b
+}}
+
+// Seal implements [crmguard.Sealer]. A place without a client uses a key of the
+// tenant's own. A client that is being or was erased is [crmguard.ErrErased].
+func (k *Keyring) Seal(ctx context.Context, at crmguard.Place, plaintext []byte) ([]byte, error) {
+	if err := checkSealing(ctx, &at); err != nil {
+		return nil, err
+	}
+	scope := Scope{at.Tenant, DataKey, at.Client}
+	keys, err := k.keysOf(ctx, scope, true)
+	if err != nil {
+		return nil, err
+	}
+	key := keys.newest()
+	if err := k.take(ctx, scope, key); err != nil {
+		return nil, err
+	}
+	return key.seal(&at, plaintext)
+}
+
+// Open implements [crmguard.Sealer]. At a place with a client it needs a Subject of
+// the same tenant in the context, and counts as a batch of one for OnOpen.
+func (k *Keyring) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([]byte, error) {
+	if err := checkOpening(ctx, &at); err != nil {
+		return nil, err
+	}
+	version, _, err := parse(sealed, algorithmGCM, nonceSize+tagSize)
+	if err != nil {
+		return nil, err
+	}
+	scope := Scope{at.Tenant, DataKey, at.Client}
+	keys, err := k.keysOf(ctx, scope, false)
+	if err != nil {
+		return nil, err
+	}
+	key := keys.version(version)
+	if key == nil {
+		if key, err = k.newerVersion(ctx, scope, keys, version); err != nil {
+			return nil, err
+		}
+	}
+	if at.Client != "" && k.opts.OnOpen != nil {
+		act := crmguard.ActFrom(ctx)
+		if !act.Opened(at.Client) {
+			if err := k.opts.OnOpen(ctx, at.Tenant, []string{at.Client}); err != nil {
+				return nil, fmt.Errorf("encrypt: opening: %w", err)
+			}
+			act.MarkOpened(at.Client)
+		}
+	}
+	return key.open(&at, sealed)
+}
+
+// newerVersion looks whether another node has made the version since keys were read.
+// Keys that are hardly older than the question are not read again, so that forged
+// versions do not become queries.
+func (k *Keyring) newerVersion(ctx context.Context, s Scope, keys *scopeKeys, version uint32) (*key, error) {
+	if version > keys.newest().version && k.now()-keys.loaded > int64(Lease/2) {
+		keys, err := k.fetch(ctx, s, false)
+		if err == nil {
+			err = keys.usable()
+		}
+		if err != nil {
+			return nil, err
+		}
+		if key := keys.version(version); key != nil {
+			return key, nil
+		}
+	}
+	return nil, ErrForeign
+}
+
+func (key *key) seal(at *crmguard.Place, plaintext []byte) ([]byte, error) {
+	if len(plaintext) > maxPlaintext {
+		return nil, errTooLong
+	}
+	h := header{algorithmGCM, key.version}
+	pooled := adPool.Get().(*[]byte)
+	ad := appendPlaceAD((*pooled)[:0], domainField, h, at)
+	sealed := key.aead.Seal(h.append(make([]byte, 0, Overhead+len(plaintext))), nil, plaintext, ad)
+	*pooled = ad
+	adPool.Put(pooled)
+	return sealed, nil
+}
+
+// open takes bytes whose header was parsed.
+func (key *key) open(at *crmguard.Place, sealed []byte) ([]byte, error) {
+	pooled := adPool.Get().(*[]byte)
+	ad := appendPlaceAD((*pooled)[:0], domainField, header{algorithmGCM, key.version}, at)
+	plaintext, err := key.aead.Open(make([]byte, 0, len(sealed)-Overhead), nil, sealed[headerSize:], ad)
+	*pooled = ad
+	adPool.Put(pooled)
+	if err != nil {
+		return nil, ErrForeign
+	}
+	return plaintext, nil
+}
+
+// checkSealing refuses a place without a tenant, and another tenant's subject.
+// Nobody need be in the context: jobs seal too.
+func checkSealing(ctx context.Context, at *crmguard.Place) error {
+	if err := checkPlace(at); err != nil {
+		return err
+	}
+	if at.Client == "" {
+		return nil
+	}
+	if s, ok := crmguard.SubjectFrom(ctx); ok {
+		return foreign(crmguard.CheckTenant(s, at.Tenant))
+	}
+	return nil
+}
+
+// checkOpening lets data of a client be opened for a subject of its tenant only.
+func checkOpening(ctx context.Context, at *crmguard.Place) error {
+	if err := checkPlace(at); err != nil {
+		return err
+	}
+	if at.Client == "" {
+		return nil
+	}
+	return checkSubject(ctx, at.Tenant)
+}
+
+func checkSubject(ctx context.Context, tenant string) error {
+	s, ok := crmguard.SubjectFrom(ctx)
+	if !ok {
+		return errNoSubject
+	}
+	return foreign(crmguard.CheckTenant(s, tenant))
+}
+
+func foreign(err error) error {
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNoSubject, err)
+	}
+	return nil
+}
+
+// maxPart keeps the lengths in associated data far from their 32 bits.
+const maxPart = 1 << 16
+
+func checkPlace(at *crmguard.Place) error {
+	switch {
+	case at.Tenant == "":
+		return errTenant
+	case len(at.Tenant) > maxPart, len(at.Client) > maxPart, len(at.Kind) > maxPart, len(at.Record) > maxPart, len(at.Field) > maxPart:
+		return errName
+	}
+	return nil
+}

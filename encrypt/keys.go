@@ -1,0 +1,355 @@
+package encrypt
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/crmguard/crmguard"
+)
+
+// scopeKeys are the keys of one scope as last read from the store.
+type scopeKeys struct {
+	state      State
+	versions   []*key // oldest first; the last one seals
+	loaded     int64  // when the query began
+	generation uint64
+	broken     error // why the stored keys of this scope alone cannot be used; never cached
+}
+
+// key is one version, ready for use.
+type key struct {
+	version uint32
+	aead    cipher.AEAD // of a data key
+	secret  []byte      // of an index or MAC key
+	wrap    tink.AEAD   // of a tenant's keyset
+	left    atomic.Int64
+}
+
+// usable is nil for keys that may be used.
+func (s *scopeKeys) usable() error {
+	switch {
+	case s == nil:
+		return ErrNoKey
+	case s.broken != nil:
+		return s.broken
+	case s.state != Active:
+		return crmguard.ErrErased
+	}
+	return nil
+}
+
+func (s *scopeKeys) newest() *key { return s.versions[len(s.versions)-1] }
+
+func (s *scopeKeys) version(v uint32) *key {
+	for _, key := range slices.Backward(s.versions) { // most values are of the newest
+		if key.version == v {
+			return key
+		}
+	}
+	return nil
+}
+
+// valid says whether keys may be used now: no state has changed since they were
+// read, as far as a look at the store within the last [Lease] tells.
+func (k *Keyring) valid(s *scopeKeys, now int64) bool {
+	// The end of the lease is read before the generation: a poll sets them in the
+	// other order, so keys of an old generation never profit from a new lease.
+	leaseEnd := k.leaseEnd.Load()
+	return s.generation == k.generation.Load() &&
+		(now < leaseEnd || now-s.loaded < int64(Lease)) &&
+		now-s.loaded < int64(k.opts.CacheAge)
+}
+
+// cached returns keys that may be used, nil when the store must be asked.
+func (k *Keyring) cached(s Scope) *scopeKeys {
+	now := k.now()
+	if now > k.pollDue.Load() {
+		k.pollSoon(now)
+	}
+	if keys := k.cache.get(s); keys != nil && k.valid(keys, now) {
+		return keys
+	}
+	return nil
+}
+
+// keysOf returns the keys of a scope; with create it makes the first one.
+func (k *Keyring) keysOf(ctx context.Context, s Scope, create bool) (*scopeKeys, error) {
+	keys := k.cached(s)
+	if keys == nil {
+		var err error
+		if keys, err = k.fetch(ctx, s, create); err != nil {
+			return nil, err
+		}
+	}
+	return keys, keys.usable()
+}
+
+// fetch reads one scope, once for all who ask at the same time.
+func (k *Keyring) fetch(ctx context.Context, s Scope, create bool) (*scopeKeys, error) {
+	name := fmt.Sprint("scope ", s.Purpose, create, len(s.Tenant), s.Tenant, s.Name)
+	keys, err := share(ctx, k, name, func(ctx context.Context) (*scopeKeys, error) {
+		found, err := k.load(ctx, s.Tenant, []Scope{s}, create)
+		if err != nil {
+			return nil, err
+		}
+		return found[s], nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	// The flight may have begun before an Erase that has ended since.
+	if known := k.cache.get(s); known != nil && known.state != Active {
+		return known, nil
+	}
+	return keys, nil
+}
+
+// sharedTimeout ends a flight that all who wait for have left.
+const sharedTimeout = 30 * time.Second
+
+// share runs fn once for all concurrent callers with the same name. A caller that
+// gives up does not end it for the others.
+func share[T any](ctx context.Context, k *Keyring, name string, fn func(ctx context.Context) (T, error)) (T, error) {
+	var zero T
+	if k.closed.Load() {
+		return zero, errClosed
+	}
+	flight := k.flights.DoChan(name, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sharedTimeout)
+		defer cancel()
+		return fn(ctx)
+	})
+	select {
+	case <-ctx.Done():
+		return zero, ctx.Err()
+	case result := <-flight:
+		if result.Err != nil {
+			return zero, result.Err
+		}
+		return result.Val.(T), nil
+	}
+}
+
+// keysOfAll returns the keys of scopes of one tenant, with at most one query for
+// those that are not cached. Scopes without a key are missing from the answer;
+// closed ones are in it.
+func (k *Keyring) keysOfAll(ctx context.Context, tenant string, scopes []Scope, create bool) (map[Scope]*scopeKeys, error) {
+	all := make(map[Scope]*scopeKeys, len(scopes))
+	var missing []Scope
+	for _, s := range scopes {
+		if _, seen := all[s]; seen {
+			continue
+		}
+		keys := k.cached(s)
+		all[s] = keys
+		if keys == nil {
+			missing = append(missing, s)
+		}
+	}
+	if len(missing) == 0 {
+		return all, nil
+	}
+	if k.closed.Load() {
+		return nil, errClosed
+	}
+	found, err := k.load(ctx, tenant, missing, create)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range missing {
+		if keys := found[s]; keys != nil {
+			all[s] = keys
+		} else {
+			delete(all, s)
+		}
+	}
+	return all, nil
+}
+
+// load asks the store for scopes of one tenant, in one query, and remembers what
+// it finds.
+func (k *Keyring) load(ctx context.Context, tenant string, scopes []Scope, create bool) (map[Scope]*scopeKeys, error) {
+	for _, s := range scopes {
+		if err := checkName(s.Tenant, s.Name); err != nil {
+			return nil, err
+		}
+	}
+	started, generation := k.now(), k.generation.Load()
+	tenantScope := Scope{Tenant: tenant, Purpose: TenantKeyset}
+	records, err := k.store.Load(ctx, append([]Scope{tenantScope}, scopes...))
+	if err != nil {
+		return nil, unavailable("key store", err)
+	}
+	byScope := groupRecords(records)
+	var mine map[Scope]bool
+	if create {
+		if mine, err = k.create(ctx, tenantScope, scopes, byScope); err != nil {
+			return nil, err
+		}
+	}
+	found := make(map[Scope]*scopeKeys, len(scopes))
+	for _, s := range scopes {
+		records := byScope[s]
+		if len(records) == 0 {
+			continue
+		}
+		keys := &scopeKeys{state: records[0].State, loaded: started, generation: generation}
+		if keys.state == Active {
+			err := k.unwrapAll(ctx, keys, records, byScope[tenantScope])
+			if errors.Is(err, ErrForeign) || errors.Is(err, ErrMalformed) {
+				found[s] = &scopeKeys{broken: fmt.Errorf("encrypt: stored key: %w", err)}
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			k.keepLeases(s, keys)
+			if mine[s] {
+				keys.newest().left.Store(leaseSize(s))
+			}
+		}
+		found[s] = k.cache.put(s, keys)
+	}
+	return found, nil
+}
+
+// keepLeases takes over from cached keys what they have left of their messages.
+func (k *Keyring) keepLeases(s Scope, keys *scopeKeys) {
+	known := k.cache.get(s)
+	if known == nil || known.state != Active {
+		return
+	}
+	for i, key := range keys.versions {
+		if old := known.version(key.version); old != nil {
+			keys.versions[i] = old
+		}
+	}
+}
+
+func groupRecords(records []Record) map[Scope][]Record {
+	byScope := make(map[Scope][]Record, len(records))
+	for _, r := range records {
+		byScope[r.Scope] = append(byScope[r.Scope], r)
+	}
+	return byScope
+}
+
+// create makes the keys that byScope lacks, in one store call, and adds what the
+// store then holds to byScope: this node's or, when another was faster, the
+// other's. It returns the scopes whose newest key is this node's.
+func (k *Keyring) create(ctx context.Context, tenantScope Scope, scopes []Scope, byScope map[Scope][]Record) (map[Scope]bool, error) {
+	var missing []Scope
+	for _, s := range scopes {
+		if len(byScope[s]) == 0 {
+			missing = append(missing, s)
+		}
+	}
+	if len(missing) == 0 {
+		return nil, nil
+	}
+	if len(byScope[tenantScope]) == 0 {
+		if err := k.createTenant(ctx, tenantScope, byScope); err != nil {
+			return nil, err
+		}
+	}
+	tenantRecords := byScope[tenantScope]
+	wrapping, err := k.tenantKey(ctx, tenantRecords, tenantRecords[len(tenantRecords)-1].Version)
+	if err != nil {
+		return nil, err
+	}
+	fresh := make([]Record, 0, len(missing))
+	for _, s := range missing {
+		record, err := k.newRecord(s, 1, wrapping)
+		if err != nil {
+			return nil, err
+		}
+		fresh = append(fresh, record)
+	}
+	return k.insert(ctx, fresh, byScope)
+}
+
+// newRecord makes a random key.
+func (k *Keyring) newRecord(s Scope, version uint32, wrapping *key) (Record, error) {
+	secret := make([]byte, keySize)
+	if _, err := rand.Read(secret); err != nil {
+		return Record{}, err
+	}
+	wrapped, err := wrapKey(wrapping, s, version, secret)
+	if err != nil {
+		return Record{}, err
+	}
+	return Record{Scope: s, Version: version, State: Active, Wrapped: wrapped, Messages: uint64(leaseSize(s)), CreatedAt: k.wallClock()}, nil
+}
+
+// insert stores fresh records and puts what the store holds then into byScope. It
+// returns the scopes whose record won.
+func (k *Keyring) insert(ctx context.Context, fresh []Record, byScope map[Scope][]Record) (map[Scope]bool, error) {
+	stored, err := k.store.Insert(ctx, fresh)
+	if err != nil {
+		return nil, unavailable("key store", err)
+	}
+	maps.Copy(byScope, groupRecords(stored))
+	mine := make(map[Scope]bool, len(fresh))
+	for _, r := range fresh {
+		records := byScope[r.Scope]
+		if len(records) == 0 {
+			return nil, fmt.Errorf("%w: the key store did not keep a new key", ErrUnavailable)
+		}
+		newest := records[len(records)-1]
+		mine[r.Scope] = newest.Version == r.Version && bytes.Equal(newest.Wrapped, r.Wrapped)
+	}
+	return mine, nil
+}
+
+// unwrapAll makes records of one scope ready for use.
+func (k *Keyring) unwrapAll(ctx context.Context, keys *scopeKeys, records, tenantRecords []Record) error {
+	for _, r := range records {
+		secret, err := k.unwrapKey(ctx, r, tenantRecords)
+		if err != nil {
+			return err
+		}
+		ready := &key{version: r.Version}
+		if r.Scope.Purpose == DataKey {
+			if ready.aead, err = newGCM(secret); err != nil {
+				return err
+			}
+		} else {
+			ready.secret = secret
+		}
+		keys.versions = append(keys.versions, ready)
+	}
+	return nil
+}
+
+func newGCM(secret []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(secret)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+// maxName keeps names in the limits of index entries of all databases.
+const maxName = 512
+
+func checkName(names ...string) error {
+	for _, name := range names {
+		if len(name) > maxName || !utf8.ValidString(name) || strings.IndexByte(name, 0) >= 0 {
+			return errName
+		}
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package encrypt
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"slices"
+	"strconv"
+
+	"github.com/crmguard/crmguard"
+)
+
+// pseudonymSize makes accidental collisions impossible in practice (2^64 values)
+// and the index half as large.
+const pseudonymSize = 16
+
+// Pseudonyms implements [crmguard.Pseudonymizer]: 16 bytes for each version of the
+// key of this tenant, kind and field.
+func (k *Keyring) Pseudonyms(ctx context.Context, at crmguard.Place, value []byte) ([][]byte, error) {
+	if err := checkPlace(&at); err != nil {
+		return nil, err
+	}
+	scope := fieldScope(IndexKey, &at)
+	keys, err := k.keysOf(ctx, scope, true)
+	if err != nil {
+		return nil, err
+	}
+	pseudonyms := make([][]byte, 0, len(keys.versions))
+	for _, key := range slices.Backward(keys.versions) {
+		pseudonyms = append(pseudonyms, key.pseudonym(&at, value))
+	}
+	return pseudonyms, nil
+}
+
+// pseudonym is the same for all clients and records of a field.
+func (key *key) pseudonym(at *crmguard.Place, value []byte) []byte {
+	place := crmguard.Place{Tenant: at.Tenant, Kind: at.Kind, Field: at.Field}
+	return key.hmac(domainIndex, &place, value)[:pseudonymSize]
+}
+
+// MAC implements [crmguard.Authenticator], with a key of this tenant, kind and
+// field. All of the place is bound.
+func (k *Keyring) MAC(ctx context.Context, at crmguard.Place, data []byte) ([]byte, error) {
+	if err := checkPlace(&at); err != nil {
+		return nil, err
+	}
+	keys, err := k.keysOf(ctx, fieldScope(MACKey, &at), true)
+	if err != nil {
+		return nil, err
+	}
+	key := keys.newest()
+	mac := header{algorithmHMAC, key.version}.append(make([]byte, 0, headerSize+macSize))
+	return append(mac, key.hmac(domainMAC, &at, data)...), nil
+}
+
+// Verify implements [crmguard.Authenticator]. Its errors are [ErrMalformed],
+// [ErrForeign], and those of finding the key.
+func (k *Keyring) Verify(ctx context.Context, at crmguard.Place, data, mac []byte) error {
+	if err := checkPlace(&at); err != nil {
+		return err
+	}
+	version, tag, err := parse(mac, algorithmHMAC, macSize)
+	if err != nil || len(tag) != macSize {
+		return ErrMalformed
+	}
+	scope := fieldScope(MACKey, &at)
+	keys, err := k.keysOf(ctx, scope, false)
+	if err != nil {
+		return err
+	}
+	key := keys.version(version)
+	if key == nil {
+		if key, err = k.newerVersion(ctx, scope, keys, version); err != nil {
+			return err
+		}
+	}
+	if !hmac.Equal(tag, key.hmac(domainMAC, &at, data)) {
+		return ErrForeign
+	}
+	return nil
+}
+
+func (key *key) hmac(domain string, at *crmguard.Place, data []byte) []byte {
+	h := hmac.New(sha256.New, key.secret)
+	pooled := adPool.Get().(*[]byte)
+	ad := appendPlaceAD((*pooled)[:0], domain, header{algorithmHMAC, key.version}, at)
+	h.Write(ad)
+	*pooled = ad
+	adPool.Put(pooled)
+	h.Write(data)
+	return h.Sum(nil)
+}
+
+// fieldScope names the key of a field. The length in front keeps "a/b" with "c"
+// apart from "a" with "b/c".
+func fieldScope(p Purpose, at *crmguard.Place) Scope {
+	return Scope{at.Tenant, p, strconv.Itoa(len(at.Kind)) + ":" + at.Kind + "/" + at.Field}
+}

@@ -1,0 +1,231 @@
+package encrypt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/crmguard/crmguard"
+)
+
+// cell is one field of one row on its way through a batch.
+type cell struct {
+	row           int
+	place         crmguard.Place
+	plain, column reflect.Value // the plain field and the sealed one
+	plaintext     []byte
+	normal        string // what is indexed, empty for nothing
+	sealed        []byte
+}
+
+func (c *cell) scope() Scope { return Scope{c.place.Tenant, DataKey, c.place.Client} }
+
+func (c *cell) error(err error) error {
+	return RowError{Row: c.row, Record: c.place.Record, Field: c.place.Field, Err: err}
+}
+
+// batch is what Seal has to do.
+type batch struct {
+	cells  []cell          // values that are not NULL
+	nulls  []reflect.Value // sealed fields of values that are
+	scopes []Scope         // may repeat
+}
+
+// store writes the results into the rows.
+func (b *batch) store() {
+	for _, null := range b.nulls {
+		null.SetBytes(nil)
+	}
+	for i := range b.cells {
+		b.cells[i].column.SetBytes(b.cells[i].sealed)
+	}
+}
+
+var errIDs = errors.New("encrypt: a row needs the ids of its record and client")
+
+// ids returns where a row lives, without a field.
+func (t *Table[T]) ids(tenant string, row reflect.Value) (crmguard.Place, error) {
+	place := crmguard.Place{
+		Tenant: tenant, Kind: t.kind,
+		Record: row.FieldByIndex(t.plan.record).String(),
+		Client: row.FieldByIndex(t.plan.client).String(),
+	}
+	if place.Record == "" || place.Client == "" {
+		return place, errIDs
+	}
+	return place, checkName(place.Record, place.Client)
+}
+
+// encode takes the rows apart and changes none.
+func (t *Table[T]) encode(ctx context.Context, tenant string, rows []*T) (*batch, error) {
+	b := &batch{cells: make([]cell, 0, len(rows)*len(t.plan.fields))}
+	for i, row := range rows {
+		if row == nil {
+			return nil, RowError{Row: i, Err: errors.New("encrypt: nil row")}
+		}
+		v := reflect.ValueOf(row).Elem()
+		place, err := t.ids(tenant, v)
+		if err == nil {
+			err = checkSealing(ctx, &place)
+		}
+		if err != nil {
+			return nil, RowError{Row: i, Record: place.Record, Err: err}
+		}
+		for _, field := range t.plan.fields {
+			c := cell{row: i, place: place, plain: v.FieldByIndex(field.plain), column: v.FieldByIndex(field.sealed)}
+			c.place.Field = field.name
+			plaintext, ok, err := encode(c.plain)
+			if err != nil {
+				return nil, c.error(errValue)
+			}
+			if !ok {
+				b.nulls = append(b.nulls, c.column)
+				continue
+			}
+			c.plaintext = plaintext
+			b.scopes = append(b.scopes, c.scope())
+			if field.normalize != nil {
+				if c.normal = field.normalize(string(plaintext), t.region); c.normal != "" {
+					b.scopes = append(b.scopes, fieldScope(IndexKey, &c.place))
+				}
+			}
+			b.cells = append(b.cells, c)
+		}
+	}
+	return b, nil
+}
+
+// errValue stands for errors of encoding/json, which quote values.
+var errValue = errors.New("encrypt: the value cannot be converted to or from JSON")
+
+// Open fills the plain fields of rows from the sealed ones: with at most one query
+// to the key store, and after asking Options.OnOpen once. Rows that do not open
+// have empty plain fields and are named by the [RowErrors] that is returned; all
+// others are open. After any other error no row is.
+func (t *Table[T]) Open(ctx context.Context, tenant string, rows ...*T) error {
+	if tenant == "" {
+		return errTenant
+	}
+	if err := checkSubject(ctx, tenant); err != nil {
+		return err
+	}
+	failed := make(map[int]error)
+	cells := make([]cell, 0, len(rows)*len(t.plan.fields))
+	scopes := make([]Scope, 0, len(rows))
+	for i, row := range rows {
+		if row == nil {
+			failed[i] = RowError{Row: i, Err: errors.New("encrypt: nil row")}
+			continue
+		}
+		v := reflect.ValueOf(row).Elem()
+		t.zero(v) // nothing that was there before may pass for what was opened
+		place, err := t.ids(tenant, v)
+		if err != nil {
+			failed[i] = RowError{Row: i, Record: place.Record, Err: err}
+			continue
+		}
+		for _, field := range t.plan.fields {
+			c := cell{row: i, place: place, plain: v.FieldByIndex(field.plain), sealed: v.FieldByIndex(field.sealed).Bytes()}
+			if c.sealed == nil {
+				continue
+			}
+			c.place.Field = field.name
+			cells = append(cells, c)
+			if len(scopes) == 0 || scopes[len(scopes)-1] != c.scope() {
+				scopes = append(scopes, c.scope())
+			}
+		}
+	}
+	if len(cells) > 0 {
+		keys, err := t.keys.keysOfAll(ctx, tenant, scopes, false)
+		if err != nil {
+			return err
+		}
+		if err := t.askOnOpen(ctx, tenant, cells, keys); err != nil {
+			return err
+		}
+		for i := range cells {
+			c := &cells[i]
+			if failed[c.row] != nil {
+				continue
+			}
+			if err := t.openCell(ctx, c, keys[c.scope()]); err != nil {
+				failed[c.row] = c.error(err)
+				t.zero(reflect.ValueOf(rows[c.row]).Elem())
+			}
+		}
+	}
+	return rowErrors(failed, len(rows))
+}
+
+// askOnOpen asks once for all clients that can be opened and were not yet.
+func (t *Table[T]) askOnOpen(ctx context.Context, tenant string, cells []cell, keys map[Scope]*scopeKeys) error {
+	if t.keys.opts.OnOpen == nil {
+		return nil
+	}
+	act := crmguard.ActFrom(ctx)
+	var clients []string
+	seen := make(map[string]bool)
+	for i := range cells {
+		client := cells[i].place.Client
+		if seen[client] || keys[cells[i].scope()].usable() != nil || act.Opened(client) {
+			continue
+		}
+		seen[client] = true
+		clients = append(clients, client)
+	}
+	if len(clients) == 0 {
+		return nil
+	}
+	if err := t.keys.opts.OnOpen(ctx, tenant, clients); err != nil {
+		return fmt.Errorf("encrypt: opening: %w", err)
+	}
+	act.MarkOpened(clients...)
+	return nil
+}
+
+func (t *Table[T]) openCell(ctx context.Context, c *cell, keys *scopeKeys) error {
+	if err := keys.usable(); err != nil {
+		return err
+	}
+	version, _, err := parse(c.sealed, algorithmGCM, nonceSize+tagSize)
+	if err != nil {
+		return err
+	}
+	key := keys.version(version)
+	if key == nil {
+		if key, err = t.keys.newerVersion(ctx, c.scope(), keys, version); err != nil {
+			return err
+		}
+	}
+	plaintext, err := key.open(&c.place, c.sealed)
+	if err != nil {
+		return err
+	}
+	if err := decode(plaintext, c.plain); err != nil {
+		return errValue
+	}
+	return nil
+}
+
+// zero empties the plain fields of a row.
+func (t *Table[T]) zero(row reflect.Value) {
+	for _, field := range t.plan.fields {
+		row.FieldByIndex(field.plain).SetZero()
+	}
+}
+
+// rowErrors puts errors into the order of the rows.
+func rowErrors(failed map[int]error, rows int) error {
+	if len(failed) == 0 {
+		return nil
+	}
+	errs := make(RowErrors, 0, len(failed))
+	for i := range rows {
+		if e, ok := errors.AsType[RowError](failed[i]); ok {
+			errs = append(errs, e)
+		}
+	}
+	return errs
+}

@@ -1,0 +1,167 @@
+package encrypt
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+var errEntry = errors.New("encrypt: index entry of another tenant, kind or record, or without client or value")
+
+// plan is what NewTable learns from a struct's tags.
+type plan struct {
+	record, client []int // reflect indexes of string fields
+	fields         []fieldPlan
+}
+
+type fieldPlan struct {
+	name          string
+	plain, sealed []int
+	normalize     func(value, region string) string // nil: not indexed
+}
+
+var bytesType = reflect.TypeFor[[]byte]()
+
+// newPlan reads the tags of a struct type. See [NewTable] for the rules.
+func newPlan(t reflect.Type) (*plan, error) {
+	if t.Kind() != reflect.Struct {
+		return nil, fmt.Errorf("%v is not a struct", t)
+	}
+	p := &plan{}
+	plain := make(map[string]*fieldPlan)
+	sealed := make(map[string][]int)
+	var order []string
+	for _, f := range reflect.VisibleFields(t) {
+		tag, ok := f.Tag.Lookup("encrypt")
+		if !ok {
+			continue
+		}
+		name, options, _ := strings.Cut(tag, ",")
+		if err := settable(t, f); err != nil {
+			return nil, err
+		}
+		isString := f.Type.Kind() == reflect.String
+		switch {
+		case name == "" && options == "record" && isString && p.record == nil:
+			p.record = f.Index
+		case name == "" && options == "client" && isString && p.client == nil:
+			p.client = f.Index
+		case name == "":
+			return nil, fmt.Errorf("field %s: a tag without a name is \",record\" or \",client\", once, on a string", f.Name)
+		case options == "sealed":
+			if f.Type != bytesType {
+				return nil, fmt.Errorf("field %s: a sealed field is a []byte", f.Name)
+			}
+			if sealed[name] != nil {
+				return nil, fmt.Errorf("field %s: second sealed field of %q", f.Name, name)
+			}
+			sealed[name] = f.Index
+		default:
+			field, err := newFieldPlan(f, name, options)
+			if err != nil {
+				return nil, err
+			}
+			if plain[name] != nil {
+				return nil, fmt.Errorf("field %s: second field of %q", f.Name, name)
+			}
+			plain[name] = field
+			order = append(order, name)
+		}
+	}
+	for _, name := range order {
+		field := plain[name]
+		if field.sealed = sealed[name]; field.sealed == nil {
+			return nil, fmt.Errorf("%q has no field tagged %q", name, name+",sealed")
+		}
+		delete(sealed, name)
+		p.fields = append(p.fields, *field)
+	}
+	for name := range sealed {
+		return nil, fmt.Errorf("%q has a sealed field, but no plain one", name)
+	}
+	if p.record == nil {
+		return nil, errors.New(`no field tagged ",record"`)
+	}
+	if len(p.fields) == 0 {
+		return nil, errors.New("no field to seal")
+	}
+	if p.client == nil {
+		p.client = p.record
+	}
+	return p, nil
+}
+
+// settable refuses fields that reflection cannot set.
+func settable(t reflect.Type, f reflect.StructField) error {
+	if !f.IsExported() {
+		return fmt.Errorf("field %s: not exported", f.Name)
+	}
+	for depth := 1; depth < len(f.Index); depth++ {
+		if outer := t.FieldByIndex(f.Index[:depth]); outer.Type.Kind() == reflect.Pointer || !outer.IsExported() {
+			return fmt.Errorf("field %s: in an embedded struct that may be nil or is not exported", f.Name)
+		}
+	}
+	return nil
+}
+
+func newFieldPlan(f reflect.StructField, name, options string) (*fieldPlan, error) {
+	field := &fieldPlan{name: name, plain: f.Index}
+	if err := checkName(name); err != nil {
+		return nil, fmt.Errorf("field %s: %w", f.Name, err)
+	}
+	if k := f.Type.Kind(); k == reflect.Func || k == reflect.Chan || k == reflect.UnsafePointer {
+		return nil, fmt.Errorf("field %s: a %v cannot be sealed", f.Name, f.Type)
+	}
+	if options == "" {
+		return field, nil
+	}
+	index, ok := strings.CutPrefix(options, "index=")
+	if field.normalize = normalizers[index]; !ok || field.normalize == nil {
+		return nil, fmt.Errorf("field %s: unknown option %q", f.Name, options)
+	}
+	if f.Type.Kind() != reflect.String && (f.Type.Kind() != reflect.Pointer || f.Type.Elem().Kind() != reflect.String) {
+		return nil, fmt.Errorf("field %s: only a string or *string can have an index", f.Name)
+	}
+	return field, nil
+}
+
+// encode returns what is sealed for a value; ok is false for NULL. Strings and
+// byte slices are sealed as they are, all else as JSON.
+func encode(v reflect.Value) (plaintext []byte, ok bool, err error) {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Map, reflect.Interface:
+		if v.IsNil() {
+			return nil, false, nil
+		}
+	}
+	switch {
+	case v.Kind() == reflect.String:
+		return []byte(v.String()), true, nil
+	case v.Kind() == reflect.Pointer && v.Elem().Kind() == reflect.String:
+		return []byte(v.Elem().String()), true, nil
+	case v.Type() == bytesType:
+		return v.Bytes(), true, nil
+	}
+	plaintext, err = json.Marshal(v.Interface())
+	return plaintext, true, err
+}
+
+// decode is the inverse of encode for a value that is not NULL.
+func decode(plaintext []byte, v reflect.Value) error {
+	switch {
+	case v.Kind() == reflect.String:
+		v.SetString(string(plaintext))
+		return nil
+	case v.Kind() == reflect.Pointer && v.Type().Elem().Kind() == reflect.String:
+		s := reflect.New(v.Type().Elem())
+		s.Elem().SetString(string(plaintext))
+		v.Set(s)
+		return nil
+	case v.Type() == bytesType:
+		v.SetBytes(plaintext)
+		return nil
+	}
+	return json.Unmarshal(plaintext, v.Addr().Interface())
+}

@@ -1,0 +1,102 @@
+package encrypt
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Purpose says what a key is for. Stores keep the numbers, so they never change.
+type Purpose uint8
+
+const (
+	TenantKeyset Purpose = iota + 1 // wraps the other keys of a tenant; itself wrapped by the KEK
+	DataKey                         // seals fields; Name is the client, empty for the tenant's own data
+	IndexKey                        // makes pseudonyms; Name is kind and field
+	MACKey                          // authenticates rows; Name is kind and field
+	KEKCheck                        // a known value under the KEK, by which a wrong KEK is noticed; no tenant
+)
+
+// Scope names what one key, in all its versions, is for. It is comparable.
+type Scope struct {
+	Tenant  string
+	Purpose Purpose
+	Name    string
+}
+
+// State is how far a scope has come on its one-way road. Stores keep the numbers.
+type State uint8
+
+const (
+	Active    State = iota + 1
+	Closing         // refused everywhere within [Lease]; the key still exists
+	Destroyed       // the key is gone; the record stays, so that the id is never used again
+)
+
+// String returns a lower-case word, the one in a [Receipt].
+func (s State) String() string {
+	switch s {
+	case Active:
+		return "active"
+	case Closing:
+		return "closing"
+	case Destroyed:
+		return "destroyed"
+	}
+	return fmt.Sprintf("State(%d)", uint8(s))
+}
+
+// Record is one version of a scope's key as a store keeps it.
+type Record struct {
+	Scope    Scope
+	Version  uint32 // from 1, without gaps
+	State    State  // the same in all versions of a scope
+	Wrapped  []byte // see docs/formats/encrypt.md; empty once destroyed
+	Messages uint64 // how many messages nodes have reserved with Lease
+
+	CreatedAt, ClosedAt, DestroyedAt time.Time // microseconds, UTC
+}
+
+// Store keeps wrapped keys. It must not be the database whose data the keys
+// protect, nor be part of that database's backups. Package encrypttest checks
+// these duties:
+//
+//  1. All methods are safe for concurrent use, by several processes where the
+//     store is shared. All scopes of one call have the same tenant. An empty list
+//     is no error.
+//  2. What a method changed is durable when it returns nil.
+//  3. State never goes back, and a scope that was Closing or Destroyed never
+//     gets another key.
+//  4. Bytes handed in or out are never shared with the store.
+type Store interface {
+	// Load returns every version of these scopes, oldest first within a scope, in
+	// one query. A scope without records is missing from the answer.
+	Load(ctx context.Context, scopes []Scope) ([]Record, error)
+
+	// Insert adds those records whose scope and version do not exist yet and whose
+	// scope is not Closing or Destroyed, each atomically, and returns what the
+	// store then holds of all their scopes, like Load. So of two nodes that make
+	// the same key at once, both get the one that won.
+	Insert(ctx context.Context, records []Record) ([]Record, error)
+
+	// Advance moves all versions of a scope to Closing or Destroyed and returns the
+	// newest version as it is then, with at noted as ClosedAt or DestroyedAt.
+	//
+	//   - To Closing: a scope without records gets version 1 without a key. A scope
+	//     that is Closing or Destroyed already stays as it is: no error.
+	//   - To Destroyed: only from Closing. The wrapped keys are overwritten and
+	//     removed wherever the store can reach; when it cannot yet, it returns an
+	//     error and the scope stays Closing. Destroyed already: no error.
+	//
+	// A change makes the revision larger, in the same transaction.
+	Advance(ctx context.Context, scope Scope, to State, at time.Time) (Record, error)
+
+	// Lease adds n to Messages of these keys, named by Scope and Version, and
+	// returns them as they are then; keys that are not Active are left out. Of
+	// concurrent calls each gets a total of its own.
+	Lease(ctx context.Context, keys []Record, n uint64) ([]Record, error)
+
+	// Closing returns the revision, which grows with every Advance that changed
+	// something, and the newest version of each scope that is Closing.
+	Closing(ctx context.Context) (revision int64, closing []Record, err error)
+}
