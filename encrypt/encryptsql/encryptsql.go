@@ -1,0 +1,273 @@
+// Package encryptsql keeps the wrapped keys of package encrypt, and its index, in
+// SQLite or PostgreSQL.
+//
+// Keys belong into a store of their own, which no dump of the data contains:
+//
+//	store, err := encryptsql.OpenSQLite(ctx, "crm-keys/keys.db")
+//	index, err := encryptsql.NewIndex(ctx, db, nil)   // in the CRM's database
+//	keys, err := encrypt.New(kek, store, &encrypt.Options{Index: index})
+//
+// # Security notes
+//
+// On SQLite a destroyed key is gone from the file and its write-ahead log when
+// Advance returns: it is overwritten, and the log is checkpointed and truncated.
+// While a reader holds the log back, Advance fails and the scope stays closing.
+// secure_delete must be on in every connection; [OpenSQLite] sees to that and
+// [New] refuses a pool where it is not.
+//
+// PostgreSQL keeps old row versions in its heap until VACUUM and in its WAL until
+// that is recycled. encrypt.Options.BackupRetention must cover both.
+//
+// # Migrations
+//
+// [New], [OpenSQLite] and [NewIndex] bring the tables up to date themselves. For
+// tools that do it elsewhere, [Migrations] and [IndexMigrations] are in goose's
+// format; table names begin with "crmguard_", unless Options say otherwise.
+package encryptsql
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/internal/sqldb"
+)
+
+// Migrations make the tables of the key store.
+//
+//go:embed migrations/*.sql
+var Migrations embed.FS
+
+// Options of a [Store] or [Index]. Nil means the defaults.
+type Options struct {
+	TablePrefix string // "": crmguard_
+}
+
+// Store is an encrypt.Store in a database.
+type Store struct {
+	db     *sqldb.DB
+	opened *sql.DB // by OpenSQLite, so Close closes it
+}
+
+var _ encrypt.Store = (*Store)(nil)
+
+// New keeps keys in a PostgreSQL database, or in a SQLite file all of whose
+// connections have secure_delete; others are refused.
+func New(ctx context.Context, db *sql.DB, o *Options) (*Store, error) {
+	if o == nil {
+		o = &Options{}
+	}
+	wrapped, err := sqldb.New(ctx, db, o.TablePrefix)
+	if err != nil {
+		return nil, fmt.Errorf("encryptsql: %w", err)
+	}
+	if wrapped.Dialect == sqldb.SQLite {
+		if err := checkSecureDelete(ctx, db); err != nil {
+			return nil, err
+		}
+	}
+	if err := wrapped.Migrate(ctx, "keys", Migrations); err != nil {
+		return nil, fmt.Errorf("encryptsql: %w", err)
+	}
+	return &Store{db: wrapped}, nil
+}
+
+// Close closes the file of [OpenSQLite]; a database given to [New] stays open.
+func (s *Store) Close() error {
+	if s.opened == nil {
+		return nil
+	}
+	return s.opened.Close()
+}
+
+const columns = `tenant, name, version, state, wrapped, messages, created_at, closed_at, destroyed_at`
+
+// chunk keeps statements below the limits of parameters of both databases.
+const chunk = 500
+
+// Load implements encrypt.Store.
+func (s *Store) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Record, error) {
+	return s.load(ctx, s.db, scopes)
+}
+
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+func (s *Store) load(ctx context.Context, q querier, scopes []encrypt.Scope) ([]encrypt.Record, error) {
+	var records []encrypt.Record
+	for part := range slices.Chunk(scopes, chunk) {
+		args := make([]any, 0, len(part)+1)
+		args = append(args, part[0].Tenant)
+		for _, scope := range part {
+			args = append(args, name(scope))
+		}
+		found, err := s.query(ctx, q, `SELECT `+columns+` FROM crmguard_keys WHERE tenant = $1 AND name IN (`+
+			sqldb.Params(2, len(part))+`) ORDER BY name, version`, args...)
+		if err != nil {
+			return nil, fmt.Errorf("encryptsql: load keys: %w", err)
+		}
+		records = append(records, found...)
+	}
+	return records, nil
+}
+
+func (s *Store) query(ctx context.Context, q querier, query string, args ...any) (records []encrypt.Record, err error) {
+	rows, err := q.QueryContext(ctx, s.db.Q(query), args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var r encrypt.Record
+		var key string
+		var created, closed, destroyed int64
+		if err := rows.Scan(&r.Scope.Tenant, &key, &r.Version, &r.State, &r.Wrapped, &r.Messages, &created, &closed, &destroyed); err != nil {
+			return nil, err
+		}
+		if r.Scope.Purpose, r.Scope.Name, err = parseName(key); err != nil {
+			return nil, err
+		}
+		r.CreatedAt, r.ClosedAt, r.DestroyedAt = sqldb.Time(created), sqldb.Time(closed), sqldb.Time(destroyed)
+		records = append(records, r)
+	}
+	return records, rows.Err()
+}
+
+// Insert implements encrypt.Store.
+func (s *Store) Insert(ctx context.Context, records []encrypt.Record) ([]encrypt.Record, error) {
+	var scopes []encrypt.Scope
+	for _, r := range records {
+		scopes = append(scopes, r.Scope)
+	}
+	var stored []encrypt.Record
+	err := s.db.Tx(ctx, func(tx *sql.Tx) error {
+		for _, r := range sorted(records) {
+			if err := s.insert(ctx, tx, r); err != nil {
+				return err
+			}
+		}
+		var err error
+		stored, err = s.load(ctx, tx, unique(scopes))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encryptsql: insert keys: %w", err)
+	}
+	return stored, nil
+}
+
+func (s *Store) insert(ctx context.Context, tx *sql.Tx, r encrypt.Record) error {
+	if r.Version > 1 {
+		// Writing to the version before locks the scope against Advance, and says
+		// whether it is there and active.
+		n, err := s.exec(ctx, tx, `UPDATE crmguard_keys SET messages = messages WHERE tenant = $1 AND name = $2 AND version = $3 AND state = $4`,
+			r.Scope.Tenant, name(r.Scope), r.Version-1, encrypt.Active)
+		if err != nil || n == 0 {
+			return err
+		}
+	}
+	_, err := s.exec(ctx, tx, `INSERT INTO crmguard_keys (`+columns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
+		r.Scope.Tenant, name(r.Scope), r.Version, r.State, r.Wrapped, r.Messages, //
+		sqldb.Micros(r.CreatedAt), sqldb.Micros(r.ClosedAt), sqldb.Micros(r.DestroyedAt))
+	return err
+}
+
+func (s *Store) exec(ctx context.Context, tx *sql.Tx, query string, args ...any) (int64, error) {
+	result, err := tx.ExecContext(ctx, s.db.Q(query), args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// Lease implements encrypt.Store.
+func (s *Store) Lease(ctx context.Context, keys []encrypt.Record, n uint64) ([]encrypt.Record, error) {
+	byVersion := make(map[uint32][]encrypt.Scope)
+	for _, r := range sorted(keys) {
+		byVersion[r.Version] = append(byVersion[r.Version], r.Scope)
+	}
+	var leased []encrypt.Record
+	err := s.db.Tx(ctx, func(tx *sql.Tx) error {
+		leased = nil
+		for version, scopes := range byVersion {
+			for part := range slices.Chunk(unique(scopes), chunk) {
+				args := []any{n, part[0].Tenant, version, encrypt.Active}
+				for _, scope := range part {
+					args = append(args, name(scope))
+				}
+				records, err := s.query(ctx, tx, `UPDATE crmguard_keys SET messages = messages + $1
+					WHERE tenant = $2 AND version = $3 AND state = $4 AND name IN (`+sqldb.Params(5, len(part))+`) RETURNING `+columns, args...)
+				if err != nil {
+					return err
+				}
+				leased = append(leased, records...)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encryptsql: lease messages: %w", err)
+	}
+	return leased, nil
+}
+
+// Closing implements encrypt.Store.
+func (s *Store) Closing(ctx context.Context) (revision int64, closing []encrypt.Record, err error) {
+	// The revision is read first: what closes in between is told twice rather than
+	// never.
+	row := s.db.QueryRowContext(ctx, s.db.Q(`SELECT revision FROM crmguard_keys_revision WHERE id = 1`))
+	if err := row.Scan(&revision); err != nil {
+		return 0, nil, fmt.Errorf("encryptsql: read the revision: %w", err)
+	}
+	closing, err = s.query(ctx, s.db, `SELECT `+columns+` FROM crmguard_keys k WHERE state = 2 AND NOT EXISTS (
+		SELECT 1 FROM crmguard_keys n WHERE n.tenant = k.tenant AND n.name = k.name AND n.version > k.version) ORDER BY closed_at`)
+	if err != nil {
+		return 0, nil, fmt.Errorf("encryptsql: closing scopes: %w", err)
+	}
+	return revision, closing, nil
+}
+
+// letters stand for purposes in the names of keys.
+var letters = map[encrypt.Purpose]byte{
+	encrypt.TenantKeyset: 't', encrypt.DataKey: 'd', encrypt.IndexKey: 'i', encrypt.MACKey: 'm', encrypt.KEKCheck: 'k',
+}
+
+// name is purpose and name of a scope in one column, so that keys for all purposes
+// are found with one IN.
+func name(s encrypt.Scope) string { return string([]byte{letters[s.Purpose], ':'}) + s.Name }
+
+func parseName(name string) (encrypt.Purpose, string, error) {
+	for purpose, letter := range letters {
+		if len(name) >= 2 && name[0] == letter && name[1] == ':' {
+			return purpose, name[2:], nil
+		}
+	}
+	return 0, "", fmt.Errorf("encryptsql: not the name of a key: %q", name)
+}
+
+// sorted puts records into one order for all transactions, so that two of them
+// wait for each other's locks in turn.
+func sorted(records []encrypt.Record) []encrypt.Record {
+	return slices.SortedFunc(slices.Values(records), func(a, b encrypt.Record) int {
+		if c := strings.Compare(name(a.Scope), name(b.Scope)); c != 0 {
+			return c
+		}
+		return int(a.Version) - int(b.Version)
+	})
+}
+
+func unique(scopes []encrypt.Scope) []encrypt.Scope {
+	seen := make(map[encrypt.Scope]bool, len(scopes))
+	return slices.DeleteFunc(slices.Clone(scopes), func(s encrypt.Scope) bool {
+		defer func() { seen[s] = true }()
+		return seen[s]
+	})
+}
+
+var errAdvance = errors.New("encryptsql: a scope goes from active to closing and from closing to destroyed")

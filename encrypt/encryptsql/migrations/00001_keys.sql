@@ -1,0 +1,22 @@
+-- +goose Up
+CREATE TABLE crmguard_keys (
+	tenant       TEXT     NOT NULL,
+	name         TEXT     NOT NULL,
+	version      BIGINT   NOT NULL,
+	state        SMALLINT NOT NULL,
+	wrapped      BYTEA,
+	messages     BIGINT   NOT NULL,
+	created_at   BIGINT   NOT NULL,
+	closed_at    BIGINT   NOT NULL,
+	destroyed_at BIGINT   NOT NULL,
+	PRIMARY KEY (tenant, name, version)
+);
+CREATE INDEX crmguard_keys_closing ON crmguard_keys (closed_at) WHERE state = 2;
+CREATE TABLE crmguard_keys_revision (
+	id       SMALLINT PRIMARY KEY,
+	revision BIGINT   NOT NULL
+);
+INSERT INTO crmguard_keys_revision (id, revision) VALUES (1, 0);
+-- +goose Down
+DROP TABLE crmguard_keys_revision;
+DROP TABLE crmguard_keys;

@@ -1,0 +1,81 @@
+package encryptsql
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/crmguard/crmguard/internal/sqldb"
+)
+
+// OpenSQLite keeps keys in a file of their own, made with mode 0600 if it does not
+// exist, in a folder made with 0700. The host imports a driver for SQLite, such as
+// modernc.org/sqlite.
+func OpenSQLite(ctx context.Context, path string) (*Store, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("encryptsql: %w", err)
+	}
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the host chooses the path
+	if err != nil {
+		return nil, fmt.Errorf("encryptsql: %w", err)
+	}
+	if err := file.Close(); err != nil {
+		return nil, fmt.Errorf("encryptsql: %w", err)
+	}
+	db, err := sqldb.OpenSQLite(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("encryptsql: %w", err)
+	}
+	store, err := New(ctx, db, nil)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	store.opened = db
+	return store, nil
+}
+
+// ErrNotGoneYet says that a reader kept the write-ahead log from being truncated, so
+// a destroyed key could still be read from it. The next try may succeed.
+var ErrNotGoneYet = errors.New("encryptsql: the write-ahead log is in use, so the key is not gone yet")
+
+var errSecureDelete = errors.New("encryptsql: secure_delete is not on in every connection of this SQLite pool, so deleted keys would stay in the file: use OpenSQLite")
+
+// checkSecureDelete looks at connections held at the same time, so that one on
+// which somebody has set the pragma by hand does not vouch for the others.
+func checkSecureDelete(ctx context.Context, db *sql.DB) (err error) {
+	probes := 4
+	if limit := db.Stats().MaxOpenConnections; limit > 0 {
+		probes = min(probes, limit)
+	}
+	for range probes {
+		conn, err := db.Conn(ctx)
+		if err != nil {
+			return fmt.Errorf("encryptsql: %w", err)
+		}
+		defer conn.Close() //nolint:errcheck // goes back to the pool
+		var secure int
+		if err := conn.QueryRowContext(ctx, `PRAGMA secure_delete`).Scan(&secure); err != nil {
+			return fmt.Errorf("encryptsql: %w", err)
+		}
+		if secure != 1 { // 2 is "fast", which leaves free pages as they are
+			return errSecureDelete
+		}
+	}
+	return nil
+}
+
+// truncateWAL moves all pages from the write-ahead log into the file and empties
+// the log.
+func truncateWAL(ctx context.Context, db *sql.DB) error {
+	var busy, log, moved int
+	if err := db.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &log, &moved); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotGoneYet, err)
+	}
+	if busy != 0 {
+		return ErrNotGoneYet
+	}
+	return nil
+}
