@@ -22,7 +22,7 @@ type plan struct {
 var (
 	planRU = plan{
 		code: "7", abroad: "810", trunks: []string{"8"},
-		lengths: [2]int{10, 10}, leading: "34679", service: []string{"80"},
+		lengths: [2]int{10, 10}, leading: "34679", service: []string{"80", "81", "82", "83", "84", "85", "86", "87"},
 	}
 	planUA = plan{
 		code: "380", abroad: "00", trunks: []string{"0", "80"}, // "80": the habit from Soviet times
