@@ -27,7 +27,7 @@ type csvFile struct {
 
 var _ persist.Adapter = (*csvFile)(nil)
 
-// Rules returns the rows with their lines; a line that is no row is a [*PolicyError].
+// Rules returns the rows with their lines, and a [*PolicyError] about lines that are no rows.
 func (f *csvFile) Rules(context.Context) (where []string, rules [][]string, err error) {
 	text, err := os.ReadFile(f.path)
 	if err != nil {
@@ -53,7 +53,7 @@ func parseCSV(name string, text []byte) (where []string, rules [][]string, err e
 		}
 	}
 	if len(findings) > 0 {
-		return nil, nil, &PolicyError{findings}
+		return where, rules, &PolicyError{findings}
 	}
 	return where, rules, nil
 }

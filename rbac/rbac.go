@@ -107,7 +107,8 @@ type Engine struct {
 
 // New loads a policy from a Casbin adapter, such as that of package rbacsql. A
 // policy that Casbin would read otherwise than its author meant, or that is
-// empty, is refused with a [*PolicyError].
+// empty, is refused with a [*PolicyError]. What an adapter itself leaves out is not
+// seen: Casbin's string adapter drops malformed rows in silence.
 func New(ctx context.Context, adapter persist.Adapter, o *Options) (*Engine, error) {
 	if adapter == nil {
 		return nil, errors.New("rbac: no adapter")
@@ -152,18 +153,28 @@ func (e *Engine) Reload(ctx context.Context) error {
 	return nil
 }
 
-// ruleSource is an adapter that can say where each row stands. Adapters without
-// it are asked as Casbin asks them, which ends at the first malformed row.
+// ruleSource is an adapter that can say where each row stands. With a
+// *PolicyError about what is no row at all it returns the other rows, so that all
+// findings come together. Adapters without it are asked as Casbin asks them, which
+// ends at the first malformed row.
 type ruleSource interface {
 	Rules(ctx context.Context) (where []string, rules [][]string, err error)
 }
 
 func (e *Engine) load(ctx context.Context) (*snapshot, error) {
 	rows, err := readRows(ctx, e.adapter)
-	if err != nil {
+	refused, _ := errors.AsType[*PolicyError](err)
+	if err != nil && refused == nil {
 		return nil, err
 	}
-	return compile(rows)
+	next, err := compile(rows)
+	if refused != nil {
+		if more, ok := errors.AsType[*PolicyError](err); ok {
+			refused.Findings = append(refused.Findings, more.Findings...)
+		}
+		return nil, refused
+	}
+	return next, err
 }
 
 // compile checks rows from outside and builds the snapshot.
@@ -186,7 +197,7 @@ func readRows(ctx context.Context, adapter persist.Adapter) (rows []row, err err
 	if source, ok := adapter.(ruleSource); ok {
 		where, rules, err := source.Rules(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("rbac: read the policy: %w", err)
+			err = fmt.Errorf("rbac: read the policy: %w", err)
 		}
 		for i, rule := range rules {
 			if len(rule) == 0 {
@@ -194,7 +205,7 @@ func readRows(ctx context.Context, adapter persist.Adapter) (rows []row, err err
 			}
 			rows = append(rows, row{where[i], rule[0], rule[1:]})
 		}
-		return rows, nil
+		return rows, err
 	}
 	m, err := model.NewModelFromString(Model)
 	if err != nil {

@@ -1,0 +1,321 @@
+package rbac
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+)
+
+const teamPolicy = `
+p, role:seller, acme, contacts, view, own, allow
+p, role:seller, acme, contacts, view, shared, allow
+p, role:seller, acme, contacts, create, own, allow
+p, role:head, acme, contacts, view, tree, allow
+p, role:head, acme, contacts#phone, read, tree, allow
+p, role:head, acme, contacts#phone, unmask, dept, allow
+p, role:head, acme, contacts#phone, write, own, allow
+p, role:head, acme, contacts#email, unmask, all, allow
+p, role:head, acme, contacts, export, tree, allow
+p, u:vera, acme, contacts, export, shared, deny
+p, role:auditor, acme, section:journal, access, all, allow
+p, role:auditor, acme, contacts, view, all, allow
+p, u:system:import, acme, contacts, create, all, allow
+p, u:locked, acme, contacts, view, all, deny
+g, u:anna, role:seller, acme
+g, u:vera, role:head, acme
+g, u:oleg, role:auditor, acme
+g, u:locked, role:auditor, acme
+g, u:api, role:auditor, acme
+`
+
+func teamOrg() *StaticOrg {
+	org := &StaticOrg{}
+	org.Set("acme", Units{
+		Parent:  map[string]string{"north": "sales", "north-1": "north", "sales": "acme"},
+		Members: map[string][]string{"anna": {"north-1"}, "vera": {"north"}},
+	})
+	return org
+}
+
+func TestCheck(t *testing.T) {
+	e := engineFromCSV(t, teamPolicy, teamOrg())
+	record := func(owner, unit string, shared bool) crmguard.Resource {
+		return crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Owner: owner, Unit: unit, Shared: shared}
+	}
+	kind := crmguard.Resource{Tenant: "acme", Kind: "contacts"}
+	journal := crmguard.Resource{Tenant: "acme", Kind: "section:journal"}
+	for name, test := range map[string]struct {
+		subject string
+		action  crmguard.Action
+		on      crmguard.Resource
+		code    string // empty: yes
+	}{
+		"own":                              {"anna", crmguard.View, record("anna", "", false), ""},
+		"own, of a foreign unit":           {"anna", crmguard.View, record("anna", "finance", false), ""},
+		"shared":                           {"anna", crmguard.View, record("boris", "", true), ""},
+		"of the unit only":                 {"anna", crmguard.View, record("boris", "north-1", false), "no-rule"},
+		"nobody's":                         {"anna", crmguard.View, record("", "", false), "no-rule"},
+		"head: own":                        {"vera", crmguard.View, record("vera", "", false), ""},
+		"head: of the unit":                {"vera", crmguard.View, record("anna", "north", false), ""},
+		"head: of a unit below":            {"vera", crmguard.View, record("anna", "north-1", false), ""},
+		"head: of the unit above":          {"vera", crmguard.View, record("anna", "sales", false), "no-rule"},
+		"head: shared gives nothing here":  {"vera", crmguard.View, record("anna", "sales", true), "no-rule"},
+		"deny of shared, and own":          {"vera", crmguard.Export, record("vera", "", true), "deny-rule"},
+		"deny of shared, not shared":       {"vera", crmguard.Export, record("vera", "", false), ""},
+		"all: nobody's":                    {"oleg", crmguard.View, record("", "", false), ""},
+		"deny of all":                      {"locked", crmguard.View, record("locked", "", false), "deny-rule"},
+		"stranger":                         {"nobody", crmguard.View, record("nobody", "", false), "no-rule"},
+		"kind, under some scope":           {"anna", crmguard.View, kind, ""},
+		"kind, under no scope":             {"anna", crmguard.Export, kind, "no-rule"},
+		"kind, all denied":                 {"locked", crmguard.View, kind, "deny-rule"},
+		"kind, some denied":                {"vera", crmguard.Export, kind, ""},
+		"new record, own":                  {"anna", crmguard.Create, crmguard.Resource{Tenant: "acme", Kind: "contacts", Owner: "anna"}, ""},
+		"new record, for another":          {"anna", crmguard.Create, crmguard.Resource{Tenant: "acme", Kind: "contacts", Owner: "boris"}, "no-rule"},
+		"new record of nobody, with an ID": {"anna", crmguard.Create, record("", "", false), "no-rule"},
+		"section":                          {"oleg", crmguard.Access, journal, ""},
+		"section, no right":                {"vera", crmguard.Access, journal, "no-rule"},
+		"action without a rule":            {"oleg", crmguard.Delete, record("oleg", "", false), "no-rule"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 2 { // from Casbin, then from memory
+				err := e.Check(t.Context(), person(test.subject), test.action, test.on)
+				if test.code == "" {
+					require.NoError(t, err)
+				} else {
+					requireDenied(t, err, test.code)
+				}
+				require.Equal(t, []error{err}, e.CheckAll(t.Context(), person(test.subject), test.action, []crmguard.Resource{test.on}))
+			}
+		})
+	}
+}
+
+func TestForeignTenantIsRefused(t *testing.T) {
+	e := engineFromCSV(t, teamPolicy, teamOrg())
+	ctx := t.Context()
+	oleg, other, nobody := person("oleg"), person("oleg"), person("")
+	other.Tenant = "other"
+	kindless := crmguard.Subject{Tenant: "acme", ID: "oleg"}
+	foreign, untenanted := card, card
+	foreign.Tenant, untenanted.Tenant = "other", ""
+	for _, try := range []struct {
+		s crmguard.Subject
+		r crmguard.Resource
+	}{{oleg, foreign}, {oleg, untenanted}, {other, card}, {nobody, card}, {kindless, card}, {crmguard.Subject{}, crmguard.Resource{}}} {
+		require.Error(t, e.Check(ctx, try.s, crmguard.View, try.r))
+		require.Error(t, e.CheckAll(ctx, try.s, crmguard.View, []crmguard.Resource{try.r})[0])
+		_, err := e.Fields(ctx, try.s, try.r, "phone")
+		require.Error(t, err)
+	}
+	requireDenied(t, e.Check(ctx, other, crmguard.View, foreign), "no-rule")
+	answers := e.CheckAll(ctx, oleg, crmguard.View, []crmguard.Resource{card, foreign, card})
+	require.NoError(t, errors.Join(answers[0], answers[2]))
+	require.Error(t, answers[1])
+	_, err := e.Filter(ctx, kindless, crmguard.View, "contacts")
+	require.Error(t, err)
+	_, _, err = e.Resolve(ctx, "", "oleg")
+	require.Error(t, err)
+	require.Error(t, e.Check(ctx, oleg, crmguard.View, crmguard.Resource{Tenant: "acme", ID: "1"}), "no kind")
+}
+
+func TestScopesOfACredentialNarrow(t *testing.T) {
+	e := engineFromCSV(t, teamPolicy, nil)
+	journal := crmguard.Resource{Tenant: "acme", Kind: "section:journal"}
+	for _, test := range []struct {
+		scopes        []string
+		view, journal string
+	}{
+		{nil, "", ""},
+		{[]string{}, "scope", "scope"},
+		{[]string{"contacts:view"}, "", "scope"},
+		{[]string{"contacts:*"}, "", "scope"},
+		{[]string{"contacts:export", "deals:view"}, "scope", "scope"},
+		{[]string{"section:journal:access"}, "scope", ""},
+		{[]string{"section:journal:*", "contacts:view"}, "", ""},
+		{[]string{"*", "*:*", "contacts", "contacts:", "contact:view", "contacts:vie", "contacts:view:x", "section:*"}, "scope", "scope"},
+	} {
+		s := person("api")
+		s.Kind, s.Scopes = crmguard.KindIntegration, test.scopes
+		for code, err := range map[*string]error{
+			&test.view: e.Check(t.Context(), s, crmguard.View, card), &test.journal: e.Check(t.Context(), s, crmguard.Access, journal),
+		} {
+			if *code == "" {
+				require.NoError(t, err, "%q", test.scopes)
+			} else {
+				requireDenied(t, err, *code)
+			}
+		}
+	}
+	s := person("vera")
+	s.Scopes = []string{"contacts:*", "section:journal:*", "deals:*"}
+	requireDenied(t, e.Check(t.Context(), s, crmguard.Access, journal), "no-rule") // scopes give nothing
+}
+
+func TestActingForSomebodyNeedsTheRightsOfBoth(t *testing.T) {
+	e := engineFromCSV(t, teamPolicy, teamOrg())
+	mine := crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Owner: "anna"}
+	other := crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "2", Owner: "boris", Shared: true}
+	api := person("api")
+	require.NoError(t, e.Check(t.Context(), api, crmguard.View, mine))
+	require.NoError(t, e.Check(t.Context(), api, crmguard.View, other))
+	api.OnBehalfOf = "anna"
+	require.NoError(t, e.Check(t.Context(), api, crmguard.View, mine))
+	requireDenied(t, e.Check(t.Context(), api, crmguard.View, other), "no-rule") // shared with api, not with anna
+	requireDenied(t, e.Check(t.Context(), api, crmguard.Create, mine), "no-rule")
+	require.NoError(t, e.Check(t.Context(), api, crmguard.View, crmguard.Resource{Tenant: "acme", Kind: "contacts"}))
+	requireDenied(t, e.Check(t.Context(), api, crmguard.Access, crmguard.Resource{Tenant: "acme", Kind: "section:journal"}), "no-rule")
+	api.OnBehalfOf = "locked"
+	requireDenied(t, e.Check(t.Context(), api, crmguard.View, mine), "deny-rule")
+	requireDenied(t, e.Check(t.Context(), api, crmguard.View, crmguard.Resource{Tenant: "acme", Kind: "contacts"}), "deny-rule")
+
+	anna := person("anna") // and not the other way round
+	anna.OnBehalfOf = "oleg"
+	requireDenied(t, e.Check(t.Context(), anna, crmguard.View, crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "3"}), "no-rule")
+	_, err := e.Fields(t.Context(), anna, mine, "phone")
+	require.NoError(t, err)
+}
+
+func TestJobsOfTheHostHaveTheRightsOfTheirRows(t *testing.T) {
+	e := engineFromCSV(t, teamPolicy, nil)
+	job, _ := crmguard.SubjectFrom(crmguard.System(t.Context(), "acme", "import"))
+	require.NoError(t, e.Check(t.Context(), job, crmguard.Create, card))
+	requireDenied(t, e.Check(t.Context(), job, crmguard.View, card), "no-rule")
+	other, _ := crmguard.SubjectFrom(crmguard.System(t.Context(), "acme", "reindex"))
+	requireDenied(t, e.Check(t.Context(), other, crmguard.Create, card), "no-rule")
+}
+
+func TestRolesOfTheSubjectAreNotRead(t *testing.T) {
+	e := engineFromCSV(t, teamPolicy, nil)
+	s := person("nobody")
+	s.Roles = []string{"auditor", "role:auditor"}
+	requireDenied(t, e.Check(t.Context(), s, crmguard.View, card), "no-rule")
+}
+
+func TestUnitsOfTheSubjectCountOnlyWithoutOrg(t *testing.T) {
+	vera := person("vera")
+	vera.Units = []string{"finance"}
+	record := crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Unit: "finance"}
+	require.NoError(t, engineFromCSV(t, teamPolicy, nil).Check(t.Context(), vera, crmguard.View, record))
+	requireDenied(t, engineFromCSV(t, teamPolicy, teamOrg()).Check(t.Context(), vera, crmguard.View, record), "no-rule")
+}
+
+func TestFields(t *testing.T) {
+	e := engineFromCSV(t, teamPolicy, teamOrg())
+	record := func(owner, unit string) crmguard.Resource {
+		return crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Owner: owner, Unit: unit}
+	}
+	for name, test := range map[string]struct {
+		on           crmguard.Resource
+		phone, email FieldRights
+	}{
+		"own":         {record("vera", ""), FieldRights{Read: true, Write: true, Unmask: true}, FieldRights{Unmask: true}},
+		"dept":        {record("anna", "north"), FieldRights{Read: true, Unmask: true}, FieldRights{Unmask: true}},
+		"tree":        {record("anna", "north-1"), FieldRights{Read: true}, FieldRights{Unmask: true}},
+		"foreign":     {record("anna", "sales"), FieldRights{}, FieldRights{Unmask: true}},
+		"every one":   {crmguard.Resource{Tenant: "acme", Kind: "contacts"}, FieldRights{}, FieldRights{Unmask: true}},
+		"of another":  {crmguard.Resource{Tenant: "acme", Kind: "deals", ID: "1", Owner: "vera"}, FieldRights{}, FieldRights{}},
+		"field given": {crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Owner: "vera", Field: "email"}, FieldRights{Read: true, Write: true, Unmask: true}, FieldRights{Unmask: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := e.Fields(t.Context(), person("vera"), test.on, "phone", "email", "note")
+			require.NoError(t, err)
+			require.Equal(t, map[string]FieldRights{"phone": test.phone, "email": test.email, "note": {}}, got)
+		})
+	}
+	vera := person("vera")
+	vera.Scopes = []string{"contacts:view"}
+	got, err := e.Fields(t.Context(), vera, record("vera", ""), "phone")
+	require.NoError(t, err)
+	require.Equal(t, FieldRights{Read: true}, got["phone"])
+	_, err = e.Fields(t.Context(), vera, record("vera", ""), "phone", "")
+	require.Error(t, err)
+}
+
+// countingOrg counts what it is asked, and can fail.
+type countingOrg struct {
+	*StaticOrg
+	versions, units int
+	err             error
+}
+
+func (o *countingOrg) Version(ctx context.Context, tenant string) (int64, error) {
+	o.versions++
+	if o.err != nil {
+		return 0, o.err
+	}
+	return o.StaticOrg.Version(ctx, tenant)
+}
+
+func (o *countingOrg) Units(ctx context.Context, tenant string) (Units, error) {
+	o.units++
+	return o.StaticOrg.Units(ctx, tenant)
+}
+
+func page(n int) []crmguard.Resource {
+	rs := make([]crmguard.Resource, n)
+	for i := range rs {
+		rs[i] = crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Owner: "anna", Unit: []string{"north", "north-1", "sales", ""}[i%4]}
+	}
+	return rs
+}
+
+func TestAPageAsksForTheDepartmentsOnce(t *testing.T) {
+	org := &countingOrg{StaticOrg: teamOrg()}
+	e := engineFromCSV(t, teamPolicy, org)
+	for i := range 3 {
+		answers := e.CheckAll(t.Context(), person("vera"), crmguard.View, page(50))
+		require.NoError(t, answers[0])
+		require.Error(t, answers[2])
+		require.Equal(t, i+1, org.versions)
+		require.Equal(t, 1, org.units, "the tree is read again only when its version changed")
+	}
+	org.Set("acme", Units{Members: map[string][]string{"vera": {"sales"}}})
+	answers := e.CheckAll(t.Context(), person("vera"), crmguard.View, page(50))
+	require.Error(t, answers[0], "a change shows in the next decision")
+	require.NoError(t, answers[2])
+	require.Equal(t, 2, org.units)
+
+	org.err = errors.New("the database of departments is away")
+	require.ErrorIs(t, e.Check(t.Context(), person("vera"), crmguard.View, card), org.err)
+	for _, err := range e.CheckAll(t.Context(), person("vera"), crmguard.View, page(2)) {
+		require.ErrorIs(t, err, org.err)
+	}
+	_, err := e.Filter(t.Context(), person("vera"), crmguard.View, "contacts")
+	require.ErrorIs(t, err, org.err)
+	_, _, err = e.Resolve(t.Context(), "acme", "vera")
+	require.ErrorIs(t, err, org.err)
+}
+
+func TestWhatIsRememberedIsBounded(t *testing.T) {
+	e := engineFromCSV(t, "p, u:anna, acme, contacts, view, all, allow", nil)
+	s := e.current.Load()
+	for i := range maxAnswers {
+		s.answers[question{kind: strconv.Itoa(i)}] = noRule
+	}
+	require.NoError(t, e.Check(t.Context(), person("anna"), crmguard.View, card))
+	require.Less(t, len(s.answers), 10)
+	require.NoError(t, e.Check(t.Context(), person("anna"), crmguard.View, card))
+}
+
+func TestYesFromMemoryAllocatesNothing(t *testing.T) {
+	e := engineFromCSV(t, teamPolicy, teamOrg())
+	ctx := t.Context()
+	vera, anna := person("vera"), person("anna")
+	anna.Scopes = []string{"contacts:view"}
+	below := crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Owner: "anna", Unit: "north-1"}
+	for name, check := range map[string]func() error{
+		"tree":   func() error { return e.Check(ctx, vera, crmguard.View, below) },
+		"scopes": func() error { return e.Check(ctx, anna, crmguard.View, below) },
+		"kind": func() error {
+			return e.Check(ctx, vera, crmguard.View, crmguard.Resource{Tenant: "acme", Kind: "contacts"})
+		},
+	} {
+		require.NoError(t, check(), name)
+		require.Zero(t, testing.AllocsPerRun(100, func() { _ = check() }), name)
+	}
+}
