@@ -53,7 +53,7 @@ func quick(t *testing.T) {
 func run(t *testing.T, root string, args ...string) (code int, out, errs string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	d := &dev{root: root, out: &stdout, err: &stderr}
+	d := &dev{root: root, out: terminal{&stdout}, err: terminal{&stderr}}
 	code = d.run(t.Context(), args)
 	t.Logf("%s%s", stdout.String(), stderr.String())
 	return code, stdout.String(), stderr.String()
@@ -125,7 +125,7 @@ func TestSummary(t *testing.T) {
 
 func TestSkippedTestsFailInCI(t *testing.T) {
 	var out bytes.Buffer
-	r := newReport(&out)
+	r := newReport(terminal{&out})
 	require.NoError(t, r.read(strings.NewReader(
 		`{"Action":"run","Package":"p","Test":"TestA"}`+"\n"+
 			`{"Action":"skip","Package":"p","Test":"TestA"}`+"\n"+
@@ -133,15 +133,15 @@ func TestSkippedTestsFailInCI(t *testing.T) {
 	require.False(t, strict(r, nil))
 	t.Setenv("CI", "true")
 	require.True(t, strict(r, nil))
-	require.False(t, strict(newReport(&out), nil))
-	require.True(t, strict(newReport(&out), leftOut{race: "no compiler"}))
+	require.False(t, strict(newReport(terminal{&out}), nil))
+	require.True(t, strict(newReport(terminal{&out}), leftOut{race: "no compiler"}))
 }
 
 // A test that never ends, because the process died, is a failure, and what it
 // printed is shown.
 func TestCrash(t *testing.T) {
 	var out bytes.Buffer
-	r := newReport(&out)
+	r := newReport(terminal{&out})
 	require.NoError(t, r.read(strings.NewReader(strings.Join([]string{
 		`{"Action":"start","Package":"p"}`,
 		`{"Action":"run","Package":"p","Test":"TestA"}`,

@@ -26,7 +26,7 @@ func (d *dev) fuzz(ctx context.Context) error {
 			return err
 		}
 		for _, t := range targets {
-			fmt.Fprintf(d.out, "\n%s %s for %s\n", t.pkg, t.name, fuzzTime)
+			d.out.printf("\n%s %s for %s\n", t.pkg, t.name, fuzzTime)
 			args := []string{"go", "test", "-run=^$", "-fuzz=^" + t.name + "$", "-fuzztime=" + fuzzTime, t.pkg}
 			if err := (command{dir: m.dir, env: moduleAlone, stdout: d.out, stderr: d.err, args: args}).run(ctx); err != nil {
 				failed++

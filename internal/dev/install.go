@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -71,7 +70,7 @@ func (d *dev) install(ctx context.Context, missing []need) (reason string) {
 	if reason != "" {
 		return reason
 	}
-	fmt.Fprintf(d.out, "Installing %s with apt-get (NOINSTALL=1 prevents it)\n", strings.Join(packages, ", "))
+	d.out.printf("Installing %s with apt-get (NOINSTALL=1 prevents it)\n", strings.Join(packages, ", "))
 	for _, args := range [][]string{{"update"}, append([]string{"install", "-y", "--no-install-recommends"}, packages...)} {
 		// Progress would drown the tests' own; what went wrong is on stderr.
 		err := command{stderr: d.err, args: slices.Concat(apt, []string{"-q"}, args)}.run(ctx)

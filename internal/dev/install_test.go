@@ -50,7 +50,7 @@ const (
 func TestInstallsWhatIsMissing(t *testing.T) {
 	dir := machine(t, map[string]string{"apt-get": aptInstall, "sudo": sudo})
 	var out bytes.Buffer
-	d := &dev{out: &out, err: &out}
+	d := &dev{out: terminal{&out}, err: terminal{&out}}
 	require.Empty(t, d.provide(t.Context(), wanted(dir)))
 	require.Equal(t, "Installing oracle, oracle-common with apt-get (NOINSTALL=1 prevents it)\n", out.String())
 	calls, err := os.ReadFile(filepath.Join(dir, "calls"))
@@ -79,7 +79,7 @@ func TestNamesWhatStaysMissing(t *testing.T) {
 			dir := machine(t, c.programs)
 			t.Setenv("NOINSTALL", c.noInstall)
 			var out bytes.Buffer
-			d := &dev{out: &out, err: &out}
+			d := &dev{out: terminal{&out}, err: terminal{&out}}
 			require.Equal(t, leftOut{"tests on Oracle": c.want}, d.provide(t.Context(), wanted(dir)))
 			if c.noInstall != "" {
 				require.NoFileExists(t, filepath.Join(dir, "calls"))

@@ -35,11 +35,11 @@ func (d *dev) lint(ctx context.Context) error {
 	found := 0
 	check := func(name string, err error) {
 		if err == nil {
-			fmt.Fprintln(d.out, "ok   ", name)
+			d.out.printf("ok    %s\n", name)
 			return
 		}
 		found++
-		fmt.Fprintf(d.out, "FAIL  %s: %v\n", name, err)
+		d.out.printf("FAIL  %s: %v\n", name, err)
 	}
 	run := func(m module, args ...string) {
 		if ctx.Err() == nil {
@@ -97,7 +97,7 @@ func (d *dev) buildLinter(ctx context.Context) (string, error) {
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	fmt.Fprintf(d.out, "Building golangci-lint %s; this takes some minutes the first time\n", version)
+	d.out.printf("Building golangci-lint %s; this takes some minutes the first time\n", version)
 	// A build that is interrupted must not leave half a program under the name.
 	partial := path + ".partial"
 	build := command{

@@ -12,6 +12,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,8 +29,13 @@ const (
 // dev is one run of the command.
 type dev struct {
 	root     string // of the repository
-	out, err io.Writer
+	out, err terminal
 }
+
+// terminal is where a person reads. When that fails there is nobody to tell.
+type terminal struct{ io.Writer }
+
+func (t terminal) printf(text string, args ...any) { _, _ = fmt.Fprintf(t, text, args...) }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -38,7 +44,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "dev:", err)
 		os.Exit(exitFailed)
 	}
-	d := &dev{root: root, out: os.Stdout, err: os.Stderr}
+	d := &dev{root: root, out: terminal{os.Stdout}, err: terminal{os.Stderr}}
 	code := d.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -47,7 +53,7 @@ func main() {
 func (d *dev) run(ctx context.Context, args []string) int {
 	tasks := map[string]func(context.Context) error{"test": d.test, "lint": d.lint, "fuzz": d.fuzz, "bench": d.bench}
 	if len(args) != 1 || tasks[args[0]] == nil {
-		fmt.Fprintln(d.err, "usage: dev test|lint|fuzz|bench")
+		d.err.printf("usage: dev test|lint|fuzz|bench\n")
 		return exitUsage
 	}
 	err := tasks[args[0]](ctx)
@@ -55,8 +61,8 @@ func (d *dev) run(ctx context.Context, args []string) int {
 	case ctx.Err() != nil:
 		return exitInterrupted
 	case err != nil:
-		if err != errReported {
-			fmt.Fprintf(d.err, "make %s: %v\n", args[0], err)
+		if !errors.Is(err, errReported) {
+			d.err.printf("make %s: %v\n", args[0], err)
 		}
 		return exitFailed
 	}

@@ -25,7 +25,7 @@ type event struct {
 // report counts tests and subtests as they end, shows packages as they end, and
 // everything that a failed test printed.
 type report struct {
-	out                     io.Writer
+	out                     terminal
 	passed, failed, skipped int
 	failures, skips         []string
 
@@ -43,7 +43,7 @@ type testReport struct {
 	output       bytes.Buffer
 }
 
-func newReport(out io.Writer) *report {
+func newReport(out terminal) *report {
 	return &report{out: out, packages: map[string]*packageReport{}, builds: map[string]*bytes.Buffer{}}
 }
 
@@ -67,7 +67,7 @@ func (r *report) read(in io.Reader) error {
 func (r *report) line(line []byte) {
 	var e event
 	if line[0] != '{' || json.Unmarshal(line, &e) != nil {
-		fmt.Fprintf(r.out, "%s", line) // the go command's own words
+		r.out.printf("%s", line) // the go command's own words
 		return
 	}
 	switch {
@@ -142,18 +142,18 @@ func (r *report) endPackage(e event) {
 	case len(failures) > 0:
 		r.showFailure(e, p)
 	case e.Action == "pass":
-		fmt.Fprintf(r.out, "ok    %s  %.1fs  %d passed%s\n", e.Package, e.Elapsed, p.passed, some(p.skipped, " skipped"))
+		r.out.printf("ok    %s  %.1fs  %d passed%s\n", e.Package, e.Elapsed, p.passed, some(p.skipped, " skipped"))
 	}
 }
 
 func (r *report) showFailure(e event, p *packageReport) {
-	fmt.Fprintf(r.out, "FAIL  %s  %.1fs\n", e.Package, e.Elapsed)
+	r.out.printf("FAIL  %s  %.1fs\n", e.Package, e.Elapsed)
 	if build := r.builds[e.FailedBuild]; build != nil {
-		fmt.Fprintf(r.out, "%s", build.Bytes())
+		r.out.printf("%s", build.Bytes())
 	}
 	for _, t := range p.tests {
 		if t.action != "pass" && t.action != "skip" {
-			fmt.Fprintf(r.out, "%s", t.output.Bytes())
+			r.out.printf("%s", t.output.Bytes())
 		}
 	}
 }
@@ -183,19 +183,19 @@ func (r *report) summary(missing leftOut, strict bool) {
 	for _, what := range slices.Sorted(maps.Keys(missing)) {
 		notRun = append(notRun, what+": "+missing[what])
 	}
-	fmt.Fprintln(r.out)
+	r.out.printf("\n")
 	for _, part := range []struct {
 		title string
 		lines []string
 	}{{"Left out:", notRun}, {"Skipped:", r.skips}, {"Failed:", r.failures}} {
 		if len(part.lines) > 0 {
-			fmt.Fprintf(r.out, "%s\n  %s\n", part.title, strings.Join(part.lines, "\n  "))
+			r.out.printf("%s\n  %s\n", part.title, strings.Join(part.lines, "\n  "))
 		}
 	}
 	if strict {
-		fmt.Fprintln(r.out, "CI=true: what was left out or skipped is a failure.")
+		r.out.printf("CI=true: what was left out or skipped is a failure.\n")
 	}
-	fmt.Fprintf(r.out, "%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)
+	r.out.printf("%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)
 }
 
 func some(n int, what string) string {

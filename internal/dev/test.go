@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -31,7 +30,7 @@ func (d *dev) test(ctx context.Context) error {
 		r.fail(err.Error())
 	}
 	if ctx.Err() != nil {
-		fmt.Fprintln(d.out, "\nInterrupted; the counts are of what had ended before.")
+		d.out.printf("\nInterrupted; the counts are of what had ended before.\n")
 	}
 	r.summary(missing, strict(r, missing))
 	if r.failed > 0 || strict(r, missing) {
@@ -84,7 +83,7 @@ func (d *dev) testAll(ctx context.Context, r *report) (missing leftOut, err erro
 }
 
 func (d *dev) testModule(ctx context.Context, m module, env []string, withRace bool, r *report) error {
-	fmt.Fprintf(d.out, "\nTesting module %s\n", m.name)
+	d.out.printf("\nTesting module %s\n", m.name)
 	args := []string{"go", "test", "-json", "-p=2", packageTimeout}
 	if withRace {
 		args = append(args, "-race")
@@ -109,7 +108,7 @@ func (d *dev) testModule(ctx context.Context, m module, env []string, withRace b
 // checkWorkspace builds and vets the modules together, which may link newer
 // versions than each does alone.
 func (d *dev) checkWorkspace(ctx context.Context, r *report) {
-	fmt.Fprintln(d.out, "\nBuilding and vetting the workspace")
+	d.out.printf("\nBuilding and vetting the workspace\n")
 	for _, args := range [][]string{{"go", "build", "-buildvcs=false", "work"}, {"go", "vet", "work"}} {
 		if err := (command{dir: d.root, stdout: d.out, stderr: d.err, args: args}).run(ctx); err != nil && ctx.Err() == nil {
 			r.fail("workspace: " + err.Error())
