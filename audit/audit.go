@@ -90,7 +90,6 @@ type Log struct {
 	signer note.Signer
 	logger *slog.Logger
 	clock  func() time.Time
-	id     [16]byte
 
 	queue chan *waiter
 	nudge chan struct{} // the inbox may hold something
@@ -143,7 +142,6 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 	if err != nil {
 		return nil, err
 	}
-	l.id = c.at.log
 	go c.run(context.WithoutCancel(ctx), opts.CheckpointEvery)
 	return l, nil
 }
@@ -273,9 +271,8 @@ func check(e *crmguard.Event) (tenant string, err error) {
 	if tenant == "" || e.Resource.Tenant != tenant && !refused {
 		return "", errTenant
 	}
-	nobody := s.ID == "" && s.Kind == 0
 	known := s.ID != "" && s.Kind >= crmguard.KindEmployee && s.Kind <= crmguard.KindSystem
-	if !known && (!refused || s.ID != "" || !nobody && s.Kind > crmguard.KindSystem) {
+	if stranger := s.ID == "" && s.Kind <= crmguard.KindSystem; !known && !(refused && stranger) {
 		return "", errSubject
 	}
 	return tenant, nil

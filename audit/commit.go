@@ -74,43 +74,47 @@ func (c *committer) run(ctx context.Context, every time.Duration) {
 	defer close(c.ended)
 	checkpoint := time.NewTicker(every)
 	defer checkpoint.Stop()
-	poll := time.NewTicker(pollEvery)
-	defer poll.Stop()
-	if c.inbox == nil {
-		poll.Stop()
+	var poll <-chan time.Time // nil: never
+	if c.inbox != nil {
+		ticker := time.NewTicker(pollEvery)
+		defer ticker.Stop()
+		poll = ticker.C
 	}
 	for {
+		due := false
 		select {
 		case w := <-c.queue:
 			c.commit(ctx, c.drain(w))
 		case <-c.nudge:
-			c.empty(ctx)
-		case <-poll.C:
-			c.empty(ctx)
+			c.complain(ctx, c.sequence(ctx))
+		case <-poll:
+			c.complain(ctx, c.sequence(ctx))
 		case <-checkpoint.C:
-			c.tick(ctx)
+			due = true
 		case <-c.quit:
 			c.endErr = c.end(ctx)
 			return
 		}
-		if c.at.size-c.signed >= checkpointEvery {
-			c.tick(ctx)
+		// A signature that fails is tried again at the next occasion; meanwhile
+		// entries are durable and chained.
+		if due && c.at.size > c.signed || c.at.size-c.signed >= checkpointEvery {
+			c.complain(ctx, c.sign(ctx))
 		}
+	}
+}
+
+func (c *committer) complain(ctx context.Context, err error) {
+	if err != nil {
+		c.logger.LogAttrs(ctx, slog.LevelError, "audit: the journal lags behind", slog.Any("error", err))
 	}
 }
 
 // end writes what waits. Nobody adds to the queue any more.
 func (c *committer) end(ctx context.Context) error {
-	for {
-		select {
-		case w := <-c.queue:
-			c.commit(ctx, c.drain(w))
-			continue
-		default:
-		}
-		break
+	for len(c.queue) > 0 {
+		c.commit(ctx, c.drain(<-c.queue))
 	}
-	err := c.empty(ctx)
+	err := c.sequence(ctx)
 	if c.at.size > c.signed {
 		err = errors.Join(err, c.sign(ctx))
 	}
@@ -132,59 +136,49 @@ func (c *committer) drain(first *waiter) []*item {
 	return items
 }
 
-// empty chains what is in the inbox.
-func (c *committer) empty(ctx context.Context) error {
-	for c.inbox != nil {
-		wait, cancel := context.WithTimeout(ctx, storeTimeout)
-		waiting, err := c.inbox.Waiting(wait, maxBatch)
-		cancel()
-		var items []*item
-		if err == nil && len(waiting) > 0 {
-			items, err = c.inboxItems(waiting)
-		}
-		if err == nil && len(items) > 0 {
-			err = c.commit(ctx, items)
-		}
+// sequence chains what is in the inbox. An entry that does not decode stays there:
+// a newer program wrote it, or somebody tampered with it, and it is not ours to
+// drop.
+func (c *committer) sequence(ctx context.Context) error {
+	if c.inbox == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	for race := 0; ; race++ {
+		waiting, err := c.inbox.Waiting(ctx, maxBatch)
 		if err != nil {
-			if errors.Is(err, ErrMoved) {
-				continue // another process took them
+			return fmt.Errorf("audit: read the inbox: %w", err)
+		}
+		items := make([]*item, 0, len(waiting))
+		var unreadable error
+		for i := range waiting {
+			content, err := decodeBody(waiting[i].Body)
+			if err != nil {
+				unreadable = fmt.Errorf("audit: an entry in the inbox since %d: %w", waiting[i].Since, err)
+				continue
 			}
-			c.logger.LogAttrs(ctx, slog.LevelError, "audit: the inbox is not being chained", slog.Any("error", err))
+			items = append(items, &item{keys: content.keys(), body: waiting[i].Body, waiting: &waiting[i]})
+		}
+		err = c.appendItems(ctx, items)
+		switch {
+		case errors.Is(err, ErrMoved) && race < maxRaces: // another process took them
+		case err != nil:
 			return err
-		}
-		if len(waiting) < maxBatch {
-			return nil
+		case len(items) == 0 || len(waiting) < maxBatch:
+			return unreadable
 		}
 	}
-	return nil
 }
 
-// inboxItems decodes entries of the inbox. One that does not decode stops it: it
-// was written by a newer program, or it was tampered with, and dropping it would
-// lose it.
-func (c *committer) inboxItems(waiting []Waiting) ([]*item, error) {
-	items := make([]*item, len(waiting))
-	for i := range waiting {
-		content, err := decodeBody(waiting[i].Body)
-		if err != nil {
-			return nil, fmt.Errorf("audit: entry %q in the inbox: %w", waiting[i].Event, err)
-		}
-		items[i] = &item{keys: content.keys(), body: waiting[i].Body, waiting: &waiting[i]}
-	}
-	return items, nil
-}
-
-// commit appends items in one step and then acknowledges them.
-func (c *committer) commit(ctx context.Context, items []*item) error {
+// commit appends entries of waiters in one step and then acknowledges them.
+func (c *committer) commit(ctx context.Context, items []*item) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	err := c.appendItems(ctx, items)
 	for _, it := range items {
-		if it.waiter != nil {
-			it.waiter.done <- err
-		}
+		it.waiter.done <- err
 	}
-	return err
 }
 
 func (c *committer) appendItems(ctx context.Context, items []*item) error {
@@ -217,13 +211,31 @@ func (c *committer) appendItems(ctx context.Context, items []*item) error {
 		if err := c.follow(ctx); err != nil {
 			return err
 		}
-		if c.at.size == before && len(batch.Taken) > 0 {
-			return ErrMoved // the inbox moved, not the log
+		if c.at.size == before {
+			if err := c.unmoved(ctx); err != nil {
+				return err
+			}
+			if len(batch.Taken) > 0 {
+				return ErrMoved // the inbox moved, not the log
+			}
 		}
 		if err := pause(ctx, race); err != nil {
 			return err
 		}
 	}
+}
+
+// unmoved says what it means that a log moved without growing: entries that were
+// there are gone.
+func (c *committer) unmoved(ctx context.Context) error {
+	head, err := c.store.Head(ctx)
+	if err != nil {
+		return fmt.Errorf("audit: read the head: %w", err)
+	}
+	if head.Size > c.at.size || head == c.at.head() {
+		return nil
+	}
+	return &BrokenError{Seq: min(head.Size, c.at.size-1), Detail: "entries that this process saw are gone or changed"}
 }
 
 // batch makes rows of all items that the log does not know, and returns those
@@ -278,17 +290,6 @@ func (c *committer) follow(ctx context.Context) error {
 		if len(rows) < maxBatch {
 			return nil
 		}
-	}
-}
-
-// tick signs what is not signed yet. A failure is tried again by the next tick;
-// meanwhile entries are durable and chained.
-func (c *committer) tick(ctx context.Context) {
-	if c.at.size == c.signed {
-		return
-	}
-	if err := c.sign(ctx); err != nil {
-		c.logger.LogAttrs(ctx, slog.LevelError, "audit: no checkpoint", slog.Any("error", err))
 	}
 }
 

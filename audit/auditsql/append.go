@@ -21,6 +21,9 @@ const columns = 13
 // must be the one that the batch continues, and two batches for the same numbers
 // meet in the primary key.
 func (s *Store) Append(ctx context.Context, b audit.Batch) error {
+	if len(b.Rows) > 0 && (b.After.Log != s.id || b.Rows[0].Seq != b.After.Size) {
+		return audit.ErrMoved
+	}
 	err := s.db.Tx(ctx, func(tx *sql.Tx) error {
 		// The writes come first: on SQLite a transaction that began by reading
 		// cannot wait for its turn to write.
@@ -57,7 +60,7 @@ func (s *Store) Append(ctx context.Context, b audit.Batch) error {
 
 func (s *Store) insert(ctx context.Context, tx *sql.Tx, rows []audit.Row) error {
 	var query strings.Builder
-	query.WriteString(`INSERT INTO crmguard_audit_entries (log, seq, tenant, event, outcome, subject, kind, record, action, occurred, chain, hashes, body) VALUES `)
+	query.WriteString(`INSERT INTO crmguard_audit_entries (log, seq, tenant, event, outcome, subject, kind, object, action, occurred, chain, hashes, record) VALUES `)
 	args := make([]any, 0, columns*len(rows))
 	for i := range rows {
 		if i > 0 {
@@ -133,9 +136,6 @@ func (s *Store) take(ctx context.Context, tx *sql.Tx, taken []audit.Waiting) err
 
 // continues checks that the log stands where the batch begins.
 func (s *Store) continues(ctx context.Context, tx *sql.Tx, after audit.Head) error {
-	if after.Log != s.id {
-		return audit.ErrMoved
-	}
 	var chain []byte
 	err := tx.QueryRowContext(ctx, s.db.Q(`SELECT chain FROM crmguard_audit_entries WHERE log = $1 AND seq = $2`), s.log, after.Size-1).Scan(&chain)
 	if errors.Is(err, sql.ErrNoRows) && after.Size == 0 {

@@ -11,7 +11,7 @@ import (
 	"github.com/crmguard/crmguard/internal/sqldb"
 )
 
-const selectEntries = `SELECT seq, tenant, event, outcome, subject, kind, record, action, occurred, chain, hashes, body FROM crmguard_audit_entries e WHERE log = $1`
+const selectEntries = `SELECT seq, tenant, event, outcome, subject, kind, object, action, occurred, chain, hashes, record FROM crmguard_audit_entries WHERE log = $1`
 
 // Read implements [audit.Store].
 func (s *Store) Read(ctx context.Context, from int64, n int) ([]audit.Row, error) {
@@ -105,7 +105,7 @@ func (s *Store) Find(ctx context.Context, q audit.Query) ([]audit.Row, error) {
 	}
 	and("tenant =", q.Tenant)
 	for _, c := range []struct{ column, value string }{
-		{"subject =", q.Subject}, {"kind =", q.Kind}, {"record =", q.Record}, {"action =", string(q.Action)},
+		{"subject =", q.Subject}, {"kind =", q.Kind}, {"object =", q.Record}, {"action =", string(q.Action)},
 	} {
 		if c.value != "" {
 			and(c.column, c.value)

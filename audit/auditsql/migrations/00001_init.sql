@@ -4,7 +4,8 @@ CREATE TABLE crmguard_audit_logs (
 	id  BYTEA NOT NULL
 );
 
--- The record is what is hashed. The other columns, up to chain and hashes, are for finding.
+-- Only record is hashed. The columns from tenant to occurred are for finding, and
+-- repeat what the record says.
 CREATE TABLE crmguard_audit_entries (
 	log      TEXT     NOT NULL,
 	seq      BIGINT   NOT NULL,
@@ -13,12 +14,12 @@ CREATE TABLE crmguard_audit_entries (
 	outcome  SMALLINT NOT NULL,
 	subject  TEXT     NOT NULL,
 	kind     TEXT     NOT NULL,
-	record   TEXT     NOT NULL,
+	object   TEXT     NOT NULL,
 	action   TEXT     NOT NULL,
 	occurred BIGINT   NOT NULL,
 	chain    BYTEA    NOT NULL,
 	hashes   BYTEA    NOT NULL,
-	body     BYTEA    NOT NULL,
+	record   BYTEA    NOT NULL,
 	PRIMARY KEY (log, seq)
 );
 
@@ -28,7 +29,7 @@ CREATE INDEX crmguard_audit_by_tenant ON crmguard_audit_entries (log, tenant, se
 
 CREATE INDEX crmguard_audit_by_subject ON crmguard_audit_entries (log, tenant, subject, seq);
 
-CREATE INDEX crmguard_audit_by_record ON crmguard_audit_entries (log, tenant, kind, record, seq);
+CREATE INDEX crmguard_audit_by_object ON crmguard_audit_entries (log, tenant, kind, object, seq);
 
 CREATE INDEX crmguard_audit_by_action ON crmguard_audit_entries (log, tenant, action, seq);
 

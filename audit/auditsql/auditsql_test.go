@@ -1,0 +1,34 @@
+package auditsql_test
+
+import (
+	"database/sql"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/auditsql"
+	"github.com/crmguard/crmguard/audit/audittest"
+	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
+)
+
+func TestMain(m *testing.M) {
+	child()
+	goleak.VerifyTestMain(m)
+}
+
+func newStore(t testing.TB, db *sql.DB) *auditsql.Store {
+	t.Helper()
+	s, err := auditsql.New(t.Context(), db, nil)
+	require.NoError(t, err)
+	return s
+}
+
+func TestStore(t *testing.T) {
+	for name, open := range map[string]func(testing.TB) *sql.DB{"sqlite": sqldbtest.SQLite, "postgres": sqldbtest.Postgres} {
+		t.Run(name, func(t *testing.T) {
+			audittest.Run(t, func(t *testing.T) audit.Store { return newStore(t, open(t)) })
+		})
+	}
+}

@@ -1,0 +1,3 @@
+package auditsql_test
+
+func child() {}

@@ -1,0 +1,274 @@
+// Package audittest checks that a store keeps what package audit asks of it.
+//
+//	func TestStore(t *testing.T) {
+//		audittest.Run(t, func(t *testing.T) audit.Store { return newStore(t) })
+//	}
+package audittest
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/internal/fakes"
+)
+
+// Run tests a store. Open returns an empty one; it must stay usable until the end
+// of the test that it is opened for.
+func Run(t *testing.T, open func(t *testing.T) audit.Store) {
+	for _, rule := range []struct {
+		name string
+		test func(t *testing.T, s audit.Store)
+	}{
+		{"an empty log has an id and nothing else", emptyLog},
+		{"rows are read back as they were appended", readsBack},
+		{"an append that does not continue the head is refused whole", compareAndSwap},
+		{"of many appends at the same place one succeeds", oneWins},
+		{"an event and outcome are kept once per tenant", keptOnce},
+		{"find answers newest first, page by page", findsPages},
+		{"checkpoints are kept once a size, in order", keepsCheckpoints},
+		{"what is returned is the caller's", returnsCopies},
+		{"logs on the store verify", logsVerify},
+	} {
+		t.Run(rule.name, func(t *testing.T) { rule.test(t, open(t)) })
+	}
+}
+
+// rows returns valid rows of some log, and where it stood before row i.
+func rows(t *testing.T, n int) []audit.Row {
+	t.Helper()
+	m := audit.NewMemory()
+	record(t, m, n)
+	rows, err := m.Read(t.Context(), 0, n)
+	require.NoError(t, err)
+	return rows
+}
+
+func record(t *testing.T, s audit.Store, n int) *fakes.Sealer {
+	t.Helper()
+	signer, verifier := fakes.Signer(t)
+	sealer := fakes.NewSealer()
+	log, err := audit.New(t.Context(), s, sealer, signer, nil)
+	require.NoError(t, err)
+	for i := range n {
+		require.NoError(t, log.Record(t.Context(), fakes.Event(i)))
+	}
+	require.NoError(t, log.Close())
+	report, err := audit.VerifyStore(t.Context(), s, verifier)
+	require.NoError(t, err)
+	require.Equal(t, audit.Unanchored, report.Verdict, report.Detail)
+	require.EqualValues(t, n, report.Entries)
+	require.EqualValues(t, n, report.Signed)
+	return sealer
+}
+
+func head(t *testing.T, s audit.Store) audit.Head {
+	t.Helper()
+	h, err := s.Head(t.Context())
+	require.NoError(t, err)
+	return h
+}
+
+func add(t *testing.T, s audit.Store, rows ...audit.Row) {
+	t.Helper()
+	require.NoError(t, s.Append(t.Context(), audit.Batch{After: head(t, s), Rows: rows}))
+}
+
+func emptyLog(t *testing.T, s audit.Store) {
+	h := head(t, s)
+	require.NotZero(t, h.Log, "the id is random")
+	require.Equal(t, audit.Head{Log: h.Log}, h)
+	require.Equal(t, h, head(t, s), "the id stays")
+	got, err := s.Read(t.Context(), 0, 10)
+	require.NoError(t, err)
+	require.Empty(t, got)
+	checkpoints, err := s.Checkpoints(t.Context(), -1, 10)
+	require.NoError(t, err)
+	require.Empty(t, checkpoints)
+	found, err := s.Find(t.Context(), audit.Query{Tenant: "acme", Limit: 10})
+	require.NoError(t, err)
+	require.Empty(t, found)
+}
+
+func readsBack(t *testing.T, s audit.Store) {
+	all := rows(t, 150)
+	add(t, s, all[:1]...)
+	add(t, s, all[1:]...)
+	require.Equal(t, audit.Head{Log: head(t, s).Log, Size: 150, Chain: all[149].Chain}, head(t, s))
+	for _, from := range []int64{0, 1, 149, 150, 1000} {
+		got, err := s.Read(t.Context(), from, 40)
+		require.NoError(t, err)
+		want := all[min(from, 150):min(from+40, 150)]
+		require.Len(t, got, len(want), "from %d", from)
+		for i := range want {
+			require.Equal(t, want[i], got[i])
+		}
+	}
+}
+
+func compareAndSwap(t *testing.T, s audit.Store) {
+	all := rows(t, 6)
+	empty := head(t, s)
+	add(t, s, all[:3]...)
+	after := head(t, s)
+	wrong := after
+	wrong.Chain[0] ^= 1
+	foreign := after
+	foreign.Log[0] ^= 1
+	for name, b := range map[string]audit.Batch{
+		"behind":          {After: empty, Rows: all[:1]},
+		"behind, later":   {After: empty, Rows: all[3:4]},
+		"other chain":     {After: wrong, Rows: all[3:4]},
+		"other log":       {After: foreign, Rows: all[3:4]},
+		"ahead":           {After: audit.Head{Log: after.Log, Size: 4, Chain: all[3].Chain}, Rows: all[4:5]},
+		"checkpoint also": {After: wrong, Rows: all[3:4], Checkpoint: &audit.Checkpoint{Size: 4, Note: []byte("x")}},
+	} {
+		require.ErrorIs(t, s.Append(t.Context(), b), audit.ErrMoved, name)
+		require.Equal(t, after, head(t, s), name)
+	}
+	checkpoints, err := s.Checkpoints(t.Context(), -1, 10)
+	require.NoError(t, err)
+	require.Empty(t, checkpoints, "nothing of a refused batch is kept")
+	add(t, s, all[3:]...)
+}
+
+func oneWins(t *testing.T, s audit.Store) {
+	const racers = 50
+	at := head(t, s)
+	all := rows(t, racers)
+	errs := make([]error, racers)
+	var wg sync.WaitGroup
+	for i := range racers {
+		wg.Go(func() {
+			row := all[i] // each wants its own event to be the first entry
+			row.Seq, row.Hashes = 0, row.Hashes[:1]
+			errs[i] = s.Append(t.Context(), audit.Batch{After: at, Rows: []audit.Row{row}})
+		})
+	}
+	wg.Wait()
+	won := 0
+	for _, err := range errs {
+		if err == nil {
+			won++
+			continue
+		}
+		require.ErrorIs(t, err, audit.ErrMoved)
+	}
+	require.Equal(t, 1, won)
+	require.EqualValues(t, 1, head(t, s).Size)
+}
+
+func keptOnce(t *testing.T, s audit.Store) {
+	all := rows(t, 4)
+	add(t, s, all[:2]...)
+	again := all[2]
+	again.Keys = all[0].Keys
+	err := s.Append(t.Context(), audit.Batch{After: head(t, s), Rows: []audit.Row{again, all[3]}})
+	dup, ok := errors.AsType[*audit.DuplicateError](err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, []int{0}, dup.Index)
+	require.EqualValues(t, 2, head(t, s).Size, "nothing was appended")
+	for _, change := range []func(*audit.Keys){
+		func(k *audit.Keys) { k.Tenant = "other" },
+		func(k *audit.Keys) { k.Outcome++ },
+	} {
+		row := all[head(t, s).Size]
+		row.Keys = all[0].Keys
+		change(&row.Keys)
+		add(t, s, row)
+	}
+}
+
+func findsPages(t *testing.T, s audit.Store) {
+	all := rows(t, 40)
+	add(t, s, all...)
+	k := all[7].Keys
+	at := k.Time
+	for name, c := range map[string]struct {
+		q       audit.Query
+		matches func(audit.Row) bool
+	}{
+		"tenant":  {audit.Query{}, func(audit.Row) bool { return true }},
+		"subject": {audit.Query{Subject: k.Subject}, func(r audit.Row) bool { return r.Keys.Subject == k.Subject }},
+		"record":  {audit.Query{Kind: k.Kind, Record: k.Record}, func(r audit.Row) bool { return r.Keys.Record == k.Record }},
+		"client":  {audit.Query{Client: k.Clients[0]}, func(r audit.Row) bool { return slices.Contains(r.Keys.Clients, k.Clients[0]) }},
+		"action":  {audit.Query{Action: k.Action, Outcome: k.Outcome}, func(r audit.Row) bool { return r.Keys.Action == k.Action }},
+		"nothing": {audit.Query{Outcome: k.Outcome + 1}, func(audit.Row) bool { return false }},
+		"time":    {audit.Query{From: micros(at), To: micros(at + 5e6)}, func(r audit.Row) bool { return r.Keys.Time >= at && r.Keys.Time < at+5e6 }},
+		"several": {audit.Query{Client: k.Clients[0], Action: k.Action, Kind: k.Kind}, func(r audit.Row) bool {
+			return slices.Contains(r.Keys.Clients, k.Clients[0]) && r.Keys.Action == k.Action
+		}},
+	} {
+		var want, got []int64
+		for _, r := range slices.Backward(all) {
+			if c.matches(r) {
+				want = append(want, r.Seq)
+			}
+		}
+		c.q.Tenant, c.q.Limit = "acme", 3
+		for {
+			page, err := s.Find(t.Context(), c.q)
+			require.NoError(t, err)
+			for _, r := range page {
+				require.Equal(t, all[r.Seq].Record, r.Record, name)
+				got = append(got, r.Seq)
+			}
+			if len(page) < c.q.Limit || page[len(page)-1].Seq == 0 {
+				break
+			}
+			c.q.Before = page[len(page)-1].Seq
+		}
+		require.Equal(t, want, got, name)
+		c.q.Tenant, c.q.Before = "other", 0
+		page, err := s.Find(t.Context(), c.q)
+		require.NoError(t, err)
+		require.Empty(t, page, "%s of another tenant", name)
+	}
+}
+
+func keepsCheckpoints(t *testing.T, s audit.Store) {
+	put := func(size int64, text string) {
+		c := audit.Checkpoint{Size: size, Note: []byte(text)}
+		require.NoError(t, s.Append(t.Context(), audit.Batch{After: head(t, s), Checkpoint: &c}))
+	}
+	put(0, "zero")
+	put(7, "seven")
+	put(3, "three")
+	put(7, "another seven")
+	for _, c := range []struct {
+		after int64
+		n     int
+		want  []string
+	}{
+		{-1, 10, []string{"zero", "three", "seven"}}, {-1, 2, []string{"zero", "three"}}, {0, 10, []string{"three", "seven"}},
+		{3, 10, []string{"seven"}}, {4, 10, []string{"seven"}}, {7, 10, nil},
+	} {
+		got, err := s.Checkpoints(t.Context(), c.after, c.n)
+		require.NoError(t, err)
+		var notes []string
+		for _, g := range got {
+			notes = append(notes, string(g.Note))
+		}
+		require.Equal(t, c.want, notes, "after %d", c.after)
+	}
+}
+
+func returnsCopies(t *testing.T, s audit.Store) {
+	all := rows(t, 2)
+	add(t, s, all...)
+	got, err := s.Read(t.Context(), 0, 2)
+	require.NoError(t, err)
+	got[0].Seq = 99
+	again, err := s.Read(t.Context(), 0, 2)
+	require.NoError(t, err)
+	require.EqualValues(t, 0, again[0].Seq)
+}
+
+func logsVerify(t *testing.T, s audit.Store) { record(t, s, 20) }
+
+func micros(n int64) time.Time { return time.UnixMicro(n).UTC() }

@@ -1,0 +1,82 @@
+package audit
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+)
+
+// A file of the store is a sequence of frames: kind, three zero bytes, length of
+// the payload, checksum of these eight bytes; payload, checksum of the payload.
+// The checksum of the head tells a damaged length from a file that ends early.
+const (
+	frameHead = 12
+	frameTail = 4
+	sector    = 512
+
+	frameFile       byte = 'F' // first in each file: says what it is
+	frameEntry      byte = 'E'
+	frameCheckpoint byte = 'C'
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func appendFrame(b []byte, kind byte, payload ...[]byte) []byte {
+	n := 0
+	for _, p := range payload {
+		n += len(p)
+	}
+	head := len(b)
+	b = append(b, kind, 0, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, uint32(n)) //nolint:gosec // at most a record and its hashes
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b[head:], castagnoli))
+	body := len(b)
+	for _, p := range payload {
+		b = append(b, p...)
+	}
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b[body:], castagnoli))
+}
+
+// frameState is what became of a frame.
+type frameState uint8
+
+const (
+	frameOK      frameState = iota
+	frameTorn               // a write that did not end: nothing was acknowledged
+	frameDamaged            // it was there and was changed
+)
+
+// readFrame reads the frame at b[from:], the rest of a file. A frame is torn if
+// the file ends within it, or if from some sector inside it on there are only
+// zeros: a file system may have grown the file before it wrote the data.
+func readFrame(b []byte, from int) (kind byte, payload []byte, size int, state frameState) {
+	f := b[from:]
+	if len(f) < frameHead {
+		return 0, nil, 0, frameTorn
+	}
+	if crc32.Checksum(f[:8], castagnoli) != binary.BigEndian.Uint32(f[8:]) || f[1]|f[2]|f[3] != 0 {
+		return 0, nil, 0, tornOrDamaged(b, from, from+frameHead)
+	}
+	n := int(binary.BigEndian.Uint32(f[4:]))
+	if len(f)-frameHead-frameTail < n {
+		return 0, nil, 0, frameTorn
+	}
+	size = frameHead + n + frameTail
+	payload = f[frameHead : frameHead+n]
+	if crc32.Checksum(payload, castagnoli) != binary.BigEndian.Uint32(f[frameHead+n:]) {
+		return 0, nil, 0, tornOrDamaged(b, from, from+size)
+	}
+	return f[0], payload, size, frameOK
+}
+
+func tornOrDamaged(b []byte, from, to int) frameState {
+	zeros := len(b)
+	for zeros > 0 && b[zeros-1] == 0 {
+		zeros--
+	}
+	// The first sector boundary from which on there are only zeros.
+	boundary := max((zeros+sector-1)/sector*sector, from)
+	if boundary < to && boundary < len(b) {
+		return frameTorn
+	}
+	return frameDamaged
+}
