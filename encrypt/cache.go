@@ -2,29 +2,32 @@ package encrypt
 
 import (
 	"hash/maphash"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 )
 
-// cacheShards is a power of two. More shards mean less waiting for locks.
-const cacheShards = 16
+const (
+	cacheWays  = 8
+	cacheLocks = 64 // for writers
+)
 
-// cache remembers keys of scopes, never more than its limit. When a shard is full, the
-// clock algorithm makes room: a hand goes round and takes the first entry that
-// was not used since the hand last passed.
+// cache remembers keys of scopes, never more than its limit, because that is all
+// the room it has: a scope's hash chooses a set of eight slots, and when they are
+// full the clock algorithm chooses which one gives way, a hand going round and
+// taking the first that was not used since it last passed. Reading takes no lock.
 type cache struct {
-	seed   maphash.Seed
-	shards [cacheShards]shard
+	seed  maphash.Seed
+	sets  []cacheSet
+	locks [cacheLocks]sync.Mutex
 }
 
-type shard struct {
-	mu      sync.RWMutex
-	limit   int
-	entries map[Scope]*slot
-	ring    []*slot
-	hand    int
+type cacheSet struct {
+	slots [cacheWays]atomic.Pointer[slot]
+	hand  int // guarded by the set's lock
 }
 
+// slot does not change but for used.
 type slot struct {
 	scope Scope
 	keys  *scopeKeys
@@ -32,78 +35,81 @@ type slot struct {
 }
 
 func newCache(limit int) *cache {
-	c := &cache{seed: maphash.MakeSeed()}
-	for i := range c.shards {
-		c.shards[i].limit = max(1, limit/cacheShards)
-		c.shards[i].entries = make(map[Scope]*slot)
-	}
-	return c
+	return &cache{seed: maphash.MakeSeed(), sets: make([]cacheSet, max(1, limit/cacheWays))}
 }
 
-func (c *cache) shard(s Scope) *shard {
-	// The tenant is left out: clients of all tenants spread well by their own ids.
-	return &c.shards[maphash.String(c.seed, s.Name)&(cacheShards-1)]
+func (c *cache) set(s *Scope) (*cacheSet, *sync.Mutex) {
+	hash := maphash.String(c.seed, s.Name) + bits.RotateLeft64(maphash.String(c.seed, s.Tenant), 32) + uint64(s.Purpose)
+	i, _ := bits.Mul64(hash, uint64(len(c.sets)))
+	return &c.sets[i], &c.locks[i%cacheLocks]
 }
 
-func (c *cache) get(s Scope) *scopeKeys {
-	shard := c.shard(s)
-	shard.mu.RLock()
-	defer shard.mu.RUnlock()
-	slot := shard.entries[s]
-	if slot == nil {
-		return nil
+func (c *cache) get(s *Scope) *scopeKeys {
+	set, _ := c.set(s)
+	for i := range set.slots {
+		if slot := set.slots[i].Load(); slot != nil && slot.scope == *s {
+			if !slot.used.Load() { // storing it on every read would bounce the cache line
+				slot.used.Store(true)
+			}
+			return slot.keys
+		}
 	}
-	if !slot.used.Load() { // a store on every read would bounce the cache line
-		slot.used.Store(true)
-	}
-	return slot.keys
+	return nil
 }
 
 // put remembers keys and returns what get returns from now on. A scope that is
 // known to be closed stays so, because a slow reader may have seen it active.
-func (c *cache) put(s Scope, keys *scopeKeys) *scopeKeys {
-	shard := c.shard(s)
-	shard.mu.Lock()
-	defer shard.mu.Unlock()
-	if known := shard.entries[s]; known != nil {
-		if known.keys.state == Active || keys.state != Active {
-			known.keys = keys
+func (c *cache) put(s *Scope, keys *scopeKeys) *scopeKeys {
+	set, lock := c.set(s)
+	lock.Lock()
+	defer lock.Unlock()
+	added := &slot{scope: *s, keys: keys}
+	free := -1
+	for i := range set.slots {
+		switch known := set.slots[i].Load(); {
+		case known == nil:
+			free = i
+		case known.scope == *s:
+			if known.keys.state != Active && keys.state == Active {
+				return known.keys
+			}
+			added.used.Store(true)
+			set.slots[i].Store(added)
+			return keys
 		}
-		return known.keys
 	}
-	added := &slot{scope: s, keys: keys}
-	shard.entries[s] = added
-	if len(shard.ring) < shard.limit {
-		shard.ring = append(shard.ring, added)
-		return keys
+	if free < 0 {
+		for set.slots[set.hand].Load().used.Swap(false) {
+			set.hand = (set.hand + 1) % cacheWays
+		}
+		free = set.hand
+		set.hand = (set.hand + 1) % cacheWays
 	}
-	for shard.ring[shard.hand].used.Swap(false) {
-		shard.hand = (shard.hand + 1) % len(shard.ring)
-	}
-	delete(shard.entries, shard.ring[shard.hand].scope)
-	shard.ring[shard.hand] = added
-	shard.hand = (shard.hand + 1) % len(shard.ring)
+	set.slots[free].Store(added)
 	return keys
 }
 
 // clear forgets everything.
 func (c *cache) clear() {
-	for i := range c.shards {
-		shard := &c.shards[i]
-		shard.mu.Lock()
-		clear(shard.entries)
-		shard.ring, shard.hand = nil, 0
-		shard.mu.Unlock()
+	for i := range c.sets {
+		lock := &c.locks[i%cacheLocks]
+		lock.Lock()
+		for j := range c.sets[i].slots {
+			c.sets[i].slots[j].Store(nil)
+		}
+		lock.Unlock()
 	}
 }
 
 // len counts entries.
 func (c *cache) len() int {
 	n := 0
-	for i := range c.shards {
-		c.shards[i].mu.RLock()
-		n += len(c.shards[i].entries)
-		c.shards[i].mu.RUnlock()
+	for i := range c.sets {
+		for j := range c.sets[i].slots {
+			if c.sets[i].slots[j].Load() != nil {
+				n++
+			}
+		}
 	}
 	return n
 }

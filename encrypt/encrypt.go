@@ -80,7 +80,7 @@ const (
 	// ClosingTime is how long a client stays Closing before its key is destroyed.
 	ClosingTime = Lease + LongestTransaction
 
-	defaultEntries   = 10_000
+	defaultEntries   = 16_000
 	defaultAge       = 15 * time.Minute
 	defaultRetention = 30 * 24 * time.Hour
 	defaultIndexLife = 90 * 24 * time.Hour
@@ -117,7 +117,7 @@ type Options struct {
 	// nothing is counted.
 	OnOpen func(ctx context.Context, tenant string, clients []string) error
 
-	CacheEntries int           // 0: 10,000 clients, about 1 kB each
+	CacheEntries int           // 0: 16,000 clients, about 1 kB each
 	CacheAge     time.Duration // 0: 15 minutes; then the KEK is asked again
 
 	// BackupRetention is the age at which the last backup of the key store is

@@ -100,7 +100,7 @@ func (key *key) seal(at *crmguard.Place, plaintext []byte) ([]byte, error) {
 	}
 	h := header{algorithmGCM, key.version}
 	pooled := adPool.Get().(*[]byte)
-	ad := appendPlaceAD((*pooled)[:0], domainField, h, at)
+	ad := key.appendFieldAD((*pooled)[:0], at)
 	sealed := key.aead.Seal(h.append(make([]byte, 0, Overhead+len(plaintext))), nil, plaintext, ad)
 	*pooled = ad
 	adPool.Put(pooled)
@@ -110,7 +110,7 @@ func (key *key) seal(at *crmguard.Place, plaintext []byte) ([]byte, error) {
 // open takes bytes whose header was parsed.
 func (key *key) open(at *crmguard.Place, sealed []byte) ([]byte, error) {
 	pooled := adPool.Get().(*[]byte)
-	ad := appendPlaceAD((*pooled)[:0], domainField, header{algorithmGCM, key.version}, at)
+	ad := key.appendFieldAD((*pooled)[:0], at)
 	plaintext, err := key.aead.Open(make([]byte, 0, len(sealed)-Overhead), nil, sealed[headerSize:], ad)
 	*pooled = ad
 	adPool.Put(pooled)
@@ -118,6 +118,14 @@ func (key *key) open(at *crmguard.Place, sealed []byte) ([]byte, error) {
 		return nil, ErrForeign
 	}
 	return plaintext, nil
+}
+
+// appendFieldAD is appendPlaceAD for the scope of the key.
+func (key *key) appendFieldAD(b []byte, at *crmguard.Place) []byte {
+	b = append(b, key.prefix...)
+	b = appendString(b, at.Kind)
+	b = appendString(b, at.Field)
+	return appendString(b, at.Record)
 }
 
 // checkSealing refuses a place without a tenant, and another tenant's subject.

@@ -34,6 +34,7 @@ type key struct {
 	version uint32
 	aead    cipher.AEAD // of a data key
 	secret  []byte      // of an index or MAC key
+	prefix  []byte      // of the associated data, the same for all fields of a scope
 	wrap    tink.AEAD   // of a tenant's keyset
 	left    atomic.Int64
 }
@@ -79,7 +80,7 @@ func (k *Keyring) cached(s Scope) *scopeKeys {
 	if now > k.pollDue.Load() {
 		k.pollSoon(now)
 	}
-	if keys := k.cache.get(s); keys != nil && k.valid(keys, now) {
+	if keys := k.cache.get(&s); keys != nil && k.valid(keys, now) {
 		return keys
 	}
 	return nil
@@ -111,7 +112,7 @@ func (k *Keyring) fetch(ctx context.Context, s Scope, create bool) (*scopeKeys, 
 		return nil, err
 	}
 	// The flight may have begun before an Erase that has ended since.
-	if known := k.cache.get(s); known != nil && known.state != Active {
+	if known := k.cache.get(&s); known != nil && known.state != Active {
 		return known, nil
 	}
 	return keys, nil
@@ -221,14 +222,14 @@ func (k *Keyring) load(ctx context.Context, tenant string, scopes []Scope, creat
 				keys.newest().left.Store(leaseSize(s))
 			}
 		}
-		found[s] = k.cache.put(s, keys)
+		found[s] = k.cache.put(&s, keys)
 	}
 	return found, nil
 }
 
 // keepLeases takes over from cached keys what they have left of their messages.
 func (k *Keyring) keepLeases(s Scope, keys *scopeKeys) {
-	known := k.cache.get(s)
+	known := k.cache.get(&s)
 	if known == nil || known.state != Active {
 		return
 	}
@@ -326,6 +327,7 @@ func (k *Keyring) unwrapAll(ctx context.Context, keys *scopeKeys, records, tenan
 			if ready.aead, err = newGCM(secret); err != nil {
 				return err
 			}
+			ready.prefix = appendAD(nil, domainField, header{algorithmGCM, r.Version}, r.Scope.Tenant, r.Scope.Name)
 		} else {
 			ready.secret = secret
 		}

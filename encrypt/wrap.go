@@ -65,14 +65,14 @@ func (k *Keyring) tenantKey(ctx context.Context, records []Record, version uint3
 			return nil, err
 		}
 		unwrapped := &key{version: version, wrap: wrap}
-		k.cache.put(scope, &scopeKeys{state: Active, versions: []*key{unwrapped}, loaded: started})
+		k.cache.put(&scope, &scopeKeys{state: Active, versions: []*key{unwrapped}, loaded: started})
 		return unwrapped, nil
 	})
 }
 
 // cachedTenantKey heeds the age only: a tenant has no state besides its clients'.
 func (k *Keyring) cachedTenantKey(scope Scope, version uint32) *key {
-	keys := k.cache.get(scope)
+	keys := k.cache.get(&scope)
 	if keys == nil || k.now()-keys.loaded >= int64(k.opts.CacheAge) {
 		return nil
 	}

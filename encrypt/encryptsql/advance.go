@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/crmguard/crmguard/encrypt"
@@ -34,6 +35,9 @@ func (s *Store) closeScope(ctx context.Context, scope encrypt.Scope, at time.Tim
 		if err := s.insert(ctx, tx, tombstone); err != nil {
 			return err
 		}
+		if _, err := s.lock(ctx, tx, scope); err != nil {
+			return err
+		}
 		if err := s.move(ctx, tx, scope, encrypt.Active, encrypt.Closing, `closed_at`, at); err != nil {
 			return err
 		}
@@ -47,18 +51,18 @@ func (s *Store) closeScope(ctx context.Context, scope encrypt.Scope, at time.Tim
 // then says so.
 func (s *Store) destroy(ctx context.Context, scope encrypt.Scope, at time.Time) (record encrypt.Record, err error) {
 	err = s.db.Tx(ctx, func(tx *sql.Tx) error {
-		_, err := s.exec(ctx, tx, `UPDATE crmguard_keys SET wrapped = $1 WHERE tenant = $2 AND name = $3 AND state = $4 AND wrapped IS NOT NULL`,
-			make([]byte, 64), scope.Tenant, name(scope), encrypt.Closing)
+		const wipe = `UPDATE crmguard_keys SET wrapped = NULL WHERE tenant = $1 AND name = $2 AND state = $3`
+		if s.db.Dialect == sqldb.SQLite {
+			// A value of the same length is written over the old one in its place.
+			overwrite := strings.Replace(wipe, `NULL`, `zeroblob(length(wrapped))`, 1)
+			if _, err := s.exec(ctx, tx, overwrite, scope.Tenant, name(scope), encrypt.Closing); err != nil {
+				return err
+			}
+		}
+		_, err := s.exec(ctx, tx, wipe, scope.Tenant, name(scope), encrypt.Closing)
 		return err
 	})
 	if err != nil {
-		return record, err
-	}
-	if err := s.db.Tx(ctx, func(tx *sql.Tx) error {
-		_, err := s.exec(ctx, tx, `UPDATE crmguard_keys SET wrapped = NULL WHERE tenant = $1 AND name = $2 AND state = $3`,
-			scope.Tenant, name(scope), encrypt.Closing)
-		return err
-	}); err != nil {
 		return record, err
 	}
 	if s.db.Dialect == sqldb.SQLite {

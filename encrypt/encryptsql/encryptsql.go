@@ -164,18 +164,29 @@ func (s *Store) Insert(ctx context.Context, records []encrypt.Record) ([]encrypt
 
 func (s *Store) insert(ctx context.Context, tx *sql.Tx, r encrypt.Record) error {
 	if r.Version > 1 {
-		// Writing to the version before locks the scope against Advance, and says
-		// whether it is there and active.
-		n, err := s.exec(ctx, tx, `UPDATE crmguard_keys SET messages = messages WHERE tenant = $1 AND name = $2 AND version = $3 AND state = $4`,
-			r.Scope.Tenant, name(r.Scope), r.Version-1, encrypt.Active)
-		if err != nil || n == 0 {
+		active, err := s.lock(ctx, tx, r.Scope)
+		if err != nil || !active {
 			return err
+		}
+		n, err := s.exec(ctx, tx, `UPDATE crmguard_keys SET messages = messages WHERE tenant = $1 AND name = $2 AND version = $3`,
+			r.Scope.Tenant, name(r.Scope), r.Version-1)
+		if err != nil || n == 0 {
+			return err // a version that would leave a gap is not added
 		}
 	}
 	_, err := s.exec(ctx, tx, `INSERT INTO crmguard_keys (`+columns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
-		r.Scope.Tenant, name(r.Scope), r.Version, r.State, r.Wrapped, r.Messages, //
+		r.Scope.Tenant, name(r.Scope), r.Version, r.State, r.Wrapped, r.Messages,
 		sqldb.Micros(r.CreatedAt), sqldb.Micros(r.ClosedAt), sqldb.Micros(r.DestroyedAt))
 	return err
+}
+
+// lock makes other transactions that add versions to a scope or move it wait for
+// this one, and reports whether the scope is active. Statements after it see what
+// those before it have done.
+func (s *Store) lock(ctx context.Context, tx *sql.Tx, scope encrypt.Scope) (active bool, err error) {
+	n, err := s.exec(ctx, tx, `UPDATE crmguard_keys SET messages = messages WHERE tenant = $1 AND name = $2 AND version = 1 AND state = $3`,
+		scope.Tenant, name(scope), encrypt.Active)
+	return n > 0, err
 }
 
 func (s *Store) exec(ctx context.Context, tx *sql.Tx, query string, args ...any) (int64, error) {

@@ -67,14 +67,33 @@ func checkSecureDelete(ctx context.Context, db *sql.DB) (err error) {
 	return nil
 }
 
+// checkpointPatience is how long a checkpoint waits for readers, in milliseconds. All
+// writers wait with it, so it is short.
+const checkpointPatience = 250
+
 // truncateWAL moves all pages from the write-ahead log into the file and empties
 // the log.
-func truncateWAL(ctx context.Context, db *sql.DB) error {
-	var busy, log, moved int
-	if err := db.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &log, &moved); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotGoneYet, err)
+func truncateWAL(ctx context.Context, db *sql.DB) (err error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
 	}
-	if busy != 0 {
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	var patience, busy, log, moved int
+	if err := conn.QueryRowContext(ctx, `PRAGMA busy_timeout`).Scan(&patience); err != nil {
+		return err
+	}
+	if _, err := conn.ExecContext(ctx, fmt.Sprintf(`PRAGMA busy_timeout = %d`, checkpointPatience)); err != nil {
+		return err
+	}
+	checkpoint := conn.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &log, &moved)
+	if _, err := conn.ExecContext(context.WithoutCancel(ctx), fmt.Sprintf(`PRAGMA busy_timeout = %d`, patience)); err != nil {
+		return err
+	}
+	switch {
+	case checkpoint != nil:
+		return fmt.Errorf("%w: %w", ErrNotGoneYet, checkpoint)
+	case busy != 0:
 		return ErrNotGoneYet
 	}
 	return nil

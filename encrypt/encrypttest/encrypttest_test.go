@@ -1,0 +1,16 @@
+package encrypttest_test
+
+import (
+	"testing"
+
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encrypttest"
+)
+
+func TestMemory(t *testing.T) {
+	encrypttest.Store(t, func(*testing.T) encrypt.Store { return encrypt.NewMemory() })
+}
+
+func TestMemoryIndex(t *testing.T) {
+	encrypttest.Index(t, func(*testing.T) (encrypt.Index, encrypt.Execer) { return encrypt.NewMemoryIndex(), nil })
+}

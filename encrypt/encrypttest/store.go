@@ -1,0 +1,285 @@
+// Package encrypttest checks implementations of encrypt.Store and encrypt.Index.
+// Each subtest is named after the duty that it checks.
+package encrypttest
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+var at = time.Date(2026, 3, 1, 12, 0, 0, 123456000, time.UTC)
+
+func scope(name string) encrypt.Scope {
+	return encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: name}
+}
+
+func record(s encrypt.Scope, version uint32, wrapped string) encrypt.Record {
+	return encrypt.Record{Scope: s, Version: version, State: encrypt.Active, Wrapped: []byte(wrapped), Messages: 5, CreatedAt: at}
+}
+
+// Store runs all checks. Each call of open returns an empty store.
+func Store(t *testing.T, open func(t *testing.T) encrypt.Store) {
+	ctx := t.Context()
+	insert := func(t *testing.T, s encrypt.Store, records ...encrypt.Record) []encrypt.Record {
+		t.Helper()
+		stored, err := s.Insert(ctx, records)
+		require.NoError(t, err)
+		return stored
+	}
+	load := func(t *testing.T, s encrypt.Store, scopes ...encrypt.Scope) []encrypt.Record {
+		t.Helper()
+		found, err := s.Load(ctx, scopes)
+		require.NoError(t, err)
+		return found
+	}
+	advance := func(t *testing.T, s encrypt.Store, scope encrypt.Scope, to encrypt.State, at time.Time) encrypt.Record {
+		t.Helper()
+		r, err := s.Advance(ctx, scope, to, at)
+		require.NoError(t, err)
+		return r
+	}
+
+	t.Run("a record comes back as it was stored", func(t *testing.T) {
+		s := open(t)
+		for _, purpose := range []encrypt.Purpose{encrypt.TenantKeyset, encrypt.DataKey, encrypt.IndexKey, encrypt.MACKey, encrypt.KEKCheck} {
+			for _, tenant := range []string{"", "acme", "ACME", "фирма"} {
+				for _, name := range []string{"", "c1", "C1", "8:contacts/phone", "%_'\"; --", "клиент", "d:c1"} {
+					scope := encrypt.Scope{Tenant: tenant, Purpose: purpose, Name: name}
+					want := record(scope, 1, fmt.Sprint("key of ", scope))
+					require.Equal(t, []encrypt.Record{want}, insert(t, s, want))
+					require.Equal(t, []encrypt.Record{want}, load(t, s, scope), "%q: exactly this scope, letter by letter", scope)
+				}
+			}
+		}
+	})
+	t.Run("nothing is no error", func(t *testing.T) {
+		s := open(t)
+		require.Empty(t, load(t, s))
+		require.Empty(t, load(t, s, scope("nobody")))
+		require.Empty(t, insert(t, s))
+		leased, err := s.Lease(ctx, nil, 1)
+		require.NoError(t, err)
+		require.Empty(t, leased)
+	})
+	t.Run("many scopes at once", func(t *testing.T) {
+		s := open(t)
+		var scopes []encrypt.Scope
+		var records []encrypt.Record
+		for i := range 1700 {
+			scopes = append(scopes, scope(fmt.Sprint("c", i)))
+			records = append(records, record(scopes[i], 1, "k"))
+		}
+		require.Len(t, insert(t, s, records...), len(scopes))
+		require.Len(t, load(t, s, append(scopes, scope("nobody"))...), len(scopes))
+		leased, err := s.Lease(ctx, records, 3)
+		require.NoError(t, err)
+		require.Len(t, leased, len(scopes))
+	})
+	t.Run("insert keeps what exists", func(t *testing.T) {
+		s := open(t)
+		insert(t, s, record(scope("c1"), 1, "first"))
+		stored := insert(t, s, record(scope("c1"), 1, "second"), record(scope("c2"), 1, "other"))
+		require.ElementsMatch(t, []encrypt.Record{record(scope("c1"), 1, "first"), record(scope("c2"), 1, "other")}, stored)
+	})
+	t.Run("versions come in order and without gaps", func(t *testing.T) {
+		s := open(t)
+		insert(t, s, record(scope("c1"), 2, "too early"))
+		require.Empty(t, load(t, s, scope("c1")))
+		insert(t, s, record(scope("c1"), 1, "one"))
+		for v := uint32(2); v <= 11; v++ { // 10 sorts before 2 as text
+			insert(t, s, record(scope("c1"), v, "more"))
+		}
+		insert(t, s, record(scope("c1"), 13, "gap"))
+		found := load(t, s, scope("c1"))
+		require.Len(t, found, 11)
+		for i, r := range found {
+			require.EqualValues(t, i+1, r.Version)
+		}
+	})
+	t.Run("bytes are not shared", func(t *testing.T) {
+		s := open(t)
+		r := record(scope("c1"), 1, "first")
+		stored := insert(t, s, r)
+		r.Wrapped[0], stored[0].Wrapped[0] = 'x', 'y'
+		load(t, s, scope("c1"))[0].Wrapped[0] = 'z'
+		require.Equal(t, "first", string(load(t, s, scope("c1"))[0].Wrapped))
+	})
+	t.Run("states go one way", func(t *testing.T) {
+		s := open(t)
+		insert(t, s, record(scope("c1"), 1, "one"))
+		insert(t, s, record(scope("c1"), 2, "two"))
+		for _, to := range []encrypt.State{0, encrypt.Active, encrypt.Destroyed, 4} {
+			_, err := s.Advance(ctx, scope("c1"), to, at)
+			require.Error(t, err, "from active to %v", to)
+		}
+		closing := advance(t, s, scope("c1"), encrypt.Closing, at)
+		require.Equal(t, []any{uint32(2), encrypt.Closing, at}, []any{closing.Version, closing.State, closing.ClosedAt})
+		require.Equal(t, closing, advance(t, s, scope("c1"), encrypt.Closing, at.Add(time.Hour)), "the first time counts")
+		insert(t, s, record(scope("c1"), 3, "late"))
+		insert(t, s, record(scope("c1"), 1, "again"))
+		found := load(t, s, scope("c1"))
+		require.Len(t, found, 2, "a closing scope gets no new key")
+		require.Equal(t, [2]encrypt.State{encrypt.Closing, encrypt.Closing}, [2]encrypt.State{found[0].State, found[1].State})
+		require.NotEmpty(t, found[0].Wrapped, "the keys stay until they are destroyed")
+
+		later := at.Add(time.Hour)
+		gone := advance(t, s, scope("c1"), encrypt.Destroyed, later)
+		require.Equal(t, []any{encrypt.Destroyed, at, later}, []any{gone.State, gone.ClosedAt, gone.DestroyedAt})
+		require.Equal(t, gone, advance(t, s, scope("c1"), encrypt.Destroyed, later.Add(1)))
+		require.Equal(t, gone, advance(t, s, scope("c1"), encrypt.Closing, later), "destroyed stays destroyed")
+		insert(t, s, record(scope("c1"), 1, "again"))
+		insert(t, s, record(scope("c1"), 3, "again"))
+		for _, r := range load(t, s, scope("c1")) {
+			require.Empty(t, r.Wrapped)
+			require.Equal(t, encrypt.Destroyed, r.State)
+		}
+	})
+	t.Run("an unknown scope can be closed, so that it never comes to be", func(t *testing.T) {
+		s := open(t)
+		r := advance(t, s, scope("c1"), encrypt.Closing, at)
+		require.Equal(t, encrypt.Closing, r.State)
+		stored := insert(t, s, record(scope("c1"), 1, "new"))
+		require.Len(t, stored, 1)
+		require.Equal(t, encrypt.Closing, stored[0].State)
+		require.Empty(t, stored[0].Wrapped)
+		require.Equal(t, encrypt.Destroyed, advance(t, s, scope("c1"), encrypt.Destroyed, at).State)
+		_, err := s.Advance(ctx, scope("c2"), encrypt.Destroyed, at)
+		require.Error(t, err, "what never closed is not destroyed")
+	})
+	t.Run("closing scopes are listed, and each change moves the revision", func(t *testing.T) {
+		s := open(t)
+		revision := func() (int64, []encrypt.Record) {
+			n, closing, err := s.Closing(ctx)
+			require.NoError(t, err)
+			return n, closing
+		}
+		start, closing := revision()
+		require.Empty(t, closing)
+		insert(t, s, record(scope("c1"), 1, "one"), record(scope("c2"), 1, "one"))
+		insert(t, s, record(scope("c1"), 2, "two"))
+		same, _ := revision()
+		require.Equal(t, start, same, "new keys invalidate nothing")
+		advance(t, s, scope("c1"), encrypt.Closing, at)
+		first, closing := revision()
+		require.Greater(t, first, start)
+		require.Len(t, closing, 1)
+		require.Equal(t, []any{scope("c1"), uint32(2), at}, []any{closing[0].Scope, closing[0].Version, closing[0].ClosedAt})
+		advance(t, s, scope("c1"), encrypt.Closing, at)
+		same, _ = revision()
+		require.Equal(t, first, same, "nothing changed")
+		advance(t, s, scope("c1"), encrypt.Destroyed, at)
+		last, closing := revision()
+		require.Greater(t, last, first)
+		require.Empty(t, closing)
+	})
+	t.Run("leases add up", func(t *testing.T) {
+		s := open(t)
+		insert(t, s, record(scope("c1"), 1, "one"), record(scope("c2"), 1, "one"), record(scope("c3"), 1, "one"))
+		insert(t, s, record(scope("c1"), 2, "two"))
+		advance(t, s, scope("c3"), encrypt.Closing, at)
+		leased, err := s.Lease(ctx, []encrypt.Record{{Scope: scope("c1"), Version: 2}, {Scope: scope("c2"), Version: 1}, {Scope: scope("c3"), Version: 1}, {Scope: scope("c2"), Version: 9}, {Scope: scope("c4"), Version: 1}}, 100)
+		require.NoError(t, err)
+		require.Len(t, leased, 2, "closed and unknown keys are left out")
+		for _, r := range leased {
+			require.EqualValues(t, 105, r.Messages)
+		}
+		require.EqualValues(t, 5, load(t, s, scope("c1"))[0].Messages, "the other version is not touched")
+	})
+	races(t, open)
+}
+
+// races let 50 goroutines do the same at once.
+func races(t *testing.T, open func(t *testing.T) encrypt.Store) {
+	const many = 50
+	ctx := t.Context()
+	t.Run("of 50 concurrent inserts one wins, and all are told which", func(t *testing.T) {
+		s := open(t)
+		got := make([][]encrypt.Record, many)
+		errs := together(many, func(i int) (err error) {
+			got[i], err = s.Insert(ctx, []encrypt.Record{record(scope("c1"), 1, fmt.Sprint("key ", i)), record(scope("c2"), 1, fmt.Sprint("key ", i))})
+			return err
+		})
+		for i := range many {
+			require.NoError(t, errs[i])
+			require.ElementsMatch(t, got[0], got[i])
+		}
+	})
+	t.Run("of 50 concurrent leases each gets its own total", func(t *testing.T) {
+		s := open(t)
+		_, err := s.Insert(ctx, []encrypt.Record{record(scope("c1"), 1, "one")})
+		require.NoError(t, err)
+		totals := make([]uint64, many)
+		errs := together(many, func(i int) error {
+			leased, err := s.Lease(ctx, []encrypt.Record{{Scope: scope("c1"), Version: 1}}, 10)
+			if err == nil {
+				totals[i] = leased[0].Messages
+			}
+			return err
+		})
+		seen := make(map[uint64]bool)
+		for i := range many {
+			require.NoError(t, errs[i])
+			require.False(t, seen[totals[i]], "%d was given out twice", totals[i])
+			seen[totals[i]] = true
+		}
+		require.True(t, seen[5+10*many])
+	})
+	t.Run("keys that are made while the scope closes close with it", func(t *testing.T) {
+		s := open(t)
+		for round := range 10 {
+			c := scope(fmt.Sprint("c", round))
+			_, err := s.Insert(ctx, []encrypt.Record{record(c, 1, "one")})
+			require.NoError(t, err)
+			errs := together(6, func(i int) error {
+				if i == 0 {
+					_, err := s.Advance(ctx, c, encrypt.Closing, at)
+					return err
+				}
+				_, err := s.Insert(ctx, []encrypt.Record{record(c, 2, fmt.Sprint("two ", i)), record(c, 3, "three")})
+				return err
+			})
+			for _, err := range errs {
+				require.NoError(t, err)
+			}
+			found, err := s.Load(ctx, []encrypt.Scope{c})
+			require.NoError(t, err)
+			for _, r := range found {
+				require.Equal(t, encrypt.Closing, r.State, "version %d", r.Version)
+			}
+		}
+	})
+	t.Run("of 50 that close, all get the first time", func(t *testing.T) {
+		s := open(t)
+		got := make([]encrypt.Record, many)
+		errs := together(many, func(i int) (err error) {
+			got[i], err = s.Advance(ctx, scope("c1"), encrypt.Closing, at.Add(time.Duration(i)*time.Second))
+			return err
+		})
+		for i := range many {
+			require.NoError(t, errs[i])
+			require.Equal(t, got[0].ClosedAt, got[i].ClosedAt)
+		}
+	})
+}
+
+// together starts n goroutines at once and returns their errors.
+func together(n int, fn func(i int) error) []error {
+	errs := make([]error, n)
+	start := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			<-start
+			errs[i] = fn(i)
+		})
+	}
+	close(start)
+	wg.Wait()
+	return errs
+}
