@@ -1,0 +1,310 @@
+// Package app is a small but real CRM on crmguard: contacts, staff and a journal
+// on one SQLite file, in which rights, encryption, masks and the journal act
+// together. It is made to be read and copied from; package main starts it.
+//
+//	crm, err := app.New(ctx, app.Config{Data: "crm-data", Keys: "crm-keys", Loopback: true})
+//	defer crm.Close()
+//	err = crm.Serve(ctx, listener)
+//
+// The data folder holds what a backup takes: rows with sealed columns, sealed
+// password hashes, the journal, and the search index. The keys folder holds what
+// must never lie beside it: the key file, the wrapped keys and the journal's
+// signing key.
+//
+// Where to look: app.go puts the parts together; routes.go shows which right each
+// page needs; list.go and card.go show how rows are read, opened and masked;
+// edit.go how a change and its entry in the journal are written together;
+// import.go how rows are sealed in bulk.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/auditsql"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encryptsql"
+	"github.com/crmguard/crmguard/guard"
+	"github.com/crmguard/crmguard/guard/signin"
+	"github.com/crmguard/crmguard/password"
+	"github.com/crmguard/crmguard/rbac"
+	"github.com/crmguard/crmguard/rbac/rbacsql"
+	"github.com/crmguard/crmguard/session"
+	"github.com/crmguard/crmguard/session/sessionsql"
+)
+
+// Config says where an installation lives.
+type Config struct {
+	Data string // folder of the database
+	Keys string // folder of the keys, outside of Data
+
+	// Loopback says that only this machine can reach the CRM: demo accounts work,
+	// and cookies go without TLS.
+	Loopback bool
+
+	Contacts []byte             // CSV to import at the first start; nil: none
+	Progress func(ImportReport) // of that import; nil: nobody looks
+
+	Logger *slog.Logger     // nil: slog.Default
+	Clock  func() time.Time // nil: time.Now
+}
+
+// App is an open installation.
+type App struct {
+	cfg   Config
+	log   *slog.Logger
+	now   func() time.Time
+	db    *store
+	vault *vault
+
+	index     *encryptsql.Index
+	table     *encrypt.Table[Contact]
+	journal   *audit.Log
+	rights    *rbac.Engine
+	sessions  *session.Manager
+	passwords *password.Hasher
+	people    *people
+	door      *signin.Door
+	guard     *guard.Guard
+
+	pages   *pages
+	handler http.Handler
+
+	importing sync.Mutex
+
+	stop       context.CancelFunc
+	background sync.WaitGroup
+}
+
+// New opens an installation; where there is none it creates one, with the demo
+// company in it. It refuses, and changes nothing, when the data folder is in use or
+// damaged, or when the keys are missing or another installation's.
+func New(ctx context.Context, cfg Config) (*App, error) {
+	a := &App{cfg: cfg, log: cfg.Logger, now: cfg.Clock}
+	if a.log == nil {
+		a.log = slog.Default()
+	}
+	if a.now == nil {
+		a.now = time.Now
+	}
+	if err := a.open(ctx); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	if err := a.firstStart(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("first start: %w", err), a.Close())
+	}
+	if !cfg.Loopback {
+		if err := a.leaveLoopback(ctx); err != nil {
+			return nil, errors.Join(err, a.Close())
+		}
+	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	a.stop = stop
+	a.background.Go(func() { a.finishErasures(background) })
+	return a, nil
+}
+
+// open puts the parts together: this is the main of a CRM on crmguard.
+func (a *App) open(ctx context.Context) (err error) {
+	if a.db, err = openStore(ctx, a.cfg.Data); err != nil {
+		return err
+	}
+	if a.index, err = encryptsql.NewIndex(ctx, a.db.DB, nil); err != nil {
+		return err
+	}
+	if a.vault, err = openVault(ctx, a.cfg.Keys, a.db, &encrypt.Options{Index: a.index, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+		return err
+	}
+	keys := a.vault.keys
+	if a.table, err = encrypt.NewTable[Contact](keys, kind, &encrypt.TableOptions{Region: homeRegion}); err != nil {
+		return err
+	}
+	entries, err := auditsql.New(ctx, a.db.DB, nil)
+	if err != nil {
+		return err
+	}
+	if a.journal, err = audit.New(ctx, entries, keys, a.vault.signer, &audit.Options{Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+		return fmt.Errorf("the journal does not continue what was signed before: %w", err)
+	}
+	a.people = &people{db: a.db, keys: keys, allDemo: a.cfg.Loopback}
+	if err := a.people.refresh(ctx); err != nil {
+		return err
+	}
+	if a.rights, err = a.openRights(ctx); err != nil {
+		return err
+	}
+	rows, err := sessionsql.New(ctx, a.db.DB, nil)
+	if err != nil {
+		return err
+	}
+	if a.sessions, err = session.New(rows, keys, &session.Options{Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+		return err
+	}
+	if a.passwords, err = password.New(nil); err != nil {
+		return err
+	}
+	if a.door, err = signin.New(a.people, a.passwords, a.sessions, a.journal, &signin.Options{Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+		return err
+	}
+	if a.pages, err = openPages(); err != nil {
+		return err
+	}
+	a.guard, err = guard.New(a.sessions, a.rights, a.rights, a.journal, &guard.Options{
+		Loopback: a.cfg.Loopback, Page: a.problem, Logger: a.log, Clock: a.cfg.Clock,
+	})
+	a.handler = a.routes()
+	return err
+}
+
+// openRights loads the policy from the database, where policy.csv goes once.
+func (a *App) openRights(ctx context.Context) (*rbac.Engine, error) {
+	adapter, err := rbacsql.New(ctx, a.db.DB, nil)
+	if err != nil {
+		return nil, err
+	}
+	loaded, err := a.db.setting(ctx, "policy")
+	if err != nil {
+		return nil, err
+	}
+	if loaded == nil {
+		var rules [][]string
+		for _, row := range policyRows() {
+			rules = append(rules, row[1:])
+		}
+		if err := adapter.AddPoliciesCtx(ctx, "p", "p", rules); err != nil {
+			return nil, err
+		}
+		if err := a.db.set(ctx, "policy", []byte("loaded")); err != nil {
+			return nil, err
+		}
+	}
+	rights, err := rbac.New(ctx, adapter, &rbac.Options{Org: &a.people.org, Logger: a.log})
+	if err != nil {
+		return nil, fmt.Errorf("the rights in the table casbin_rule cannot be used: %w", err)
+	}
+	return rights, nil
+}
+
+// firstStart creates the demo company and its contacts, once; what a crash
+// interrupted goes on from where it was.
+func (a *App) firstStart(ctx context.Context) error {
+	for _, step := range []struct {
+		name string
+		run  func(ctx context.Context) error
+	}{
+		{"company", a.founding},
+		{"contacts", func(ctx context.Context) error {
+			if a.cfg.Contacts == nil {
+				return nil
+			}
+			report, err := a.Import(ctx, a.cfg.Contacts, nil, a.cfg.Progress)
+			a.log.InfoContext(ctx, "first import", "rows", report.Rows, "added", report.Added, "duplicates", report.Duplicates, "bad", len(report.Bad))
+			return err
+		}},
+	} {
+		done, err := a.db.setting(ctx, step.name)
+		if err != nil {
+			return err
+		}
+		if done != nil {
+			continue
+		}
+		if err := step.run(crmguard.System(ctx, tenant, "first-start")); err != nil {
+			return err
+		}
+		if err := a.db.set(ctx, step.name, []byte("done")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ErrNoOwnAccounts refuses to serve other machines while there is nobody but the
+// demo accounts, whose password stands in a terminal.
+var ErrNoOwnAccounts = errors.New("no accounts of your own: start on 127.0.0.1, run `crm account add LOGIN owner`, then try again")
+
+// leaveLoopback makes sure that no demo account reaches beyond this machine.
+func (a *App) leaveLoopback(ctx context.Context) error {
+	accounts, err := a.people.accounts(ctx)
+	if err != nil {
+		return err
+	}
+	own := false
+	for _, p := range accounts {
+		if !p.Demo {
+			own = true
+			continue
+		}
+		// Their sessions of the loopback time end; new ones cannot start.
+		if _, err := a.sessions.Revoke(ctx, tenant, p.ID); err != nil {
+			return fmt.Errorf("end the sessions of %s: %w", p.ID, err)
+		}
+	}
+	if !own {
+		return ErrNoOwnAccounts
+	}
+	return nil
+}
+
+// erasureEvery is how often closed keys are looked for whose wait is over.
+const erasureEvery = 10 * time.Second
+
+// finishErasures destroys the keys of forgotten clients when nobody can still be
+// using them, and empties rows that a crash left behind.
+func (a *App) finishErasures(ctx context.Context) {
+	ticker := time.NewTicker(erasureEvery)
+	defer ticker.Stop()
+	for {
+		if err := a.finishErasuresOnce(crmguard.System(ctx, tenant, "erasure")); err != nil && ctx.Err() == nil {
+			a.log.ErrorContext(ctx, "erasures are not finished yet", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (a *App) finishErasuresOnce(ctx context.Context) error {
+	finished, err := a.vault.keys.FinishErasures(ctx)
+	for _, receipt := range finished {
+		e := systemEvent(ctx, crmguard.Erase, crmguard.Resource{Tenant: receipt.Tenant, Kind: kind, ID: receipt.Client}, a.now())
+		e.Reason = "key-destroyed"
+		err = errors.Join(err, tombstone(ctx, a.db, receipt.Client, a.now()), a.journal.Record(ctx, e))
+	}
+	return err
+}
+
+// Handler serves the CRM.
+func (a *App) Handler() http.Handler { return a.handler }
+
+// Close ends background work, writes what the journal still has to sign, and
+// releases the folders.
+func (a *App) Close() error {
+	var errs []error
+	if a.stop != nil {
+		a.stop()
+		a.background.Wait()
+	}
+	if a.door != nil {
+		errs = append(errs, a.door.Close(context.Background()))
+	}
+	if a.journal != nil {
+		errs = append(errs, a.journal.Close())
+	}
+	if a.vault != nil {
+		errs = append(errs, a.vault.close())
+	}
+	if a.db != nil {
+		errs = append(errs, a.db.close())
+	}
+	return errors.Join(errs...)
+}

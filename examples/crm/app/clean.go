@@ -1,0 +1,123 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net/mail"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/nyaruka/phonenumbers"
+	"golang.org/x/text/unicode/norm"
+)
+
+// homeRegion is the country of phone numbers that are typed without one.
+const homeRegion = "RU"
+
+// fieldError says which field of a form or row is wrong, and how.
+type fieldError struct {
+	field, reason string
+}
+
+func (e *fieldError) Error() string { return e.field + ": " + e.reason }
+
+// limits of the fields, in characters.
+var fieldLimits = map[string]int{"name": 200, "phone": 40, "email": 254, "company": 200, "city": 100, "note": 4000}
+
+// cleanText trims, composes (NFC) and checks one value.
+func cleanText(field, value string) (string, error) {
+	value = norm.NFC.String(strings.TrimSpace(value))
+	if !utf8.ValidString(value) || strings.ContainsRune(value, utf8.RuneError) {
+		return "", &fieldError{field, "holds characters that are not valid UTF-8"}
+	}
+	for _, r := range value {
+		if unicode.IsControl(r) && (field != "note" || r != '\n' && r != '\r' && r != '\t') {
+			return "", &fieldError{field, "holds control characters"}
+		}
+	}
+	if limit := fieldLimits[field]; utf8.RuneCountInString(value) > limit {
+		return "", &fieldError{field, fmt.Sprintf("is longer than %d characters", limit)}
+	}
+	return value, nil
+}
+
+// cleanPhone returns the number in international form (E.164), so that however
+// it was typed, it is found again.
+func cleanPhone(value, country string) (string, error) {
+	if value == "" {
+		return "", nil
+	}
+	if country == "" {
+		country = homeRegion
+	}
+	if strings.ContainsFunc(value, unicode.IsLetter) { // no extensions, and no numbers spelled as words
+		return "", &fieldError{"phone", "has letters in it"}
+	}
+	number, err := phonenumbers.Parse(value, country)
+	if err != nil || !phonenumbers.IsPossibleNumber(number) {
+		return "", &fieldError{"phone", "is not a phone number of " + country}
+	}
+	return phonenumbers.Format(number, phonenumbers.E164), nil
+}
+
+// showPhone groups the digits of an international number for reading.
+func showPhone(e164 string) string {
+	number, err := phonenumbers.Parse(e164, "ZZ")
+	if err != nil {
+		return e164
+	}
+	return phonenumbers.Format(number, phonenumbers.INTERNATIONAL)
+}
+
+func cleanEmail(value string) (string, error) {
+	if value == "" {
+		return "", nil
+	}
+	address, err := mail.ParseAddress(value)
+	if err != nil || address.Address != value || !strings.Contains(value[strings.LastIndexByte(value, '@'):], ".") {
+		return "", &fieldError{"email", "is not an e-mail address"}
+	}
+	return value, nil
+}
+
+func cleanCountry(value string) (string, error) {
+	value = strings.ToUpper(value)
+	if value == "" {
+		return "", nil
+	}
+	if phonenumbers.GetCountryCodeForRegion(value) == 0 {
+		return "", &fieldError{"country", "is not a country code such as RU or DE"}
+	}
+	return value, nil
+}
+
+
+// clean checks and normalises what was typed or imported, all fields at once.
+func (c *Contact) clean() error {
+	var errs []error
+	for _, f := range c.texts() {
+		value, err := cleanText(f.name, *f.value)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		*f.value = value
+	}
+	country, err := cleanCountry(c.Country)
+	if err != nil {
+		errs = append(errs, err)
+	} else {
+		c.Country = country
+	}
+	if c.Phone, err = cleanPhone(c.Phone, country); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Email, err = cleanEmail(c.Email); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Name == "" {
+		errs = append(errs, &fieldError{"name", "is missing"})
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,185 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/crmguard/crmguard"
+)
+
+const (
+	tenant = crmguard.SingleTenant
+	kind   = "contacts"
+)
+
+// Contact is a client. Beside each value is what is stored of it. A value whose
+// column was not read stays empty.
+type Contact struct {
+	ID      string `encrypt:",record" mask:"-"`
+	Seq     int64
+	Owner   string `mask:"-"`
+	Unit    string `mask:"-"`
+	Country string `mask:"-"`
+	Version int64
+	Created time.Time
+	Updated time.Time
+	Erased  time.Time
+
+	Name          string `encrypt:"name" mask:"name"`
+	NameSealed    []byte `encrypt:"name,sealed"`
+	Phone         string `encrypt:"phone,index=phone" mask:"phone"`
+	PhoneSealed   []byte `encrypt:"phone,sealed"`
+	Email         string `encrypt:"email,index=email" mask:"email"`
+	EmailSealed   []byte `encrypt:"email,sealed"`
+	Company       string `encrypt:"company" mask:"text"`
+	CompanySealed []byte `encrypt:"company,sealed"`
+	City          string `encrypt:"city" mask:"text"`
+	CitySealed    []byte `encrypt:"city,sealed"`
+	Note          string `encrypt:"note" mask:"text"`
+	NoteSealed    []byte `encrypt:"note,sealed"`
+}
+
+// text is one of a contact's personal fields.
+type text struct {
+	name, label string
+	value       *string
+	sealed      *[]byte
+}
+
+// texts lists the personal fields in the order in which pages show them.
+func (c *Contact) texts() []text {
+	return []text{
+		{"name", "Name", &c.Name, &c.NameSealed},
+		{"phone", "Phone", &c.Phone, &c.PhoneSealed},
+		{"email", "E-mail", &c.Email, &c.EmailSealed},
+		{"company", "Company", &c.Company, &c.CompanySealed},
+		{"city", "City", &c.City, &c.CitySealed},
+		{"note", "Note", &c.Note, &c.NoteSealed},
+	}
+}
+
+// fieldNames are the personal fields, as rights and the journal know them.
+var fieldNames = []string{"name", "phone", "email", "company", "city", "note"}
+
+func (c *Contact) resource() crmguard.Resource {
+	return crmguard.Resource{Tenant: tenant, Kind: kind, ID: c.ID, Owner: c.Owner, Unit: c.Unit}
+}
+
+// newContactID is random: it is written to the journal, so it must say nothing
+// about the client.
+func newContactID() string { return strings.ToLower(rand.Text())[:20] }
+
+const (
+	plainColumns = `seq, id, owner, unit, country, version, created_at, updated_at, erased_at`
+	listColumns  = plainColumns + `, name, phone, email, company, city, NULL`
+	cardColumns  = plainColumns + `, name, phone, email, company, city, note`
+)
+
+// queryContacts reads rows, still sealed.
+func (s *store) queryContacts(ctx context.Context, query string, args ...any) ([]*Contact, error) {
+	rows, err := s.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read contacts: %w", err)
+	}
+	defer rows.Close() //nolint:errcheck // rows.Err says what went wrong
+	var contacts []*Contact
+	for rows.Next() {
+		c := new(Contact)
+		var created, updated, erased int64
+		if err := rows.Scan(&c.Seq, &c.ID, &c.Owner, &c.Unit, &c.Country, &c.Version, &created, &updated, &erased,
+			&c.NameSealed, &c.PhoneSealed, &c.EmailSealed, &c.CompanySealed, &c.CitySealed, &c.NoteSealed); err != nil {
+			return nil, fmt.Errorf("read contacts: %w", err)
+		}
+		c.Created, c.Updated, c.Erased = fromMicros(created), fromMicros(updated), fromMicros(erased)
+		contacts = append(contacts, c)
+	}
+	return contacts, rows.Err()
+}
+
+var errNoContact = errors.New("no such contact")
+
+// contact reads one card, still sealed.
+func (s *store) contact(ctx context.Context, id string) (*Contact, error) {
+	found, err := s.queryContacts(ctx, `SELECT `+cardColumns+` FROM contacts WHERE id = $1`, id)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, errNoContact
+	}
+	return found[0], nil
+}
+
+// insertContact stores a sealed row. A nil importKey is none.
+func insertContact(ctx context.Context, tx *sql.Tx, c *Contact, importKey []byte) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO contacts (tenant, id, owner, unit, country, created_at, updated_at, import_key,
+			name, phone, email, company, city, note)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
+		tenant, c.ID, c.Owner, c.Unit, c.Country, micros(c.Created), micros(c.Updated), importKey,
+		c.NameSealed, c.PhoneSealed, c.EmailSealed, c.CompanySealed, c.CitySealed, c.NoteSealed)
+	if err != nil {
+		return fmt.Errorf("insert a contact: %w", err)
+	}
+	return nil
+}
+
+// errChanged: the row has another version by now, or the person may no longer
+// change it.
+var errChanged = errors.New("the contact was changed meanwhile")
+
+// updateContact replaces a row that still has the version that was read and that
+// still lies within what the person may change.
+func updateContact(ctx context.Context, tx *sql.Tx, c *Contact, within predicate) error {
+	args := []any{c.Owner, c.Unit, c.Country, micros(c.Updated),
+		c.NameSealed, c.PhoneSealed, c.EmailSealed, c.CompanySealed, c.CitySealed, c.NoteSealed, c.ID, c.Version}
+	where, whereArgs, err := within(len(args) + 1)
+	if err != nil {
+		return err
+	}
+	result, err := tx.ExecContext(ctx, `UPDATE contacts SET version = version + 1, owner = $1, unit = $2, country = $3, updated_at = $4,
+			name = $5, phone = $6, email = $7, company = $8, city = $9, note = $10
+		WHERE id = $11 AND version = $12 AND erased_at = 0 AND (`+where+`)`, append(args, whereArgs...)...)
+	if err != nil {
+		return fmt.Errorf("update a contact: %w", err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(errChanged, err)
+	}
+	return nil
+}
+
+// tombstone takes everything out of a row but that there was one. The import key
+// goes too: nothing that was made from the client's data stays.
+func tombstone(ctx context.Context, tx interface {
+	ExecContext(context.Context, string, ...any) (sql.Result, error)
+}, id string, now time.Time) error {
+	_, err := tx.ExecContext(ctx, `UPDATE contacts SET version = version + 1, erased_at = $1, updated_at = $1, import_key = NULL, country = '',
+			name = NULL, phone = NULL, email = NULL, company = NULL, city = NULL, note = NULL
+		WHERE id = $2 AND erased_at = 0`, micros(now), id)
+	if err != nil {
+		return fmt.Errorf("erase a contact: %w", err)
+	}
+	return nil
+}
+
+// predicate is a condition on rows of contacts whose parameters start at first.
+type predicate func(first int) (where string, args []any, err error)
+
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromMicros(m int64) time.Time {
+	if m == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(m)
+}

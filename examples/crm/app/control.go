@@ -1,0 +1,171 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/crmguard/crmguard"
+)
+
+// The control socket lies in the keys folder: whoever can reach it could open all
+// the data anyway, so that it asks for no password. It speaks HTTP.
+
+// maxImport is the size of the largest file that is imported.
+const maxImport = 256 << 20
+
+func socketPath(keys string) string { return filepath.Join(keys, "control.sock") }
+
+// listenControl opens the socket. The lock on the data folder shows that no other
+// process serves it, so that a socket that is there was left by a crash.
+func (a *App) listenControl() (net.Listener, error) {
+	path := socketPath(a.cfg.Keys)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if errors.Is(err, syscall.EINVAL) {
+		return nil, fmt.Errorf("control socket: the path %s is too long for a socket: use a keys folder with a shorter path", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil { // the folder is 0700, so there was no moment to slip in
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// controlLine is one line of an answer: JSON, the last one with Done or Error.
+type controlLine struct {
+	Import   *ImportReport `json:"import,omitempty"`
+	Password string        `json:"password,omitempty"`
+	Done     bool          `json:"done,omitempty"`
+	Error    string        `json:"error,omitempty"`
+}
+
+func (a *App) controlHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /import", func(w http.ResponseWriter, r *http.Request) {
+		say := lines(w)
+		file, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxImport))
+		if err != nil {
+			say(controlLine{Error: "the file was not read: " + err.Error()})
+			return
+		}
+		mapping := map[string]string{}
+		for column := range r.URL.Query() {
+			mapping[column] = r.URL.Query().Get(column)
+		}
+		ctx := crmguard.System(r.Context(), tenant, "import")
+		report, err := a.Import(ctx, file, mapping, func(report ImportReport) {
+			report.Bad = nil // they come once, at the end
+			say(controlLine{Import: &report})
+		})
+		last := controlLine{Import: &report, Done: err == nil}
+		if err != nil {
+			last.Error = err.Error()
+		}
+		say(last)
+	})
+	mux.HandleFunc("POST /accounts", func(w http.ResponseWriter, r *http.Request) {
+		say := lines(w)
+		var n NewAccount
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxForm)).Decode(&n); err != nil {
+			say(controlLine{Error: err.Error()})
+			return
+		}
+		secret, err := a.AddAccount(r.Context(), n)
+		if err != nil {
+			say(controlLine{Error: err.Error()})
+			return
+		}
+		say(controlLine{Done: true, Password: secret})
+	})
+	return mux
+}
+
+// lines writes and flushes one line at a time.
+func lines(w http.ResponseWriter) func(controlLine) {
+	encoder := json.NewEncoder(w)
+	flush := http.NewResponseController(w)
+	return func(line controlLine) {
+		_ = encoder.Encode(line) // whoever asked may be gone
+		_ = flush.Flush()
+	}
+}
+
+// SendImport has the running CRM whose keys folder this is import a file, and
+// returns what became of its rows.
+func SendImport(ctx context.Context, keys string, file []byte, mapping map[string]string, progress func(ImportReport)) (ImportReport, error) {
+	columns := url.Values{}
+	for column, header := range mapping {
+		columns.Set(column, header)
+	}
+	var report ImportReport
+	err := control(ctx, keys, "/import?"+columns.Encode(), file, func(line controlLine) {
+		if line.Import != nil {
+			report = *line.Import
+			if !line.Done && line.Error == "" {
+				progress(report)
+			}
+		}
+	})
+	return report, err
+}
+
+// SendAccount has the running CRM create an account, and returns its password.
+func SendAccount(ctx context.Context, keys string, n NewAccount) (secret string, err error) {
+	body, err := json.Marshal(n)
+	if err != nil {
+		return "", err
+	}
+	err = control(ctx, keys, "/accounts", body, func(line controlLine) { secret = line.Password })
+	return secret, err
+}
+
+// control sends a request through the socket and hands over the answer's lines.
+func control(ctx context.Context, keys, path string, body []byte, each func(controlLine)) error {
+	client := &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socketPath(keys))
+		},
+	}}
+	defer client.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://crm"+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return fmt.Errorf("no CRM is running with the keys in %s: start it, or name its folder with -keys (%w)", keys, err)
+	}
+	defer answer.Body.Close() //nolint:errcheck // it was only read
+	decoder := json.NewDecoder(answer.Body)
+	for {
+		var line controlLine
+		if err := decoder.Decode(&line); err != nil {
+			return fmt.Errorf("the CRM stopped before it was done; what it had done is kept, and the same command goes on from there: %w", err)
+		}
+		each(line)
+		switch {
+		case line.Error != "":
+			return errors.New(line.Error)
+		case line.Done:
+			return nil
+		}
+	}
+}
+
+// ParseMapping reads what `crm import -map` takes: "name=Имя,phone=Телефон".
+func ParseMapping(text string) (map[string]string, error) { return parseMapping(text) }

@@ -1,0 +1,154 @@
+package app
+
+import (
+	"bytes"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// Columns that a file of contacts may have. Every row needs a name; everything
+// else may be empty.
+var importColumns = []string{"name", "phone", "email", "company", "city", "note", "owner", "department", "country"}
+
+// csvRow is one row of a file by column name, and the line on which it starts.
+type csvRow struct {
+	line   int
+	fields map[string]string
+}
+
+// csvError is a row that cannot be read as CSV at all.
+type csvError struct {
+	line   int
+	reason string
+}
+
+func (e *csvError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.reason) }
+
+// csvFile reads rows under a header. After a row that is not well-formed it goes
+// on with the line below that row's first, so that one stray quote does not
+// swallow the rest of the file.
+type csvFile struct {
+	data    []byte
+	offset  int // of the reader's first byte in data
+	line    int // lines before offset
+	comma   rune
+	reader  *csv.Reader
+	columns []string // by position; "" is a column that nobody wants
+}
+
+// parseMapping reads what -map takes: "name=Имя,phone=Телефон".
+func parseMapping(text string) (map[string]string, error) {
+	mapping := map[string]string{}
+	if strings.TrimSpace(text) == "" {
+		return mapping, nil
+	}
+	for pair := range strings.SplitSeq(text, ",") {
+		column, header, ok := strings.Cut(pair, "=")
+		column, header = strings.TrimSpace(column), strings.TrimSpace(header)
+		if !ok || header == "" {
+			return nil, fmt.Errorf("mapping %q: want column=header", pair)
+		}
+		if !slices.Contains(importColumns, column) {
+			return nil, fmt.Errorf("mapping %q: the columns are %s", pair, strings.Join(importColumns, ", "))
+		}
+		mapping[column] = header
+	}
+	return mapping, nil
+}
+
+// openCSV reads the header. The separator is whichever of comma, semicolon and
+// tab the header has most of. Columns are found by their own name unless mapping
+// gives another header for them.
+func openCSV(data []byte, mapping map[string]string) (*csvFile, error) {
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	f := &csvFile{data: data, comma: ','}
+	header, _, _ := bytes.Cut(data, []byte("\n"))
+	if !utf8.Valid(header) {
+		return nil, errors.New("the file is not UTF-8: save it as “CSV UTF-8” and try again")
+	}
+	for _, c := range []rune{';', '\t'} {
+		if bytes.Count(header, []byte(string(c))) > bytes.Count(header, []byte(string(f.comma))) {
+			f.comma = c
+		}
+	}
+	f.restart(0)
+	names, err := f.reader.Read()
+	if errors.Is(err, io.EOF) {
+		return nil, errors.New("the file is empty")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	f.columns = make([]string, len(names))
+	found := map[string]bool{}
+	for i, name := range names {
+		for _, column := range importColumns {
+			want := column
+			if mapped, ok := mapping[column]; ok {
+				want = mapped
+			}
+			if strings.EqualFold(strings.TrimSpace(name), want) {
+				if found[column] {
+					return nil, fmt.Errorf("header: two columns are called %q", want)
+				}
+				f.columns[i], found[column] = column, true
+			}
+		}
+	}
+	for column, header := range mapping {
+		if !found[column] {
+			return nil, fmt.Errorf("header: no column is called %q", header)
+		}
+	}
+	if !found["name"] {
+		return nil, fmt.Errorf("header: no column is called name; say which one it is, as in -map name=Client; found %q", names)
+	}
+	return f, nil
+}
+
+func (f *csvFile) restart(offset int) {
+	f.line += bytes.Count(f.data[f.offset:offset], []byte("\n"))
+	f.offset = offset
+	f.reader = csv.NewReader(bytes.NewReader(f.data[offset:]))
+	f.reader.Comma = f.comma
+	f.reader.FieldsPerRecord = -1
+}
+
+// next returns the next row, a *csvError for one that is malformed, or io.EOF.
+func (f *csvFile) next() (csvRow, error) {
+	start := f.offset + int(f.reader.InputOffset())
+	values, err := f.reader.Read()
+	if parseErr, ok := errors.AsType[*csv.ParseError](err); ok {
+		// Blank lines are skipped by the reader, so the row starts where it says.
+		first := f.line + parseErr.StartLine
+		for skip := first - f.line - bytes.Count(f.data[f.offset:start], []byte("\n")); skip > 0; skip-- {
+			end := bytes.IndexByte(f.data[start:], '\n')
+			if end < 0 {
+				start = len(f.data)
+				break
+			}
+			start += end + 1
+		}
+		f.restart(start)
+		return csvRow{}, &csvError{first, strings.TrimPrefix(parseErr.Err.Error(), "csv: ")}
+	}
+	if err != nil {
+		return csvRow{}, err
+	}
+	line, _ := f.reader.FieldPos(0)
+	row := csvRow{line: f.line + line, fields: make(map[string]string, len(f.columns))}
+	if len(values) != len(f.columns) {
+		return csvRow{}, &csvError{row.line, fmt.Sprintf("has %d columns, the header has %d", len(values), len(f.columns))}
+	}
+	for i, column := range f.columns {
+		if column != "" {
+			row.fields[column] = strings.TrimSpace(values[i])
+		}
+	}
+	return row, nil
+}

@@ -1,0 +1,80 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/guard"
+	"github.com/crmguard/crmguard/guard/signin"
+)
+
+// signInForm is what signin.html shows.
+type signInForm struct {
+	Login   string
+	Problem string
+	Demo    bool
+}
+
+func (a *App) signInPage(w http.ResponseWriter, r *http.Request) {
+	if _, ok := crmguard.SubjectFrom(r.Context()); ok {
+		http.Redirect(w, r, "/contacts", http.StatusSeeOther)
+		return
+	}
+	if err := a.render(w, http.StatusOK, "signin", page{Title: "Sign in", Body: signInForm{Demo: a.cfg.Loopback}}); err != nil {
+		a.guard.WriteError(w, r, err)
+	}
+}
+
+func (a *App) signIn(w http.ResponseWriter, r *http.Request) {
+	if err := readForm(r); err != nil {
+		a.guard.WriteError(w, r, err)
+		return
+	}
+	login := r.PostForm.Get("login")
+	token, err := a.door.SignIn(r.Context(), signin.Attempt{
+		Login: login, Password: r.PostForm.Get("password"), Addr: connection(r), Request: guard.RequestID(r.Context()),
+	})
+	if err == nil {
+		a.guard.SetSession(w, token)
+		http.Redirect(w, r, "/contacts", http.StatusSeeOther)
+		return
+	}
+	denial, denied := errors.AsType[*crmguard.Denial](err)
+	if !denied {
+		a.guard.WriteError(w, r, err)
+		return
+	}
+	form := signInForm{Login: login, Demo: a.cfg.Loopback, Problem: "Login or password is wrong, or the account is closed."}
+	status := http.StatusUnauthorized
+	if denial.Status == crmguard.Exhausted {
+		status = http.StatusTooManyRequests
+		wait := (denial.RetryAfter + time.Second - 1).Truncate(time.Second)
+		form.Problem = fmt.Sprintf("Too many attempts. Please wait %s and try again.", wait)
+		w.Header().Set("Retry-After", fmt.Sprint(int(wait.Seconds())))
+	}
+	if err := a.render(w, status, "signin", page{Title: "Sign in", Body: form}); err != nil {
+		a.guard.WriteError(w, r, err)
+	}
+}
+
+func (a *App) signOut(w http.ResponseWriter, r *http.Request) {
+	if err := a.door.SignOut(r.Context(), a.guard.SessionToken(r), guard.RequestID(r.Context())); err != nil {
+		a.guard.WriteError(w, r, err)
+		return
+	}
+	a.guard.ClearSession(w)
+	http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
+}
+
+// connection is the address at the other end; no proxy stands before the example.
+func connection(r *http.Request) netip.Addr {
+	at, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return at.Addr().Unmap().WithZone("")
+}

@@ -1,0 +1,423 @@
+package app
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/guard"
+	"github.com/crmguard/crmguard/masking"
+)
+
+// input is one field of the form.
+type input struct {
+	Name, Label, Type, Value string
+	Masked                   string // what the person may see of the value that an empty input keeps
+	Error                    string
+	Long, Wide               bool
+}
+
+// choice is one responsible person of the form.
+type choice struct{ ID, Label string }
+
+// formPage is what form.html shows: what was typed, and what is wrong with it.
+type formPage struct {
+	ID                       string // empty: a new contact
+	Version                  int64
+	Inputs                   []input
+	Owners                   []choice
+	Owner, Country           string
+	OwnerError, CountryError string
+	General                  string
+	Problems, Conflict       bool
+}
+
+func (f *formPage) title() string {
+	if f.ID == "" {
+		return "Add contact"
+	}
+	return "Edit contact"
+}
+
+// blank makes the form for a contact. Fields that the person may not change are
+// left out; those that are masked for the person start empty.
+func (a *App) form(ctx context.Context, c *Contact, isNew bool) (*formPage, error) {
+	may, err := a.rights.Fields(ctx, subjectOf(ctx), c.resource(), fieldNames...)
+	if err != nil {
+		return nil, err
+	}
+	shown, err := masking.View(*c, nil)
+	if err != nil {
+		return nil, err
+	}
+	f := &formPage{Version: c.Version, Owner: c.Owner, Country: c.Country}
+	if !isNew {
+		f.ID = c.ID
+	}
+	masked := shown.texts()
+	for i, t := range c.texts() {
+		if !may[t.name].Write {
+			continue
+		}
+		in := input{Name: t.name, Label: t.label, Long: t.name == "note", Wide: t.name == "note" || t.name == "name"}
+		switch {
+		case may[t.name].Unmask || isNew:
+			in.Value = *t.value
+		case may[t.name].Read:
+			in.Masked = *masked[i].value
+		default:
+			in.Masked = "you may not read it"
+		}
+		switch t.name {
+		case "phone":
+			in.Type = "tel"
+		case "email":
+			in.Type = "email"
+		}
+		f.Inputs = append(f.Inputs, in)
+	}
+	f.Owners, err = a.owners(ctx, c)
+	return f, err
+}
+
+// owners are those whom the person may make responsible: the contact as it would
+// be then must still be one that the person may change.
+func (a *App) owners(ctx context.Context, c *Contact) ([]choice, error) {
+	accounts, err := a.people.accounts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	choices := []choice{{"", "Nobody"}}
+	resources := []crmguard.Resource{ownedBy(c, account{Unit: c.Unit})}
+	for _, p := range accounts {
+		choices = append(choices, choice{p.ID, p.ID + " · " + p.Title})
+		resources = append(resources, ownedBy(c, p))
+	}
+	verdicts := a.guard.CheckAll(ctx, crmguard.Update, resources)
+	i := -1
+	return slices.DeleteFunc(choices, func(ch choice) bool { i++; return verdicts[i] != nil && ch.ID != c.Owner }), nil
+}
+
+// ownedBy is the contact's resource if p were responsible: it would belong to
+// p's department.
+func ownedBy(c *Contact, p account) crmguard.Resource {
+	r := c.resource()
+	r.Owner, r.Unit = p.ID, p.Unit
+	if p.ID == c.Owner {
+		r.Unit = c.Unit
+	}
+	return r
+}
+
+// blankForm shows the form for a new contact. It shows nobody's data, so that
+// nothing is recorded.
+func (a *App) blankForm(w http.ResponseWriter, r *http.Request) {
+	c := a.blankContact(r.Context())
+	err := a.guard.Check(r.Context(), crmguard.Create, c.resource())
+	var form *formPage
+	if err == nil {
+		form, err = a.form(r.Context(), c, true)
+	}
+	if err == nil {
+		err = a.render(w, http.StatusOK, "form", a.page(r, form.title(), false, form))
+	}
+	if err != nil {
+		a.guard.WriteError(w, r, err)
+	}
+}
+
+// blankContact is a new contact of whoever asks.
+func (a *App) blankContact(ctx context.Context) *Contact {
+	s := subjectOf(ctx)
+	c := &Contact{ID: newContactID(), Owner: s.ID, Country: homeRegion}
+	if len(s.Units) > 0 {
+		c.Unit = s.Units[0]
+	}
+	return c
+}
+
+// newContact is what a request to add a contact is about: one of the person's
+// own. What the form says is checked when it is read.
+func (a *App) newContact(r *http.Request) (crmguard.Resource, error) {
+	c := a.blankContact(r.Context())
+	stateOf(r.Context()).contact = c
+	return c.resource(), readForm(r)
+}
+
+// editForm shows the form for a contact.
+func (a *App) editForm(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	c := stateOf(ctx).contact
+	if err := a.guard.Check(ctx, crmguard.Update, c.resource()); err != nil {
+		return err
+	}
+	if err := a.openForChange(ctx, c); err != nil {
+		return err
+	}
+	form, err := a.form(ctx, c, false)
+	if err != nil {
+		return err
+	}
+	return a.render(w, http.StatusOK, "form", a.page(r, form.title(), true, form))
+}
+
+// openForChange opens a whole contact, or says that it was erased.
+func (a *App) openForChange(ctx context.Context, c *Contact) error {
+	if c.Erased.IsZero() {
+		if err := a.openContacts(ctx, []*Contact{c}); err != nil {
+			return err
+		}
+	}
+	if !c.Erased.IsZero() {
+		return crmguard.ErrErased
+	}
+	return nil
+}
+
+// create adds a contact.
+func (a *App) create(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	c := stateOf(ctx).contact
+	if err := a.fill(r, c, true); err != nil {
+		return err
+	}
+	c.Created = a.now()
+	c.Updated = c.Created
+	err := a.save(ctx, c, func(tx *sql.Tx) error { return insertContact(ctx, tx, c, nil) })
+	if err != nil {
+		return err
+	}
+	http.Redirect(w, r, "/contacts/"+c.ID+"?saved", http.StatusSeeOther)
+	return nil
+}
+
+// edit changes a contact, if it still is what the person saw.
+func (a *App) edit(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	if err := readForm(r); err != nil {
+		return err
+	}
+	c := stateOf(ctx).contact
+	if err := a.openForChange(ctx, c); err != nil {
+		return err
+	}
+	seen, err := strconv.ParseInt(r.PostForm.Get("version"), 10, 64)
+	if err != nil {
+		return &guard.Problem{Status: http.StatusBadRequest, Title: "The form could not be read", Code: "form"}
+	}
+	before := *c
+	if err := a.fill(r, c, false); err != nil {
+		return err
+	}
+	if seen != before.Version {
+		return a.conflict(r, &before)
+	}
+	if changed := differences(&before, c); len(changed) > 0 {
+		guard.Describe(ctx, func(e *crmguard.Event) { e.Fields = changed })
+		within, err := a.within(ctx, crmguard.Update)
+		if err != nil {
+			return err
+		}
+		c.Updated = a.now()
+		err = a.save(ctx, c, func(tx *sql.Tx) error { return updateContact(ctx, tx, c, within) })
+		if errors.Is(err, errChanged) {
+			current, readErr := a.db.contact(ctx, c.ID)
+			if readErr != nil {
+				return readErr
+			}
+			return a.conflict(r, current)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	http.Redirect(w, r, "/contacts/"+c.ID+"?saved", http.StatusSeeOther)
+	return nil
+}
+
+// save seals a contact and then, in one transaction, writes the row, its index
+// entries and the entry of the journal.
+func (a *App) save(ctx context.Context, c *Contact, write func(tx *sql.Tx) error) error {
+	entries, err := a.table.Seal(ctx, tenant, c)
+	if err != nil {
+		return err
+	}
+	return a.journal.InTx(ctx, a.db.DB, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+		if err := write(tx); err != nil {
+			return err
+		}
+		if err := a.index.Put(ctx, tx, tenant, kind, []string{c.ID}, entries); err != nil {
+			return err
+		}
+		return record(guard.Settle(ctx))
+	})
+}
+
+// fill puts what was typed into the contact and checks it. What is wrong comes
+// back as the form, with everything that was typed still in it.
+func (a *App) fill(r *http.Request, c *Contact, isNew bool) error {
+	ctx := r.Context()
+	form, err := a.form(ctx, c, isNew)
+	if err != nil {
+		return err
+	}
+	may, err := a.rights.Fields(ctx, subjectOf(ctx), c.resource(), fieldNames...)
+	if err != nil {
+		return err
+	}
+	form.Owner, form.Country = r.PostForm.Get("owner"), strings.TrimSpace(r.PostForm.Get("country"))
+	form.Version, _ = strconv.ParseInt(r.PostForm.Get("version"), 10, 64)
+	stateOf(ctx).form = form
+	typed := Contact{Country: form.Country}
+	values := typed.texts()
+	for i, t := range c.texts() {
+		in := form.input(t.name)
+		if in == nil || !r.PostForm.Has(t.name) {
+			continue
+		}
+		in.Value = strings.ReplaceAll(r.PostForm.Get(t.name), "\r\n", "\n")
+		*values[i].value = in.Value
+		if in.Value == "" && !may[t.name].Unmask && !isNew {
+			continue // keeps what is hidden
+		}
+		*t.value = in.Value
+	}
+	c.Country = form.Country
+	// A mask that comes back must not replace what it hides.
+	for {
+		masked, ok := errors.AsType[*masking.MaskedError](masking.RefuseMasked(typed))
+		if !ok {
+			break
+		}
+		form.fail(masked.Field, "This is a masked value. Type the real one, or leave the field empty to keep what is there.")
+		*typed.text(masked.Field) = ""
+	}
+	for _, problem := range problemsOf(c.clean()) {
+		form.fail(problem.field, problem.reason)
+	}
+	a.assign(ctx, form, c)
+	if form.Problems {
+		return &guard.Problem{Status: http.StatusUnprocessableEntity, Title: "Not saved", Code: "form"}
+	}
+	return nil
+}
+
+// assign makes somebody responsible, if the person may give the contact away so.
+func (a *App) assign(ctx context.Context, form *formPage, c *Contact) {
+	if form.Owner == c.Owner {
+		return
+	}
+	if !slices.ContainsFunc(form.Owners, func(o choice) bool { return o.ID == form.Owner }) {
+		form.Problems, form.OwnerError = true, "You cannot make this person responsible."
+		return
+	}
+	accounts, err := a.people.accounts(ctx)
+	if err != nil {
+		form.Problems, form.OwnerError = true, "The staff could not be read. Please try again."
+		return
+	}
+	for _, p := range accounts {
+		if p.ID == form.Owner {
+			c.Unit = p.Unit
+		}
+	}
+	c.Owner = form.Owner
+}
+
+// conflict shows the form again, with what was typed, over the row as it is now.
+func (a *App) conflict(r *http.Request, current *Contact) error {
+	form := stateOf(r.Context()).form
+	form.Conflict, form.Version = true, current.Version
+	return &guard.Problem{Status: http.StatusConflict, Title: "Changed meanwhile", Code: "conflict"}
+}
+
+func (f *formPage) input(name string) *input {
+	for i := range f.Inputs {
+		if f.Inputs[i].Name == name {
+			return &f.Inputs[i]
+		}
+	}
+	return nil
+}
+
+// fail notes what is wrong with a field; an unknown one concerns the whole form.
+func (f *formPage) fail(name, reason string) {
+	f.Problems = true
+	in := f.input(name)
+	switch {
+	case in != nil && in.Error == "":
+		in.Error = sentence(reason)
+	case in != nil:
+	case name == "country":
+		f.CountryError = sentence(reason)
+	default:
+		f.General = sentence(strings.TrimSpace(name + " " + reason))
+	}
+}
+
+// sentence makes "is not a phone number" stand alone.
+func sentence(reason string) string {
+	if rest, ok := strings.CutPrefix(reason, "is "); ok {
+		reason = "This is " + rest
+	} else if rest, ok := strings.CutPrefix(reason, "holds "); ok {
+		reason = "This holds " + rest
+	}
+	reason = strings.ToUpper(reason[:1]) + reason[1:]
+	if !strings.HasSuffix(reason, ".") {
+		reason += "."
+	}
+	return reason
+}
+
+// problemsOf takes what clean joined apart.
+func problemsOf(err error) []fieldError {
+	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // clean returns joined errors
+	if !ok {
+		return nil
+	}
+	var problems []fieldError
+	for _, e := range joined.Unwrap() {
+		if f, ok := errors.AsType[*fieldError](e); ok {
+			problems = append(problems, *f)
+		} else {
+			problems = append(problems, fieldError{"", "A contact " + e.Error()})
+		}
+	}
+	return problems
+}
+
+// text returns the field of this name.
+func (c *Contact) text(name string) *string {
+	for _, t := range c.texts() {
+		if t.name == name {
+			return t.value
+		}
+	}
+	return new(string)
+}
+
+// differences names what changed between two states of a contact.
+func differences(before, after *Contact) []string {
+	var changed []string
+	now := after.texts()
+	for i, t := range before.texts() {
+		if *t.value != *now[i].value {
+			changed = append(changed, t.name)
+		}
+	}
+	if before.Owner != after.Owner {
+		changed = append(changed, "owner")
+	}
+	if before.Unit != after.Unit {
+		changed = append(changed, "unit")
+	}
+	if before.Country != after.Country {
+		changed = append(changed, "country")
+	}
+	return changed
+}

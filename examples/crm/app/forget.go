@@ -1,0 +1,94 @@
+package app
+
+import (
+	"database/sql"
+	"net/http"
+	"time"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/guard"
+)
+
+var forgetReasons = []reason{
+	{"client-request", "The client asked for it"},
+	{"consent-withdrawn", "The client withdrew consent"},
+	{"no-purpose", "There is no purpose any more"},
+	{"authority", "An authority ordered it"},
+}
+
+// erasedPage is what erased.html shows.
+type erasedPage struct {
+	ID, Owner, Unit string
+	Erased          time.Time
+	Receipt         *encrypt.Receipt
+	Now, MayJournal bool
+}
+
+// forgetForm asks whether it is meant.
+func (a *App) forgetForm(w http.ResponseWriter, r *http.Request) error {
+	c := stateOf(r.Context()).contact
+	if err := a.guard.Check(r.Context(), crmguard.Erase, c.resource()); err != nil {
+		return err
+	}
+	body, err := a.cardPage(r, c, "")
+	if err != nil {
+		return err
+	}
+	if !c.Erased.IsZero() {
+		return crmguard.ErrErased
+	}
+	body.Reasons = forgetReasons
+	return a.render(w, http.StatusOK, "forget", a.page(r, "Forget a client", true, body))
+}
+
+// forgottenContact finds the contact and why it is to be forgotten.
+func (a *App) forgottenContact(r *http.Request) (crmguard.Resource, error) {
+	resource, err := a.contactOf(r)
+	if err != nil {
+		return resource, err
+	}
+	if err := readForm(r); err != nil {
+		return resource, err
+	}
+	return resource, describeReason(r, resource.ID, forgetReasons)
+}
+
+// forget closes the client's key first: from then on nothing of the client opens,
+// whatever happens next. Then it empties the row. What a crash leaves between the
+// two is finished in the background.
+func (a *App) forget(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	c := stateOf(ctx).contact
+	receipt, err := a.vault.keys.Erase(ctx, tenant, c.ID)
+	if err != nil {
+		return err
+	}
+	guard.Describe(ctx, func(e *crmguard.Event) { e.Count = 1 + receipt.IndexRows })
+	err = a.journal.InTx(ctx, a.db.DB, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+		if err := tombstone(ctx, tx, c.ID, a.now()); err != nil {
+			return err
+		}
+		return record(guard.Settle(ctx))
+	})
+	if err != nil {
+		return err
+	}
+	http.Redirect(w, r, "/contacts/"+c.ID+"?forgotten", http.StatusSeeOther)
+	return nil
+}
+
+// receipt shows what is left of an erased client: that there was one, and how far
+// the erasure has come. Asking again for an erasure that was ordered changes nothing.
+func (a *App) receipt(w http.ResponseWriter, r *http.Request, c *Contact) error {
+	receipt, err := a.vault.keys.Erase(r.Context(), tenant, c.ID)
+	if err != nil {
+		return err
+	}
+	body := erasedPage{
+		ID: c.ID, Owner: c.Owner, Unit: a.people.unitName(c.Unit), Erased: c.Erased, Receipt: &receipt,
+		Now:        r.URL.Query().Has("forgotten"),
+		MayJournal: a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"}),
+	}
+	return a.render(w, http.StatusOK, "erased", a.page(r, "Erased client", false, body))
+}

@@ -1,0 +1,312 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/guard"
+	"github.com/crmguard/crmguard/masking"
+	"github.com/crmguard/crmguard/rbac"
+)
+
+const (
+	pageSize = 50
+	maxHits  = 200 // of one search
+)
+
+// contactColumns tells the rights where a row says whose it is.
+var contactColumns = rbac.Columns{Tenant: "tenant", Owner: "owner", Unit: "unit", ID: "id"}
+
+// value is one field as a page shows it.
+type value struct {
+	State string // clear, masked, or hidden from those who may not read it
+	Text  string
+}
+
+// row is one line of the list.
+type row struct {
+	ID, Owner, Unit                   string
+	Erased                            bool
+	Name, Phone, Email, Company, City value
+}
+
+// listPage is what contacts.html shows.
+type listPage struct {
+	Heading, Scope    string
+	Rows              []row
+	Older             int64 // cursor of the next page; 0: there is none
+	Newest            bool  // this is not the first page
+	MayAdd, MaySearch bool
+	Searched          bool
+	By, Problem       string
+}
+
+// within is the condition for the rows on which the subject may do a.
+func (a *App) within(ctx context.Context, action crmguard.Action) (predicate, error) {
+	filter, err := a.rights.Filter(ctx, subjectOf(ctx), action, kind)
+	if err != nil {
+		return nil, err
+	}
+	return func(first int) (string, []any, error) { return filter.SQL(contactColumns, first) }, nil
+}
+
+// list shows a page of the contacts that the subject may list, newest first.
+func (a *App) list(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	before, err := cursor(r.URL.Query().Get("before"))
+	if err != nil {
+		return err
+	}
+	within, err := a.within(ctx, crmguard.List)
+	if err != nil {
+		return err
+	}
+	contacts, older, err := a.db.page(ctx, within, before)
+	if err != nil {
+		return err
+	}
+	rows, err := a.rows(ctx, contacts)
+	if err != nil {
+		return err
+	}
+	body := a.listPage(r)
+	body.Rows, body.Older, body.Newest = rows, older, before > 0
+	return a.render(w, http.StatusOK, "contacts", a.page(r, "Contacts", true, body))
+}
+
+func (a *App) listPage(r *http.Request) listPage {
+	s := subjectOf(r.Context())
+	return listPage{
+		Heading: "Contacts", Scope: "Newest first", By: "phone",
+		MayAdd:    a.may(r, crmguard.Create, crmguard.Resource{Tenant: tenant, Kind: kind, ID: "new", Owner: s.ID}),
+		MaySearch: a.may(r, crmguard.Search, crmguard.Resource{Tenant: tenant, Kind: kind, Field: "phone"}),
+	}
+}
+
+// cursor reads a position in the list; empty is the beginning.
+func cursor(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 1 {
+		return 0, &guard.Problem{Status: http.StatusBadRequest, Title: "No such page", Code: "cursor", Detail: "The address does not name a page of the list."}
+	}
+	return n, nil
+}
+
+// page reads the rows before a position, still sealed, and where the next page
+// starts.
+func (s *store) page(ctx context.Context, within predicate, before int64) (contacts []*Contact, older int64, err error) {
+	where, args, err := within(1)
+	if err != nil {
+		return nil, 0, err
+	}
+	if before > 0 {
+		args = append(args, before)
+		where += fmt.Sprintf(" AND seq < $%d", len(args))
+	}
+	contacts, err = s.queryContacts(ctx, fmt.Sprintf(`SELECT `+listColumns+` FROM contacts WHERE %s ORDER BY seq DESC LIMIT %d`, where, pageSize+1), args...)
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(contacts) > pageSize {
+		contacts = contacts[:pageSize]
+		older = contacts[pageSize-1].Seq
+	}
+	return contacts, older, nil
+}
+
+// rows opens a page of contacts at once, and masks what the subject may not see
+// in the clear. Fields that the subject may not read are not even opened.
+func (a *App) rows(ctx context.Context, contacts []*Contact) ([]row, error) {
+	rights := fieldRights{a: a, ctx: ctx}
+	for _, c := range contacts {
+		if err := rights.drop(c); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.openContacts(ctx, contacts); err != nil {
+		return nil, err
+	}
+	rows := make([]row, len(contacts))
+	for i, c := range contacts {
+		may, err := rights.of(c)
+		if err != nil {
+			return nil, err
+		}
+		shown, err := masking.View(*c, func(field string) bool { return may[field].Unmask })
+		if err != nil {
+			return nil, fmt.Errorf("mask a contact: %w", err)
+		}
+		rows[i] = row{
+			ID: c.ID, Owner: c.Owner, Unit: a.people.unitName(c.Unit), Erased: !c.Erased.IsZero(),
+			Name: show(shown.Name, may["name"]), Phone: show(shown.Phone, may["phone"]), Email: show(shown.Email, may["email"]),
+			Company: show(shown.Company, may["company"]), City: show(shown.City, may["city"]),
+		}
+	}
+	return rows, nil
+}
+
+// show says how a field that was masked as it must be appears on the page.
+func show(text string, may rbac.FieldRights) value {
+	switch {
+	case !may.Read:
+		return value{State: "hidden"}
+	case !may.Unmask && masking.IsMasked(text):
+		return value{"masked", text}
+	}
+	return value{"clear", text}
+}
+
+// fieldRights remembers, for one page, what the subject may do with the fields of
+// contacts of the same owner and department: the answer is the same.
+type fieldRights struct {
+	a     *App
+	ctx   context.Context //nolint:containedctx // it lives as long as the request
+	known map[[2]string]map[string]rbac.FieldRights
+}
+
+func (f *fieldRights) of(c *Contact) (map[string]rbac.FieldRights, error) {
+	key := [2]string{c.Owner, c.Unit}
+	if may, ok := f.known[key]; ok {
+		return may, nil
+	}
+	may, err := f.a.rights.Fields(f.ctx, subjectOf(f.ctx), c.resource(), fieldNames...)
+	if err != nil {
+		return nil, fmt.Errorf("rights on fields: %w", err)
+	}
+	if f.known == nil {
+		f.known = map[[2]string]map[string]rbac.FieldRights{}
+	}
+	f.known[key] = may
+	return may, nil
+}
+
+// drop takes the fields out that the subject may not read.
+func (f *fieldRights) drop(c *Contact) error {
+	may, err := f.of(c)
+	if err != nil {
+		return err
+	}
+	for _, t := range c.texts() {
+		if !may[t.name].Read {
+			*t.sealed = nil
+		}
+	}
+	return nil
+}
+
+// openContacts opens rows. One whose key was destroyed is marked as erased; one
+// that does not open for another reason is an error for the whole page, because
+// somebody has to look at it.
+func (a *App) openContacts(ctx context.Context, contacts []*Contact) error {
+	err := a.table.Open(ctx, tenant, contacts...)
+	failed, ok := errors.AsType[encrypt.RowErrors](err)
+	if !ok {
+		return err
+	}
+	var broken []error
+	for _, e := range failed {
+		if errors.Is(e, crmguard.ErrErased) {
+			c := contacts[e.Row]
+			if c.Erased.IsZero() {
+				c.Erased = c.Updated
+			}
+			for _, t := range c.texts() {
+				*t.value, *t.sealed = "", nil
+			}
+			continue
+		}
+		broken = append(broken, e)
+	}
+	return errors.Join(broken...)
+}
+
+// searchedField is the field in which somebody searches.
+func searchedField(r *http.Request) (crmguard.Resource, error) {
+	resource := crmguard.Resource{Tenant: tenant, Kind: kind}
+	if err := readForm(r); err != nil {
+		return resource, err
+	}
+	resource.Field = r.PostForm.Get("by")
+	if resource.Field != "phone" && resource.Field != "email" {
+		return resource, &guard.Problem{Status: http.StatusBadRequest, Title: "No such search", Code: "field", Detail: "Contacts are found by phone or by e-mail address."}
+	}
+	return resource, nil
+}
+
+// search shows those contacts with exactly this phone or address that the subject
+// may see. All others look as if they did not exist.
+func (a *App) search(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	body := a.listPage(r)
+	body.By, body.Searched = r.PostForm.Get("by"), true
+	wanted := strings.TrimSpace(r.PostForm.Get("value"))
+	status := http.StatusOK
+	switch {
+	case wanted == "":
+		body.Problem, status = "Type the whole phone or e-mail address.", http.StatusUnprocessableEntity
+	case masking.IsMasked(wanted):
+		body.Problem, status = "This is a masked value. Search needs the whole one.", http.StatusUnprocessableEntity
+	default:
+		found, err := a.find(ctx, body.By, wanted)
+		if err != nil {
+			return err
+		}
+		if body.Rows, err = a.rows(ctx, found); err != nil {
+			return err
+		}
+	}
+	guard.Describe(ctx, func(e *crmguard.Event) { e.Fields, e.Count = []string{body.By}, len(body.Rows) })
+	switch n := len(body.Rows); n {
+	case 1:
+		body.Heading = "1 contact found"
+	default:
+		body.Heading = fmt.Sprintf("%d contacts found", n)
+	}
+	body.Scope = ""
+	return a.render(w, status, "contacts", a.page(r, "Search", true, body))
+}
+
+// find returns the rows with this value that the subject may search, still sealed.
+func (a *App) find(ctx context.Context, field, wanted string) ([]*Contact, error) {
+	ids, err := a.table.Find(ctx, tenant, field, wanted)
+	if err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	within, err := a.within(ctx, crmguard.Search)
+	if err != nil {
+		return nil, err
+	}
+	ids = ids[:min(len(ids), maxHits)]
+	where, args, err := within(1)
+	if err != nil {
+		return nil, err
+	}
+	params := make([]string, len(ids))
+	for i, id := range ids {
+		args = append(args, id)
+		params[i] = fmt.Sprintf("$%d", len(args))
+	}
+	found, err := a.db.queryContacts(ctx, `SELECT `+listColumns+` FROM contacts WHERE `+where+
+		` AND id IN (`+strings.Join(params, ", ")+`) ORDER BY seq DESC`, args...)
+	if err != nil {
+		return nil, err
+	}
+	resources := make([]crmguard.Resource, len(found))
+	for i, c := range found {
+		resources[i] = c.resource()
+		resources[i].Field = field
+	}
+	verdicts := a.guard.CheckAll(ctx, crmguard.Search, resources)
+	i := -1
+	return slices.DeleteFunc(found, func(*Contact) bool { i++; return verdicts[i] != nil }), nil
+}

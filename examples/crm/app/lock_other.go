@@ -1,0 +1,12 @@
+//go:build !unix
+
+package app
+
+import (
+	"errors"
+	"os"
+)
+
+func lockFolder(string) (*os.File, error) {
+	return nil, errors.New("this example needs a system with flock, such as Linux or macOS")
+}

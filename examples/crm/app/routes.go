@@ -1,0 +1,134 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/guard"
+)
+
+// maxForm is the size of the largest form that is read.
+const maxForm = 64 << 10
+
+// routes says which right each page needs. A page that is not here does not exist.
+func (a *App) routes() http.Handler {
+	g, mux := a.guard, http.NewServeMux()
+	mux.Handle("GET /static/", a.pages.static())
+	mux.Handle("GET /{$}", http.RedirectHandler("/contacts", http.StatusSeeOther))
+	mux.HandleFunc("GET /sign-in", a.signInPage)
+	mux.HandleFunc("POST /sign-in", a.signIn)
+	mux.HandleFunc("POST /sign-out", a.signOut)
+
+	mux.Handle("GET /contacts", g.Protect(crmguard.List, allContacts, a.list))
+	mux.Handle("POST /contacts/search", g.ProtectAct(crmguard.Search, searchedField, a.search))
+	mux.HandleFunc("GET /contacts/new", a.blankForm)
+	mux.Handle("POST /contacts/new", g.ProtectAct(crmguard.Create, a.newContact, a.create))
+	mux.Handle("GET /contacts/{id}", g.Protect(crmguard.View, a.contactOf, a.card))
+	mux.Handle("GET /contacts/{id}/edit", g.Protect(crmguard.View, a.contactOf, a.editForm))
+	mux.Handle("POST /contacts/{id}/edit", g.ProtectAct(crmguard.Update, a.contactOf, a.edit))
+	mux.Handle("POST /contacts/{id}/reveal", g.ProtectAct(crmguard.Reveal, a.revealedField, a.reveal))
+	mux.Handle("GET /contacts/{id}/forget", g.Protect(crmguard.View, a.contactOf, a.forgetForm))
+	mux.Handle("POST /contacts/{id}/forget", g.ProtectAct(crmguard.Erase, a.forgottenContact, a.forget))
+
+	mux.Handle("GET /journal", g.Protect(crmguard.Access, section("journal"), a.journalPage))
+	mux.Handle("POST /journal/verify", g.ProtectAct(crmguard.Access, section("journal"), a.verifyJournal))
+	mux.Handle("GET /staff", g.Protect(crmguard.Access, section("staff"), a.staffPage))
+	mux.Handle("POST /staff/{login}/close", g.ProtectAct(crmguard.Revoke, a.personOf, a.closePerson))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { g.WriteError(w, r, guard.ErrNotFound) })
+
+	origin := http.NewCrossOriginProtection() // no page of another site can send our forms
+	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.WriteError(w, r, &guard.Problem{Status: http.StatusForbidden, Title: "Sent from another site", Code: "cross-origin",
+			Detail: "The form did not come from a page of this CRM, so it was not read. Open the page here and try again."})
+	}))
+	return a.secured(origin.Handler(g.Handler(withState(mux))))
+}
+
+// secured sets the headers of every answer and bounds every form. Pages load
+// nothing from elsewhere, run no inline script and are framed by nobody.
+func (a *App) secured(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=(), display-capture=()")
+		if !a.cfg.Loopback {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// state carries what a loader found to the handler behind it, and what a handler
+// wants to be drawn instead of a plain error.
+type state struct {
+	contact *Contact
+	person  account
+	form    *formPage
+}
+
+type stateKey struct{}
+
+func withState(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), stateKey{}, new(state))))
+	})
+}
+
+func stateOf(ctx context.Context) *state {
+	if s, ok := ctx.Value(stateKey{}).(*state); ok {
+		return s
+	}
+	return new(state)
+}
+
+// Loaders: what a request is about, from the server's own data.
+
+func allContacts(*http.Request) (crmguard.Resource, error) {
+	return crmguard.Resource{Tenant: tenant, Kind: kind}, nil
+}
+
+func section(name string) guard.Loader {
+	return func(*http.Request) (crmguard.Resource, error) {
+		return crmguard.Resource{Tenant: tenant, Kind: "section:" + name}, nil
+	}
+}
+
+// contactOf finds the contact that the path names.
+func (a *App) contactOf(r *http.Request) (crmguard.Resource, error) {
+	c, err := a.db.contact(r.Context(), r.PathValue("id"))
+	if errors.Is(err, errNoContact) {
+		return crmguard.Resource{Tenant: tenant, Kind: kind}, guard.ErrNotFound
+	}
+	if err != nil {
+		return crmguard.Resource{}, err
+	}
+	stateOf(r.Context()).contact = c
+	return c.resource(), nil
+}
+
+// readForm parses the form of a request; one that is too large stays an error
+// that says so.
+func readForm(r *http.Request) error {
+	err := r.ParseForm()
+	if err == nil {
+		return nil
+	}
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		return err
+	}
+	return &guard.Problem{Status: http.StatusBadRequest, Title: "The form could not be read", Code: "form"}
+}
+
+// subjectOf returns who acts. Behind Protect there always is somebody.
+func subjectOf(ctx context.Context) crmguard.Subject {
+	s, _ := crmguard.SubjectFrom(ctx)
+	return s
+}

@@ -1,0 +1,125 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encryptsql"
+)
+
+// vault is the keys folder. It lies outside the data folder and outside its
+// backups: without it the data opens nowhere.
+type vault struct {
+	dir      string
+	store    *encryptsql.Store
+	keys     *encrypt.Keyring
+	signer   note.Signer
+	verifier note.Verifier
+}
+
+// journalName is the name of the journal's signing key.
+const journalName = "crmguard-example-crm/journal"
+
+// openVault opens the keys folder. Keys are created only for a data folder in
+// which nothing was ever sealed.
+func openVault(ctx context.Context, dir string, data *store, o *encrypt.Options) (*vault, error) {
+	installation, err := data.setting(ctx, "installation")
+	if err != nil {
+		return nil, fmt.Errorf("read the settings: %w", err)
+	}
+	v := &vault{dir: dir}
+	if err := v.open(ctx, data.dir, installation == nil, o); err != nil {
+		return nil, errors.Join(err, v.close())
+	}
+	if err := v.belongs(ctx, data, installation); err != nil {
+		return nil, errors.Join(err, v.close())
+	}
+	return v, nil
+}
+
+func (v *vault) open(ctx context.Context, dataDir string, create bool, o *encrypt.Options) error {
+	names := []string{"kek.json", "keys.db", "journal.key"}
+	if create {
+		if err := os.MkdirAll(v.dir, 0o700); err != nil {
+			return fmt.Errorf("keys folder: %w", err)
+		}
+	} else {
+		// A missing file must never be replaced by a new one: that would hide the
+		// loss until the first row that does not open.
+		for _, name := range names {
+			if _, err := os.Stat(filepath.Join(v.dir, name)); errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("the data in %s was sealed with keys that are not in %s (%s is missing): nothing was changed; put the keys folder back, or name it with -keys",
+					dataDir, v.dir, name)
+			}
+		}
+	}
+	if info, err := os.Stat(v.dir); err != nil {
+		return fmt.Errorf("keys folder: %w", err)
+	} else if info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("the keys folder %s can be read by others: chmod 700 it", v.dir)
+	}
+	kek, err := encrypt.OpenKeyFile(filepath.Join(v.dir, names[0]), dataDir, create)
+	if err != nil {
+		return err
+	}
+	if v.store, err = encryptsql.OpenSQLite(ctx, filepath.Join(v.dir, names[1])); err != nil {
+		return err
+	}
+	if v.keys, err = encrypt.New(kek, v.store, o); err != nil {
+		return err
+	}
+	if err := v.keys.Check(ctx); err != nil {
+		if errors.Is(err, encrypt.ErrWrongKEK) {
+			return fmt.Errorf("the key file %s is not the one that made keys.db beside it: %w", filepath.Join(v.dir, names[0]), err)
+		}
+		return err
+	}
+	v.signer, v.verifier, err = audit.OpenSigner(filepath.Join(v.dir, names[2]), journalName, create)
+	return err
+}
+
+// belongs checks that keys and data are of one installation, or makes them so.
+func (v *vault) belongs(ctx context.Context, data *store, installation []byte) error {
+	at := crmguard.Place{Tenant: tenant, Kind: "settings", Field: "installation"}
+	if installation == nil {
+		installation = []byte(rand.Text())
+		mac, err := v.keys.MAC(ctx, at, installation)
+		if err != nil {
+			return err
+		}
+		if err := data.set(ctx, "installation-mac", mac); err != nil {
+			return err
+		}
+		return data.set(ctx, "installation", installation)
+	}
+	mac, err := data.setting(ctx, "installation-mac")
+	if err == nil {
+		err = v.keys.Verify(ctx, at, installation, mac)
+	}
+	if err != nil {
+		return fmt.Errorf("the keys in %s belong to another installation than the data in %s: nothing was changed; name the right folder with -keys (%w)",
+			v.dir, data.dir, err)
+	}
+	return nil
+}
+
+func (v *vault) close() error {
+	var errs []error
+	if v.keys != nil {
+		errs = append(errs, v.keys.Close())
+	}
+	if v.store != nil {
+		errs = append(errs, v.store.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,268 @@
+// Command crm is a small CRM on crmguard, for trying out and copying from.
+//
+//	go run ./examples/crm                       start, on http://127.0.0.1:8080
+//	go run ./examples/crm import contacts.csv   add contacts to the running CRM
+//	go run ./examples/crm account add anna head add an account of your own
+//
+// See package app for how it is made.
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	_ "embed"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/crmguard/crmguard/examples/crm/app"
+)
+
+//go:embed data/contacts.csv
+var demoContacts []byte
+
+const usage = `crm, an example CRM on crmguard
+
+  crm [flags]                            start
+  crm import [flags] FILE                add the contacts of a CSV file to the running CRM
+  crm account add [flags] LOGIN ROLE     add an account of your own; its password is shown once
+
+`
+
+// errUsage has been told to the person already.
+var errUsage = errors.New("usage")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errUsage):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "crm:", err)
+		os.Exit(1)
+	}
+}
+
+// settings are the flags that all commands share.
+type settings struct {
+	flags      *flag.FlagSet
+	data, keys string
+}
+
+func newSettings(name string, out io.Writer) *settings {
+	s := &settings{flags: flag.NewFlagSet(name, flag.ContinueOnError)}
+	s.flags.SetOutput(out)
+	s.flags.Usage = func() {
+		fmt.Fprint(out, usage)
+		s.flags.PrintDefaults()
+	}
+	s.flags.StringVar(&s.data, "data", "crm-data", "`folder` of the database")
+	s.flags.StringVar(&s.keys, "keys", "", "`folder` of the keys (default: crm-keys beside the data folder)")
+	return s
+}
+
+func (s *settings) parse(args []string) error {
+	if err := s.flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return errUsage
+	}
+	if s.keys == "" {
+		s.keys = filepath.Join(filepath.Dir(filepath.Clean(s.data)), "crm-keys")
+	}
+	return nil
+}
+
+func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) error {
+	if len(args) > 0 {
+		switch args[0] {
+		case "import":
+			return importFile(ctx, args[1:], out, errOut)
+		case "account":
+			return addAccount(ctx, args[1:], in, out, errOut)
+		}
+	}
+	return serve(ctx, args, out, errOut)
+}
+
+func serve(ctx context.Context, args []string, out, errOut io.Writer) error {
+	s := newSettings("crm", errOut)
+	addr := s.flags.String("addr", "127.0.0.1:8080", "`address` to serve on")
+	cert := s.flags.String("tls-cert", "", "PEM `file` with the certificate; needed for addresses that others can reach")
+	key := s.flags.String("tls-key", "", "PEM `file` with the certificate's key")
+	empty := s.flags.Bool("empty", false, "start the company without the demo contacts")
+	verbose := s.flags.Bool("v", false, "log more")
+	if err := s.parse(args); err != nil {
+		return err
+	}
+	if s.flags.NArg() > 0 {
+		fmt.Fprintf(errOut, "unknown command %q\n\n", s.flags.Arg(0))
+		s.flags.Usage()
+		return errUsage
+	}
+	level := slog.LevelWarn
+	if *verbose {
+		level = slog.LevelDebug
+	}
+	logger := slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: level}))
+	loopback, err := isLoopback(*addr)
+	if err != nil {
+		return err
+	}
+	certificates, err := loadTLS(*cert, *key)
+	if err != nil {
+		return err
+	}
+	if !loopback && certificates == nil {
+		return fmt.Errorf("%s can be reached from other machines: give -tls-cert and -tls-key, or use 127.0.0.1 (demo accounts work there only)", *addr)
+	}
+	// Before anything is opened: somebody may be on the port already.
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", *addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s is in use by another program: stop that one, or choose another address with -addr", *addr)
+	}
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	defer listener.Close() //nolint:errcheck // Serve has closed it, or nothing was served
+	cfg := app.Config{Data: s.data, Keys: s.keys, Loopback: loopback && certificates == nil, Logger: logger}
+	if !*empty {
+		cfg.Contacts, cfg.Progress = demoContacts, func(r app.ImportReport) {
+			fmt.Fprintf(out, "\rFirst start: %d rows read, %d contacts added, %d duplicates, %d bad rows", r.Rows, r.Added, r.Duplicates, len(r.Bad))
+		}
+	}
+	crm, err := app.New(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if err := announce(ctx, out, crm, listener.Addr(), cfg.Loopback); err != nil {
+		return errors.Join(err, crm.Close())
+	}
+	err = crm.Serve(ctx, listener, certificates)
+	return errors.Join(err, crm.Close())
+}
+
+// announce tells how to sign in.
+func announce(ctx context.Context, out io.Writer, crm *app.App, addr net.Addr, demo bool) error {
+	if !demo {
+		fmt.Fprintf(out, "https://%s\nDemo accounts are closed; sign in with your own. Ctrl-C stops.\n", addr)
+		return nil
+	}
+	password, err := crm.DemoPassword(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\n\n  http://%s\n\n  Demo password for all of them:  %s\n\n", addr, password)
+	for _, line := range app.DemoLogins() {
+		fmt.Fprintf(out, "    %-12s %s\n", line[0], line[1])
+	}
+	fmt.Fprint(out, "\n  They work on this machine only. Ctrl-C stops.\n\n")
+	return nil
+}
+
+// isLoopback reports whether only this machine can reach an address.
+func isLoopback(addr string) (bool, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false, fmt.Errorf("-addr %q: want HOST:PORT", addr)
+	}
+	if host == "localhost" {
+		return true, nil
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback(), nil
+}
+
+func loadTLS(cert, key string) (*tls.Config, error) {
+	if cert == "" && key == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("-tls-cert and -tls-key: %w", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+}
+
+func importFile(ctx context.Context, args []string, out, errOut io.Writer) error {
+	s := newSettings("crm import", errOut)
+	columns := s.flags.String("map", "", "what the columns are called in the file, such as `name=Имя,phone=Телефон`")
+	if err := s.parse(args); err != nil {
+		return err
+	}
+	if s.flags.NArg() != 1 {
+		s.flags.Usage()
+		return errUsage
+	}
+	mapping, err := app.ParseMapping(*columns)
+	if err != nil {
+		return err
+	}
+	file, err := os.ReadFile(s.flags.Arg(0))
+	if err != nil {
+		return err
+	}
+	report, err := app.SendImport(ctx, s.keys, file, mapping, func(r app.ImportReport) {
+		fmt.Fprintf(out, "\r%d rows read, %d added, %d duplicates", r.Rows, r.Added, r.Duplicates)
+	})
+	fmt.Fprintln(out)
+	for _, bad := range report.Bad {
+		fmt.Fprintf(out, "line %d: %s\n", bad.Line, bad.Reason)
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%d rows: %d added, %d duplicates, %d bad rows of which nothing was imported\n", report.Rows, report.Added, report.Duplicates, len(report.Bad))
+	return nil
+}
+
+func addAccount(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) error {
+	s := newSettings("crm account add", errOut)
+	unit := s.flags.String("unit", "", "`department` of the person (default office)")
+	stdin := s.flags.Bool("password-stdin", false, "read the password from standard input instead of making one")
+	if len(args) > 0 && args[0] == "add" {
+		args = args[1:]
+	} else {
+		args = []string{"-h"}
+	}
+	if err := s.parse(args); err != nil {
+		return err
+	}
+	if s.flags.NArg() != 2 {
+		s.flags.Usage()
+		return errUsage
+	}
+	n := app.NewAccount{Login: s.flags.Arg(0), Role: s.flags.Arg(1), Unit: *unit}
+	if *stdin {
+		line, err := bufio.NewReader(in).ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if n.Password = strings.TrimRight(line, "\r\n"); n.Password == "" {
+			return errors.New("no password on standard input")
+		}
+	}
+	secret, err := app.SendAccount(ctx, s.keys, n)
+	if err != nil {
+		return err
+	}
+	if *stdin {
+		fmt.Fprintf(out, "%s can sign in.\n", n.Login)
+		return nil
+	}
+	fmt.Fprintf(out, "%s can sign in with this password, which is shown once:\n\n  %s\n\n", n.Login, secret)
+	return nil
+}
