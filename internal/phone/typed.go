@@ -72,7 +72,7 @@ func Digit(r rune) (byte, bool) {
 	if r < utf8.RuneSelf {
 		return byte(r), '0' <= r && r <= '9'
 	}
-	if !unicode.Is(unicode.Nd, r) {
+	if r < '\u0660' || !unicode.Is(unicode.Nd, r) { // Arabic digits are the next after ASCII's
 		return 0, false
 	}
 	for _, r16 := range unicode.Nd.R16 {
@@ -102,6 +102,9 @@ func isPunct(r rune) bool {
 	switch r {
 	case '\u2212', '（', '）', '．', '／', '～', '·':
 		return true
+	}
+	if 'Ͱ' <= r && r <= 'և' { // Greek, Cyrillic, Armenian letters
+		return false
 	}
 	// Cf: marks of direction and zero-width characters, which come with copied numbers.
 	return unicode.In(r, unicode.Zs, unicode.Pd, unicode.Cf)
