@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// rounds is how often ours and the peer are measured in turn. Odd, so that the
+// median is one of them.
+const rounds = 9
+
+// roundTime is how long one round of a [perOp] measurement takes.
+const roundTime = 100 * time.Millisecond
+
+// direction says which side of a limit is good.
+type direction string
+
+const (
+	atMost  direction = "<="
+	atLeast direction = ">="
+)
+
+// claim is a sentence of the README that can be measured.
+type claim struct {
+	name      string // PACKAGE.WHAT
+	unit      string // of what is measured
+	direction direction
+	limit     float64 // of ours by the peer's; without a peer, of ours
+
+	// open prepares the measurement. It is closed after the last round.
+	open func(ctx context.Context, s *servers) (trial, error)
+}
+
+// trial is an open measurement.
+type trial struct {
+	ours  measurement
+	peer  measurement // nil: the limit is a floor or ceiling of ours
+	close func() error
+}
+
+// measurement measures once, in the claim's unit.
+type measurement func(ctx context.Context) (float64, error)
+
+// result holds medians; peer is 0 if there is none.
+type result struct{ ours, peer float64 }
+
+func (c claim) measure(ctx context.Context, s *servers) (r result, err error) {
+	t, err := c.open(ctx, s)
+	if err != nil {
+		return result{}, err
+	}
+	if t.close != nil {
+		defer func() { err = errors.Join(err, t.close()) }()
+	}
+	var ours, peers []float64
+	for round := range rounds {
+		// Whoever goes first in one round goes second in the next.
+		turns := []struct {
+			measure measurement
+			into    *[]float64
+		}{{t.ours, &ours}, {t.peer, &peers}}
+		if round%2 == 1 {
+			slices.Reverse(turns)
+		}
+		for _, turn := range turns {
+			if turn.measure == nil {
+				continue
+			}
+			value, err := turn.measure(ctx)
+			if err != nil {
+				return result{}, err
+			}
+			*turn.into = append(*turn.into, value)
+		}
+		if ctx.Err() != nil {
+			return result{}, ctx.Err()
+		}
+	}
+	r.ours = median(ours)
+	if t.peer != nil {
+		r.peer = median(peers)
+		if r.peer <= 0 {
+			return result{}, fmt.Errorf("the peer measured %v", r.peer)
+		}
+	}
+	return r, nil
+}
+
+// compared is what the goal is about.
+func (r result) compared() float64 {
+	if r.peer == 0 {
+		return r.ours
+	}
+	return r.ours / r.peer
+}
+
+func (c claim) met(r result) bool {
+	if c.direction == atMost {
+		return r.compared() <= c.limit
+	}
+	return r.compared() >= c.limit
+}
+
+func (c claim) goal() string { return string(c.direction) + strconv.FormatFloat(c.limit, 'g', -1, 64) }
+
+func (c claim) line(r result) string {
+	peer, ratio, verdict := "none", "none", "SHORT"
+	if r.peer != 0 {
+		peer, ratio = short(r.peer)+c.unit, strconv.FormatFloat(r.compared(), 'f', 2, 64)
+	}
+	if c.met(r) {
+		verdict = "ok"
+	}
+	return fmt.Sprintf("%s ours=%s%s peer=%s ratio=%s goal=%s %s", c.name, short(r.ours), c.unit, peer, ratio, c.goal(), verdict)
+}
+
+// short prints about three digits, which is more than such measurements are
+// worth.
+func short(value float64) string {
+	digits := 2
+	for limit := 10.0; digits > 0 && value >= limit; limit *= 10 {
+		digits--
+	}
+	return strconv.FormatFloat(value, 'f', digits, 64)
+}
+
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+// perOp measures nanoseconds per call of op. The first round finds out how many
+// calls fill roundTime, and so warms caches up.
+func perOp(op func() error) measurement {
+	calls := 0
+	repeat := func(n int) (time.Duration, error) {
+		start := time.Now()
+		for range n {
+			if err := op(); err != nil {
+				return 0, err
+			}
+		}
+		return time.Since(start), nil
+	}
+	return func(context.Context) (float64, error) {
+		for n := 1; calls == 0; n *= 2 {
+			took, err := repeat(n)
+			if err != nil {
+				return 0, err
+			}
+			if took >= roundTime/4 {
+				calls = max(1, int(float64(n)*float64(roundTime)/float64(took)))
+			}
+		}
+		took, err := repeat(calls)
+		return float64(took.Nanoseconds()) / float64(calls), err
+	}
+}
