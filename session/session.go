@@ -199,7 +199,8 @@ func (m *Manager) find(ctx context.Context, text string) (*token, Row, Person, e
 	if !ok {
 		return nil, Row{}, Person{}, denied(CodeMalformed, "not a token")
 	}
-	r, p, err := m.store.Session(ctx, t.id())
+	id := t.id()
+	r, p, err := m.store.Session(ctx, id)
 	if err != nil {
 		return nil, Row{}, Person{}, fmt.Errorf("session: read session: %w", err)
 	}
@@ -207,9 +208,9 @@ func (m *Manager) find(ctx context.Context, text string) (*token, Row, Person, e
 	if err != nil {
 		return nil, Row{}, Person{}, fmt.Errorf("session: verify session: %w", err)
 	}
-	if !genuine || r.ID != t.id() || p.Tenant != r.Tenant || p.ID != r.Person {
+	if !genuine || r.ID != id || p.Tenant != r.Tenant || p.ID != r.Person {
 		m.log.WarnContext(ctx, "session: wrong secret for a known id, or a row that is not genuine",
-			"session", t.id())
+			"session", id)
 		return nil, Row{}, Person{}, denied(CodeUnknown, "wrong secret, or the row is not genuine")
 	}
 	return t, r, p, nil

@@ -25,7 +25,10 @@ const (
 type token [idBytes + secretBytes]byte
 
 // Format hides the secret, whatever the verb.
-func (t *token) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[redacted]") }
+func (token) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[redacted]") }
+
+// MarshalText hides the secret from JSON and other encodings.
+func (token) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 
 func newToken() *token {
 	var t token
