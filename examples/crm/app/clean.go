@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/mail"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -42,8 +43,14 @@ func cleanText(field, value string) (string, error) {
 	return value, nil
 }
 
+// People write a word before the number and an extension behind it.
+var (
+	phoneLabel     = regexp.MustCompile(`(?i)^(тел|моб|раб|tel|phone|mob|cell)[.:\s]+`)
+	phoneExtension = regexp.MustCompile(`(?i)[\s,]*(доб|вн|ext|x)\.?\s*(\d{1,6})$`)
+)
+
 // cleanPhone returns the number in international form (E.164), so that however
-// it was typed, it is found again.
+// it was typed, it is found again; an extension follows as " ext. 12".
 func cleanPhone(value, country string) (string, error) {
 	if value == "" {
 		return "", nil
@@ -51,23 +58,32 @@ func cleanPhone(value, country string) (string, error) {
 	if country == "" {
 		country = homeRegion
 	}
-	if strings.ContainsFunc(value, unicode.IsLetter) { // no extensions, and no numbers spelled as words
+	value = phoneLabel.ReplaceAllString(value, "")
+	extension := ""
+	if m := phoneExtension.FindStringSubmatchIndex(value); m != nil {
+		value, extension = value[:m[0]], " ext. "+value[m[4]:m[5]]
+	}
+	if strings.ContainsFunc(value, unicode.IsLetter) { // the library would read a word as the digits under its letters
 		return "", &fieldError{"phone", "has letters in it"}
 	}
 	number, err := phonenumbers.Parse(value, country)
+	if err == nil && country == "UA" && !phonenumbers.IsPossibleNumber(number) { // dialled as until 2009: 8 0XX
+		number, err = phonenumbers.Parse(strings.TrimPrefix(strings.TrimSpace(value), "8"), country)
+	}
 	if err != nil || !phonenumbers.IsPossibleNumber(number) {
 		return "", &fieldError{"phone", "is not a phone number of " + country}
 	}
-	return phonenumbers.Format(number, phonenumbers.E164), nil
+	return phonenumbers.Format(number, phonenumbers.E164) + extension, nil
 }
 
-// showPhone groups the digits of an international number for reading.
-func showPhone(e164 string) string {
+// showPhone groups the digits of a stored number for reading.
+func showPhone(stored string) string {
+	e164, extension, _ := strings.Cut(stored, " ")
 	number, err := phonenumbers.Parse(e164, "ZZ")
 	if err != nil {
-		return e164
+		return stored
 	}
-	return phonenumbers.Format(number, phonenumbers.INTERNATIONAL)
+	return strings.TrimSpace(phonenumbers.Format(number, phonenumbers.INTERNATIONAL) + " " + extension)
 }
 
 func cleanEmail(value string) (string, error) {

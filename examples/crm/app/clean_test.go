@@ -1,0 +1,64 @@
+package app
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestCleanPhone(t *testing.T) {
+	for _, test := range []struct{ typed, country, want string }{
+		{"8 (903) 750-77-28 доб. 12", "RU", "+79037507728 ext. 12"},
+		{"тел. 8 999 880-39-76", "RU", "+79998803976"},
+		{"9250596145", "", "+79250596145"},
+		{"(702) 555-0122 ext 12", "US", "+17025550122 ext. 12"},
+		{"8 (096) 001-34-74", "UA", "+380960013474"},
+		{"0950436681", "UA", "+380950436681"},
+		{"8 (029) 788-52-53", "BY", "+375297885253"},
+		{"07700 900997", "GB", "+447700900997"},
+		{"+49 (0)89 99998273", "DE", "+498999998273"},
+		{"", "RU", ""},
+	} {
+		got, err := cleanPhone(test.typed, test.country)
+		require.NoError(t, err, test.typed)
+		require.Equal(t, test.want, got, test.typed)
+		if got != "" { // what was stored is accepted again, as it comes back from the form
+			again, err := cleanPhone(got, test.country)
+			require.NoError(t, err)
+			require.Equal(t, got, again)
+			again, err = cleanPhone(showPhone(got), test.country)
+			require.NoError(t, err)
+			require.Equal(t, got, again)
+		}
+	}
+	for _, typed := range []string{"12", "1-800-FLOWERS", "дом 5", "+7 ••• 67", "8 916 123-45-67 8 916 123-45-68"} {
+		_, err := cleanPhone(typed, "RU")
+		require.Error(t, err, typed)
+	}
+}
+
+func TestCleanContact(t *testing.T) {
+	good := func() *Contact { return &Contact{Name: " Анна  ", Phone: "8 916 123-45-67", Email: "anna@example.org"} }
+	c := good()
+	require.NoError(t, c.clean())
+	require.Equal(t, "Анна", c.Name)
+	require.Equal(t, "+79161234567", c.Phone)
+
+	for name, spoil := range map[string]func(*Contact){
+		"no name":           func(c *Contact) { c.Name = " " },
+		"not UTF-8":         func(c *Contact) { c.Company = "\xc0\xd0" },
+		"control character": func(c *Contact) { c.City = "a\x00b" },
+		"line in a name":    func(c *Contact) { c.Name = "a\nb" },
+		"two addresses":     func(c *Contact) { c.Email = "a@example.org, b@example.org" },
+		"address with name": func(c *Contact) { c.Email = "A <a@example.org>" },
+		"no domain":         func(c *Contact) { c.Email = "a@localhost" },
+		"no country":        func(c *Contact) { c.Country = "Россия" },
+		"long":              func(c *Contact) { c.City = string(make([]rune, 101)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := good()
+			spoil(c)
+			require.Error(t, c.clean())
+		})
+	}
+}
