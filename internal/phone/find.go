@@ -8,19 +8,25 @@ import "strings"
 func Find(text string) [][2]int {
 	var found [][2]int
 	for run := range Runs(text) {
-		for i := 0; i < len(run.Groups); {
-			if n := run.notPhone(i); n > 0 {
-				i += n
-				continue
-			}
-			j := run.phoneAt(i)
-			if j == 0 {
-				i++
-				continue
-			}
-			found = append(found, [2]int{run.startOf(i), run.Groups[j-1].End})
-			i = j
+		found = run.Phones(found)
+	}
+	return found
+}
+
+// Phones appends the byte ranges of the phones of one run.
+func (r *Run) Phones(found [][2]int) [][2]int {
+	for i := 0; i < len(r.Groups); {
+		if n := r.notPhone(i); n > 0 {
+			i += n
+			continue
 		}
+		j := r.phoneAt(i)
+		if j == 0 {
+			i++
+			continue
+		}
+		found = append(found, [2]int{r.startOf(i), r.Groups[j-1].End})
+		i = j
 	}
 	return found
 }
@@ -91,13 +97,13 @@ func (r *Run) national(i, j int, digits []byte) bool {
 	case digits[0] == '0':
 		return digits[1] != '0' && (first != 2 || r.all(i, j, 2)) && (10 <= n && n <= 12 || n == 9 && j-i > 1)
 	case n == 6:
-		return r.sizes(i, j, "222") && r.Gap(i+1) == "-" && r.Gap(i+2) == "-"
+		return r.Sizes(i, j, "222") && r.Gap(i+1) == "-" && r.Gap(i+2) == "-"
 	case n == 7:
-		return r.sizes(i, j, "322") || r.sizes(i, j, "34") && r.Gap(i+1) == "-" && digits[6] != '0'
+		return r.Sizes(i, j, "322") || r.Sizes(i, j, "34") && r.Gap(i+1) == "-" && digits[6] != '0'
 	case n == 9:
-		return bracket || r.sizes(i, j, "2322")
+		return bracket || r.Sizes(i, j, "2322")
 	case n == 10:
-		return bracket || planUS.fits(digits) && r.sizes(i, j, "334") ||
+		return bracket || planUS.fits(digits) && r.Sizes(i, j, "334") ||
 			(first == 10 || r.all(i, j, 1)) && (planUS.fits(digits) || planRU.fits(digits)) ||
 			first >= 3 && first <= 6 && planRU.fits(digits)
 	case n == 11 && (digits[0] == '7' || digits[0] == '8'):
@@ -108,8 +114,8 @@ func (r *Run) national(i, j int, digits []byte) bool {
 	return false
 }
 
-// sizes reports whether the groups from i to j have these sizes, a digit each.
-func (r *Run) sizes(i, j int, want string) bool {
+// Sizes reports whether the groups from i to j have these sizes, a digit each.
+func (r *Run) Sizes(i, j int, want string) bool {
 	if j-i != len(want) {
 		return false
 	}
