@@ -95,7 +95,7 @@ func differences(t testing.TB, rnd *rand.Rand, policies, questions int, build fu
 	t.Helper()
 	yes := 0
 	for range policies {
-		rows := randomPolicy(rnd, 10+rnd.IntN(30), 9)
+		rows := randomPolicy(rnd, 10+rnd.IntN(30), 9, 6)
 		o, answer := oracle{rows: rows}, build(rows)
 		for range questions {
 			q := randomQuestion(rnd, o)
@@ -199,7 +199,7 @@ func TestRelationsCoverTheFacts(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6)) //nolint:gosec // the same run every time
 	yes, asked := 0, 0
 	for range 40 {
-		rows := randomPolicy(rnd, 60, 3)
+		rows := randomPolicy(rnd, 60, 3, 6)
 		o := oracle{rows: rows, units: map[string]Units{}}
 		org := &StaticOrg{}
 		for _, tenant := range someTenants {

@@ -23,9 +23,9 @@ var (
 func pick[T any](rnd *rand.Rand, from []T) T { return from[rnd.IntN(len(from))] }
 
 // randomPolicy makes rows that lint accepts, with a chain of roles of the given
-// length in each tenant. Every role of the chain has an object of its own, or a
+// length in each tenant; one rule in denyOneIn denies. Every role of the chain has an object of its own, or a
 // fault in following the chain would stay unseen.
-func randomPolicy(rnd *rand.Rand, rules, chain int) []row {
+func randomPolicy(rnd *rand.Rand, rules, chain, denyOneIn int) []row {
 	var rows []row
 	subjects := func() string {
 		switch rnd.IntN(4) {
@@ -43,7 +43,7 @@ func randomPolicy(rnd *rand.Rand, rules, chain int) []row {
 			action = pick(rnd, []string{"read", "export"})
 		}
 		effect := "allow"
-		if rnd.IntN(6) == 0 {
+		if rnd.IntN(denyOneIn) == 0 {
 			effect = "deny"
 		}
 		rows = append(rows, row{"", "p", []string{subjects(), pick(rnd, someTenants), object, action, pick(rnd, scopes), effect}})

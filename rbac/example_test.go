@@ -1,0 +1,139 @@
+package rbac_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	stringadapter "github.com/casbin/casbin/v2/persist/string-adapter"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/rbac"
+)
+
+const policy = `
+p, role:seller, default, contacts, view, own, allow
+p, role:seller, default, contacts, list, own, allow
+p, role:seller, default, contacts#phone, read, own, allow
+p, role:seller, default, contacts#phone, reveal, own, allow
+p, role:head, default, contacts, view, tree, allow
+p, role:head, default, contacts, list, tree, allow
+g, u:anna, role:seller, default
+g, u:vera, role:head, default
+`
+
+var (
+	anna = crmguard.Subject{Tenant: crmguard.SingleTenant, ID: "anna", Kind: crmguard.KindEmployee}
+	vera = crmguard.Subject{Tenant: crmguard.SingleTenant, ID: "vera", Kind: crmguard.KindEmployee}
+)
+
+// rights are what the examples decide by: Vera heads sales, Anna works in a part of it.
+func rights() *rbac.Engine {
+	departments := &rbac.StaticOrg{}
+	departments.Set(crmguard.SingleTenant, rbac.Units{
+		Parent:  map[string]string{"sales-north": "sales"},
+		Members: map[string][]string{"anna": {"sales-north"}, "vera": {"sales"}},
+	})
+	e, err := rbac.New(context.Background(), stringadapter.NewAdapter(policy),
+		&rbac.Options{Org: departments, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		panic(err)
+	}
+	return e
+}
+
+func ExampleEngine_Check() {
+	card := crmguard.Resource{Tenant: crmguard.SingleTenant, Kind: "contacts", ID: "17", Owner: "boris", Unit: "sales-north"}
+	for _, s := range []crmguard.Subject{anna, vera} {
+		err := rights().Check(context.Background(), s, crmguard.View, card)
+		if denial, ok := errors.AsType[*crmguard.Denial](err); ok {
+			fmt.Println(s.ID, "may not:", denial.Code)
+			continue
+		}
+		fmt.Println(s.ID, "may:", err == nil)
+	}
+	// Output:
+	// anna may not: no-rule
+	// vera may: true
+}
+
+func ExampleEngine_CheckAll() {
+	cards := []crmguard.Resource{
+		{Tenant: crmguard.SingleTenant, Kind: "contacts", ID: "17", Owner: "anna"},
+		{Tenant: crmguard.SingleTenant, Kind: "contacts", ID: "18", Owner: "boris"},
+	}
+	for i, err := range rights().CheckAll(context.Background(), anna, crmguard.View, cards) {
+		fmt.Println(cards[i].ID, err == nil)
+	}
+	// Output:
+	// 17 true
+	// 18 false
+}
+
+func ExampleEngine_Fields() {
+	card := crmguard.Resource{Tenant: crmguard.SingleTenant, Kind: "contacts", ID: "17", Owner: "anna"}
+	fields, err := rights().Fields(context.Background(), anna, card, "phone", "note")
+	fmt.Printf("%+v %v\n", fields["phone"], err)
+	fmt.Printf("%+v\n", fields["note"])
+	// Output:
+	// {Read:true Write:false Unmask:false} <nil>
+	// {Read:false Write:false Unmask:false}
+}
+
+func ExampleFilter_SQL() {
+	filter, err := rights().Filter(context.Background(), vera, crmguard.List, "contacts")
+	if err != nil {
+		panic(err)
+	}
+	where, args, err := filter.SQL(rbac.Columns{Tenant: "tenant", Owner: "owner", Unit: "department"}, 1)
+	fmt.Println("SELECT id, name FROM contacts WHERE", where)
+	fmt.Println(args, err)
+	// Output:
+	// SELECT id, name FROM contacts WHERE (tenant = $1 AND (owner = $2 OR department IN ($3, $4)))
+	// [default vera sales sales-north] <nil>
+}
+
+func ExampleFromCSV() {
+	dir, err := os.MkdirTemp("", "rbac")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "policy.csv")
+	text := rbac.StarterPolicy + "p, role:seller, default, contacts, export, mine, Allow\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		panic(err)
+	}
+	_, err = rbac.FromCSV(context.Background(), path, nil)
+	if refused, ok := errors.AsType[*rbac.PolicyError](err); ok {
+		for _, finding := range refused.Findings {
+			where, _, _ := strings.Cut(finding.Where, ":")
+			fmt.Println(where+":", finding.Reason)
+		}
+	}
+	// Output:
+	// policy.csv: unknown scope "mine"; want one of ["own" "dept" "tree" "shared" "all"]
+	// policy.csv: effect "Allow" is neither "allow" nor "deny"; Casbin would ignore the row
+}
+
+func ExampleEngine_GrantRole() {
+	e, err := rbac.New(context.Background(), stringadapter.NewAdapter(policy), &rbac.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		panic(err)
+	}
+	ctx := crmguard.WithSubject(context.Background(), anna)
+	fmt.Println(e.GrantRole(ctx, crmguard.SingleTenant, "anna", "head"))
+	// Output:
+	// crmguard: denied by rbac: self-grant
+}
+
+func ExampleEngine_Resolve() {
+	roles, units, err := rights().Resolve(context.Background(), crmguard.SingleTenant, "vera")
+	fmt.Println(roles, units, err)
+	// Output:
+	// [head] [sales] <nil>
+}

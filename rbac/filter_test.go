@@ -1,0 +1,266 @@
+package rbac
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
+)
+
+var contactColumns = Columns{
+	Tenant: "c.tenant", Owner: "c.owner", Unit: "c.unit", ID: "c.id",
+	Shares: &Shares{Table: "shares", Tenant: "shares.tenant", Record: "shares.record", Person: "shares.person"},
+}
+
+func TestFilterSQL(t *testing.T) {
+	const exists = "EXISTS (SELECT 1 FROM shares WHERE shares.tenant = $%d AND shares.person = $%d AND shares.record = c.id)"
+	for name, test := range map[string]struct {
+		rules []string // scope effect
+		where string
+		args  []any
+	}{
+		"nothing":          {nil, "1=0", nil},
+		"all denied":       {[]string{"all allow", "all deny"}, "1=0", nil},
+		"everything":       {[]string{"all allow"}, "c.tenant = $3", []any{"acme"}},
+		"own":              {[]string{"own allow"}, "(c.tenant = $3 AND c.owner = $4)", []any{"acme", "vera"}},
+		"dept":             {[]string{"dept allow"}, "(c.tenant = $3 AND (c.owner = $4 OR c.unit = $5))", []any{"acme", "vera", "north"}},
+		"tree":             {[]string{"tree allow"}, "(c.tenant = $3 AND (c.owner = $4 OR c.unit IN ($5, $6)))", []any{"acme", "vera", "north", "north-1"}},
+		"shared":           {[]string{"shared allow"}, fmt.Sprintf("(c.tenant = $3 AND "+exists+")", 4, 5), []any{"acme", "acme", "vera"}},
+		"own and shared":   {[]string{"own allow", "shared allow"}, fmt.Sprintf("(c.tenant = $3 AND (c.owner = $4 OR "+exists+"))", 5, 6), []any{"acme", "vera", "acme", "vera"}},
+		"all but own":      {[]string{"all allow", "own deny"}, "(c.tenant = $3 AND (c.owner IS NULL OR NOT c.owner = $4))", []any{"acme", "vera"}},
+		"all but the tree": {[]string{"all allow", "tree deny"}, "(c.tenant = $3 AND (c.owner IS NULL OR NOT c.owner = $4) AND (c.unit IS NULL OR NOT c.unit IN ($5, $6)))", []any{"acme", "vera", "north", "north-1"}},
+		"tree but dept":    {[]string{"tree allow", "dept deny"}, "(c.tenant = $3 AND (c.owner IS NULL OR NOT c.owner = $4) AND (c.unit IS NULL OR NOT c.unit = $5) AND c.unit = $6)", []any{"acme", "vera", "north", "north-1"}},
+		"all but shared":   {[]string{"all allow", "shared deny"}, fmt.Sprintf("(c.tenant = $3 AND NOT "+exists+")", 4, 5), []any{"acme", "acme", "vera"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lines := []string{goodRule}
+			for _, rule := range test.rules {
+				scope, effect, _ := strings.Cut(rule, " ")
+				lines = append(lines, fmt.Sprintf("p, u:vera, acme, contacts, list, %s, %s", scope, effect))
+			}
+			e := engineFromCSV(t, strings.Join(lines, "\n"), teamOrg())
+			f, err := e.Filter(t.Context(), person("vera"), crmguard.List, "contacts")
+			require.NoError(t, err)
+			where, args, err := f.SQL(contactColumns, 3)
+			require.NoError(t, err)
+			require.Equal(t, test.where, where)
+			require.Equal(t, test.args, args)
+		})
+	}
+}
+
+func TestFilterRefuses(t *testing.T) {
+	e := engineFromCSV(t, teamPolicy, nil)
+	for _, kind := range []string{"", "section:journal"} {
+		_, err := e.Filter(t.Context(), person("oleg"), crmguard.List, kind)
+		require.Error(t, err)
+	}
+	f, err := e.Filter(t.Context(), person("oleg"), crmguard.View, "contacts")
+	require.NoError(t, err)
+	for name, fault := range map[string]func(c *Columns){
+		"no tenant":       func(c *Columns) { c.Tenant = "" },
+		"quote":           func(c *Columns) { c.Owner = `owner"` },
+		"space":           func(c *Columns) { c.Owner = "owner = owner OR 1" },
+		"comment":         func(c *Columns) { c.Unit = "unit--" },
+		"parenthesis":     func(c *Columns) { c.Unit = "lower(unit)" },
+		"newline":         func(c *Columns) { c.Unit = "unit\n" },
+		"digit first":     func(c *Columns) { c.Unit = "1unit" },
+		"dots":            func(c *Columns) { c.Unit = "a..b" },
+		"four parts":      func(c *Columns) { c.Unit = "a.b.c.d" },
+		"not ASCII":       func(c *Columns) { c.Owner = "владелец" },
+		"no ID, shares":   func(c *Columns) { c.ID = "" },
+		"table of shares": func(c *Columns) { c.Shares = &Shares{Table: "x; DROP", Tenant: "t", Record: "r", Person: "p"} },
+		"empty in shares": func(c *Columns) { c.Shares = &Shares{Table: "x", Tenant: "t", Record: "r"} },
+	} {
+		c := contactColumns
+		fault(&c)
+		_, _, err := f.SQL(c, 1)
+		require.Error(t, err, name)
+	}
+	_, _, err = f.SQL(contactColumns, 0)
+	require.Error(t, err)
+	where, args, err := Filter{}.SQL(contactColumns, 1)
+	require.NoError(t, err)
+	require.Equal(t, "1=0", where, "the zero filter chooses nothing")
+	require.Empty(t, args)
+}
+
+// hostRow is a row of a host's table; nil is NULL.
+type hostRow struct {
+	id, tenant  string
+	owner, unit *string
+}
+
+// hostTables makes a table of contacts and one of shares with every mixture of
+// owner and unit that the names allow.
+func hostTables(t *testing.T, db *sql.DB, rnd *rand.Rand) (rows []hostRow, shared func(id, person string) bool) {
+	t.Helper()
+	ctx := t.Context()
+	_, err := db.ExecContext(ctx, `CREATE TABLE contacts (tenant TEXT NOT NULL, id TEXT NOT NULL, owner TEXT, unit TEXT)`)
+	require.NoError(t, err)
+	_, err = db.ExecContext(ctx, `CREATE TABLE shares (tenant TEXT NOT NULL, record TEXT NOT NULL, person TEXT NOT NULL)`)
+	require.NoError(t, err)
+	tx, err := db.BeginTx(ctx, nil)
+	require.NoError(t, err)
+	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+	given := map[[2]string]bool{}
+	values := func(names []string) []*string {
+		some := []*string{nil, new("")}
+		for _, name := range names {
+			some = append(some, new(name))
+		}
+		return some
+	}
+	for _, tenant := range someTenants {
+		for _, owner := range values(somePersons) {
+			for _, unit := range values(someUnits) {
+				row := hostRow{fmt.Sprintf("№%d", len(rows)), tenant, owner, unit}
+				_, err := tx.ExecContext(ctx, `INSERT INTO contacts (tenant, id, owner, unit) VALUES ($1, $2, $3, $4)`, row.tenant, row.id, row.owner, row.unit)
+				require.NoError(t, err)
+				rows = append(rows, row)
+				for _, person := range somePersons {
+					if rnd.IntN(4) == 0 {
+						given[[2]string{row.id, person}] = true
+						_, err := tx.ExecContext(ctx, `INSERT INTO shares (tenant, record, person) VALUES ($1, $2, $3)`, tenant, row.id, person)
+						require.NoError(t, err)
+					}
+				}
+			}
+		}
+	}
+	require.NoError(t, tx.Commit())
+	return rows, func(id, person string) bool { return given[[2]string{id, person}] }
+}
+
+func (r hostRow) resource(kind string) crmguard.Resource {
+	res := crmguard.Resource{Tenant: r.tenant, Kind: kind, ID: r.id}
+	if r.owner != nil {
+		res.Owner = *r.owner
+	}
+	if r.unit != nil {
+		res.Unit = *r.unit
+	}
+	return res
+}
+
+func chosen(ctx context.Context, t *testing.T, db *sql.DB, where string, args []any) []string {
+	t.Helper()
+	rows, err := db.QueryContext(ctx, `SELECT c.id FROM contacts c WHERE $1 <> '' AND `+where+` AND $`+fmt.Sprint(len(args)+2)+` <> ''`,
+		slices.Concat([]any{"before"}, args, []any{"after"})...)
+	require.NoError(t, err, where)
+	defer rows.Close()
+	var ids []string
+	for rows.Next() {
+		var id string
+		require.NoError(t, rows.Scan(&id))
+		ids = append(ids, id)
+	}
+	require.NoError(t, rows.Err())
+	slices.Sort(ids)
+	return ids
+}
+
+// filterRun compares the rows that SQL chooses with those for which Check says
+// yes, over random policies and departments, and counts the disagreements.
+func filterRun(t *testing.T, db *sql.DB, change func(f Filter) Filter) (wrong int, share float64) {
+	rnd := rand.New(rand.NewPCG(9, 10)) //nolint:gosec // the same run every time
+	rows, shared := hostTables(t, db, rnd)
+	asked, yes := 0, 0
+	for range 40 {
+		org := &StaticOrg{}
+		for _, tenant := range someTenants {
+			org.Set(tenant, randomUnits(rnd))
+		}
+		e := engineOf(t, randomPolicy(rnd, 120, 0, 20), org)
+		for range 4 {
+			s := crmguard.Subject{Tenant: pick(rnd, someTenants), ID: pick(rnd, somePersons), Kind: crmguard.KindEmployee}
+			if rnd.IntN(6) == 0 {
+				s.OnBehalfOf = pick(rnd, somePersons)
+			}
+			if rnd.IntN(8) == 0 {
+				s.Scopes = []string{"contacts:view"}
+			}
+			kind, action := pick(rnd, someKinds), pick(rnd, someActions)
+			columns := contactColumns
+			withShares := rnd.IntN(4) > 0
+			if !withShares {
+				columns.Shares = nil
+			}
+			f, err := e.Filter(t.Context(), s, action, kind)
+			require.NoError(t, err)
+			where, args, err := change(f).SQL(columns, 2)
+			require.NoError(t, err)
+			var want []string
+			for _, row := range rows {
+				if row.tenant != s.Tenant {
+					continue
+				}
+				r := row.resource(kind)
+				r.Shared = withShares && shared(row.id, s.ID)
+				asked++
+				if e.Check(t.Context(), s, action, r) == nil {
+					want = append(want, row.id)
+					yes++
+				}
+			}
+			slices.Sort(want)
+			if !slices.Equal(want, chosen(t.Context(), t, db, where, args)) {
+				wrong++
+			}
+		}
+	}
+	return wrong, float64(yes) / float64(asked)
+}
+
+func TestSQLChoosesTheRowsThatCheckAllows(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		wrong, share := filterRun(t, db, func(f Filter) Filter { return f })
+		require.Zero(t, wrong)
+		require.GreaterOrEqual(t, share, 0.3, "too few rows are allowed for the test to mean much")
+		t.Logf("%.0f %% of the rows were allowed", 100*share)
+	})
+}
+
+// Each of these filters has one fault, and the comparison above must notice it.
+func TestPlantedFaultsInFiltersAreFound(t *testing.T) {
+	for name, fault := range map[string]func(p *filterPart){
+		"sub-departments left out": func(p *filterPart) { p.subunits = nil },
+		"sharing left out":         func(p *filterPart) { p.shared = p.plain },
+		"denies left out":          func(p *filterPart) { p.plain |= 1 << relOwn },
+		"nobody's rows left out":   func(p *filterPart) { p.plain &^= 1 << relNone; p.shared &^= 1 << relNone },
+		"another person":           func(p *filterPart) { p.person = "nobody" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			wrong, _ := filterRun(t, sqldbtest.SQLite(t), func(f Filter) Filter {
+				f.parts = slices.Clone(f.parts)
+				for i := range f.parts {
+					fault(&f.parts[i])
+				}
+				return f
+			})
+			require.NotZero(t, wrong)
+		})
+	}
+	t.Run("the tenant left out", func(t *testing.T) {
+		wrong, _ := filterRun(t, sqldbtest.SQLite(t), func(f Filter) Filter {
+			f.tenant = someTenants[0]
+			return f
+		})
+		require.NotZero(t, wrong)
+	})
+	t.Run("the one acted for left out", func(t *testing.T) {
+		wrong, _ := filterRun(t, sqldbtest.SQLite(t), func(f Filter) Filter {
+			f.parts = f.parts[:min(1, len(f.parts))]
+			return f
+		})
+		require.NotZero(t, wrong)
+	})
+}
