@@ -56,7 +56,7 @@ func (m *Manager) OpenPerson(ctx context.Context, tenant, person string) error {
 
 // ClosePerson ends all sessions of a person and lets none start: when it has
 // returned, no token of the person is accepted, and none can be made. It works
-// on any stored state, also one that is not genuine.
+// also on a stored state that is not genuine.
 func (m *Manager) ClosePerson(ctx context.Context, tenant, person string) error {
 	_, err := m.change(ctx, tenant, person, func(p Person, rows int, genuine bool) (next Person, write bool, err error) {
 		write = !p.Closed || !genuine || rows > 0

@@ -27,7 +27,7 @@ func (MAC) MarshalJSON() ([]byte, error) { return []byte(`"[redacted]"`), nil }
 
 // Row is a session as a [Store] keeps it. Times are UTC in whole microseconds.
 type Row struct {
-	ID     string // 22 characters, base64url
+	ID     string // 20 characters, base64url
 	Tenant string
 	Person string
 

@@ -168,9 +168,11 @@ func requireUndecided(t testing.TB, cause, err error) {
 
 func TestAuthenticate(t *testing.T) {
 	f := newFixture(t, session.Options{})
-	s, err := f.Authenticate(t.Context(), f.start(t))
+	token := f.start(t)
+	s, err := f.Authenticate(t.Context(), token)
 	require.NoError(t, err)
-	require.Len(t, s.Session, 22)
+	require.Len(t, s.Session, 20)
+	require.Contains(t, token, s.Session, "who finds a token can tell the session")
 	want := anna()
 	want.Session, want.Addr, want.Roles, want.Units = s.Session, netip.Addr{}, nil, nil
 	require.Equal(t, want, s)

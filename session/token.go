@@ -14,10 +14,10 @@ import (
 const tokenPrefix = "crmguard_s1_"
 
 const (
-	idBytes     = 16
-	secretBytes = 32
-	// 48 bytes are 64 characters without padding or spare bits, so that a token
-	// has one spelling.
+	// Both are whole groups of base64: the id's text is the beginning of the
+	// token's, and without padding or spare bits a token has one spelling.
+	idBytes     = 15
+	secretBytes = 33
 	tokenLen = len(tokenPrefix) + (idBytes+secretBytes)*4/3
 )
 

@@ -200,13 +200,14 @@ func (s *Store) Swap(ctx context.Context, id string, verifier session.MAC, next 
 // Change implements [session.Store].
 func (s *Store) Change(ctx context.Context, old, next session.Person) (int, bool, error) {
 	query := `UPDATE crmguard_session_persons SET closed = $1, epoch = $2, mac = $3
-		WHERE tenant = $4 AND person = $5 AND closed = $6 AND epoch = $7 AND mac = $8`
+		WHERE tenant = $4 AND person = $5 AND CASE closed WHEN 0 THEN 0 ELSE 1 END = $6 AND epoch = $7 AND mac = $8`
 	args := []any{flag(next.Closed), next.Epoch, []byte(next.MAC), old.Tenant, old.ID, flag(old.Closed), old.Epoch, nonNil(old.MAC)}
 	if old.Epoch == 0 {
 		// No row, or one with epoch 0 that somebody else wrote.
 		query = `INSERT INTO crmguard_session_persons (closed, epoch, mac, tenant, person) VALUES ($1, $2, $3, $4, $5)
 			ON CONFLICT (tenant, person) DO UPDATE SET closed = excluded.closed, epoch = excluded.epoch, mac = excluded.mac
-			WHERE crmguard_session_persons.closed = $6 AND crmguard_session_persons.epoch = $7 AND crmguard_session_persons.mac = $8`
+			WHERE CASE crmguard_session_persons.closed WHEN 0 THEN 0 ELSE 1 END = $6
+			AND crmguard_session_persons.epoch = $7 AND crmguard_session_persons.mac = $8`
 	}
 	var ended, changed int64
 	err := s.db.Tx(ctx, func(tx *sql.Tx) error {

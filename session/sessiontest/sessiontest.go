@@ -75,7 +75,7 @@ func opened(ctx context.Context, t require.TestingT, s session.Store, tenant, id
 func row(p session.Person, n int) session.Row {
 	start := noon.Add(time.Duration(n) * time.Minute)
 	return session.Row{
-		ID: rand.Text()[:22], Tenant: p.Tenant, Person: p.ID, OnBehalfOf: "boss",
+		ID: rand.Text()[:20], Tenant: p.Tenant, Person: p.ID, OnBehalfOf: "boss",
 		Kind: crmguard.KindIntegration, Assurance: crmguard.AssuranceSecondFactor, AuthenticatedAt: start.Add(-time.Second),
 		Device: "Annas Gerät", Addr: netip.MustParseAddr("2001:db8::7"), Scopes: []string{"contacts:view", ""},
 		Started: start, Used: start.Add(time.Microsecond), End: start.Add(time.Hour), Epoch: p.Epoch, Verifier: session.MAC(rand.Text()),
