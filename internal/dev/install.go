@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/exec"
@@ -70,10 +71,14 @@ func (d *dev) install(ctx context.Context, missing []need) (reason string) {
 	if reason != "" {
 		return reason
 	}
-	d.out.printf("Installing %s with apt-get (NOINSTALL=1 prevents it)\n", strings.Join(packages, ", "))
+	d.out.printf("Installing %s with apt-get, which may take some minutes (NOINSTALL=1 prevents it)\n", strings.Join(packages, ", "))
 	for _, args := range [][]string{{"update"}, append([]string{"install", "-y", "--no-install-recommends"}, packages...)} {
-		// Progress would drown the tests' own; what went wrong is on stderr.
-		err := command{stderr: d.err, args: slices.Concat(apt, []string{"-q"}, args)}.run(ctx)
+		var said bytes.Buffer
+		err := command{stdout: &said, stderr: &said, args: slices.Concat(apt, []string{"-q"}, args)}.run(ctx)
+		if err != nil {
+			d.out.printf("%s", said.Bytes())
+		}
+		// Packages may be had from an old list, or from a mirror that does answer.
 		if err != nil && args[0] == "install" {
 			return "and apt-get could not install it"
 		}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -52,7 +53,7 @@ func TestInstallsWhatIsMissing(t *testing.T) {
 	var out bytes.Buffer
 	d := &dev{out: terminal{&out}, err: terminal{&out}}
 	require.Empty(t, d.provide(t.Context(), wanted(dir)))
-	require.Equal(t, "Installing oracle, oracle-common with apt-get (NOINSTALL=1 prevents it)\n", out.String())
+	require.Equal(t, "Installing oracle, oracle-common with apt-get, which may take some minutes (NOINSTALL=1 prevents it)\n", out.String())
 	calls, err := os.ReadFile(filepath.Join(dir, "calls"))
 	require.NoError(t, err)
 	require.Equal(t, "-q update\n-q install -y --no-install-recommends oracle oracle-common\n", string(calls))
@@ -72,7 +73,7 @@ func TestNamesWhatStaysMissing(t *testing.T) {
 	}{
 		"forbidden":     {"1", map[string]string{"apt-get": aptInstall}, "Oracle is not installed, and NOINSTALL=1 forbids it"},
 		"no apt-get":    {"", nil, "Oracle is not installed, and there is no apt-get to install it"},
-		"install fails": {"", map[string]string{"apt-get": `case "$*" in *install*) exit 100;; esac`, "sudo": sudo}, "Oracle is not installed, and apt-get could not install it"},
+		"install fails": {"", map[string]string{"apt-get": `case "$*" in *install*) echo disk full; exit 100;; esac`, "sudo": sudo}, "Oracle is not installed, and apt-get could not install it"},
 		"wrong package": {"", map[string]string{"apt-get": apt, "sudo": sudo}, "Oracle is not installed, although apt-get installed its package"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -81,6 +82,7 @@ func TestNamesWhatStaysMissing(t *testing.T) {
 			var out bytes.Buffer
 			d := &dev{out: terminal{&out}, err: terminal{&out}}
 			require.Equal(t, leftOut{"tests on Oracle": c.want}, d.provide(t.Context(), wanted(dir)))
+			require.Equal(t, name == "install fails", strings.Contains(out.String(), "disk full"))
 			if c.noInstall != "" {
 				require.NoFileExists(t, filepath.Join(dir, "calls"))
 			}

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 )
 
 // toolsModule pins the linter.
@@ -47,7 +46,7 @@ func (d *dev) lint(ctx context.Context) error {
 			check(m.name+": "+filepath.Base(args[0])+" "+args[1], c.run(ctx))
 		}
 	}
-	check("gofmt", d.gofmt(ctx))
+	check("gofmt", unformatted(d.root))
 	for _, m := range modules {
 		run(m, "go", "mod", "tidy", "-diff")
 		if m.packages {
@@ -61,29 +60,33 @@ func (d *dev) lint(ctx context.Context) error {
 	return nil
 }
 
-// gofmt formats the files that git tracks and compares.
-func (d *dev) gofmt(ctx context.Context) error {
-	files, err := command{dir: d.root, stderr: d.err, args: []string{"git", "ls-files", "-z", "--", "*.go"}}.output(ctx)
-	if err != nil {
-		return err
-	}
+// unformatted formats the Go files below root in memory and names those that
+// change.
+func unformatted(root string) error {
 	var errs []error
-	for name := range strings.SplitSeq(strings.TrimSuffix(files, "\x00"), "\x00") {
-		source, err := os.ReadFile(filepath.Join(d.root, name)) // #nosec G304 -- git names it
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // deleted, not yet committed
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
 		}
+		if entry.IsDir() && skipsFolder(root, path) {
+			return filepath.SkipDir
+		}
+		if entry.IsDir() || filepath.Ext(path) != ".go" {
+			return nil
+		}
+		source, err := os.ReadFile(path) // #nosec G304 G122 -- the repository's own files
 		if err != nil {
 			return err
 		}
 		formatted, err := format.Source(source)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			errs = append(errs, fmt.Errorf("%s: %w", path, err))
 		} else if !bytes.Equal(source, formatted) {
-			errs = append(errs, fmt.Errorf("%s: not formatted", name))
+			errs = append(errs, fmt.Errorf("%s: not formatted", path))
 		}
-	}
-	return errors.Join(errs...)
+		return nil
+	})
+	return errors.Join(append(errs, err)...)
 }
 
 // buildLinter builds the pinned linter once per version of it and of Go, which

@@ -25,8 +25,8 @@ func findModules(root string) ([]module, error) {
 		}
 		name := entry.Name()
 		if entry.IsDir() {
-			if path != root && (strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") || name == "testdata") {
-				return filepath.SkipDir // as the go command does
+			if skipsFolder(root, path) {
+				return filepath.SkipDir
 			}
 			return nil
 		}
@@ -52,6 +52,12 @@ func findModules(root string) ([]module, error) {
 		}
 	}
 	return modules, nil
+}
+
+// skipsFolder leaves out what the go command leaves out.
+func skipsFolder(root, path string) bool {
+	name := filepath.Base(path)
+	return path != root && (strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") || name == "testdata")
 }
 
 // moduleOf returns the innermost module around dir.
