@@ -1,0 +1,369 @@
+package encrypt_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// flakyKEK counts calls, and fails while down.
+type flakyKEK struct {
+	tink.AEADWithContext
+	calls atomic.Int64
+	down  atomic.Bool
+}
+
+var errDown = errors.New("kms: connection refused")
+
+func (k *flakyKEK) EncryptWithContext(ctx context.Context, b, ad []byte) ([]byte, error) {
+	k.calls.Add(1)
+	if k.down.Load() {
+		return nil, errDown
+	}
+	return k.AEADWithContext.EncryptWithContext(ctx, b, ad)
+}
+
+func (k *flakyKEK) DecryptWithContext(ctx context.Context, b, ad []byte) ([]byte, error) {
+	k.calls.Add(1)
+	if k.down.Load() {
+		return nil, errDown
+	}
+	return k.AEADWithContext.DecryptWithContext(ctx, b, ad)
+}
+
+func newKEK(tb testing.TB) *flakyKEK {
+	kek, err := encrypt.OpenKeyFile(tb.TempDir()+"/kek.json", "", true)
+	require.NoError(tb, err)
+	return &flakyKEK{AEADWithContext: kek}
+}
+
+func openKeyring(tb testing.TB, kek tink.AEADWithContext, store encrypt.Store, o *encrypt.Options) *encrypt.Keyring {
+	tb.Helper()
+	k, err := encrypt.New(kek, store, o)
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, k.Close()) })
+	return k
+}
+
+func client(i int) crmguard.Place {
+	at := home
+	at.Client = fmt.Sprint("c", i)
+	return at
+}
+
+// tampering changes records on their way out of a store.
+type tampering struct {
+	encrypt.Store
+	change func(r *encrypt.Record)
+}
+
+func (s *tampering) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Record, error) {
+	records, err := s.Store.Load(ctx, scopes)
+	for i := range records {
+		if s.change != nil {
+			s.change(&records[i])
+		}
+	}
+	return records, err
+}
+
+func TestEveryFlippedBitOfAWrappedKeyIsRefused(t *testing.T) {
+	for name, purpose := range map[string]encrypt.Purpose{"client key": encrypt.DataKey, "tenant's keyset": encrypt.TenantKeyset} {
+		t.Run(name, func(t *testing.T) {
+			kek, store := newKEK(t), &tampering{Store: encrypt.NewMemory()}
+			sealed, err := openKeyring(t, kek, store, nil).Seal(acting("acme"), home, []byte("x"))
+			require.NoError(t, err)
+			length := 0
+			store.change = func(r *encrypt.Record) {
+				if r.Scope.Purpose == purpose {
+					length = len(r.Wrapped)
+				}
+			}
+			_, err = openKeyring(t, kek, store, nil).Open(acting("acme"), home, sealed)
+			require.NoError(t, err)
+			require.Greater(t, length, 64)
+			for i := range length * 8 {
+				store.change = func(r *encrypt.Record) {
+					if r.Scope.Purpose == purpose {
+						r.Wrapped[i/8] ^= 1 << (i % 8)
+					}
+				}
+				_, err := openKeyring(t, kek, store, nil).Open(acting("acme"), home, sealed)
+				require.Error(t, err, "byte %d bit %d", i/8, i%8)
+			}
+		})
+	}
+}
+
+// Whoever can write the key store cannot make one client's key serve as another's,
+// another tenant's, another version's or for another purpose.
+func TestAKeyServesItsScopeOnly(t *testing.T) {
+	kek, memory := newKEK(t), encrypt.NewMemory()
+	k := openKeyring(t, kek, memory, nil)
+	ctx := acting("acme")
+	sealed, err := k.Seal(ctx, client(1), []byte("x"))
+	require.NoError(t, err)
+	_, err = k.Seal(ctx, client(2), []byte("x"))
+	require.NoError(t, err)
+	_, err = k.Seal(ctx, crmguard.Place{Tenant: "acme"}, []byte("x"))
+	require.NoError(t, err)
+	_, err = k.Seal(acting("other"), crmguard.Place{Tenant: "other", Client: "c1"}, []byte("x"))
+	require.NoError(t, err)
+
+	stolen := map[string]encrypt.Scope{
+		"client":  {Tenant: "acme", Purpose: encrypt.DataKey, Name: "c2"},
+		"tenant":  {Tenant: "other", Purpose: encrypt.DataKey, Name: "c1"},
+		"nobody":  {Tenant: "acme", Purpose: encrypt.DataKey},
+		"version": {Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"},
+	}
+	for name, from := range stolen {
+		t.Run(name, func(t *testing.T) {
+			records, err := memory.Load(ctx, []encrypt.Scope{from})
+			require.NoError(t, err)
+			require.Len(t, records, 1)
+			store := &tampering{Store: memory, change: func(r *encrypt.Record) {
+				if r.Scope == (encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}) {
+					r.Wrapped = bytes.Clone(records[0].Wrapped)
+					if name == "version" {
+						r.Version = 2
+					}
+				}
+			}}
+			_, err = openKeyring(t, kek, store, nil).Open(ctx, client(1), sealed)
+			require.ErrorIs(t, err, encrypt.ErrForeign)
+		})
+	}
+}
+
+func TestAKeyIsMadeOnceHoweverManyAsk(t *testing.T) {
+	kek, store := newKEK(t), &counting{Store: encrypt.NewMemory()}
+	nodes := []*encrypt.Keyring{openKeyring(t, kek, store, nil), openKeyring(t, kek, store, nil)}
+	ctx := acting("acme")
+	sealed := make([][]byte, 50)
+	var wg sync.WaitGroup
+	for i := range sealed {
+		wg.Go(func() {
+			var err error
+			if sealed[i], err = nodes[i%2].Seal(ctx, home, []byte("x")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	fresh := openKeyring(t, kek, store, nil)
+	for i := range sealed {
+		for _, k := range append(nodes, fresh) {
+			_, err := k.Open(ctx, home, sealed[i])
+			require.NoError(t, err)
+		}
+	}
+}
+
+func TestColdKeysAreFetchedOnceHoweverManyAsk(t *testing.T) {
+	kek, store := newKEK(t), &counting{Store: encrypt.NewMemory()}
+	ctx := acting("acme")
+	sealed, err := openKeyring(t, kek, store, nil).Seal(ctx, home, []byte("x"))
+	require.NoError(t, err)
+	cold := openKeyring(t, kek, slow{store}, nil)
+	kek.calls.Store(0)
+	store.loads.Store(0)
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			if _, err := cold.Open(ctx, home, sealed); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, 1, kek.calls.Load())
+	require.EqualValues(t, 1, store.loads.Load())
+}
+
+// slow lets those who ask at the same time meet.
+type slow struct{ encrypt.Store }
+
+func (s slow) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Record, error) {
+	time.Sleep(100 * time.Millisecond)
+	return s.Store.Load(ctx, scopes)
+}
+
+func TestWhoeverGivesUpDoesNotEndItForOthers(t *testing.T) {
+	kek, store := newKEK(t), encrypt.NewMemory()
+	sealed, err := openKeyring(t, kek, store, nil).Seal(acting("acme"), home, []byte("x"))
+	require.NoError(t, err)
+	cold := openKeyring(t, kek, slow{store}, nil)
+	impatient, cancel := context.WithCancel(acting("acme"))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := cold.Open(impatient, home, sealed); !errors.Is(err, context.Canceled) {
+			t.Errorf("canceled: %v", err)
+		}
+	})
+	time.Sleep(20 * time.Millisecond)
+	wg.Go(func() {
+		if _, err := cold.Open(acting("acme"), home, sealed); err != nil {
+			t.Error(err)
+		}
+	})
+	cancel()
+	wg.Wait()
+}
+
+func TestKEKOutage(t *testing.T) {
+	kek, store, clock := newKEK(t), encrypt.NewMemory(), newClock()
+	ctx := acting("acme")
+	k := openKeyring(t, kek, store, &encrypt.Options{Clock: clock.Now, CacheAge: time.Minute})
+	sealed, err := k.Seal(ctx, home, []byte("x"))
+	require.NoError(t, err)
+	require.NoError(t, k.Check(ctx))
+
+	kek.down.Store(true)
+	_, err = k.Open(ctx, home, sealed)
+	require.NoError(t, err, "cached keys go on")
+	_, err = k.Seal(ctx, client(7), []byte("x"))
+	require.NoError(t, err, "new clients of a tenant whose keyset is cached too")
+	_, err = k.Seal(acting("new"), crmguard.Place{Tenant: "new", Client: "c1"}, []byte("x"))
+	require.ErrorIs(t, err, encrypt.ErrUnavailable)
+	require.ErrorIs(t, err, errDown, "the cause can be seen")
+	require.ErrorIs(t, k.Check(ctx), encrypt.ErrUnavailable)
+
+	clock.Advance(time.Minute)
+	_, err = k.Open(ctx, home, sealed)
+	require.ErrorIs(t, err, encrypt.ErrUnavailable, "until their age runs out")
+	kek.down.Store(false)
+	_, err = k.Open(ctx, home, sealed)
+	require.NoError(t, err)
+}
+
+func TestAWrongKEKIsNoticedBeforeItDoesHarm(t *testing.T) {
+	store := encrypt.NewMemory()
+	ctx := acting("acme")
+	sealed, err := newKeyring(t, store, nil).Seal(ctx, home, []byte("x"))
+	require.NoError(t, err)
+	wrong := newKeyring(t, store, nil)
+	require.ErrorIs(t, wrong.Check(ctx), encrypt.ErrWrongKEK)
+	_, err = wrong.Open(ctx, home, sealed)
+	require.ErrorIs(t, err, encrypt.ErrWrongKEK)
+	_, err = wrong.Seal(acting("new"), crmguard.Place{Tenant: "new", Client: "c1"}, []byte("x"))
+	require.ErrorIs(t, err, encrypt.ErrWrongKEK, "no second set of keys is begun")
+	records, err := store.Load(ctx, []encrypt.Scope{{Tenant: "new", Purpose: encrypt.TenantKeyset}})
+	require.NoError(t, err)
+	require.Empty(t, records)
+}
+
+// brokenStore fails while down.
+type brokenStore struct {
+	encrypt.Store
+	down atomic.Bool
+}
+
+func (s *brokenStore) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Record, error) {
+	if s.down.Load() {
+		return nil, errDown
+	}
+	return s.Store.Load(ctx, scopes)
+}
+
+func (s *brokenStore) Closing(ctx context.Context) (int64, []encrypt.Record, error) {
+	if s.down.Load() {
+		return 0, nil, errDown
+	}
+	return s.Store.Closing(ctx)
+}
+
+// Without the key store nobody knows whether a client was erased elsewhere, so
+// cached keys end with the lease.
+func TestKeyStoreOutage(t *testing.T) {
+	store, clock := &brokenStore{Store: encrypt.NewMemory()}, newClock()
+	ctx := acting("acme")
+	k := newKeyring(t, store, &encrypt.Options{Clock: clock.Now})
+	sealed, err := k.Seal(ctx, home, []byte("x"))
+	require.NoError(t, err)
+	store.down.Store(true)
+	require.ErrorIs(t, k.Check(ctx), encrypt.ErrUnavailable)
+	clock.Advance(encrypt.Lease - time.Millisecond)
+	_, err = k.Open(ctx, home, sealed)
+	require.NoError(t, err)
+	clock.Advance(time.Millisecond)
+	_, err = k.Open(ctx, home, sealed)
+	require.ErrorIs(t, err, encrypt.ErrUnavailable)
+	store.down.Store(false)
+	_, err = k.Open(ctx, home, sealed)
+	require.NoError(t, err)
+}
+
+// The store's count is never below what was sealed, over all nodes.
+func TestMessagesAreCounted(t *testing.T) {
+	kek, store := newKEK(t), &counting{Store: encrypt.NewMemory()}
+	ctx := acting("acme")
+	total := func() uint64 {
+		records, err := store.Load(ctx, []encrypt.Scope{{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}})
+		require.NoError(t, err)
+		return records[0].Messages
+	}
+	sealedBy := uint64(0)
+	seal := func(k *encrypt.Keyring, n int) {
+		for range n {
+			_, err := k.Seal(ctx, home, nil)
+			require.NoError(t, err)
+			sealedBy++
+		}
+	}
+	first := openKeyring(t, kek, store, nil)
+	seal(first, 1024)
+	require.Zero(t, store.leases.Load(), "the first lease comes with the key")
+	require.EqualValues(t, 1024, total())
+	seal(first, 1024)
+	require.LessOrEqual(t, store.leases.Load(), int64(1))
+	require.GreaterOrEqual(t, total(), sealedBy)
+	second := openKeyring(t, kek, store, nil)
+	seal(second, 1)
+	require.GreaterOrEqual(t, total(), sealedBy)
+	require.LessOrEqual(t, total(), sealedBy+2*1024+2)
+	_, err := store.Store.Lease(ctx, []encrypt.Record{{Scope: encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}, Version: 1}}, 1<<31)
+	require.NoError(t, err)
+	third := openKeyring(t, kek, store, nil)
+	_, err = third.Seal(ctx, home, nil)
+	require.ErrorContains(t, err, "as many messages as it may")
+}
+
+func TestClosedKeyring(t *testing.T) {
+	k := newKeyring(t, encrypt.NewMemory(), nil)
+	ctx := acting("acme")
+	sealed, err := k.Seal(ctx, home, nil)
+	require.NoError(t, err)
+	require.NoError(t, k.Close())
+	_, err = k.Seal(ctx, home, nil)
+	require.Error(t, err)
+	_, err = k.Open(ctx, home, sealed)
+	require.Error(t, err)
+	require.Error(t, k.Check(ctx))
+	_, err = k.Erase(ctx, "acme", "c1")
+	require.Error(t, err)
+	_, err = k.FinishErasures(ctx)
+	require.Error(t, err)
+}
+
+func TestNewRefuses(t *testing.T) {
+	kek := newKEK(t)
+	for _, o := range []*encrypt.Options{{CacheAge: -1}, {CacheEntries: -1}, {BackupRetention: -1}, {IndexLife: -1}} {
+		_, err := encrypt.New(kek, encrypt.NewMemory(), o)
+		require.Error(t, err)
+	}
+	_, err := encrypt.New(nil, encrypt.NewMemory(), nil)
+	require.Error(t, err)
+	_, err = encrypt.New(kek, nil, nil)
+	require.Error(t, err)
+}
