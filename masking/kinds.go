@@ -50,7 +50,7 @@ func maskCard(b *strings.Builder, value string) bool {
 		case isDigit:
 			digits[n] = d
 			n++
-		case r != ' ' && r != '.' && !unicode.In(r, unicode.Zs, unicode.Pd, unicode.Cf):
+		case r != ' ' && r != '-' && r != '.' && !unicode.In(r, unicode.Zs, unicode.Pd, unicode.Cf):
 			return false
 		}
 	}
@@ -85,59 +85,108 @@ func maskEmail(b *strings.Builder, value string) bool {
 // isAtoms reports whether s is a local part without quotes (RFC 5321, 6531).
 func isAtoms(s string) bool {
 	for _, r := range s {
-		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r) && !strings.ContainsRune("!#$%&'*+-/=?^_`{|}~.", r) {
+		if !isSimple(r) && (r < utf8.RuneSelf && !atomSigns[r] || r >= utf8.RuneSelf && !unicode.In(r, unicode.L, unicode.Nd, unicode.M)) {
 			return false
 		}
 	}
 	return true
 }
 
+var atomSigns = func() (signs [utf8.RuneSelf]bool) {
+	for _, r := range "0123456789!#$%&'*+-/=?^_`{|}~." {
+		signs[r] = true
+	}
+	return signs
+}()
+
 // isDomain reports whether s is a host name of two labels or more, the last of
 // which is made of letters. Internationalised labels count as letters.
 func isDomain(s string) bool {
-	if len(s) > 253 || !strings.Contains(s, ".") {
+	if len(s) > 253 {
 		return false
 	}
-	label, letters := 0, true // of the current label: length, and whether it is all letters
+	labels, label, letters := 1, 0, true // how many; of the last: length, and whether it is all letters
 	for _, r := range s {
 		switch {
-		case r == '.' && label == 0:
-			return false
+		case isSimple(r):
 		case r == '.':
+			if label == 0 {
+				return false
+			}
+			labels++
 			label, letters = 0, true
 			continue
-		case unicode.IsLetter(r):
-		case unicode.IsDigit(r), unicode.IsMark(r), r == '-':
+		case r == '-' || unicode.In(r, unicode.Nd, unicode.M):
 			letters = false
-		default:
+		case !unicode.IsLetter(r):
 			return false
 		}
 		label++
 	}
-	return letters && label >= 2
+	return labels > 1 && letters && label >= 2
 }
 
 func maskName(b *strings.Builder, value string) bool {
-	for _, r := range value {
-		if !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsSpace(r) && !strings.ContainsRune(".'’ʼ-‐‑", r) {
-			return false
+	var firsts [nameWords]string
+	words, ok := simpleWords(&firsts, value)
+	if !ok {
+		clear(firsts[:])
+		words, ok = anyWords(&firsts, value)
+	}
+	for i := range min(words, nameWords) {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(firsts[i])
+		b.WriteString(mask)
+	}
+	return ok && words > 0
+}
+
+// simpleWords finds what to show of each of the first words. It reports false if
+// there is anything but simple letters and spaces; then anyWords must do it.
+func simpleWords(firsts *[nameWords]string, value string) (words int, ok bool) {
+	start, size, n := 0, 0, 0 // of the current word: where, first letter, letters
+	for i, r := range value {
+		switch {
+		case r == ' ':
+			if n > 0 {
+				words++
+			}
+			n = 0
+		case !isSimple(r):
+			return 0, false
+		case words < nameWords:
+			switch n++; n {
+			case 1:
+				start, size = i, utf8.RuneLen(r)
+			case nameShare:
+				firsts[words] = value[start : start+size]
+			}
 		}
 	}
-	words := 0
+	if n > 0 {
+		words++
+	}
+	return words, true
+}
+
+func anyWords(firsts *[nameWords]string, value string) (words int, ok bool) {
+	for _, r := range value {
+		if !unicode.In(r, unicode.L, unicode.M, unicode.White_Space) && !strings.ContainsRune(".'’ʼ-‐‑", r) {
+			return 0, false
+		}
+	}
 	for word := range strings.FieldsSeq(value) {
 		if words == nameWords {
 			break
 		}
-		if words > 0 {
-			b.WriteByte(' ')
-		}
 		if first, n := firstLetter(word, nameShare); n >= nameShare {
-			b.WriteString(first)
+			firsts[words] = first
 		}
-		b.WriteString(mask)
 		words++
 	}
-	return words > 0
+	return words, true
 }
 
 // firstLetter returns the first grapheme cluster of s and how many clusters s

@@ -30,6 +30,7 @@ type field struct {
 	tagged bool
 	kind   Kind
 	plan   *plan
+	plain  bool // shown to everybody and copied by assignment
 }
 
 var (
@@ -133,6 +134,12 @@ func (c compiler) settle() {
 			if p.inert && !p.canBeInert() {
 				p.inert, changed = false, true
 			}
+		}
+	}
+	for _, p := range c {
+		for i := range p.fields {
+			f := &p.fields[i]
+			f.plain = f.tagged && f.kind == shown && (f.plan.inert || f.plan.typ.Kind() == reflect.String)
 		}
 	}
 }

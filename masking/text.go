@@ -15,6 +15,9 @@ type span = [2]int
 // maskText hides in a text what identifies or pays: phones, e-mail addresses,
 // cards, IBANs, INN, SNILS and OGRN.
 func maskText(b *strings.Builder, text string) string {
+	if isPlain(text) {
+		return text
+	}
 	var spans []span
 	for run := range phone.Runs(text) {
 		spans = numbers(run.Phones(spans), run)
@@ -39,6 +42,27 @@ func maskText(b *strings.Builder, text string) string {
 	}
 	b.WriteString(text[end:])
 	return b.String()[start:]
+}
+
+// isPlain reports whether text certainly holds no digit and no "@", as most
+// notes do not. It goes by first bytes: scripts before Arabic and the general
+// punctuation have no digits besides ASCII's.
+func isPlain(text string) bool {
+	for i := 0; i < len(text); {
+		switch b := text[i]; {
+		case isDigit(b) || b == '@':
+			return false
+		case b < utf8.RuneSelf:
+			i++
+		case b <= 0xd8: // up to U+063F, two bytes
+			i += 2
+		case b == 0xe2: // U+2000 to U+2FFF, three bytes
+			i += 3
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // numbers appends the cards and the numbers with a checksum of one run. A number

@@ -8,6 +8,9 @@ import (
 	"strings"
 )
 
+// rowBytes is room for the masked strings of a usual row.
+const rowBytes = 128
+
 // Bounds of one row. What exceeds them is an error, never shown.
 const (
 	maxDepth = 128     // pointers, maps, slices and interfaces inside each other
@@ -49,6 +52,7 @@ func View[T any](row T, clear func(field string) bool) (T, error) {
 	}
 	out := row
 	v := viewer{clear: clear}
+	v.out.Grow(rowBytes)
 	if err := v.apply(p, reflect.ValueOf(&out).Elem(), hidden); err != nil {
 		return zero, err
 	}
@@ -128,7 +132,7 @@ func (w *viewer) applyStruct(p *plan, v reflect.Value, kind Kind) error {
 	}
 	for i := range p.fields {
 		f := &p.fields[i]
-		if f.plan.inert && !f.tagged && (kind == hidden || kind == shown) {
+		if f.plain || f.plan.inert && !f.tagged && (kind == hidden || kind == shown) {
 			continue
 		}
 		k := kind

@@ -1,6 +1,9 @@
 package phone
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // E.164 allows 15 digits; the shortest numbers in use, such as Niue's, have 7.
 const (
@@ -105,13 +108,8 @@ func (p *plan) fits(nsn []byte) bool {
 	if len(nsn) < p.lengths[0] || len(nsn) > p.lengths[1] {
 		return false
 	}
-	for _, prefix := range p.service {
-		if hasPrefix(nsn, prefix) {
-			return true
-		}
-	}
 	if strings.IndexByte(p.leading, nsn[0]) < 0 {
-		return false
+		return slices.ContainsFunc(p.service, func(prefix string) bool { return hasPrefix(nsn, prefix) })
 	}
 	if p == &planUS && len(nsn) != p.lengths[1] {
 		return len(nsn) == len("3101234") && hasPrefix(nsn, shortCA)

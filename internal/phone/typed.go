@@ -26,6 +26,11 @@ func (t *typed) read(text string) bool {
 	var before rune // the last rune that was not invisible
 	for i := 0; i < len(text); {
 		r, size := rune(text[i]), 1
+		if r < utf8.RuneSelf && asciiPunct[r] {
+			before = r
+			i++
+			continue
+		}
 		if r >= utf8.RuneSelf {
 			r, size = utf8.DecodeRuneInString(text[i:])
 		}
@@ -93,11 +98,7 @@ func isPlus(r rune) bool { return r == '+' || r == '＋' || r == '﹢' }
 // isPunct reports whether people put r between the digits of a phone.
 func isPunct(r rune) bool {
 	if r < utf8.RuneSelf {
-		switch r {
-		case ' ', '\t', '-', '(', ')', '[', ']', '.', '/', '_', '~':
-			return true
-		}
-		return false
+		return asciiPunct[r]
 	}
 	switch r {
 	case '\u2212', '（', '）', '．', '／', '～', '·':
@@ -108,6 +109,10 @@ func isPunct(r rune) bool {
 	}
 	// Cf: marks of direction and zero-width characters, which come with copied numbers.
 	return unicode.In(r, unicode.Zs, unicode.Pd, unicode.Cf)
+}
+
+var asciiPunct = [utf8.RuneSelf]bool{
+	' ': true, '\t': true, '-': true, '(': true, ')': true, '[': true, ']': true, '.': true, '/': true, '_': true, '~': true,
 }
 
 var labels = [...]string{"telephone", "phone", "tel", "mob", "телефон", "тел", "моб", "т."}
