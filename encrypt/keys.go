@@ -46,7 +46,7 @@ func (s *scopeKeys) usable() error {
 		return ErrNoKey
 	case s.broken != nil:
 		return s.broken
-	case s.state != Active:
+	case s.state != Active || len(s.versions) == 0:
 		return crmguard.ErrErased
 	}
 	return nil

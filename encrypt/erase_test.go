@@ -1,0 +1,250 @@
+package encrypt_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// refuses returns an error unless a keyring refuses to seal and open at home as erased.
+func refuses(k *encrypt.Keyring, sealed []byte) error {
+	ctx := acting("acme")
+	if _, err := k.Seal(ctx, home, []byte("more")); !errors.Is(err, crmguard.ErrErased) {
+		return fmt.Errorf("seal: %w", err)
+	}
+	if plaintext, err := k.Open(ctx, home, sealed); !errors.Is(err, crmguard.ErrErased) || plaintext != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	return nil
+}
+
+func TestErase(t *testing.T) {
+	kek, store, clock := newKEK(t), encrypt.NewMemory(), newClock()
+	index := encrypt.NewMemoryIndex()
+	ctx := acting("acme")
+	options := &encrypt.Options{Clock: clock.Now, Index: index, BackupRetention: 40 * 24 * time.Hour}
+	here, there := openKeyring(t, kek, store, options), openKeyring(t, kek, store, options)
+	table, err := encrypt.NewTable[contact](here, "contacts", nil)
+	require.NoError(t, err)
+	row := &contact{ID: "c1", Phone: "+79123456789"}
+	entries, err := table.Seal(ctx, "acme", row)
+	require.NoError(t, err)
+	require.NoError(t, index.Put(ctx, nil, "acme", "contacts", []string{"c1"}, entries))
+	sealed, err := here.Seal(ctx, home, []byte("x"))
+	require.NoError(t, err)
+	_, err = there.Open(ctx, home, sealed)
+	require.NoError(t, err)
+
+	start := clock.Now()
+	receipt, err := here.Erase(ctx, "acme", "c1")
+	require.NoError(t, err)
+	want := encrypt.Receipt{
+		Tenant: "acme", Client: "c1", State: "closing", ClosedAt: start, IndexRows: 1,
+		UnreadableAfter: start.Add(encrypt.ClosingTime + 40*24*time.Hour),
+		UnlinkableAfter: start.Add(encrypt.ClosingTime + 90*24*time.Hour),
+	}
+	require.Equal(t, want, receipt)
+	require.NoError(t, refuses(here, sealed))
+	_, err = table.Seal(ctx, "acme", row)
+	require.ErrorIs(t, err, crmguard.ErrErased)
+	found, err := table.Find(ctx, "acme", "phone", row.Phone)
+	require.NoError(t, err)
+	require.Empty(t, found)
+
+	clock.Advance(encrypt.Lease)
+	require.NoError(t, refuses(there, sealed))
+
+	// A transaction that sealed before the erasure commits now.
+	require.NoError(t, index.Put(ctx, nil, "acme", "contacts", []string{"c1"}, entries))
+	again, err := here.Erase(ctx, "acme", "c1")
+	require.NoError(t, err)
+	require.Equal(t, want, again, "the first time counts; late rows are deleted again")
+	require.NoError(t, index.Put(ctx, nil, "acme", "contacts", []string{"c1"}, entries))
+
+	clock.Advance(encrypt.LongestTransaction - time.Microsecond)
+	finished, err := here.FinishErasures(context.Background())
+	require.NoError(t, err)
+	require.Empty(t, finished, "too early")
+	clock.Advance(time.Microsecond)
+	finished, err = there.FinishErasures(context.Background())
+	require.NoError(t, err)
+	want.State, want.DestroyedAt = "destroyed", clock.Now()
+	require.Equal(t, []encrypt.Receipt{want}, finished, "with the one late index row")
+	finished, err = here.FinishErasures(context.Background())
+	require.NoError(t, err)
+	require.Empty(t, finished, "once")
+
+	for _, k := range []*encrypt.Keyring{here, there, openKeyring(t, kek, store, options)} {
+		require.NoError(t, refuses(k, sealed))
+		clock.Advance(encrypt.Lease)
+		require.NoError(t, refuses(k, sealed))
+	}
+	want.IndexRows = 0
+	again, err = here.Erase(ctx, "acme", "c1")
+	require.NoError(t, err)
+	require.Equal(t, want, again)
+	records, err := store.Load(ctx, []encrypt.Scope{{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}})
+	require.NoError(t, err)
+	require.Empty(t, records[0].Wrapped)
+
+	other, err := here.Seal(ctx, client(2), []byte("x"))
+	require.NoError(t, err)
+	_, err = here.Open(ctx, client(2), other)
+	require.NoError(t, err, "other clients go on")
+}
+
+// deaf never hears that a scope has closed.
+type deaf struct{ encrypt.Store }
+
+func (s deaf) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Record, error) {
+	records, err := s.Store.Load(ctx, scopes)
+	for i := range records {
+		records[i].State = encrypt.Active
+	}
+	return records, err
+}
+
+func TestTheCheckNoticesANodeThatDoesNotRefuse(t *testing.T) {
+	kek, store, clock := newKEK(t), encrypt.NewMemory(), newClock()
+	options := &encrypt.Options{Clock: clock.Now}
+	here, there := openKeyring(t, kek, store, options), openKeyring(t, kek, deaf{store}, options)
+	sealed, err := here.Seal(acting("acme"), home, []byte("x"))
+	require.NoError(t, err)
+	_, err = here.Erase(acting("acme"), "acme", "c1")
+	require.NoError(t, err)
+	clock.Advance(encrypt.Lease)
+	require.NoError(t, refuses(here, sealed))
+	require.Error(t, refuses(there, sealed))
+}
+
+func TestEraseRefuses(t *testing.T) {
+	k := newKeyring(t, encrypt.NewMemory(), nil)
+	for name, call := range map[string]struct {
+		ctx            context.Context
+		tenant, client string
+	}{
+		"no tenant":      {acting("acme"), "", "c1"},
+		"no client":      {acting("acme"), "acme", ""},
+		"foreign tenant": {acting("other"), "acme", "c1"},
+		"nobody":         {context.Background(), "acme", "c1"},
+		"zero byte":      {acting("acme"), "acme", "c\x00"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := k.Erase(call.ctx, call.tenant, call.client)
+			require.Error(t, err)
+		})
+	}
+	_, err := k.Seal(acting("acme"), home, nil)
+	require.NoError(t, err, "nothing was erased")
+}
+
+func TestAClientThatNeverWasIsClosedToo(t *testing.T) {
+	k := newKeyring(t, encrypt.NewMemory(), nil)
+	receipt, err := k.Erase(acting("acme"), "acme", "c1")
+	require.NoError(t, err)
+	require.Equal(t, "closing", receipt.State)
+	_, err = k.Seal(acting("acme"), home, nil)
+	require.ErrorIs(t, err, crmguard.ErrErased)
+}
+
+// failing fails to delete index rows, or to destroy, while broken.
+type failing struct {
+	encrypt.Index
+	encrypt.Store
+	broken bool
+}
+
+func (f *failing) DropClient(ctx context.Context, tenant, client string) (int, error) {
+	if f.broken {
+		return 0, errDown
+	}
+	return f.Index.DropClient(ctx, tenant, client)
+}
+
+func (f *failing) Advance(ctx context.Context, scope encrypt.Scope, to encrypt.State, at time.Time) (encrypt.Record, error) {
+	if f.broken && to == encrypt.Destroyed && scope.Name == "c2" {
+		return encrypt.Record{}, errDown
+	}
+	return f.Store.Advance(ctx, scope, to, at)
+}
+
+func TestErasureGoesOnAfterFailures(t *testing.T) {
+	clock, ctx := newClock(), acting("acme")
+	index := &failing{Index: encrypt.NewMemoryIndex(), broken: true}
+	store := &failing{Store: encrypt.NewMemory(), broken: true}
+	k := newKeyring(t, store, &encrypt.Options{Clock: clock.Now, Index: index})
+	sealed, err := k.Seal(ctx, home, nil)
+	require.NoError(t, err)
+	receipt, err := k.Erase(ctx, "acme", "c1")
+	require.ErrorIs(t, err, errDown)
+	require.Equal(t, "closing", receipt.State, "closed all the same")
+	require.NoError(t, refuses(k, sealed))
+	_, err = k.Erase(ctx, "acme", "c2")
+	require.Error(t, err)
+
+	clock.Advance(encrypt.ClosingTime)
+	finished, err := k.FinishErasures(ctx)
+	require.ErrorIs(t, err, errDown)
+	require.Empty(t, finished, "no key is destroyed while index rows may be left")
+	index.broken = false
+	finished, err = k.FinishErasures(ctx)
+	require.ErrorIs(t, err, encrypt.ErrUnavailable)
+	require.Len(t, finished, 1, "one failure does not hold up the others")
+	store.broken = false
+	finished, err = k.FinishErasures(ctx)
+	require.NoError(t, err)
+	require.Equal(t, "c2", finished[0].Client)
+}
+
+// A seal that was under way when the client closed must not bring the key back
+// into this node's cache.
+func TestEraseWhileSealing(t *testing.T) {
+	kek, store := newKEK(t), encrypt.NewMemory()
+	ctx := acting("acme")
+	sealed, err := openKeyring(t, kek, store, nil).Seal(ctx, home, nil)
+	require.NoError(t, err)
+	for range 20 {
+		k := openKeyring(t, kek, lagging{store}, nil)
+		_, err := k.Open(ctx, client(2), sealed) // warms the tenant
+		require.Error(t, err)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = k.Open(ctx, home, sealed)
+		}()
+		time.Sleep(time.Millisecond)
+		_, err = k.Erase(ctx, "acme", "c1")
+		require.NoError(t, err)
+		require.NoError(t, refuses(k, sealed))
+		<-done
+		require.NoError(t, refuses(k, sealed))
+	}
+}
+
+// lagging hands out what it read a while ago.
+type lagging struct{ encrypt.Store }
+
+func (s lagging) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Record, error) {
+	records, err := s.Store.Load(ctx, scopes)
+	time.Sleep(5 * time.Millisecond)
+	return records, err
+}
+
+func TestReceiptAsJSON(t *testing.T) {
+	clock := newClock()
+	k := newKeyring(t, encrypt.NewMemory(), &encrypt.Options{Clock: clock.Now})
+	receipt, err := k.Erase(acting("acme"), "acme", "c1")
+	require.NoError(t, err)
+	text, err := json.Marshal(receipt)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"tenant":"acme","client":"c1","state":"closing","closed_at":"2026-03-01T12:00:00Z",
+		"unreadable_after":"2026-03-31T12:01:10Z","unlinkable_after":"2026-05-30T12:01:10Z","index_rows":0}`, string(text))
+}
