@@ -11,14 +11,14 @@ import (
 
 // tokenPrefix carries the version and lets scanners find leaked tokens with
 // crmguard_s1_[A-Za-z0-9_-]{64}.
-const tokenPrefix = "crmguard_s1_"
+const tokenPrefix = "crmguard_s1_" //nolint:gosec // not a credential
 
 const (
 	// Both are whole groups of base64: the id's text is the beginning of the
 	// token's, and without padding or spare bits a token has one spelling.
 	idBytes     = 15
 	secretBytes = 33
-	tokenLen = len(tokenPrefix) + (idBytes+secretBytes)*4/3
+	tokenLen    = len(tokenPrefix) + (idBytes+secretBytes)*4/3
 )
 
 // token is a parsed token. It redacts itself.

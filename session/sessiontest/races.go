@@ -121,7 +121,7 @@ type macs string
 
 func (m macs) MAC(_ context.Context, at crmguard.Place, data []byte) ([]byte, error) {
 	h := hmac.New(sha256.New, []byte(m))
-	fmt.Fprintf(h, "%q", at) // hash.Hash never returns an error
+	h.Write(fmt.Appendf(nil, "%q", at))
 	h.Write(data)
 	return h.Sum(nil), nil
 }
