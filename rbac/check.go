@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -13,7 +14,8 @@ import (
 // Check decides whether s may do a to r; see the package comment for how. Yes
 // from memory allocates nothing.
 //
-// The codes of its denials are "no-rule", "deny-rule" and "scope".
+// The codes of its denials are "no-rule", "deny-rule" and "scope" (of the
+// credential).
 func (e *Engine) Check(ctx context.Context, s crmguard.Subject, a crmguard.Action, r crmguard.Resource) error {
 	d, err := e.decision(ctx, s, r.Tenant)
 	if err != nil {
@@ -164,25 +166,26 @@ func (d *decision) answer(a crmguard.Action, r crmguard.Resource, need relationS
 }
 
 func (d *decision) wholeKind(q question, need relationSet) (verdict, error) {
-	set, why, err := d.policy.reach(q)
-	if err == nil && d.subject.OnBehalfOf != "" && set != 0 {
-		var other relationSet
-		q.person = d.subject.OnBehalfOf
-		other, why, err = d.policy.reach(q)
-		if other == 0 {
-			set = 0
+	for person := range d.persons() {
+		q.person = person
+		set, why, err := d.policy.reach(q)
+		if err != nil {
+			return 0, err
 		}
-		if need != 0 {
-			set &= other
+		if set == 0 || set&need != need {
+			return why, nil
 		}
 	}
-	switch {
-	case err != nil:
-		return 0, err
-	case set != 0 && set&need == need:
-		return allowed, nil
+	return allowed, nil
+}
+
+// persons are those whose rights a decision needs: the subject, and whom it acts for.
+func (d *decision) persons() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if yield(d.subject.ID) && d.subject.OnBehalfOf != "" {
+			yield(d.subject.OnBehalfOf)
+		}
 	}
-	return why, nil
 }
 
 // fieldAction is the right on a field that an action on the record's field asks

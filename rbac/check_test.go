@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -292,6 +293,13 @@ func TestAPageAsksForTheDepartmentsOnce(t *testing.T) {
 }
 
 func TestWhatIsRememberedIsBounded(t *testing.T) {
+	long := engineFromCSV(t, "p, u:anna, acme, contacts, view, all, allow", nil)
+	endless := strings.Repeat("x", maxName+1)
+	requireDenied(t, long.Check(t.Context(), person(endless), crmguard.View, card), "no-rule")
+	requireDenied(t, long.Check(t.Context(), person("anna"), crmguard.View, crmguard.Resource{Tenant: "acme", Kind: endless, ID: "1"}), "no-rule")
+	requireDenied(t, long.Check(t.Context(), person("anna"), crmguard.Action(endless), card), "no-rule")
+	require.Empty(t, long.current.Load().answers)
+
 	e := engineFromCSV(t, "p, u:anna, acme, contacts, view, all, allow", nil)
 	s := e.current.Load()
 	for i := range maxAnswers {

@@ -170,5 +170,13 @@ func (f *csvFile) replace(text []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	return os.Rename(tmp.Name(), f.path)
+	if err := os.Rename(tmp.Name(), f.path); err != nil {
+		return err
+	}
+	// Until the folder is on disk too, a crash could bring back what was revoked.
+	dir, err := os.Open(filepath.Dir(f.path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

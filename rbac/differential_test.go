@@ -1,6 +1,7 @@
 package rbac
 
 import (
+	"context"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -50,12 +51,10 @@ func snapshotOf(t testing.TB, rows []row) *snapshot {
 // Every policy of one or two rules of a small universe, and every question in it.
 func TestEveryQuestionOfSmallUniverses(t *testing.T) {
 	var rules []row
-	for _, subject := range []string{"u:a", "role:r"} {
-		for _, tenant := range []string{"t1", "t2"} {
-			for _, scope := range scopes {
-				for _, effect := range []string{"allow", "deny"} {
-					rules = append(rules, row{"", "p", []string{subject, tenant, "contacts", "view", scope, effect}})
-				}
+	for _, subject := range [][]string{{"u:a", "t1"}, {"role:r", "t1"}, {"role:r", "t2"}} {
+		for _, scope := range scopes {
+			for _, effect := range []string{"allow", "deny"} {
+				rules = append(rules, row{"", "p", []string{subject[0], subject[1], "contacts", "view", scope, effect}})
 			}
 		}
 	}
@@ -111,9 +110,10 @@ func differences(t testing.TB, rnd *rand.Rand, policies, questions int, build fu
 	return wrong, float64(yes) / float64(policies*questions)
 }
 
-func TestRandomPoliciesAnswerLikeCasbinAndTheSpec(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same run every time
-	wrong, share := differences(t, rnd, 100, 150, func(rows []row) func(q question) bool {
+// sameAsCasbin answers as the engine does, and requires that its answer is
+// Casbin's, and the same from memory.
+func sameAsCasbin(t testing.TB) func(rows []row) func(q question) bool {
+	return func(rows []row) func(q question) bool {
 		s, plain := snapshotOf(t, rows), plainCasbin(t, Model, rows, ScopeRows())
 		return func(q question) bool {
 			v, err := s.decide(q)
@@ -124,10 +124,26 @@ func TestRandomPoliciesAnswerLikeCasbinAndTheSpec(t *testing.T) {
 			require.Equal(t, enforce(t, plain, q), v == allowed, "%v\n%+v", rows, q)
 			return v == allowed
 		}
-	})
+	}
+}
+
+func TestRandomPoliciesAnswerLikeCasbinAndTheSpec(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same run every time
+	wrong, share := differences(t, rnd, 40, 150, sameAsCasbin(t))
 	require.Zero(t, wrong)
 	require.GreaterOrEqual(t, share, 0.3, "too many questions are denied for the test to mean much")
 	t.Logf("%.0f %% of the questions were allowed", 100*share)
+}
+
+// The same for as long as the fuzzer runs: each input is another policy.
+func FuzzDifferential(f *testing.F) {
+	f.Add(uint64(1))
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		rnd := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // the same run for the same input
+		wrong, _ := differences(t, rnd, 1, 200, sameAsCasbin(t))
+		require.Zero(t, wrong)
+		requireSameAsFacts(t, rnd, 100)
+	})
 }
 
 // Each of these engines has one fault, and the comparison above must notice it.
@@ -187,7 +203,7 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // the same run every time
-			wrong, _ := differences(t, rnd, 20, 150, build)
+			wrong, _ := differences(t, rnd, 8, 150, build)
 			require.Equal(t, name == "none", wrong == 0, "%d differences", wrong)
 			t.Logf("%d differences", wrong)
 		})
@@ -197,30 +213,37 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 // relate and the graph of scopes together must say what the facts say one by one.
 func TestRelationsCoverTheFacts(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6)) //nolint:gosec // the same run every time
-	yes, asked := 0, 0
-	for range 40 {
-		rows := randomPolicy(rnd, 60, 3, 6)
-		o := oracle{rows: rows, units: map[string]Units{}}
-		org := &StaticOrg{}
-		for _, tenant := range someTenants {
-			o.units[tenant] = randomUnits(rnd)
-			org.Set(tenant, o.units[tenant])
-		}
-		e := engineOf(t, rows, org)
-		for range 300 {
-			s, a, r := randomCheck(rnd, o)
-			want := o.check(s, a, r)
-			err := e.Check(t.Context(), s, a, r)
-			require.Equal(t, want, err == nil, "%v\n%+v %s %+v: %v", rows, s, a, r, err)
-			asked++
-			if want {
-				yes++
-			}
-		}
+	yes := 0
+	for range 20 {
+		yes += requireSameAsFacts(t, rnd, 300)
 	}
-	share := float64(yes) / float64(asked)
+	share := float64(yes) / (20 * 300)
 	require.GreaterOrEqual(t, share, 0.3)
 	t.Logf("%.0f %% allowed", 100*share)
+}
+
+// requireSameAsFacts makes a policy and departments, compares Check with the
+// spec, and returns how many checks were allowed.
+func requireSameAsFacts(t testing.TB, rnd *rand.Rand, checks int) (yes int) {
+	t.Helper()
+	rows := randomPolicy(rnd, 60, 3, 6)
+	o := oracle{rows: rows, units: map[string]Units{}}
+	org := &StaticOrg{}
+	for _, tenant := range someTenants {
+		o.units[tenant] = randomUnits(rnd)
+		org.Set(tenant, o.units[tenant])
+	}
+	e := engineOf(t, rows, org)
+	for range checks {
+		s, a, r := randomCheck(rnd, o)
+		want := o.check(s, a, r)
+		err := e.Check(context.Background(), s, a, r)
+		require.Equal(t, want, err == nil, "%v\n%+v %s %+v: %v", rows, s, a, r, err)
+		if want {
+			yes++
+		}
+	}
+	return yes
 }
 
 // engineOf is an engine in memory, which no store stands behind.

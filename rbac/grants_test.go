@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/casbin/casbin/v2/model"
@@ -106,6 +108,28 @@ g, u:anna, role:x, other
 	_, err = e.Revoke(t.Context(), "acme", "")
 	require.Error(t, err)
 	require.Error(t, e.RevokeRole(t.Context(), "acme", "anna", ""))
+}
+
+func TestFiftyGrantsAtOnceAreAllKept(t *testing.T) {
+	path := policyFile(t, teamPolicy)
+	e, err := FromCSV(t.Context(), path, quiet())
+	require.NoError(t, err)
+	before := len(e.current.Load().rows)
+	ctx := crmguard.System(t.Context(), "acme", "test")
+	errs := make([]error, 50)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() { errs[i] = e.GrantRole(ctx, "acme", fmt.Sprintf("new%d", i/2), "seller") }) // each twice
+	}
+	wg.Wait()
+	require.NoError(t, errors.Join(errs...))
+	require.Len(t, e.current.Load().rows, before+25)
+	version := e.Version()
+	require.NoError(t, e.Reload(ctx))
+	require.Equal(t, version, e.Version())
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, 25, bytes.Count(text, []byte("u:new")), "each row is in the file once")
 }
 
 // failingStore keeps rows in memory and fails to write.

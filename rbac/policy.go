@@ -112,8 +112,12 @@ func newSnapshot(rows []row) (*snapshot, error) {
 	return s, nil
 }
 
-// decide answers from memory or from Casbin.
+// decide answers from memory or from Casbin. Names longer than those of rules
+// meet none; they are not remembered, so that nobody can fill the memory with them.
 func (s *snapshot) decide(q question) (verdict, error) {
+	if max(len(q.tenant), len(q.person), len(q.kind), len(q.field), len(q.action)) > maxName {
+		return noRule, nil
+	}
 	s.mu.RLock()
 	v := s.answers[q]
 	s.mu.RUnlock()

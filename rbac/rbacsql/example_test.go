@@ -20,13 +20,13 @@ func ExampleNew() {
 	if err != nil {
 		panic(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	ctx := context.Background()
 	db, err := sql.Open("sqlite", filepath.Join(dir, "crm.db"))
 	if err != nil {
 		panic(err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 
 	adapter, err := rbacsql.New(ctx, db, nil)
 	if err != nil {
