@@ -1,0 +1,223 @@
+package encryptsql_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encryptsql"
+	"github.com/crmguard/crmguard/internal/sqldb"
+	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
+)
+
+const clients = 60
+
+func place(i int) crmguard.Place {
+	return crmguard.Place{Tenant: "acme", Client: fmt.Sprint("c", i), Kind: "contacts", Record: fmt.Sprint("c", i), Field: "phone"}
+}
+
+// keysOnDisk returns how many of the wrapped keys are found in the raw files of a
+// database.
+func keysOnDisk(t *testing.T, path string, wrapped map[string][]byte) int {
+	t.Helper()
+	n := 0
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		raw, err := os.ReadFile(path + suffix)
+		if os.IsNotExist(err) {
+			continue
+		}
+		require.NoError(t, err)
+		for _, key := range wrapped {
+			// Half a key would do, and pages may cut it.
+			if bytes.Contains(raw, key[:len(key)/2]) || bytes.Contains(raw, key[len(key)/2:]) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// busyPool makes many connections write keys at once, so that pages split on all of
+// them, and returns the wrapped keys of the clients with an even number.
+func busyPool(t *testing.T, k *encrypt.Keyring, store encrypt.Store) map[string][]byte {
+	t.Helper()
+	ctx := crmguard.System(context.Background(), "acme", "test")
+	var wg sync.WaitGroup
+	for g := range 6 {
+		wg.Go(func() {
+			for i := g; i < clients; i += 6 {
+				if _, err := k.Seal(ctx, place(i), []byte("x")); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	wrapped := make(map[string][]byte)
+	for i := 0; i < clients; i += 2 {
+		records, err := store.Load(ctx, []encrypt.Scope{{Tenant: "acme", Purpose: encrypt.DataKey, Name: place(i).Client}})
+		require.NoError(t, err)
+		wrapped[place(i).Client] = records[0].Wrapped
+	}
+	return wrapped
+}
+
+func newKeyring(t *testing.T, store encrypt.Store, clock func() time.Time) *encrypt.Keyring {
+	t.Helper()
+	kek, err := encrypt.OpenKeyFile(filepath.Join(t.TempDir(), "kek.json"), "", true)
+	require.NoError(t, err)
+	k, err := encrypt.New(kek, store, &encrypt.Options{Clock: clock})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, k.Close()) })
+	return k
+}
+
+func TestDestroyedKeysAreGoneFromTheFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.db")
+	store, err := encryptsql.OpenSQLite(t.Context(), path)
+	require.NoError(t, err)
+	defer store.Close()
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode())
+	now := time.Now()
+	k := newKeyring(t, store, func() time.Time { return now })
+	wrapped := busyPool(t, k, store)
+	require.NotZero(t, keysOnDisk(t, path, wrapped), "the check finds keys that are there")
+
+	ctx := crmguard.System(context.Background(), "acme", "test")
+	for name := range wrapped {
+		_, err := k.Erase(ctx, "acme", name)
+		require.NoError(t, err)
+	}
+	require.NotZero(t, keysOnDisk(t, path, wrapped))
+	now = now.Add(encrypt.ClosingTime)
+	finished, err := k.FinishErasures(ctx)
+	require.NoError(t, err)
+	require.Len(t, finished, len(wrapped))
+	require.Zero(t, keysOnDisk(t, path, wrapped))
+	sealed, err := k.Seal(ctx, place(1), []byte("x"))
+	require.NoError(t, err, "the others are still there")
+	_, err = k.Open(ctx, place(1), sealed)
+	require.NoError(t, err)
+}
+
+// A reader that still sees the old pages keeps the key in the log: the receipt must
+// not say destroyed.
+func TestAReaderHoldsTheDestructionUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.db")
+	store, err := encryptsql.OpenSQLite(t.Context(), path)
+	require.NoError(t, err)
+	defer store.Close()
+	now := time.Now()
+	k := newKeyring(t, store, func() time.Time { return now })
+	wrapped := busyPool(t, k, store)
+	for name := range wrapped {
+		if name != "c0" {
+			delete(wrapped, name)
+		}
+	}
+	ctx := crmguard.System(context.Background(), "acme", "test")
+	_, err = k.Erase(ctx, "acme", "c0")
+	require.NoError(t, err)
+
+	other, err := sqldb.OpenSQLite(ctx, path)
+	require.NoError(t, err)
+	defer other.Close()
+	reader, err := other.Begin()
+	require.NoError(t, err)
+	var n int
+	require.NoError(t, reader.QueryRow(`SELECT COUNT(*) FROM crmguard_keys`).Scan(&n))
+
+	now = now.Add(encrypt.ClosingTime)
+	finished, err := k.FinishErasures(ctx)
+	require.ErrorIs(t, err, encryptsql.ErrNotGoneYet)
+	require.Empty(t, finished)
+	require.NotZero(t, keysOnDisk(t, path, wrapped))
+	receipt, err := k.Erase(ctx, "acme", "c0")
+	require.NoError(t, err)
+	require.Equal(t, "closing", receipt.State)
+
+	require.NoError(t, reader.Rollback())
+	finished, err = k.FinishErasures(ctx)
+	require.NoError(t, err)
+	require.Len(t, finished, 1)
+	require.Zero(t, keysOnDisk(t, path, wrapped))
+}
+
+// The same play on a pool whose connections do not overwrite what they delete: the
+// check finds keys, and New would not have taken the pool.
+func TestAPoolWithoutSecureDeleteIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.db")
+	plain, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)")
+	require.NoError(t, err)
+	defer plain.Close()
+	_, err = encryptsql.New(t.Context(), plain, nil)
+	require.ErrorContains(t, err, "secure_delete")
+
+	_, err = plain.Exec(`PRAGMA secure_delete = ON`) // on one connection of the pool
+	require.NoError(t, err)
+	_, err = encryptsql.New(t.Context(), plain, nil)
+	require.ErrorContains(t, err, "secure_delete")
+
+	fast, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=secure_delete(FAST)")
+	require.NoError(t, err)
+	defer fast.Close()
+	_, err = encryptsql.New(t.Context(), fast, nil)
+	require.ErrorContains(t, err, "secure_delete", "fast leaves free pages as they are")
+
+	one := sqldbtest.SQLite(t)
+	one.SetMaxOpenConns(1)
+	_, err = encryptsql.New(t.Context(), one, nil)
+	require.NoError(t, err, "the probe fits into a small pool")
+}
+
+func TestTwoNodesMakeOneKey(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		kek, err := encrypt.OpenKeyFile(filepath.Join(t.TempDir(), "kek.json"), "", true)
+		require.NoError(t, err)
+		ctx := crmguard.System(context.Background(), "acme", "test")
+		nodes := make([]*encrypt.Keyring, 2)
+		for i := range nodes {
+			store, err := encryptsql.New(ctx, db, nil)
+			require.NoError(t, err)
+			nodes[i], err = encrypt.New(kek, store, nil)
+			require.NoError(t, err)
+			defer nodes[i].Close()
+		}
+		sealed := make([][]byte, 50)
+		start := make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range sealed {
+			wg.Go(func() {
+				<-start
+				var err error
+				if sealed[i], err = nodes[i%2].Seal(ctx, place(i%5), []byte("x")); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		close(start)
+		wg.Wait()
+		for i := range sealed {
+			for _, k := range nodes {
+				_, err := k.Open(ctx, place(i%5), sealed[i])
+				require.NoError(t, err)
+			}
+		}
+		var keysets, keys int
+		require.NoError(t, db.QueryRow(`SELECT COUNT(*) FROM crmguard_keys WHERE name = 't:'`).Scan(&keysets))
+		require.NoError(t, db.QueryRow(`SELECT COUNT(*) FROM crmguard_keys WHERE name LIKE 'd:%'`).Scan(&keys))
+		require.Equal(t, [2]int{1, 5}, [2]int{keysets, keys})
+	})
+}

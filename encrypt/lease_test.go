@@ -1,0 +1,47 @@
+package encrypt_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// One look at the store's revision every few seconds keeps all cached keys usable,
+// and tells a node of erasures on others.
+func TestPolling(t *testing.T) {
+	kek, clock := newKEK(t), newClock()
+	store := &counting{Store: encrypt.NewMemory()}
+	ctx := acting("acme")
+	options := &encrypt.Options{Clock: clock.Now}
+	here, there := openKeyring(t, kek, store, options), openKeyring(t, kek, store, options)
+	sealed, err := here.Seal(ctx, home, []byte("x"))
+	require.NoError(t, err)
+	polls := int64(0)
+	// later moves the clock, opens, and waits for the poll that this starts.
+	later := func(d time.Duration) {
+		t.Helper()
+		clock.Advance(d)
+		_, err = there.Open(ctx, home, sealed)
+		require.NoError(t, err)
+		polls++
+		require.Eventually(t, func() bool { return store.polls.Load() == polls }, 10*time.Second, time.Millisecond)
+		time.Sleep(5 * time.Millisecond) // until what the poll said is in force
+	}
+	later(time.Second) // the first poll of a node learns the revision
+	_, err = there.Open(ctx, home, sealed)
+	require.NoError(t, err)
+	store.loads.Store(0)
+	for range 10 {
+		later(6 * time.Second)
+	}
+	require.Zero(t, store.loads.Load(), "a minute without asking for the key again")
+
+	_, err = here.Erase(ctx, "acme", "c1")
+	require.NoError(t, err)
+	later(6 * time.Second) // may still open: the poll runs beside it
+	require.NoError(t, refuses(there, sealed), "well before the lease has ended")
+	require.Zero(t, store.polls.Load()-polls)
+}
