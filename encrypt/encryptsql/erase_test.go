@@ -82,19 +82,14 @@ func newKeyring(t *testing.T, store encrypt.Store, clock func() time.Time) *encr
 	return k
 }
 
-func TestDestroyedKeysAreGoneFromTheFiles(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "keys.db")
-	store, err := encryptsql.OpenSQLite(t.Context(), path)
-	require.NoError(t, err)
-	defer store.Close()
-	info, err := os.Stat(path)
-	require.NoError(t, err)
-	require.Equal(t, os.FileMode(0o600), info.Mode())
+// keysLeft erases half of the clients and returns how many of their keys are found
+// on disk afterwards.
+func keysLeft(t *testing.T, path string, store encrypt.Store) int {
+	t.Helper()
 	now := time.Now()
 	k := newKeyring(t, store, func() time.Time { return now })
 	wrapped := busyPool(t, k, store)
 	require.NotZero(t, keysOnDisk(t, path, wrapped), "the check finds keys that are there")
-
 	ctx := crmguard.System(context.Background(), "acme", "test")
 	for name := range wrapped {
 		_, err := k.Erase(ctx, "acme", name)
@@ -105,11 +100,33 @@ func TestDestroyedKeysAreGoneFromTheFiles(t *testing.T) {
 	finished, err := k.FinishErasures(ctx)
 	require.NoError(t, err)
 	require.Len(t, finished, len(wrapped))
-	require.Zero(t, keysOnDisk(t, path, wrapped))
 	sealed, err := k.Seal(ctx, place(1), []byte("x"))
-	require.NoError(t, err, "the others are still there")
+	require.NoError(t, err, "the other clients are still there")
 	_, err = k.Open(ctx, place(1), sealed)
 	require.NoError(t, err)
+	return keysOnDisk(t, path, wrapped)
+}
+
+func TestDestroyedKeysAreGoneFromTheFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.db")
+	store, err := encryptsql.OpenSQLite(t.Context(), path)
+	require.NoError(t, err)
+	defer store.Close()
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode())
+	require.Zero(t, keysLeft(t, path, store))
+}
+
+// The same play on a pool whose connections do not overwrite what they delete.
+func TestTheCheckNoticesKeysThatStay(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.db")
+	pool, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)&_pragma=secure_delete(OFF)")
+	require.NoError(t, err)
+	defer pool.Close()
+	store, err := encryptsql.NewUnchecked(t.Context(), pool)
+	require.NoError(t, err)
+	require.NotZero(t, keysLeft(t, path, store))
 }
 
 // A reader that still sees the old pages keeps the key in the log: the receipt must
@@ -155,8 +172,6 @@ func TestAReaderHoldsTheDestructionUp(t *testing.T) {
 	require.Zero(t, keysOnDisk(t, path, wrapped))
 }
 
-// The same play on a pool whose connections do not overwrite what they delete: the
-// check finds keys, and New would not have taken the pool.
 func TestAPoolWithoutSecureDeleteIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
 	plain, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)")
