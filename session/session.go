@@ -123,7 +123,9 @@ func New(store Store, keys crmguard.Authenticator, o *Options) (*Manager, error)
 // OnBehalfOf, Device, Addr and Scopes; an AuthenticatedAt that is zero or in the
 // future becomes now. Roles and Units are not kept: they are resolved for each
 // request. A person who is closed, was never opened, or changes state meanwhile
-// is a *[crmguard.Denial].
+// is a *[crmguard.Denial]. Each text is valid UTF-8 without NUL of at most 256
+// bytes, so that a device name from a request is cut before; there are at most 64
+// scopes.
 func (m *Manager) Start(ctx context.Context, s crmguard.Subject) (string, error) {
 	if err := checkSubject(s); err != nil {
 		return "", err
