@@ -189,19 +189,22 @@ func anyWords(firsts *[nameWords]string, value string) (words int, ok bool) {
 	return words, true
 }
 
-// firstLetter returns the first grapheme cluster of s and how many clusters s
-// has, counted up to enough. It returns no cluster that is not one letter with
-// its marks.
+// firstLetter returns the first grapheme cluster of s, if it is one letter with
+// its marks, and how many clusters of letters and digits s has, counted up to
+// enough.
 func firstLetter(s string, enough int) (first string, n int) {
 	if size := simpleLetters(s, enough); size > 0 {
 		return s[:size], enough
 	}
 	rest, state := s, -1
-	for ; rest != "" && n < enough; n++ {
+	for rest != "" && n < enough {
 		var cluster string
 		cluster, rest, _, state = uniseg.FirstGraphemeClusterInString(rest, state)
-		if n == 0 && isLetter(cluster) {
+		if len(cluster)+len(rest) == len(s) && isLetter(cluster) {
 			first = cluster
+		}
+		if r, _ := utf8.DecodeRuneInString(cluster); unicode.In(r, unicode.L, unicode.Nd) {
+			n++
 		}
 	}
 	return first, n

@@ -146,11 +146,6 @@ func (c compiler) settle() {
 
 func (p *plan) canBeInert() bool {
 	switch p.typ.Kind() {
-	case reflect.Bool,
-		reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
-		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64,
-		reflect.Float32, reflect.Float64, reflect.Complex64, reflect.Complex128:
-		return true
 	case reflect.Array:
 		return p.elem.inert && p.elem.typ.Kind() != reflect.Uint8
 	case reflect.Struct:
@@ -161,5 +156,5 @@ func (p *plan) canBeInert() bool {
 		}
 		return !p.opaque
 	}
-	return false
+	return p.typ.Kind() == reflect.Bool || isNumeric(p.typ)
 }

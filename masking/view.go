@@ -37,7 +37,8 @@ var (
 //   - A []byte with a kind is masked as a string is; without one it is nil. An
 //     array of bytes is zero.
 //   - Keys of maps are masked like the values, and numbered where they would
-//     fall together. Keys that are neither strings nor numbers or bools are an error.
+//     fall together. Keys of other types than strings, bools and, without a tag,
+//     numbers are an error.
 //   - Private fields, funcs and channels are zero, those of a value shown in the
 //     clear excepted. [time.Time] is a time.
 //
@@ -241,9 +242,10 @@ func (w *viewer) applySlice(p *plan, v reflect.Value, kind Kind) error {
 func (w *viewer) applyMap(p *plan, v reflect.Value, kind Kind) error {
 	c := reflect.MakeMapWithSize(p.typ, v.Len())
 	key, elem := reflect.New(p.typ.Key()).Elem(), reflect.New(p.typ.Elem()).Elem()
+	taken := map[string]int{} // how many keys have the same mask
 	for it := v.MapRange(); it.Next(); {
 		key.Set(it.Key())
-		if err := w.applyKey(p, key, c, kind); err != nil {
+		if err := w.applyKey(p, key, c, kind, taken); err != nil {
 			return err
 		}
 		elem.Set(it.Value())
@@ -257,20 +259,25 @@ func (w *viewer) applyMap(p *plan, v reflect.Value, kind Kind) error {
 }
 
 // applyKey masks a key so that it does not fall together with one in c.
-func (w *viewer) applyKey(p *plan, key, c reflect.Value, kind Kind) error {
+func (w *viewer) applyKey(p *plan, key, c reflect.Value, kind Kind, taken map[string]int) error {
 	if kind == shown || p.key.typ.Kind() == reflect.Bool {
 		return nil
 	}
 	if p.key.typ.Kind() != reflect.String {
-		if p.key.inert && p.key.typ.Kind() < reflect.Array && kind == hidden {
+		if isNumeric(p.key.typ) && kind == hidden {
 			return nil
 		}
 		return fmt.Errorf("masking: keys of %s cannot be masked", p.typ)
 	}
 	plain := w.mask(kind, key.String())
 	key.SetString(plain)
-	for n := 2; c.MapIndex(key).IsValid(); n++ {
-		key.SetString(fmt.Sprint(plain, " ", n))
+	for c.MapIndex(key).IsValid() {
+		taken[plain]++
+		key.SetString(fmt.Sprint(plain, " ", taken[plain]+1))
 	}
 	return nil
+}
+
+func isNumeric(t reflect.Type) bool {
+	return t.Kind() >= reflect.Int && t.Kind() <= reflect.Complex128 && t.Kind() != reflect.Uintptr
 }
