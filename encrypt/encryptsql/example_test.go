@@ -1,0 +1,39 @@
+package encryptsql_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	_ "modernc.org/sqlite" // driver "sqlite"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encryptsql"
+)
+
+func ExampleOpenSQLite() {
+	ctx := crmguard.System(context.Background(), "acme", "example")
+	dir, err := os.MkdirTemp("", "crm-keys")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	kek, err := encrypt.OpenKeyFile(filepath.Join(dir, "kek.json"), "crm-data", true)
+	if err != nil {
+		panic(err)
+	}
+	store, err := encryptsql.OpenSQLite(ctx, filepath.Join(dir, "keys.db"))
+	if err != nil {
+		panic(err)
+	}
+	defer store.Close()
+	keys, err := encrypt.New(kek, store, nil)
+	if err != nil {
+		panic(err)
+	}
+	defer keys.Close()
+	fmt.Println(keys.Check(ctx))
+	// Output: <nil>
+}
