@@ -149,8 +149,7 @@ type Keyring struct {
 	pollMu     sync.Mutex
 	background sync.WaitGroup
 
-	kekFits atomic.Bool
-	closed  atomic.Bool
+	closed atomic.Bool
 }
 
 var (

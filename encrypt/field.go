@@ -35,8 +35,8 @@ func (k *Keyring) Seal(ctx context.Context, at crmguard.Place, plaintext []byte)
 	if err != nil {
 		return nil, err
 	}
-	key := keys.newest()
-	if err := k.take(ctx, scope, key); err != nil {
+	key, err := k.take(ctx, scope, keys.newest())
+	if err != nil {
 		return nil, err
 	}
 	return key.seal(&at, plaintext)
@@ -76,20 +76,19 @@ func (k *Keyring) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([
 }
 
 // newerVersion looks whether another node has made the version since keys were read.
-// Keys that are hardly older than the question are not read again, so that forged
-// versions do not become queries.
 func (k *Keyring) newerVersion(ctx context.Context, s Scope, keys *scopeKeys, version uint32) (*key, error) {
-	if version > keys.newest().version && k.now()-keys.loaded > int64(Lease/2) {
-		keys, err := k.fetch(ctx, s, false)
-		if err == nil {
-			err = keys.usable()
-		}
-		if err != nil {
-			return nil, err
-		}
-		if key := keys.version(version); key != nil {
-			return key, nil
-		}
+	if version < keys.newest().version {
+		return nil, ErrForeign
+	}
+	keys, err := k.fetch(ctx, s, false)
+	if err == nil {
+		err = keys.usable()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if key := keys.version(version); key != nil {
+		return key, nil
 	}
 	return nil, ErrForeign
 }

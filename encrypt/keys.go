@@ -233,9 +233,9 @@ func (k *Keyring) keepLeases(s Scope, keys *scopeKeys) {
 	if known == nil || known.state != Active {
 		return
 	}
-	for i, key := range keys.versions {
+	for _, key := range keys.versions {
 		if old := known.version(key.version); old != nil {
-			keys.versions[i] = old
+			key.left.Store(max(0, old.left.Swap(0)))
 		}
 	}
 }

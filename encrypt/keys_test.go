@@ -332,11 +332,82 @@ func TestMessagesAreCounted(t *testing.T) {
 	seal(second, 1)
 	require.GreaterOrEqual(t, total(), sealedBy)
 	require.LessOrEqual(t, total(), sealedBy+2*1024+2)
-	_, err := store.Store.Lease(ctx, []encrypt.Record{{Scope: encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}, Version: 1}}, 1<<31)
+}
+
+// A key that has sealed 2^28 messages is replaced, one that has sealed 2^31 refuses.
+func TestWornKeysAreReplaced(t *testing.T) {
+	kek, memory := newKEK(t), encrypt.NewMemory()
+	ctx := acting("acme")
+	scope := encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}
+	wear := func(version uint32, n uint64) {
+		_, err := memory.Lease(ctx, []encrypt.Record{{Scope: scope, Version: version}}, n)
+		require.NoError(t, err)
+	}
+	here, there := openKeyring(t, kek, memory, nil), openKeyring(t, kek, memory, nil)
+	old, err := here.Seal(ctx, home, []byte("old"))
 	require.NoError(t, err)
-	third := openKeyring(t, kek, store, nil)
-	_, err = third.Seal(ctx, home, nil)
-	require.ErrorContains(t, err, "as many messages as it may")
+	_, err = there.Open(ctx, home, old)
+	require.NoError(t, err)
+	wear(1, 1<<28)
+	fresh := openKeyring(t, kek, memory, nil)
+	sealed, err := fresh.Seal(ctx, home, []byte("new"))
+	require.NoError(t, err)
+	require.Equal(t, byte(2), sealed[7], "the key's version")
+	for _, k := range []*encrypt.Keyring{here, there, fresh} {
+		for _, value := range [][]byte{old, sealed} {
+			_, err := k.Open(ctx, home, value)
+			require.NoError(t, err, "both versions open on all nodes")
+		}
+	}
+	records, err := memory.Load(ctx, []encrypt.Scope{scope})
+	require.NoError(t, err)
+	require.Len(t, records, 2)
+	require.LessOrEqual(t, records[1].Messages, uint64(2048))
+
+	wear(2, 1<<28)
+	table, err := encrypt.NewTable[contact](openKeyring(t, kek, memory, &encrypt.Options{Index: encrypt.NewMemoryIndex()}), "contacts", nil)
+	require.NoError(t, err)
+	row := &contact{ID: "c1", Phone: "123"}
+	_, err = table.Seal(ctx, "acme", row)
+	require.NoError(t, err)
+	require.Equal(t, byte(3), row.PhoneSealed[7], "tables replace worn keys too")
+	require.NoError(t, table.Open(ctx, "acme", row))
+
+	_, err = here.Erase(ctx, "acme", "c1")
+	require.NoError(t, err)
+	for _, value := range [][]byte{old, sealed} {
+		_, err := here.Open(ctx, home, value)
+		require.ErrorIs(t, err, crmguard.ErrErased, "all versions are erased")
+	}
+}
+
+func TestUsedUpKeysRefuse(t *testing.T) {
+	kek, memory := newKEK(t), encrypt.NewMemory()
+	store := &stuck{Store: memory}
+	ctx := acting("acme")
+	_, err := openKeyring(t, kek, store, nil).Seal(ctx, home, nil)
+	require.NoError(t, err)
+	for _, step := range []struct {
+		messages uint64
+		ok       bool
+	}{{1 << 28, true}, {1 << 31, false}} {
+		_, err := memory.Lease(ctx, []encrypt.Record{{Scope: encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}, Version: 1}}, step.messages)
+		require.NoError(t, err)
+		_, err = openKeyring(t, kek, store, nil).Seal(ctx, home, nil)
+		require.Equal(t, step.ok, err == nil, "%v", err)
+	}
+}
+
+// stuck cannot store second versions.
+type stuck struct{ encrypt.Store }
+
+func (s *stuck) Insert(ctx context.Context, records []encrypt.Record) ([]encrypt.Record, error) {
+	for _, r := range records {
+		if r.Version > 1 {
+			return nil, errDown
+		}
+	}
+	return s.Store.Insert(ctx, records)
 }
 
 func TestClosedKeyring(t *testing.T) {

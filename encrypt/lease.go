@@ -72,12 +72,17 @@ func (k *Keyring) poll(ctx context.Context) error {
 	return nil
 }
 
-// take counts one message about to be sealed.
-func (k *Keyring) take(ctx context.Context, s Scope, key *key) error {
+// take counts one message about to be sealed and returns the key to seal it with:
+// the one given, or the next version.
+func (k *Keyring) take(ctx context.Context, s Scope, key *key) (*key, error) {
 	if key.left.Add(-1) >= 0 {
-		return nil
+		return key, nil
 	}
-	return k.reserve(ctx, []reservation{{s, key, 1}})
+	worn, err := k.reserve(ctx, []reservation{{s, key, 1}})
+	if err != nil || len(worn) == 0 {
+		return key, err
+	}
+	return k.rotate(ctx, s, key)
 }
 
 // reservation is a number of messages to be sealed under one key.
@@ -88,10 +93,10 @@ type reservation struct {
 }
 
 // reserve takes new leases for keys in one store call, and of each lease at once
-// what the caller needs.
-func (k *Keyring) reserve(ctx context.Context, wanted []reservation) error {
+// what the caller needs. It returns the scopes whose key should be replaced.
+func (k *Keyring) reserve(ctx context.Context, wanted []reservation) (worn []Scope, err error) {
 	if len(wanted) == 0 {
-		return nil
+		return nil, nil
 	}
 	size := int64(0)
 	records := make([]Record, len(wanted))
@@ -101,7 +106,7 @@ func (k *Keyring) reserve(ctx context.Context, wanted []reservation) error {
 	}
 	leased, err := k.store.Lease(ctx, records, uint64(size)) //nolint:gosec // sizes are positive
 	if err != nil {
-		return unavailable("key store", err)
+		return nil, unavailable("key store", err)
 	}
 	totals := make(map[Scope]uint64, len(leased))
 	for _, r := range leased {
@@ -111,11 +116,55 @@ func (k *Keyring) reserve(ctx context.Context, wanted []reservation) error {
 		total, ok := totals[r.scope]
 		switch {
 		case !ok:
-			return crmguard.ErrErased
+			return nil, crmguard.ErrErased
 		case total > maxMessages:
-			return errUsedUp
+			return nil, errUsedUp
+		case total > rotateAt:
+			worn = append(worn, r.scope)
 		}
 		r.key.left.Store(size - r.count)
 	}
-	return nil
+	return worn, nil
+}
+
+// rotate makes the next version of a worn key and returns it with one message
+// taken. Until maxMessages a failure does no harm: the old key seals on.
+func (k *Keyring) rotate(ctx context.Context, s Scope, old *key) (*key, error) {
+	next, err := k.nextVersion(ctx, s, old.version+1)
+	if err != nil {
+		k.opts.Logger.WarnContext(ctx, "encrypt: a key has sealed very many messages and could not be replaced", "version", old.version, "error", err)
+		return old, nil
+	}
+	return k.take(ctx, s, next)
+}
+
+func (k *Keyring) nextVersion(ctx context.Context, s Scope, version uint32) (*key, error) {
+	tenantScope := Scope{Tenant: s.Tenant, Purpose: TenantKeyset}
+	records, err := k.store.Load(ctx, []Scope{tenantScope})
+	if err != nil {
+		return nil, unavailable("key store", err)
+	}
+	if len(records) == 0 {
+		return nil, ErrNoKey
+	}
+	wrapping, err := k.tenantKey(ctx, records, records[len(records)-1].Version)
+	if err != nil {
+		return nil, err
+	}
+	record, err := k.newRecord(s, version, wrapping)
+	if err != nil {
+		return nil, err
+	}
+	record.Messages = 0 // whoever uses it takes a lease
+	if _, err := k.insert(ctx, []Record{record}, make(map[Scope][]Record)); err != nil {
+		return nil, err
+	}
+	keys, err := k.fetch(ctx, s, false)
+	if err == nil {
+		err = keys.usable()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return keys.newest(), nil
 }

@@ -114,8 +114,8 @@ func (t *Table[T]) Seal(ctx context.Context, tenant string, rows ...*T) ([]Index
 	for i := range batch.cells {
 		cell := &batch.cells[i]
 		scope := cell.scope()
-		key := keys[scope].newest()
-		if err := t.keys.take(ctx, scope, key); err != nil {
+		key, err := t.keys.take(ctx, scope, keys[scope].newest())
+		if err != nil {
 			return nil, err
 		}
 		if cell.sealed, err = key.seal(&cell.place, cell.plaintext); err != nil {
@@ -156,7 +156,19 @@ func (t *Table[T]) reserve(ctx context.Context, batch *batch, keys map[Scope]*sc
 			wanted = append(wanted, reservation{scope, key, 0})
 		}
 	}
-	return t.keys.reserve(ctx, wanted)
+	worn, err := t.keys.reserve(ctx, wanted)
+	if err != nil {
+		return err
+	}
+	for _, scope := range worn {
+		if _, err := t.keys.rotate(ctx, scope, keys[scope].newest()); err != nil {
+			return err
+		}
+		if next := t.keys.cached(scope); next.usable() == nil {
+			keys[scope] = next
+		}
+	}
+	return nil
 }
 
 // Find returns the records whose field equals value, both normalised alike. It
