@@ -94,7 +94,7 @@ func (a *App) cardPage(r *http.Request, c *Contact, revealed string) (cardPage, 
 		if t.name == "phone" && f.State == "clear" {
 			f.Text = showPhone(f.Text)
 		}
-		if !may[t.name].Unmask && f.State != "hidden" && f.Text != "" && !f.Revealed {
+		if f.State == "masked" {
 			resource := c.resource()
 			resource.Field = t.name
 			f.MayReveal = a.may(r, crmguard.Reveal, resource)

@@ -44,7 +44,7 @@ func (f *formPage) title() string {
 	return "Edit contact"
 }
 
-// blank makes the form for a contact. Fields that the person may not change are
+// form makes the form for a contact. Fields that the person may not change are
 // left out; those that are masked for the person start empty.
 func (a *App) form(ctx context.Context, c *Contact, isNew bool) (*formPage, error) {
 	may, err := a.rights.Fields(ctx, subjectOf(ctx), c.resource(), fieldNames...)
@@ -66,7 +66,7 @@ func (a *App) form(ctx context.Context, c *Contact, isNew bool) (*formPage, erro
 		}
 		in := input{Name: t.name, Label: t.label, Long: t.name == "note", Wide: t.name == "note" || t.name == "name"}
 		switch {
-		case may[t.name].Unmask || isNew:
+		case may[t.name].Unmask || isNew, may[t.name].Read && *masked[i].value == *t.value: // nothing is hidden in it
 			in.Value = *t.value
 		case may[t.name].Read:
 			in.Masked = *masked[i].value
@@ -266,10 +266,6 @@ func (a *App) fill(r *http.Request, c *Contact, isNew bool) error {
 	if err != nil {
 		return err
 	}
-	may, err := a.rights.Fields(ctx, subjectOf(ctx), c.resource(), fieldNames...)
-	if err != nil {
-		return err
-	}
 	form.Owner, form.Country = r.PostForm.Get("owner"), strings.TrimSpace(r.PostForm.Get("country"))
 	form.Version, _ = strconv.ParseInt(r.PostForm.Get("version"), 10, 64)
 	stateOf(ctx).form = form
@@ -282,7 +278,7 @@ func (a *App) fill(r *http.Request, c *Contact, isNew bool) error {
 		}
 		in.Value = strings.ReplaceAll(r.PostForm.Get(t.name), "\r\n", "\n")
 		*values[i].value = in.Value
-		if in.Value == "" && !may[t.name].Unmask && !isNew {
+		if in.Value == "" && in.Masked != "" {
 			continue // keeps what is hidden
 		}
 		*t.value = in.Value
