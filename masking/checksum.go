@@ -74,7 +74,7 @@ func isLuhn(digits []byte) bool {
 func isINN(digits []byte) bool {
 	const weights = "\x03\x07\x02\x04\x0a\x03\x05\x09\x04\x06\x08"
 	check := func(at int) bool {
-		return digits[at]-'0' == byte(weigh(digits[:at], weights[len(weights)-at:])%11%10)
+		return int(digits[at]-'0') == weigh(digits[:at], weights[len(weights)-at:])%11%10
 	}
 	if len(digits) == 10 {
 		return check(9)

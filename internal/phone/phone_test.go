@@ -3,6 +3,7 @@ package phone
 import (
 	"fmt"
 	"testing"
+	"unicode"
 
 	"github.com/nyaruka/phonenumbers"
 	"github.com/stretchr/testify/require"
@@ -83,6 +84,20 @@ func TestParseRefuses(t *testing.T) {
 		_, ok := Parse(c.text, c.region)
 		require.False(t, ok, c.text)
 	}
+}
+
+// Unicode's decimal digits come in tens, from zero to nine.
+func TestDigit(t *testing.T) {
+	n := 0
+	for r := range rune(unicode.MaxRune) {
+		d, ok := Digit(r)
+		require.Equal(t, unicode.Is(unicode.Nd, r), ok)
+		if ok {
+			require.Equal(t, byte('0'+n%10), d, "%U", r)
+			n++
+		}
+	}
+	require.Greater(t, n, 600)
 }
 
 var tabled = []string{"RU", "KZ", "UA", "BY", "DE", "GB", "US", "CA"}

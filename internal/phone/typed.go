@@ -74,24 +74,28 @@ func closes(rest string) bool {
 // Digit returns the ASCII digit for a decimal digit of any script. The Unicode
 // standard keeps each script's ten digits together and in order.
 func Digit(r rune) (byte, bool) {
-	if r < utf8.RuneSelf {
-		return byte(r), '0' <= r && r <= '9'
+	if '0' <= r && r <= '9' {
+		return digits[r-'0'], true
 	}
 	if r < '\u0660' || !unicode.Is(unicode.Nd, r) { // Arabic digits are the next after ASCII's
 		return 0, false
 	}
+	first := 0 // of the range that holds r
 	for _, r16 := range unicode.Nd.R16 {
-		if r <= rune(r16.Hi) {
-			return '0' + byte((r-rune(r16.Lo))%10), true
+		if int(r) <= int(r16.Hi) {
+			first = int(r16.Lo)
+			break
 		}
 	}
-	for _, r32 := range unicode.Nd.R32 {
-		if r <= rune(r32.Hi) {
-			return '0' + byte((r-rune(r32.Lo))%10), true
+	for i := 0; first == 0; i++ {
+		if r32 := unicode.Nd.R32[i]; int(r) <= int(r32.Hi) {
+			first = int(r32.Lo)
 		}
 	}
-	return 0, false
+	return digits[(int(r)-first)%len(digits)], true
 }
+
+const digits = "0123456789"
 
 func isPlus(r rune) bool { return r == '+' || r == '＋' || r == '﹢' }
 
