@@ -37,6 +37,7 @@ type File struct {
 	signedSize  int64
 	damage      error // found when opened
 	unsigned    error // the file of checkpoints is damaged
+	flushed     bool  // what was there when opened is on the disk
 	poison      error // ErrPoisoned or ErrClosed
 	sync        func(*os.File) error
 	maxSegment  int64
@@ -135,10 +136,6 @@ func (f *File) loadSegment(first int64, last bool) error {
 		f.damaged(damaged, "it is damaged in the file")
 	case torn && !last:
 		f.damaged(f.size, "the file ends early")
-	case last:
-		// What a killed process wrote may not be on the disk yet, and is about
-		// to be signed and acknowledged as there already.
-		return f.sync(file)
 	}
 	return nil
 }

@@ -23,6 +23,9 @@ func (f *File) Append(_ context.Context, b Batch) error {
 	case len(b.Taken) > 0:
 		return ErrNoInbox
 	}
+	if err := f.flushFound(); err != nil {
+		return err
+	}
 	if len(b.Rows) > 0 {
 		if err := f.appendRows(b); err != nil {
 			return err
@@ -31,6 +34,21 @@ func (f *File) Append(_ context.Context, b Batch) error {
 	if b.Checkpoint != nil {
 		return f.appendCheckpoint(*b.Checkpoint)
 	}
+	return nil
+}
+
+// flushFound flushes what was there when the store was opened: a killed process
+// may have written it without a flush, and now it is about to be signed, or
+// acknowledged as there already.
+func (f *File) flushFound() error {
+	if f.flushed {
+		return nil
+	}
+	if err := f.sync(f.segments[len(f.segments)-1].file); err != nil {
+		f.poison = ErrPoisoned
+		return fmt.Errorf("audit: flush: %w: %w", ErrPoisoned, err)
+	}
+	f.flushed = true
 	return nil
 }
 

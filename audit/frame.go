@@ -73,8 +73,11 @@ func tornOrDamaged(b []byte, from, to int) frameState {
 	for zeros > 0 && b[zeros-1] == 0 {
 		zeros--
 	}
+	if zeros <= from {
+		return frameTorn
+	}
 	// The first sector boundary from which on there are only zeros.
-	boundary := max((zeros+sector-1)/sector*sector, from)
+	boundary := (zeros + sector - 1) / sector * sector
 	if boundary < to && boundary < len(b) {
 		return frameTorn
 	}

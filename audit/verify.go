@@ -136,11 +136,11 @@ func (v *verification) run(ctx context.Context, head Head, headErr error) error 
 	if done, err := v.checkpoints(ctx); done || err != nil {
 		return err
 	}
-	for {
+	for v.at.size < head.Size {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		rows, err := v.store.Read(ctx, v.at.size, maxBatch)
+		rows, err := v.store.Read(ctx, v.at.size, int(min(maxBatch, head.Size-v.at.size)))
 		if broken, ok := errors.AsType[*BrokenError](err); ok {
 			return v.fail(Broken, broken.Seq, broken.Detail)
 		}
@@ -158,9 +158,10 @@ func (v *verification) run(ctx context.Context, head Head, headErr error) error 
 			}
 		}
 		if len(rows) == 0 {
-			return v.end(ctx, head, headErr)
+			break
 		}
 	}
+	return v.end(ctx, head, headErr)
 }
 
 // checkpoints compares the tree with each checkpoint of its present size.
