@@ -1,5 +1,5 @@
 // Package masking hides personal data from people who may see a record but not
-// everything in it: the list shows "+7 ••• 67" and "а•••@•••.org", and the real
+// everything in it: the list shows "+7 ••• 67" and "a•••@•••.org", and the real
 // values stay on the server.
 //
 //	type Contact struct {
@@ -52,9 +52,7 @@
 // passes.
 package masking
 
-import (
-	"strings"
-)
+import "strings"
 
 // Kind is what a value is, and so how it is masked. Unknown kinds are hidden.
 type Kind string

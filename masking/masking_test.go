@@ -27,6 +27,7 @@ func TestMask(t *testing.T) {
 		{masking.Phone, "0049 30 901820", "+49 ••• 20"},
 		{masking.Phone, "＋７９１６１２３４５６７", "+7 ••• 67"},
 		{masking.Phone, "+33 1 70 18 99 00", "+33 ••• 00"},
+		{masking.Phone, "0113 496 0000", "••• 00"},
 		{masking.Phone, "+683 4002", "•••"}, // half of it would be shown
 		{masking.Phone, "12-34-56", "•••"},
 		{masking.Phone, "+7 916 123-45-6O", "•••"},

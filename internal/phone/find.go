@@ -86,12 +86,12 @@ func isInternational(digits []byte) bool {
 func (r *Run) national(i, j int, digits []byte) bool {
 	first := r.Size(i)
 	bracket := strings.ContainsAny(r.Gap(i), "([（")
+	if rest, ok := dialledAbroad(digits, nil); ok && len(digits) > 9 && isInternational(rest) {
+		return true
+	}
 	switch n := len(digits); {
 	case n < 6:
 		return false
-	case hasPrefix(digits, "00") || hasPrefix(digits, "011"):
-		rest, _ := dialledAbroad(digits, nil)
-		return n > 9 && isInternational(rest)
 	case hasPrefix(digits, planRU.abroad) && n > 11:
 		return isInternational(digits[len(planRU.abroad):])
 	case digits[0] == '0':

@@ -66,16 +66,20 @@ func Parse(text, region string) (Number, bool) {
 // dialledAbroad strips the prefix that is dialled before a calling code: that of
 // the region, or one of the two that are known everywhere.
 func dialledAbroad(digits []byte, home *plan) ([]byte, bool) {
-	if home != nil && hasPrefix(digits, home.abroad) {
+	switch {
+	case home != nil && hasPrefix(digits, home.abroad):
 		return digits[len(home.abroad):], true
-	}
-	for _, prefix := range [...]string{"00", "011"} {
-		if hasPrefix(digits, prefix) {
-			return digits[len(prefix):], true
-		}
+	case hasPrefix(digits, "00"):
+		return digits[len("00"):], true
+	case hasPrefix(digits, planUS.abroad) && len(digits) > longestLeeds:
+		return digits[len(planUS.abroad):], true
 	}
 	return nil, false
 }
+
+// longestLeeds is the length of British numbers such as 0113 496 0000, which
+// begin as calls from America do.
+const longestLeeds = 11
 
 // international reads digits that begin with a calling code. A zero typed in
 // brackets, as in "+44 (0)20", stands at optionalZero, if that is positive; it

@@ -51,6 +51,7 @@ func TestParse(t *testing.T) {
 		{"+33 (0)1 70 18 99 00", "", "+33170189900", ""},
 		{"+39 (0)6 698 12345", "", "+390669812345", ""},
 		{"+683 4002", "", "+6834002", ""},
+		{"0113 496 0000", "GB", "+441134960000", "GB"}, // not America's 011
 	} {
 		n, ok := Parse(c.text, c.region)
 		require.True(t, ok, c.text)
@@ -76,6 +77,7 @@ func TestParseRefuses(t *testing.T) {
 		{"+7 016 123 45 67", "RU"},
 		{"+1 212 155 0123", "US"},
 		{"+999 1234567890123", ""},
+		{"0113 496 0000", ""},
 		{"4111 1111 1111 1111", "US"},
 		{"12345678901234567890123", "DE"},
 		{"+7 916 •••-••-67", "RU"},
@@ -91,7 +93,9 @@ func TestDigit(t *testing.T) {
 	n := 0
 	for r := range rune(unicode.MaxRune) {
 		d, ok := Digit(r)
-		require.Equal(t, unicode.Is(unicode.Nd, r), ok)
+		if ok != unicode.Is(unicode.Nd, r) {
+			t.Fatalf("%U", r)
+		}
 		if ok {
 			require.Equal(t, byte('0'+n%10), d, "%U", r)
 			n++
