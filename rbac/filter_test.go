@@ -57,6 +57,28 @@ func TestFilterSQL(t *testing.T) {
 	}
 }
 
+// A column that the table does not have is one that is empty in every row.
+func TestFilterOfTablesWithoutOwnerOrUnit(t *testing.T) {
+	e := engineFromCSV(t, "p, u:vera, acme, contacts, view, tree, allow\np, u:vera, acme, contacts, list, all, allow\np, u:vera, acme, contacts, list, own, deny", teamOrg())
+	for _, test := range []struct {
+		action  crmguard.Action
+		columns Columns
+		where   string
+	}{
+		{crmguard.View, Columns{Tenant: "tenant", Owner: "owner"}, "(tenant = $1 AND owner = $2)"},
+		{crmguard.View, Columns{Tenant: "tenant", Unit: "unit"}, "(tenant = $1 AND unit IN ($2, $3))"},
+		{crmguard.View, Columns{Tenant: "tenant"}, "1=0"},
+		{crmguard.List, Columns{Tenant: "tenant", Unit: "unit"}, "tenant = $1"},
+	} {
+		f, err := e.Filter(t.Context(), person("vera"), test.action, "contacts")
+		require.NoError(t, err)
+		where, args, err := f.SQL(test.columns, 1)
+		require.NoError(t, err)
+		require.Equal(t, test.where, where)
+		require.Len(t, args, strings.Count(where, "$"))
+	}
+}
+
 func TestFilterRefuses(t *testing.T) {
 	e := engineFromCSV(t, teamPolicy, nil)
 	for _, kind := range []string{"", "section:journal"} {
