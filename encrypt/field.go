@@ -100,7 +100,7 @@ func (key *key) seal(at *crmguard.Place, plaintext []byte) ([]byte, error) {
 	h := header{algorithmGCM, key.version}
 	pooled := adPool.Get().(*[]byte)
 	ad := key.appendFieldAD((*pooled)[:0], at)
-	sealed := key.aead.Seal(h.append(make([]byte, 0, Overhead+len(plaintext))), nil, plaintext, ad)
+	sealed := key.aead.Seal(h.append(make([]byte, 0, Overhead+len(plaintext))), nil, plaintext, ad) //nolint:gosec // nil: the AEAD draws the nonce itself
 	*pooled = ad
 	adPool.Put(pooled)
 	return sealed, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -131,7 +132,7 @@ func TestEveryFlippedBitOfASealedFieldIsRefused(t *testing.T) {
 	for cut := range sealed {
 		_, err := k.Open(ctx, home, sealed[:cut])
 		require.Error(t, err, "truncated to %d", cut)
-		_, err = k.Open(ctx, home, append(sealed[:len(sealed):len(sealed)], sealed[:cut+1]...))
+		_, err = k.Open(ctx, home, append(slices.Clip(sealed), sealed[:cut+1]...))
 		require.Error(t, err, "with %d bytes more", cut+1)
 	}
 	_, err = k.Open(ctx, home, sealed)

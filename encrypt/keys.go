@@ -292,7 +292,10 @@ func (k *Keyring) newRecord(s Scope, version uint32, wrapping *key) (Record, err
 	if err != nil {
 		return Record{}, err
 	}
-	return Record{Scope: s, Version: version, State: Active, Wrapped: wrapped, Messages: uint64(leaseSize(s)), CreatedAt: k.wallClock()}, nil
+	return Record{
+		Scope: s, Version: version, State: Active, Wrapped: wrapped, CreatedAt: k.wallClock(),
+		Messages: uint64(leaseSize(s)), //nolint:gosec // never negative
+	}, nil
 }
 
 // insert stores fresh records and puts what the store holds then into byScope. It

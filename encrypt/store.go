@@ -9,6 +9,7 @@ import (
 // Purpose says what a key is for. Stores keep the numbers, so they never change.
 type Purpose uint8
 
+// What keys are for.
 const (
 	TenantKeyset Purpose = iota + 1 // wraps the other keys of a tenant; itself wrapped by the KEK
 	DataKey                         // seals fields; Name is the client, empty for the tenant's own data
@@ -27,6 +28,7 @@ type Scope struct {
 // State is how far a scope has come on its one-way road. Stores keep the numbers.
 type State uint8
 
+// The states of a scope, in their order.
 const (
 	Active    State = iota + 1
 	Closing         // refused everywhere within [Lease]; the key still exists

@@ -3,6 +3,7 @@ package encrypt
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
@@ -91,13 +92,11 @@ func (k *Keyring) createTenant(ctx context.Context, scope Scope, byScope map[Sco
 	}
 	h := header{algorithmKeyset, kekVersion}
 	kek := &remember{AEADWithContext: k.kek}
-	encrypted := &keyset.MemReaderWriter{}
-	if err := handle.WriteWithContext(ctx, encrypted, kek, scopeAD(domainKeyset, h, scope, 1)); err != nil {
+	var encrypted keysetCiphertext
+	if err := handle.WriteWithContext(ctx, &encrypted, kek, scopeAD(domainKeyset, h, scope, 1)); err != nil {
 		return unavailable("KEK", kek.cause(err))
 	}
-	// Tink's message also holds a description of the keyset in the clear, which
-	// nothing authenticates: only the ciphertext is kept.
-	wrapped := append(h.append(nil), encrypted.EncryptedKeyset.GetEncryptedKeyset()...)
+	wrapped := append(h.append(nil), encrypted...)
 	_, err = k.insert(ctx, []Record{{Scope: scope, Version: 1, State: Active, Wrapped: wrapped, CreatedAt: k.wallClock()}}, byScope)
 	return err
 }
@@ -108,12 +107,29 @@ func (k *Keyring) unwrapKeyset(ctx context.Context, r Record) (tink.AEAD, error)
 		return nil, fmt.Errorf("encrypt: tenant's keyset: %w", ErrMalformed)
 	}
 	kek := &remember{AEADWithContext: k.kek}
-	encrypted := &keyset.MemReaderWriter{EncryptedKeyset: &tinkpb.EncryptedKeyset{EncryptedKeyset: ciphertext}}
-	handle, err := keyset.ReadWithContext(ctx, encrypted, kek, scopeAD(domainKeyset, header{algorithmKeyset, version}, r.Scope, r.Version))
+	encrypted := keysetCiphertext(ciphertext)
+	handle, err := keyset.ReadWithContext(ctx, &encrypted, kek, scopeAD(domainKeyset, header{algorithmKeyset, version}, r.Scope, r.Version))
 	if err != nil {
 		return nil, unavailable("KEK", kek.cause(err))
 	}
 	return aead.New(handle)
+}
+
+// keysetCiphertext is what Tink writes an encrypted keyset to and reads it from.
+// Tink's message also holds a description of the keyset in the clear, which nothing
+// authenticates: only the ciphertext is kept.
+type keysetCiphertext []byte
+
+var errClearKeyset = errors.New("encrypt: keysets are stored encrypted")
+
+func (c *keysetCiphertext) Write(*tinkpb.Keyset) error    { return errClearKeyset }
+func (c *keysetCiphertext) Read() (*tinkpb.Keyset, error) { return nil, errClearKeyset }
+func (c *keysetCiphertext) WriteEncrypted(k *tinkpb.EncryptedKeyset) error {
+	*c = k.GetEncryptedKeyset()
+	return nil
+}
+func (c *keysetCiphertext) ReadEncrypted() (*tinkpb.EncryptedKeyset, error) {
+	return &tinkpb.EncryptedKeyset{EncryptedKeyset: *c}, nil
 }
 
 // remember keeps the KEK's error, which Tink's keyset functions turn into text.

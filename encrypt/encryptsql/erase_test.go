@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -24,6 +25,11 @@ const clients = 60
 
 func place(i int) crmguard.Place {
 	return crmguard.Place{Tenant: "acme", Client: fmt.Sprint("c", i), Kind: "contacts", Record: fmt.Sprint("c", i), Field: "phone"}
+}
+
+func closeIt(t *testing.T, c io.Closer) {
+	t.Helper()
+	require.NoError(t, c.Close())
 }
 
 // keysOnDisk returns how many of the wrapped keys are found in the raw files of a
@@ -111,7 +117,7 @@ func TestDestroyedKeysAreGoneFromTheFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
 	store, err := encryptsql.OpenSQLite(t.Context(), path)
 	require.NoError(t, err)
-	defer store.Close()
+	defer closeIt(t, store)
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode())
@@ -123,7 +129,7 @@ func TestTheCheckNoticesKeysThatStay(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
 	pool, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)&_pragma=secure_delete(OFF)")
 	require.NoError(t, err)
-	defer pool.Close()
+	defer closeIt(t, pool)
 	store, err := encryptsql.NewUnchecked(t.Context(), pool)
 	require.NoError(t, err)
 	require.NotZero(t, keysLeft(t, path, store))
@@ -135,7 +141,7 @@ func TestAReaderHoldsTheDestructionUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
 	store, err := encryptsql.OpenSQLite(t.Context(), path)
 	require.NoError(t, err)
-	defer store.Close()
+	defer closeIt(t, store)
 	now := time.Now()
 	k := newKeyring(t, store, func() time.Time { return now })
 	wrapped := busyPool(t, k, store)
@@ -150,7 +156,7 @@ func TestAReaderHoldsTheDestructionUp(t *testing.T) {
 
 	other, err := sqldb.OpenSQLite(ctx, path)
 	require.NoError(t, err)
-	defer other.Close()
+	defer closeIt(t, other)
 	reader, err := other.Begin()
 	require.NoError(t, err)
 	var n int
@@ -176,7 +182,7 @@ func TestAPoolWithoutSecureDeleteIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
 	plain, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)")
 	require.NoError(t, err)
-	defer plain.Close()
+	defer closeIt(t, plain)
 	_, err = encryptsql.New(t.Context(), plain, nil)
 	require.ErrorContains(t, err, "secure_delete")
 
@@ -187,7 +193,7 @@ func TestAPoolWithoutSecureDeleteIsRefused(t *testing.T) {
 
 	fast, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=secure_delete(FAST)")
 	require.NoError(t, err)
-	defer fast.Close()
+	defer closeIt(t, fast)
 	_, err = encryptsql.New(t.Context(), fast, nil)
 	require.ErrorContains(t, err, "secure_delete", "fast leaves free pages as they are")
 
@@ -208,7 +214,7 @@ func TestTwoNodesMakeOneKey(t *testing.T) {
 			require.NoError(t, err)
 			nodes[i], err = encrypt.New(kek, store, nil)
 			require.NoError(t, err)
-			defer nodes[i].Close()
+			defer closeIt(t, nodes[i])
 		}
 		sealed := make([][]byte, 50)
 		start := make(chan struct{})

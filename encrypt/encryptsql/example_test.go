@@ -19,7 +19,7 @@ func ExampleOpenSQLite() {
 	if err != nil {
 		panic(err)
 	}
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(dir) //nolint:errcheck // an example
 	kek, err := encrypt.OpenKeyFile(filepath.Join(dir, "kek.json"), "crm-data", true)
 	if err != nil {
 		panic(err)
@@ -28,12 +28,13 @@ func ExampleOpenSQLite() {
 	if err != nil {
 		panic(err)
 	}
-	defer store.Close()
 	keys, err := encrypt.New(kek, store, nil)
 	if err != nil {
 		panic(err)
 	}
-	defer keys.Close()
 	fmt.Println(keys.Check(ctx))
-	// Output: <nil>
+	fmt.Println(keys.Close(), store.Close())
+	// Output:
+	// <nil>
+	// <nil> <nil>
 }

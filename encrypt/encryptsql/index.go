@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/internal/sqldb"
@@ -65,15 +66,13 @@ func (x *Index) Put(ctx context.Context, tx encrypt.Execer, tenant, kind string,
 	}
 	const width, rows = 7, 40 // modernc.org/sqlite binds in time quadratic in the parameters
 	for part := range slices.Chunk(entries, rows) {
-		query := `INSERT INTO crmguard_index (tenant, kind, record, field, client, version, value) VALUES `
+		values := make([]string, 0, len(part))
 		args := make([]any, 0, width*len(part))
 		for i, e := range part {
-			if i > 0 {
-				query += `, `
-			}
-			query += `(` + sqldb.Params(1+width*i, width) + `)`
+			values = append(values, `(`+sqldb.Params(1+width*i, width)+`)`)
 			args = append(args, e.Tenant, e.Kind, e.Record, e.Field, e.Client, e.Version, e.Value)
 		}
+		query := `INSERT INTO crmguard_index (tenant, kind, record, field, client, version, value) VALUES ` + strings.Join(values, `, `)
 		if _, err := tx.ExecContext(ctx, x.db.Q(query), args...); err != nil {
 			return fmt.Errorf("encryptsql: put index entries: %w", err)
 		}
