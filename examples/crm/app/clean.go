@@ -108,7 +108,6 @@ func cleanCountry(value string) (string, error) {
 	return value, nil
 }
 
-
 // clean checks and normalises what was typed or imported, all fields at once.
 func (c *Contact) clean() error {
 	var errs []error
@@ -133,7 +132,7 @@ func (c *Contact) clean() error {
 		errs = append(errs, err)
 	}
 	if c.Name == "" {
-		errs = append(errs, &fieldError{"name", "is missing"})
+		errs = append(errs, &fieldError{"name", "is needed"})
 	}
 	return errors.Join(errs...)
 }

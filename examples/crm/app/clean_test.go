@@ -38,7 +38,9 @@ func TestCleanPhone(t *testing.T) {
 }
 
 func TestCleanContact(t *testing.T) {
-	good := func() *Contact { return &Contact{Name: " Анна  ", Phone: "8 916 123-45-67", Email: "anna@example.org"} }
+	good := func() *Contact {
+		return &Contact{Name: " Анна  ", Phone: "8 916 123-45-67", Email: "anna@example.org"}
+	}
 	c := good()
 	require.NoError(t, c.clean())
 	require.Equal(t, "Анна", c.Name)

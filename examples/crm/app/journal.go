@@ -119,6 +119,10 @@ func describe(e audit.Entry) entry {
 	switch {
 	case ev.Resource.Field != "":
 		line.What += " " + ev.Resource.Field
+	case strings.HasPrefix(ev.Reason, verifyReason):
+		line.What = "verify journal"
+	case ev.Action == crmguard.Revoke && ev.Resource.Kind == "sessions":
+		line.What = "sign out"
 	case ev.Action == crmguard.Access:
 		line.What = "open " + strings.TrimPrefix(ev.Resource.Kind, "section:")
 	case ev.Resource.ID == "":
@@ -132,7 +136,7 @@ func describe(e audit.Entry) entry {
 		details = append(details, strings.Join(ev.Fields, ", "))
 	}
 	if ev.Count > 0 {
-		details = append(details, fmt.Sprintf("%d records", ev.Count))
+		details = append(details, plural(ev.Count, "record"))
 	}
 	for _, p := range ev.Private {
 		details = append(details, "sealed: "+p.Name)
@@ -144,13 +148,30 @@ func describe(e audit.Entry) entry {
 	return line
 }
 
+const verifyReason = "verify"
+
+// verification is what a request to verify the journal is about.
+func verification(r *http.Request) (crmguard.Resource, error) {
+	guard.Describe(r.Context(), func(e *crmguard.Event) { e.Reason = verifyReason })
+	return section("journal")(r)
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return "1 " + word
+	}
+	return fmt.Sprintf("%d %ss", n, word)
+}
+
 // verifyJournal recomputes the whole journal and says what it found.
 func (a *App) verifyJournal(w http.ResponseWriter, r *http.Request) error {
 	report, err := a.journal.Verify(r.Context(), a.vault.verifier)
 	if err != nil {
 		return err
 	}
-	guard.Describe(r.Context(), func(e *crmguard.Event) { e.Reason = "verify:" + strings.ReplaceAll(report.Verdict.String(), " ", "-") })
+	guard.Describe(r.Context(), func(e *crmguard.Event) {
+		e.Reason = verifyReason + ":" + strings.ReplaceAll(report.Verdict.String(), " ", "-")
+	})
 	view, err := a.journalView(r, url.Values{})
 	if err != nil {
 		return err

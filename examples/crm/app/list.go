@@ -266,12 +266,7 @@ func (a *App) search(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	guard.Describe(ctx, func(e *crmguard.Event) { e.Fields, e.Count = []string{body.By}, len(body.Rows) })
-	switch n := len(body.Rows); n {
-	case 1:
-		body.Heading = "1 contact found"
-	default:
-		body.Heading = fmt.Sprintf("%d contacts found", n)
-	}
+	body.Heading = plural(len(body.Rows), "contact") + " found"
 	body.Scope = ""
 	return a.render(w, status, "contacts", a.page(r, "Search", true, body))
 }

@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -132,13 +133,13 @@ func (a *App) page(r *http.Request, title string, personal bool, body any) page 
 		}
 	}
 	if personal {
-		mark := s.ID + " · " + a.now().Format("2006-01-02 15:04")
-		p.Watermark = make([]string, marks)
-		for i := range p.Watermark {
-			p.Watermark[i] = mark
-		}
+		p.Watermark = a.watermark(s.ID)
 	}
 	return p
+}
+
+func (a *App) watermark(login string) []string {
+	return slices.Repeat([]string{login + " · " + a.now().Format("2006-01-02 15:04")}, marks)
 }
 
 // may asks for a right to decide what a page offers. What is offered is checked
