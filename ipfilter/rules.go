@@ -35,69 +35,62 @@ type List struct {
 
 // normal returns a copy of the rules whose prefixes are bare, sorted and unique,
 // or the first reason to refuse them.
-func (r Rules) normal() (Rules, error) {
-	count := 0
-	one := func(level, name string, l List) (List, error) {
-		where := level
-		if level != levelCompany {
-			where += " " + name
-			if err := checkName(name); err != nil {
-				return List{}, fmt.Errorf("%s %q: %w", level, name, err)
-			}
-			if l.Allow == nil && l.Deny == nil {
-				return List{}, fmt.Errorf("%s: neither allow nor deny: leave the entry out", where)
-			}
-		}
-		var err error
-		if l.Allow, err = normalSet(l.Allow); err != nil {
-			return List{}, fmt.Errorf("%s: allow: %w", where, err)
-		}
-		if l.Deny, err = normalSet(l.Deny); err != nil {
-			return List{}, fmt.Errorf("%s: deny: %w", where, err)
-		}
-		count += len(l.Allow) + len(l.Deny)
-		return l, nil
+func (r Rules) normal() (out Rules, err error) {
+	n := &normalizer{}
+	if out.Company, err = n.list(r.Company); err != nil {
+		return Rules{}, fmt.Errorf("%s: %w", levelCompany, err)
 	}
-	named := func(level string, lists map[string]List) (map[string]List, error) {
-		if len(lists) == 0 {
-			return nil, nil
-		}
-		out := make(map[string]List, len(lists))
-		for _, name := range slices.Sorted(maps.Keys(lists)) {
-			l, err := one(level, name, lists[name])
-			if err != nil {
-				return nil, err
-			}
-			out[name] = l
-		}
-		return out, nil
+	if out.Roles, err = n.lists(r.Roles); err != nil {
+		return Rules{}, fmt.Errorf("%s %w", levelRole, err)
 	}
-	var out Rules
-	var err error
-	if out.Company, err = one(levelCompany, "", r.Company); err != nil {
-		return Rules{}, err
-	}
-	if out.Roles, err = named(levelRole, r.Roles); err != nil {
-		return Rules{}, err
-	}
-	if out.People, err = named(levelPerson, r.People); err != nil {
-		return Rules{}, err
-	}
-	if count > MaxPrefixes {
-		return Rules{}, fmt.Errorf("%d prefixes, at most %d", count, MaxPrefixes)
+	if out.People, err = n.lists(r.People); err != nil {
+		return Rules{}, fmt.Errorf("%s %w", levelPerson, err)
 	}
 	return out, nil
 }
 
-func normalSet(prefixes []netip.Prefix) ([]netip.Prefix, error) {
+type normalizer struct{ prefixes int } // so far
+
+func (n *normalizer) lists(lists map[string]List) (map[string]List, error) {
+	if len(lists) == 0 {
+		return nil, nil
+	}
+	out := make(map[string]List, len(lists))
+	for _, name := range slices.Sorted(maps.Keys(lists)) { // in order, so that the same rules give the same error
+		l := lists[name]
+		err := checkName(name)
+		if err == nil && l.Allow == nil && l.Deny == nil {
+			err = errors.New("neither allow nor deny: leave the entry out")
+		}
+		if err == nil {
+			out[name], err = n.list(l)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", name, err)
+		}
+	}
+	return out, nil
+}
+
+func (n *normalizer) list(l List) (out List, err error) {
+	if out.Allow, err = n.set(l.Allow); err != nil {
+		return List{}, fmt.Errorf("allow: %w", err)
+	}
+	if out.Deny, err = n.set(l.Deny); err != nil {
+		return List{}, fmt.Errorf("deny: %w", err)
+	}
+	return out, nil
+}
+
+func (n *normalizer) set(prefixes []netip.Prefix) ([]netip.Prefix, error) {
 	if prefixes == nil {
 		return nil, nil
 	}
 	if len(prefixes) == 0 {
-		return nil, errors.New("the list is empty: leave it out, if nothing is to be restricted")
+		return nil, errors.New("the list is empty: make it nil, if nothing is to be restricted")
 	}
-	if len(prefixes) > MaxPrefixes {
-		return nil, fmt.Errorf("%d prefixes, at most %d", len(prefixes), MaxPrefixes)
+	if n.prefixes += len(prefixes); n.prefixes > MaxPrefixes {
+		return nil, fmt.Errorf("more than %d prefixes in all lists together", MaxPrefixes)
 	}
 	return bareSet(prefixes)
 }
