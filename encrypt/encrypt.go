@@ -149,7 +149,8 @@ type Keyring struct {
 	pollMu     sync.Mutex
 	background sync.WaitGroup
 
-	closed atomic.Bool
+	closeMu sync.Mutex // no poll starts once closed is set under it
+	closed  atomic.Bool
 }
 
 var (
@@ -227,12 +228,20 @@ func (k *Keyring) Check(ctx context.Context) error {
 // Close forgets all keys. Calls that are under way end as they would have, later
 // ones fail. It does not close the store.
 func (k *Keyring) Close() error {
+	k.closeMu.Lock()
 	k.closed.Store(true)
+	k.closeMu.Unlock()
 	k.generation.Add(1)
 	k.background.Wait()
 	k.cache.clear()
 	return nil
 }
+
+// String shows nothing of the keys.
+func (k *Keyring) String() string { return "encrypt.Keyring[redacted]" }
+
+// GoString shows nothing of the keys.
+func (k *Keyring) GoString() string { return k.String() }
 
 func unavailable(what string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, ErrWrongKEK) {

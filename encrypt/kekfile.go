@@ -180,6 +180,9 @@ func pathless(err error) error {
 
 type fileKEK struct{ aead tink.AEAD }
 
+func (k fileKEK) String() string   { return "encrypt.KEK[redacted]" }
+func (k fileKEK) GoString() string { return k.String() }
+
 func (k fileKEK) EncryptWithContext(_ context.Context, plaintext, associatedData []byte) ([]byte, error) {
 	return k.aead.Encrypt(plaintext, associatedData)
 }

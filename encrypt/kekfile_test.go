@@ -3,6 +3,7 @@ package encrypt_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -143,6 +144,17 @@ func TestKeyFileDamaged(t *testing.T) {
 	require.NoError(t, os.Mkdir(path, 0o700))
 	_, err = encrypt.OpenKeyFile(path, "", true)
 	require.ErrorIs(t, err, encrypt.ErrKeyFileMalformed)
+}
+
+func TestKeysAreNotPrinted(t *testing.T) {
+	kek, err := encrypt.OpenKeyFile(filepath.Join(t.TempDir(), "kek.json"), "", true)
+	require.NoError(t, err)
+	k, err := encrypt.New(kek, encrypt.NewMemory(), nil)
+	require.NoError(t, err)
+	for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
+		require.Equal(t, "encrypt.KEK[redacted]", fmt.Sprintf(format, kek))
+		require.Equal(t, "encrypt.Keyring[redacted]", fmt.Sprintf(format, k))
+	}
 }
 
 func FuzzKeyFile(f *testing.F) {

@@ -42,7 +42,12 @@ const pollTimeout = 4 * time.Second
 // keys that they need anew.
 func (k *Keyring) pollSoon(now int64) {
 	due := k.pollDue.Load()
-	if now <= due || !k.pollDue.CompareAndSwap(due, now+int64(Lease/2)) || k.closed.Load() {
+	if now <= due || !k.pollDue.CompareAndSwap(due, now+int64(Lease/2)) {
+		return
+	}
+	k.closeMu.Lock()
+	defer k.closeMu.Unlock()
+	if k.closed.Load() {
 		return
 	}
 	k.background.Go(func() {
