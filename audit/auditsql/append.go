@@ -118,12 +118,13 @@ func (s *Store) take(ctx context.Context, tx *sql.Tx, taken []audit.Waiting) err
 		args := []any{s.log}
 		for i, w := range part {
 			if i > 0 {
-				query.WriteString(", ")
+				query.WriteString(" OR ")
 			}
-			query.WriteString("(" + sqldb.Params(1+len(args), 3) + ")")
+			n := len(args)
+			fmt.Fprintf(&query, "tenant = $%d AND event = $%d AND outcome = $%d", n+1, n+2, n+3)
 			args = append(args, w.Tenant, w.Event, int64(w.Outcome))
 		}
-		result, err := tx.ExecContext(ctx, s.db.Q(`DELETE FROM crmguard_audit_inbox WHERE log = $1 AND (tenant, event, outcome) IN (VALUES `+query.String()+`)`), args...)
+		result, err := tx.ExecContext(ctx, s.db.Q(`DELETE FROM crmguard_audit_inbox WHERE log = $1 AND (`+query.String()+`)`), args...)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,275 @@
+package auditsql_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/auditsql"
+	"github.com/crmguard/crmguard/audit/internal/fakes"
+	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
+)
+
+func openLog(t *testing.T, db *sql.DB, signer note.Signer) *audit.Log {
+	t.Helper()
+	log, err := audit.New(t.Context(), newStore(t, db), fakes.NewSealer(), signer, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = log.Close() })
+	return log
+}
+
+func verify(t *testing.T, s audit.Store, v note.Verifier) audit.Report {
+	t.Helper()
+	r, err := audit.VerifyStore(t.Context(), s, v)
+	require.NoError(t, err)
+	return r
+}
+
+func events(t *testing.T, s audit.Store) map[string]int {
+	t.Helper()
+	seen := map[string]int{}
+	for from := int64(0); ; {
+		rows, err := s.Read(t.Context(), from, 500)
+		require.NoError(t, err)
+		if len(rows) == 0 {
+			return seen
+		}
+		for _, r := range rows {
+			seen[r.Keys.Event]++
+			from = r.Seq + 1
+		}
+	}
+}
+
+func count(t *testing.T, db *sql.DB, table string) (n int) {
+	t.Helper()
+	require.NoError(t, db.QueryRow(`SELECT COUNT(*) FROM `+table).Scan(&n))
+	return n
+}
+
+func TestInTx(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		signer, verifier := fakes.Signer(t)
+		log := openLog(t, db, signer)
+		store := newStore(t, db)
+		_, err := db.Exec(`CREATE TABLE contacts (id BIGINT PRIMARY KEY)`)
+		require.NoError(t, err)
+		change := func(i int, end error) error {
+			return log.InTx(t.Context(), db, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+				if _, err := tx.Exec(`INSERT INTO contacts (id) VALUES ($1)`, i); err != nil {
+					return err
+				}
+				if err := record(fakes.Event(i)); err != nil {
+					return err
+				}
+				return end
+			})
+		}
+		require.NoError(t, change(1, nil))
+		no := errors.New("no")
+		require.ErrorIs(t, change(2, no), no)
+		require.NoError(t, log.InTx(t.Context(), db, func(_ *sql.Tx, record func(crmguard.Event) error) error {
+			return record(fakes.Event(1)) // again
+		}))
+
+		// A record that failed takes the change with it, even if fn goes on.
+		err = log.InTx(t.Context(), db, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+			if _, err := tx.Exec(`INSERT INTO contacts (id) VALUES (3)`); err != nil {
+				return err
+			}
+			_ = record(crmguard.Event{})
+			return nil
+		})
+		require.Error(t, err)
+		require.Panics(t, func() {
+			_ = log.InTx(t.Context(), db, func(_ *sql.Tx, record func(crmguard.Event) error) error {
+				require.NoError(t, record(fakes.Event(4)))
+				panic("the host's bug")
+			})
+		})
+
+		require.Eventually(t, func() bool { return len(events(t, store)) == 1 }, 20*time.Second, 5*time.Millisecond, "chained moments later")
+		require.NoError(t, log.Close())
+		require.Equal(t, map[string]int{"event-1": 1}, events(t, store), "what was rolled back left no entry, and nothing is there twice")
+		require.Equal(t, 1, count(t, db, "contacts"))
+		require.Zero(t, count(t, db, "crmguard_audit_inbox"))
+		r := verify(t, store, verifier)
+		require.True(t, r.OK(), r.Detail)
+		require.ErrorIs(t, change(9, nil), audit.ErrClosed)
+	})
+}
+
+func TestRecordTx(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		signer, _ := fakes.Signer(t)
+		log := openLog(t, db, signer)
+		store := newStore(t, db)
+		for i, commit := range []bool{true, false, true} {
+			tx, err := db.Begin()
+			require.NoError(t, err)
+			settle, err := log.RecordTx(t.Context(), tx, fakes.Event(i))
+			require.NoError(t, err)
+			if !commit {
+				require.NoError(t, tx.Rollback())
+			} else {
+				require.NoError(t, tx.Commit())
+			}
+			if i != 2 { // the host forgot: it is chained all the same
+				settle(commit)
+			}
+		}
+		require.Eventually(t, func() bool { return len(events(t, store)) == 2 }, 20*time.Second, 5*time.Millisecond)
+		require.Equal(t, map[string]int{"event-0": 1, "event-2": 1}, events(t, store))
+	})
+}
+
+// What a crashed process left in the inbox is chained by the next one.
+func TestInboxOfACrashedProcess(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		signer, verifier := fakes.Signer(t)
+		store := newStore(t, db)
+		first := openLog(t, db, signer)
+		require.NoError(t, first.Record(t.Context(), fakes.Event(0)))
+		var waiting []audit.Waiting
+		for i := range 600 {
+			waiting = append(waiting, body(t, i))
+		}
+		require.NoError(t, first.Close())
+		tx, err := db.Begin()
+		require.NoError(t, err)
+		for _, w := range waiting {
+			require.NoError(t, store.Put(t.Context(), tx, w))
+		}
+		garbled := waiting[0]
+		garbled.Event, garbled.Body = "garbled", []byte("nonsense")
+		require.NoError(t, store.Put(t.Context(), tx, garbled))
+		require.NoError(t, tx.Commit())
+
+		var logs []*audit.Log
+		for range 3 { // three sequencers at once
+			logs = append(logs, openLog(t, db, signer))
+		}
+		require.Eventually(t, func() bool { return count(t, db, "crmguard_audit_inbox") == 1 }, 20*time.Second, 5*time.Millisecond)
+		var errs error
+		for _, l := range logs {
+			errs = errors.Join(errs, l.Close())
+		}
+		require.ErrorContains(t, errs, "malformed", "what cannot be read is not dropped silently")
+		all := events(t, store)
+		require.Len(t, all, 600, "event-0 was there already")
+		for id, n := range all {
+			require.Equal(t, 1, n, id)
+		}
+		require.True(t, verify(t, store, verifier).OK())
+	})
+}
+
+// body returns an entry as RecordTx would put it into the inbox.
+func body(t *testing.T, i int) audit.Waiting {
+	t.Helper()
+	c := &capture{Memory: audit.NewMemory()}
+	signer, _ := fakes.Signer(t)
+	log, err := audit.New(t.Context(), c, fakes.NewSealer(), signer, nil)
+	require.NoError(t, err)
+	_, err = log.RecordTx(t.Context(), nil, fakes.Event(i))
+	require.NoError(t, err)
+	require.NoError(t, log.Close())
+	return c.put
+}
+
+type capture struct {
+	*audit.Memory
+	put audit.Waiting
+}
+
+func (c *capture) Put(_ context.Context, _ audit.Tx, w audit.Waiting) error { c.put = w; return nil }
+func (c *capture) Waiting(context.Context, int) ([]audit.Waiting, error)    { return nil, nil }
+
+// Several processes on one database make one chain, whatever way the entries come.
+func TestManyLogsOneChain(t *testing.T) {
+	const logs, writers, each = 4, 10, 50
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		signer, verifier := fakes.Signer(t)
+		var wg sync.WaitGroup
+		var open []*audit.Log
+		for n := range logs {
+			log := openLog(t, db, signer)
+			open = append(open, log)
+			for w := range writers {
+				wg.Go(func() {
+					for i := range each {
+						e := fakes.Event(i)
+						e.ID = fmt.Sprintf("%d-%d-%d", n, w, i)
+						if w == 0 && i%5 == 0 {
+							e.ID = fmt.Sprintf("same-%d", i) // all logs record it
+						}
+						require.NoError(t, log.Record(t.Context(), e))
+					}
+				})
+			}
+			wg.Go(func() {
+				for i := range 20 {
+					require.NoError(t, log.InTx(t.Context(), db, func(_ *sql.Tx, record func(crmguard.Event) error) error {
+						e := fakes.Event(i)
+						e.ID = fmt.Sprintf("tx-%d-%d", n, i)
+						return record(e)
+					}))
+				}
+			})
+		}
+		wg.Wait()
+		for _, l := range open {
+			require.NoError(t, l.Close())
+		}
+		store := newStore(t, db)
+		r := verify(t, store, verifier)
+		require.True(t, r.OK(), r.Detail)
+		require.EqualValues(t, logs*writers*each-3*10+logs*20, r.Entries)
+		for id, n := range events(t, store) {
+			require.Equal(t, 1, n, id)
+		}
+	})
+}
+
+// Two logs in one database have nothing to do with each other.
+func TestNamedLogs(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		signer, verifier := fakes.Signer(t)
+		for i, name := range []string{"", "second"} {
+			s, err := auditsql.New(t.Context(), db, &auditsql.Options{Log: name, TablePrefix: "acme_"})
+			require.NoError(t, err)
+			log, err := audit.New(t.Context(), s, fakes.NewSealer(), signer, nil)
+			require.NoError(t, err)
+			for range i + 1 {
+				e := fakes.Event(1)
+				e.ID = ""
+				require.NoError(t, log.Record(t.Context(), e))
+			}
+			require.NoError(t, log.InTx(t.Context(), db, func(_ *sql.Tx, record func(crmguard.Event) error) error { return record(fakes.Event(7)) }))
+			require.NoError(t, log.Close())
+			r := verify(t, s, verifier)
+			require.True(t, r.OK())
+			require.EqualValues(t, i+2, r.Entries)
+		}
+		// The rows and checkpoints of one log in place of the other's.
+		for _, statement := range []string{
+			`DELETE FROM acme_audit_entries WHERE log = 'main'`, `DELETE FROM acme_audit_checkpoints WHERE log = 'main'`, `DELETE FROM acme_audit_clients WHERE log = 'main'`,
+			`UPDATE acme_audit_entries SET log = 'main'`, `UPDATE acme_audit_checkpoints SET log = 'main'`, `UPDATE acme_audit_clients SET log = 'main'`,
+		} {
+			_, err := db.Exec(statement)
+			require.NoError(t, err)
+		}
+		s, err := auditsql.New(t.Context(), db, &auditsql.Options{TablePrefix: "acme_"})
+		require.NoError(t, err)
+		require.False(t, verify(t, s, verifier).OK())
+	})
+}
