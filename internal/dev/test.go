@@ -30,7 +30,7 @@ func (d *dev) test(ctx context.Context) error {
 		r.fail(err.Error())
 	}
 	if ctx.Err() != nil {
-		d.out.printf("\nInterrupted; the counts are of what had ended before.\n")
+		d.out.printf("\nInterrupted; what was running counts as failed.\n")
 	}
 	r.summary(missing, strict(r, missing))
 	if r.failed > 0 || strict(r, missing) {

@@ -1,0 +1,6 @@
+package guardgin
+
+import (
+	_ "github.com/crmguard/crmguard/guard"
+	_ "github.com/gin-gonic/gin"
+)

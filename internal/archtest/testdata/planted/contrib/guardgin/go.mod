@@ -1,0 +1,1 @@
+module github.com/crmguard/crmguard/contrib/guardgin

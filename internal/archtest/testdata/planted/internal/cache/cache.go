@@ -1,0 +1,5 @@
+package cache
+
+import (
+	_ "sync"
+)

@@ -1,0 +1,6 @@
+package phone
+
+import (
+	_ "github.com/crmguard/crmguard/masking"
+	_ "strings"
+)

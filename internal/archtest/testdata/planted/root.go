@@ -1,0 +1,7 @@
+package crmguard
+
+import (
+	_ "context"
+	_ "github.com/crmguard/crmguard/encrypt"
+	_ "golang.org/x/text/unicode/norm"
+)

@@ -1,0 +1,7 @@
+package sessiontest
+
+import (
+	_ "github.com/crmguard/crmguard/session"
+	_ "github.com/stretchr/testify/require"
+	_ "testing"
+)

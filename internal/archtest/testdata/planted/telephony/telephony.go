@@ -1,0 +1,5 @@
+package telephony
+
+import (
+	_ "net"
+)
