@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"time"
 )
 
@@ -16,8 +17,9 @@ const maxRaces = 200
 // committer is the goroutine that writes. It alone knows where the log stands.
 type committer struct {
 	*Log
-	at     position
-	signed int64 // size of the newest checkpoint
+	at      position
+	signed  int64 // size of the newest checkpoint
+	batched int   // size of the batch before
 }
 
 // item is an entry to be chained: of a waiter, or of the inbox.
@@ -121,19 +123,27 @@ func (c *committer) end(ctx context.Context) error {
 	return err
 }
 
-// drain takes what else waits, without waiting for more: while one batch is being
-// flushed the next one gathers.
+// drain takes what else waits. Callers of the batch before were just woken and may
+// be about to record again: one turn of the scheduler lets them join, so that
+// batches do not stay half as large as they could be.
 func (c *committer) drain(first *waiter) []*item {
-	items := []*item{{keys: first.content.keys(), body: first.body, waiter: first}}
-	for len(items) < maxBatch {
+	items := make([]*item, 0, maxBatch)
+	w := first
+	for {
+		items = append(items, &item{keys: w.content.keys(), body: w.body, waiter: w})
+		if len(items) == maxBatch {
+			return items
+		}
+		if len(c.queue) == 0 && len(items) < c.batched {
+			runtime.Gosched()
+		}
 		select {
-		case w := <-c.queue:
-			items = append(items, &item{keys: w.content.keys(), body: w.body, waiter: w})
+		case w = <-c.queue:
 		default:
+			c.batched = len(items)
 			return items
 		}
 	}
-	return items
 }
 
 // sequence chains what is in the inbox. An entry that does not decode stays there:
