@@ -83,7 +83,10 @@ func createKey(path, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := os.Link(f.Name(), path); err != nil {
+	switch err := os.Link(f.Name(), path); {
+	case errors.Is(err, fs.ErrExist): // another process was first
+		return readKey(path)
+	case err != nil:
 		return "", err
 	}
 	return secret, syncDir(filepath.Dir(path))
