@@ -71,91 +71,169 @@ type compiled struct {
 	company  *tables
 	roles    map[string]*tables
 	people   map[string]*tables
+	denied   *bart.Lite // all deny lists together: most addresses are in none
 }
 
 type tables struct {
 	allow, deny *bart.Lite // nil: nothing said
 }
 
-func newTables(l List) *tables { return &tables{table(l.Allow), table(l.Deny)} }
-
 func compile(d Document) *compiled {
-	c := &compiled{document: d, company: newTables(d.Rules.Company), roles: map[string]*tables{}, people: map[string]*tables{}}
+	c := &compiled{document: d, roles: map[string]*tables{}, people: map[string]*tables{}}
+	var denied []netip.Prefix
+	tablesOf := func(l List) *tables {
+		denied = append(denied, l.Deny...)
+		return &tables{table(l.Allow), table(l.Deny)}
+	}
+	c.company = tablesOf(d.Rules.Company)
 	for name, l := range d.Rules.Roles {
-		c.roles[name] = newTables(l)
+		c.roles[name] = tablesOf(l)
 	}
 	for name, l := range d.Rules.People {
-		c.people[name] = newTables(l)
+		c.people[name] = tablesOf(l)
 	}
+	c.denied = table(denied)
 	return c
 }
 
-// verdict is an Answer in the making: cheap, because most are a yes that nobody
-// looks at.
-type verdict struct {
-	code  string // empty: yes
-	level string
-	name  string
-	list  *bart.Lite // that decided
+// ground is why a verdict is what it is.
+type ground uint8
+
+const (
+	noList ground = iota
+	noAddress
+	companyAllows
+	companyDenies
+	companyLacks
+	roleAllows
+	roleDenies
+	roleLacks
+	personAllows
+	personDenies
+	personLacks
+)
+
+var grounds = [...]struct{ code, level string }{
+	noList:        {"", ""},
+	noAddress:     {CodeNoAddress, ""},
+	companyAllows: {"", levelCompany},
+	companyDenies: {CodeCompanyDenied, levelCompany},
+	companyLacks:  {CodeCompanyUnlisted, levelCompany},
+	roleAllows:    {"", levelRole},
+	roleDenies:    {CodeRoleDenied, levelRole},
+	roleLacks:     {CodeRoleUnlisted, levelRole},
+	personAllows:  {"", levelPerson},
+	personDenies:  {CodePersonDenied, levelPerson},
+	personLacks:   {CodePersonUnlisted, levelPerson},
 }
 
-// decide compares an address, which is bare. All deny lists hold. Of the allow
-// lists the narrowest level counts: the person's; or else those of the roles, each
-// of them, so that what a role promises does not depend on which others its holder
-// has; or else the company's.
+// verdict is an Answer in the making. It fits into two registers, because most are
+// a yes that nobody asks about.
+type verdict struct {
+	ground ground
+	role   int // index of the role that decided
+}
+
+func (v verdict) code() string { return grounds[v.ground].code }
+
+// judge is decide, except that jobs of the host come from nowhere.
+func (c *compiled) judge(s *crmguard.Subject, addr netip.Addr, roles []string) verdict {
+	if s.Kind == crmguard.KindSystem && !addr.IsValid() {
+		return verdict{}
+	}
+	return c.decide(addr, s.ID, roles)
+}
+
+// decide compares an address, which is bare.
 func (c *compiled) decide(addr netip.Addr, person string, roles []string) verdict {
 	if !addr.IsValid() || addr.IsUnspecified() {
-		return verdict{code: CodeNoAddress}
-	}
-	if deny := c.company.deny; deny != nil && deny.Contains(addr) {
-		return verdict{CodeCompanyDenied, levelCompany, "", deny}
+		return verdict{ground: noAddress}
 	}
 	own := c.people[person]
-	if own != nil && own.deny != nil && own.deny.Contains(addr) {
-		return verdict{CodePersonDenied, levelPerson, person, own.deny}
+	if own == nil {
+		own = &noTables
 	}
-	var byRoles verdict // by the allow lists of roles
-	if len(c.roles) > 0 {
-		for _, name := range roles {
-			role := c.roles[name]
-			if role == nil {
-				continue
-			}
-			if role.deny != nil && role.deny.Contains(addr) {
-				return verdict{CodeRoleDenied, levelRole, name, role.deny}
-			}
-			if role.allow != nil && byRoles.code == "" {
-				byRoles = verdict{"", levelRole, name, role.allow}
-				if !role.allow.Contains(addr) {
-					byRoles.code = CodeRoleUnlisted
-				}
-			}
+	if contains(c.denied, addr) {
+		if v := c.deny(addr, own, roles); v.ground != noList {
+			return v
 		}
 	}
-	switch {
-	case own != nil && own.allow != nil:
-		if own.allow.Contains(addr) {
-			return verdict{"", levelPerson, person, own.allow}
+	return c.allow(addr, own, roles)
+}
+
+// deny asks every deny list: all of them hold.
+func (c *compiled) deny(addr netip.Addr, own *tables, roles []string) verdict {
+	if contains(c.company.deny, addr) {
+		return verdict{ground: companyDenies}
+	}
+	if contains(own.deny, addr) {
+		return verdict{ground: personDenies}
+	}
+	for i, name := range roles {
+		if role := c.roles[name]; role != nil && contains(role.deny, addr) {
+			return verdict{roleDenies, i}
 		}
-		return verdict{CodePersonUnlisted, levelPerson, person, own.allow}
-	case byRoles.list != nil:
-		return byRoles
-	case c.company.allow != nil:
-		if c.company.allow.Contains(addr) {
-			return verdict{"", levelCompany, "", c.company.allow}
-		}
-		return verdict{CodeCompanyUnlisted, levelCompany, "", c.company.allow}
 	}
 	return verdict{}
 }
 
-// answer adds to a verdict what a reader wants to know.
-func (c *compiled) answer(v verdict, addr netip.Addr) Answer {
-	a := Answer{Allowed: v.code == "", Code: v.code, Addr: addr, Level: v.level, Name: v.name, Version: c.document.Version}
-	if v.list != nil {
-		if p, ok := v.list.LookupPrefixLPM(netip.PrefixFrom(addr, addr.BitLen())); ok {
-			a.Prefix = p
+// allow asks the allow lists of the narrowest level that has one: the person's; or
+// else those of the roles, each of them, so that what a role promises does not
+// depend on which others its holder has; or else the company's.
+func (c *compiled) allow(addr netip.Addr, own *tables, roles []string) verdict {
+	if own.allow != nil {
+		if own.allow.Contains(addr) {
+			return verdict{ground: personAllows}
 		}
+		return verdict{ground: personLacks}
 	}
+	var byRoles verdict
+	for i, name := range roles {
+		role := c.roles[name]
+		if role == nil || role.allow == nil {
+			continue
+		}
+		if !role.allow.Contains(addr) {
+			return verdict{roleLacks, i}
+		}
+		byRoles = verdict{roleAllows, i}
+	}
+	switch {
+	case byRoles.ground != noList:
+		return byRoles
+	case c.company.allow == nil:
+		return verdict{}
+	case c.company.allow.Contains(addr):
+		return verdict{ground: companyAllows}
+	}
+	return verdict{ground: companyLacks}
+}
+
+var noTables tables
+
+func contains(t *bart.Lite, addr netip.Addr) bool { return t != nil && t.Contains(addr) }
+
+// answer adds to a verdict what a reader wants to know.
+func (c *compiled) answer(v verdict, addr netip.Addr, person string, roles []string) Answer {
+	g := grounds[v.ground]
+	a := Answer{Allowed: g.code == "", Code: g.code, Addr: addr, Level: g.level, Version: c.document.Version}
+	decided := c.company
+	switch g.level {
+	case levelRole:
+		a.Name = roles[v.role]
+		decided = c.roles[a.Name]
+	case levelPerson:
+		a.Name = person
+		decided = c.people[person]
+	}
+	list := decided.allow
+	switch v.ground {
+	case companyDenies, roleDenies, personDenies:
+		list = decided.deny
+	case companyAllows, roleAllows, personAllows:
+	default:
+		return a // no entry matched
+	}
+	a.Prefix, _ = list.LookupPrefixLPM(netip.PrefixFrom(addr, addr.BitLen()))
 	return a
 }

@@ -64,7 +64,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -141,13 +140,13 @@ func (f *Filter) Check(ctx context.Context, s crmguard.Subject, _ crmguard.Actio
 	if err != nil {
 		return err
 	}
-	addr := bareAddr(s.Addr)
-	v, err := f.decide(ctx, c, &s, addr)
+	roles, err := f.roles(ctx, c, &s)
 	if err != nil {
 		return err
 	}
-	if v.code != "" {
-		return c.answer(v, addr).denial()
+	addr := bareAddr(s.Addr)
+	if v := c.judge(&s, addr, roles); v.code() != "" {
+		return c.answer(v, addr, s.ID, roles).denial()
 	}
 	return nil
 }
@@ -166,26 +165,24 @@ func (f *Filter) Explain(ctx context.Context, s crmguard.Subject) (Answer, error
 }
 
 func (f *Filter) explain(ctx context.Context, c *compiled, s *crmguard.Subject) (Answer, error) {
-	addr := bareAddr(s.Addr)
-	v, err := f.decide(ctx, c, s, addr)
+	roles, err := f.roles(ctx, c, s)
 	if err != nil {
 		return Answer{}, err
 	}
-	return c.answer(v, addr), nil
+	addr := bareAddr(s.Addr)
+	return c.answer(c.judge(s, addr, roles), addr, s.ID, roles), nil
 }
 
-func (f *Filter) decide(ctx context.Context, c *compiled, s *crmguard.Subject, addr netip.Addr) (verdict, error) {
-	if s.Kind == crmguard.KindSystem && !addr.IsValid() {
-		return verdict{}, nil
+// roles returns those of the subject, as far as they matter.
+func (f *Filter) roles(ctx context.Context, c *compiled, s *crmguard.Subject) ([]string, error) {
+	if len(s.Roles) > 0 || len(c.roles) == 0 || f.directory == nil {
+		return s.Roles, nil
 	}
-	roles := s.Roles
-	if len(roles) == 0 && len(c.roles) > 0 && f.directory != nil {
-		var err error
-		if roles, _, err = f.directory.Resolve(ctx, s.Tenant, s.ID); err != nil {
-			return verdict{}, fmt.Errorf("ipfilter: roles: %w", err)
-		}
+	roles, _, err := f.directory.Resolve(ctx, s.Tenant, s.ID)
+	if err != nil {
+		return nil, fmt.Errorf("ipfilter: roles: %w", err)
 	}
-	return c.decide(addr, s.ID, roles), nil
+	return roles, nil
 }
 
 // InForce returns the document whose rules are in force for a tenant, and whether

@@ -303,7 +303,7 @@ var (
 func (q question) answer(t require.TestingT) (string, Rules) {
 	rules, err := q.rules.normal()
 	require.NoError(t, err)
-	return compile(Document{Rules: rules}).decide(bareAddr(q.addr), q.person, q.roles).code, rules
+	return compile(Document{Rules: rules}).decide(bareAddr(q.addr), q.person, q.roles).code(), rules
 }
 
 func TestDecisionsAreLikeTheModel(t *testing.T) {

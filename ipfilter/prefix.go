@@ -34,7 +34,12 @@ func ParsePrefix(text string) (netip.Prefix, error) {
 
 // bareAddr is the one form in which addresses are compared: tables know neither
 // that ::ffff:192.0.2.1 is 192.0.2.1 nor what a zone is.
-func bareAddr(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+func bareAddr(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return a
+	}
+	return a.Unmap().WithZone("")
+}
 
 // barePrefix is bareAddr for prefixes. One that contains all IPv4-mapped addresses
 // and more, such as ::/0, is about IPv6 only.
