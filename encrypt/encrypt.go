@@ -137,7 +137,8 @@ type Keyring struct {
 	kek   tink.AEADWithContext
 	store Store
 	opts  Options
-	base  time.Time
+	base  time.Time // for Options.Clock
+	clock coarseClock
 
 	cache   *cache
 	flights singleflight.Group
@@ -181,7 +182,7 @@ func New(kek tink.AEADWithContext, store Store, o *Options) (*Keyring, error) {
 	if k.opts.Logger == nil {
 		k.opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	k.base = time.Now()
+	k.clock.base = time.Now()
 	if k.opts.Clock != nil {
 		k.base = k.opts.Clock()
 	}
@@ -199,7 +200,7 @@ func setDefault[T comparable](value *T, otherwise T) {
 // now is the time since the keyring was made, on the monotonic clock.
 func (k *Keyring) now() int64 {
 	if k.opts.Clock == nil {
-		return int64(time.Since(k.base))
+		return k.clock.now()
 	}
 	return int64(k.opts.Clock().Sub(k.base))
 }

@@ -1,6 +1,7 @@
 package encrypt
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -28,7 +29,9 @@ func TestAssociatedDataIsAsSpecified(t *testing.T) {
 		require.Equal(t, test.want, hex.EncodeToString(test.got), name)
 	}
 	key := &key{version: 7, prefix: appendAD(nil, domainField, header{algorithmGCM, 7}, "acme", "c1")}
-	require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmGCM, 7}, at), key.appendFieldAD(nil, at), "the prefix saves work and changes nothing")
+	for _, memory := range [][]byte{nil, make([]byte, 3), make([]byte, 0, 500), bytes.Repeat([]byte{'x'}, 500)} {
+		require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmGCM, 7}, at), key.fieldAD(memory, at), "the fast way changes nothing")
+	}
 	require.Equal(t, "6367010100000007", hex.EncodeToString(header{algorithmGCM, 7}.append(nil)))
 }
 
@@ -57,6 +60,8 @@ func FuzzAssociatedDataIsInjective(f *testing.F) {
 		read, err := readAD(appendPlaceAD(nil, domainField, header{algorithmGCM, 1}, &at))
 		require.NoError(t, err)
 		require.Equal(t, at, read)
+		key := &key{version: 1, prefix: appendAD(nil, domainField, header{algorithmGCM, 1}, tenant, client)}
+		require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmGCM, 1}, &at), key.fieldAD(nil, &at))
 	})
 }
 

@@ -70,28 +70,28 @@ func (k *Keyring) valid(s *scopeKeys, now int64) bool {
 	// other order, so keys of an old generation never profit from a new lease.
 	leaseEnd := k.leaseEnd.Load()
 	return s.generation == k.generation.Load() &&
-		(now < leaseEnd || now-s.loaded < int64(Lease)) &&
+		(now < leaseEnd || now-s.loaded < int64(Lease-slack)) &&
 		now-s.loaded < int64(k.opts.CacheAge)
 }
 
 // cached returns keys that may be used, nil when the store must be asked.
-func (k *Keyring) cached(s Scope) *scopeKeys {
+func (k *Keyring) cached(s *Scope) *scopeKeys {
 	now := k.now()
 	if now > k.pollDue.Load() {
 		k.pollSoon(now)
 	}
-	if keys := k.cache.get(&s); keys != nil && k.valid(keys, now) {
+	if keys := k.cache.get(s); keys != nil && k.valid(keys, now) {
 		return keys
 	}
 	return nil
 }
 
 // keysOf returns the keys of a scope; with create it makes the first one.
-func (k *Keyring) keysOf(ctx context.Context, s Scope, create bool) (*scopeKeys, error) {
+func (k *Keyring) keysOf(ctx context.Context, s *Scope, create bool) (*scopeKeys, error) {
 	keys := k.cached(s)
 	if keys == nil {
 		var err error
-		if keys, err = k.fetch(ctx, s, create); err != nil {
+		if keys, err = k.fetch(ctx, *s, create); err != nil {
 			return nil, err
 		}
 	}
@@ -154,7 +154,7 @@ func (k *Keyring) keysOfAll(ctx context.Context, tenant string, scopes []Scope, 
 		if _, seen := all[s]; seen {
 			continue
 		}
-		keys := k.cached(s)
+		keys := k.cached(&s)
 		all[s] = keys
 		if keys == nil {
 			missing = append(missing, s)

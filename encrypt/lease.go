@@ -73,7 +73,7 @@ func (k *Keyring) poll(ctx context.Context) error {
 		k.revision = revision
 		k.generation.Add(1)
 	}
-	k.leaseEnd.Store(started + int64(Lease))
+	k.leaseEnd.Store(started + int64(Lease-slack))
 	return nil
 }
 

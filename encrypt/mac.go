@@ -21,7 +21,7 @@ func (k *Keyring) Pseudonyms(ctx context.Context, at crmguard.Place, value []byt
 		return nil, err
 	}
 	scope := fieldScope(IndexKey, &at)
-	keys, err := k.keysOf(ctx, scope, true)
+	keys, err := k.keysOf(ctx, &scope, true)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,8 @@ func (k *Keyring) MAC(ctx context.Context, at crmguard.Place, data []byte) ([]by
 	if err := checkPlace(&at); err != nil {
 		return nil, err
 	}
-	keys, err := k.keysOf(ctx, fieldScope(MACKey, &at), true)
+	scope := fieldScope(MACKey, &at)
+	keys, err := k.keysOf(ctx, &scope, true)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +65,7 @@ func (k *Keyring) Verify(ctx context.Context, at crmguard.Place, data, mac []byt
 		return ErrMalformed
 	}
 	scope := fieldScope(MACKey, &at)
-	keys, err := k.keysOf(ctx, scope, false)
+	keys, err := k.keysOf(ctx, &scope, false)
 	if err != nil {
 		return err
 	}

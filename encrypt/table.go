@@ -164,7 +164,7 @@ func (t *Table[T]) reserve(ctx context.Context, batch *batch, keys map[Scope]*sc
 		if _, err := t.keys.rotate(ctx, scope, keys[scope].newest()); err != nil {
 			return err
 		}
-		if next := t.keys.cached(scope); next.usable() == nil {
+		if next := t.keys.cached(&scope); next.usable() == nil {
 			keys[scope] = next
 		}
 	}
