@@ -41,9 +41,9 @@ type Answer struct {
 
 // String says it in one line, for the journal.
 func (a Answer) String() string {
-	who := a.Level
+	who := "the company"
 	if a.Name != "" {
-		who += " " + a.Name
+		who = a.Level + " " + a.Name
 	}
 	rules := fmt.Sprintf("rules %d", a.Version)
 	switch {
@@ -54,11 +54,11 @@ func (a Answer) String() string {
 	case a.Level == "":
 		return fmt.Sprintf("%v: no list restricts it; %s", a.Addr, rules)
 	case a.Allowed:
-		return fmt.Sprintf("%v is in %v, which the list of %s allows; %s", a.Addr, a.Prefix, who, rules)
+		return fmt.Sprintf("%v is in %v, which %s allows; %s", a.Addr, a.Prefix, who, rules)
 	case a.Prefix.IsValid():
-		return fmt.Sprintf("%v is in %v, which the list of %s denies; %s", a.Addr, a.Prefix, who, rules)
+		return fmt.Sprintf("%v is in %v, which %s denies; %s", a.Addr, a.Prefix, who, rules)
 	}
-	return fmt.Sprintf("%v is not in the list of what %s allows; %s", a.Addr, who, rules)
+	return fmt.Sprintf("%v is in no prefix that %s allows; %s", a.Addr, who, rules)
 }
 
 func (a Answer) denial() *crmguard.Denial {

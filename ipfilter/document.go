@@ -69,7 +69,7 @@ func appendList(b []byte, l List) []byte {
 			if p.Addr().Is6() {
 				family = ipv6
 			}
-			b = append(b, family, byte(p.Bits()))
+			b = append(b, family, byte(p.Bits())) //nolint:gosec // from 0 to 128
 			b = append(b, p.Addr().AsSlice()...)
 		}
 	}

@@ -31,7 +31,7 @@ type fixedKeys struct{}
 
 func (fixedKeys) MAC(_ context.Context, at crmguard.Place, data []byte) ([]byte, error) {
 	h := hmac.New(sha256.New, []byte("golden"))
-	fmt.Fprintf(h, "%q", []string{at.Tenant, at.Client, at.Kind, at.Record, at.Field})
+	h.Write(fmt.Appendf(nil, "%q", []string{at.Tenant, at.Client, at.Kind, at.Record, at.Field}))
 	h.Write(data)
 	return h.Sum(nil), nil
 }
@@ -118,6 +118,7 @@ func TestParseIsStrict(t *testing.T) {
 	_, _, err = parse([]byte(other))
 	require.NoError(t, err, "order, space and escapes do not matter: databases change them")
 
+	var lenient []string // what encoding/json alone accepts
 	for name, change := range map[string][2]string{
 		"unknown member":             {`"version"`, `"until":"2027-01-01","version"`},
 		"unknown member of a list":   {`{"allow"`, `{"hours":[],"allow"`},
@@ -179,11 +180,25 @@ func TestParseIsStrict(t *testing.T) {
 		require.NotEqual(t, sound, text, name)
 		_, _, err := parse([]byte(text))
 		require.ErrorIs(t, err, errMalformed, name)
+		if parseLeniently(text) == nil {
+			lenient = append(lenient, name)
+		}
 	}
+	require.Subset(t, lenient, []string{"member twice", "other case", "list twice", "role twice", "text behind", "prefix twice", "host bits", "lone surrogate"},
+		"the strict parser is needed")
 	for _, text := range []string{"null", "[]", `"x"`, "7", "{}", " ", strings.Repeat("[", 20_000), strings.Repeat(" ", maxJSON+1)} {
 		_, _, err := parse([]byte(text))
 		require.ErrorIs(t, err, errMalformed)
 	}
+}
+
+// parseLeniently is the planted fault: what one would write without a parser of
+// one's own.
+func parseLeniently(text string) error {
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.DisallowUnknownFields()
+	var d documentJSON
+	return dec.Decode(&d)
 }
 
 // manyPrefixes are n that do not overlap.

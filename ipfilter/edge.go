@@ -15,6 +15,7 @@ import (
 // Header is a header in which proxies say for whom they ask.
 type Header uint8
 
+// The headers that can be chosen.
 const (
 	XForwardedFor Header = iota + 1 // addresses, each with or without port
 	Forwarded                       // RFC 7239

@@ -65,7 +65,7 @@ func Example() {
 	// Output:
 	// 192.0.2.10 is allowed
 	// role-unlisted
-	// 198.51.100.9 is not in the list of what role seller allows; rules 1
+	// 198.51.100.9 is in no prefix that role seller allows; rules 1
 }
 
 func ExampleEdge() {
@@ -104,7 +104,7 @@ func ExampleFilter_Prepare() {
 	check(err)
 	fmt.Println(next.Version, next.Lockout != nil)
 	// Output:
-	// ipfilter: the change locks out: its author could not go on: 198.51.100.9 is not in the list of what company allows; rules 1
+	// ipfilter: the change locks out: its author could not go on: 198.51.100.9 is in no prefix that the company allows; rules 1
 	// 1 true
 }
 
