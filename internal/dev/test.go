@@ -50,7 +50,8 @@ func (d *dev) testAll(ctx context.Context, r *report) (missing leftOut, err erro
 	if err != nil {
 		return nil, err
 	}
-	tmp, err := os.MkdirTemp("", "crmguard-make-test-")
+	// A short name: the path of a Unix socket below it has 108 bytes.
+	tmp, err := os.MkdirTemp("", "crmguard-")
 	if err != nil {
 		return nil, err
 	}
