@@ -381,6 +381,36 @@ func TestWornKeysAreReplaced(t *testing.T) {
 	}
 }
 
+// What another node has closed is erased; what the store has lost is not.
+func TestWhyThereIsNoLease(t *testing.T) {
+	ctx := acting("acme")
+	for name, test := range map[string]struct {
+		after func(t *testing.T, k *encrypt.Keyring, store *swapped)
+		want  error
+	}{
+		"closed elsewhere": {func(t *testing.T, k *encrypt.Keyring, store *swapped) {
+			_, err := store.Advance(ctx, encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}, encrypt.Closing, time.Now())
+			require.NoError(t, err)
+		}, crmguard.ErrErased},
+		"store lost it": {func(_ *testing.T, _ *encrypt.Keyring, store *swapped) { store.Store = encrypt.NewMemory() }, encrypt.ErrNoKey},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kek, store, clock := newKEK(t), &swapped{encrypt.NewMemory()}, newClock()
+			sealed, err := openKeyring(t, kek, store, nil).Seal(ctx, home, nil)
+			require.NoError(t, err)
+			k := openKeyring(t, kek, store, &encrypt.Options{Clock: clock.Now})
+			_, err = k.Open(ctx, home, sealed) // caches the key, without a lease to seal
+			require.NoError(t, err)
+			test.after(t, k, store)
+			_, err = k.Seal(ctx, home, nil)
+			require.ErrorIs(t, err, test.want)
+		})
+	}
+}
+
+// swapped is a store that can be replaced by another.
+type swapped struct{ encrypt.Store }
+
 func TestUsedUpKeysRefuse(t *testing.T) {
 	kek, memory := newKEK(t), encrypt.NewMemory()
 	store := &stuck{Store: memory}

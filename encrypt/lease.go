@@ -3,9 +3,8 @@ package encrypt
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
-
-	"github.com/crmguard/crmguard"
 )
 
 // How many messages a node reserves at once, so that the count that the store
@@ -121,7 +120,7 @@ func (k *Keyring) reserve(ctx context.Context, wanted []reservation) (worn []Sco
 		total, ok := totals[r.scope]
 		switch {
 		case !ok:
-			return nil, crmguard.ErrErased
+			return nil, k.whyNotLeased(ctx, r.scope)
 		case total > maxMessages:
 			return nil, errUsedUp
 		case total > rotateAt:
@@ -130,6 +129,19 @@ func (k *Keyring) reserve(ctx context.Context, wanted []reservation) (worn []Sco
 		r.key.left.Store(size - r.count)
 	}
 	return worn, nil
+}
+
+// whyNotLeased tells a client that was closed meanwhile from a key that the store
+// has lost.
+func (k *Keyring) whyNotLeased(ctx context.Context, s Scope) error {
+	keys, err := k.fetch(ctx, s, false)
+	if err == nil {
+		err = keys.usable()
+	}
+	if err == nil {
+		err = fmt.Errorf("%w: the key store gives no lease", ErrUnavailable)
+	}
+	return err
 }
 
 // rotate makes the next version of a worn key and returns it with one message
