@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -236,19 +237,17 @@ func (a *App) leaveLoopback(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	own := false
+	if !slices.ContainsFunc(accounts, func(p account) bool { return !p.Demo }) {
+		return ErrNoOwnAccounts
+	}
 	for _, p := range accounts {
 		if !p.Demo {
-			own = true
 			continue
 		}
 		// Their sessions of the loopback time end; new ones cannot start.
 		if _, err := a.sessions.Revoke(ctx, tenant, p.ID); err != nil {
 			return fmt.Errorf("end the sessions of %s: %w", p.ID, err)
 		}
-	}
-	if !own {
-		return ErrNoOwnAccounts
 	}
 	return nil
 }
@@ -262,7 +261,7 @@ func (a *App) finishErasures(ctx context.Context) {
 	ticker := time.NewTicker(erasureEvery)
 	defer ticker.Stop()
 	for {
-		if err := a.finishErasuresOnce(crmguard.System(ctx, tenant, "erasure")); err != nil && ctx.Err() == nil {
+		if err := a.finishErasuresOnce(ctx); err != nil && ctx.Err() == nil {
 			a.log.ErrorContext(ctx, "erasures are not finished yet", "error", err)
 		}
 		select {
@@ -274,6 +273,7 @@ func (a *App) finishErasures(ctx context.Context) {
 }
 
 func (a *App) finishErasuresOnce(ctx context.Context) error {
+	ctx = crmguard.System(ctx, tenant, "erasure")
 	finished, err := a.vault.keys.FinishErasures(ctx)
 	for _, receipt := range finished {
 		e := systemEvent(ctx, crmguard.Erase, crmguard.Resource{Tenant: receipt.Tenant, Kind: kind, ID: receipt.Client}, a.now())

@@ -55,6 +55,10 @@ func (a *App) card(w http.ResponseWriter, r *http.Request) error {
 	if !c.Erased.IsZero() {
 		return a.receipt(w, r, c)
 	}
+	if c.Damaged {
+		body.Problem = "This record does not open. It was changed past the CRM, or the disk has an error. Nothing is lost yet: tell the administrator, who finds the cause in the log."
+		body.Name, body.MayEdit, body.MayForget = value{"clear", "Damaged record"}, false, false
+	}
 	if r.URL.Query().Has("saved") {
 		body.Saved = "Saved."
 	}
@@ -157,6 +161,9 @@ func (a *App) reveal(w http.ResponseWriter, r *http.Request) error {
 	}
 	if !c.Erased.IsZero() { // erased while this was under way
 		return crmguard.ErrErased
+	}
+	if c.Damaged {
+		return errDamaged
 	}
 	p := a.page(r, "Contact", true, body)
 	p.HideAfter, p.Back = hideAfter, "/contacts/"+c.ID

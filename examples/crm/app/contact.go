@@ -29,6 +29,7 @@ type Contact struct {
 	Created time.Time
 	Updated time.Time
 	Erased  time.Time
+	Damaged bool // it did not open, and was not erased
 
 	Name          string `encrypt:"name" mask:"name"`
 	NameSealed    []byte `encrypt:"name,sealed"`

@@ -176,8 +176,14 @@ func (a *App) openForChange(ctx context.Context, c *Contact) error {
 	if !c.Erased.IsZero() {
 		return crmguard.ErrErased
 	}
+	if c.Damaged {
+		return errDamaged
+	}
 	return nil
 }
+
+// errDamaged keeps what does not open from being overwritten.
+var errDamaged = errors.New("the contact does not open")
 
 // create adds a contact.
 func (a *App) create(w http.ResponseWriter, r *http.Request) error {

@@ -33,7 +33,7 @@ type value struct {
 // row is one line of the list.
 type row struct {
 	ID, Owner, Unit                   string
-	Erased                            bool
+	Erased, Damaged                   bool
 	Name, Phone, Email, Company, City value
 }
 
@@ -147,7 +147,7 @@ func (a *App) rows(ctx context.Context, contacts []*Contact) ([]row, error) {
 			return nil, fmt.Errorf("mask a contact: %w", err)
 		}
 		rows[i] = row{
-			ID: c.ID, Owner: c.Owner, Unit: a.people.unitName(c.Unit), Erased: !c.Erased.IsZero(),
+			ID: c.ID, Owner: c.Owner, Unit: a.people.unitName(c.Unit), Erased: !c.Erased.IsZero(), Damaged: c.Damaged,
 			Name: show(shown.Name, may["name"]), Phone: show(shown.Phone, may["phone"]), Email: show(shown.Email, may["email"]),
 			Company: show(shown.Company, may["company"]), City: show(shown.City, may["city"]),
 		}
@@ -204,30 +204,28 @@ func (f *fieldRights) drop(c *Contact) error {
 	return nil
 }
 
-// openContacts opens rows. One whose key was destroyed is marked as erased; one
-// that does not open for another reason is an error for the whole page, because
-// somebody has to look at it.
+// openContacts opens rows. One whose key was destroyed is marked as erased. One
+// that does not open for another reason, because somebody changed it past the CRM
+// or the disk did, is marked as damaged and shows nothing; the others stay usable.
 func (a *App) openContacts(ctx context.Context, contacts []*Contact) error {
 	err := a.table.Open(ctx, tenant, contacts...)
 	failed, ok := errors.AsType[encrypt.RowErrors](err)
 	if !ok {
 		return err
 	}
-	var broken []error
 	for _, e := range failed {
-		if errors.Is(e, crmguard.ErrErased) {
-			c := contacts[e.Row]
-			if c.Erased.IsZero() {
-				c.Erased = c.Updated
-			}
-			for _, t := range c.texts() {
-				*t.value, *t.sealed = "", nil
-			}
-			continue
+		c := contacts[e.Row]
+		if !errors.Is(e, crmguard.ErrErased) {
+			a.log.ErrorContext(ctx, "a contact does not open", "contact", c.ID, "field", e.Field, "error", e.Err)
+			c.Damaged = true
+		} else if c.Erased.IsZero() {
+			c.Erased = c.Updated
 		}
-		broken = append(broken, e)
+		for _, t := range c.texts() {
+			*t.value, *t.sealed = "", nil
+		}
 	}
-	return errors.Join(broken...)
+	return nil
 }
 
 // searchedField is the field in which somebody searches.

@@ -1,0 +1,158 @@
+package app
+
+import (
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/html"
+)
+
+// htmlFaults checks what browsers forgive and people with screen readers do not:
+// balanced tags, unique ids, a label for each field, one heading, and nothing
+// inline or from elsewhere that the content security policy would block.
+func htmlFaults(page string) []string {
+	var faults []string
+	fault := func(what string) { faults = append(faults, what) }
+	void := map[string]bool{"meta": true, "link": true, "input": true, "br": true, "img": true, "path": true}
+	ids, labels, inputs := map[string]int{}, map[string]bool{}, []string{}
+	headings := 0
+	var open []string
+	z := html.NewTokenizer(strings.NewReader(page))
+	for {
+		kind := z.Next()
+		if kind == html.ErrorToken {
+			if z.Err() != io.EOF {
+				fault(z.Err().Error())
+			}
+			break
+		}
+		token := z.Token()
+		attr := map[string]string{}
+		for _, a := range token.Attr {
+			if _, twice := attr[a.Key]; twice {
+				fault("attribute " + a.Key + " twice on " + token.Data)
+			}
+			attr[a.Key] = a.Val
+			if strings.HasPrefix(a.Key, "on") || a.Key == "style" {
+				fault("inline " + a.Key)
+			}
+			if (a.Key == "href" || a.Key == "src" || a.Key == "action") && !strings.HasPrefix(a.Val, "/") && !strings.HasPrefix(a.Val, "#") {
+				fault("leaves the machine: " + a.Val)
+			}
+		}
+		switch kind {
+		case html.StartTagToken:
+			if !void[token.Data] {
+				open = append(open, token.Data)
+			}
+			if id := attr["id"]; id != "" {
+				ids[id]++
+			}
+			switch token.Data {
+			case "h1":
+				headings++
+			case "label":
+				labels[attr["for"]] = true
+			case "input", "select", "textarea":
+				if attr["type"] != "hidden" {
+					inputs = append(inputs, attr["id"])
+				}
+			case "style":
+				fault("inline style")
+			case "script":
+				if attr["src"] == "" {
+					fault("inline script")
+				}
+			case "form":
+				if attr["method"] == "get" && attr["action"] != "/journal" {
+					fault("a form that puts values into the address")
+				}
+			}
+		case html.EndTagToken:
+			if len(open) == 0 || open[len(open)-1] != token.Data {
+				fault("</" + token.Data + "> closes nothing")
+				continue
+			}
+			open = open[:len(open)-1]
+		case html.DoctypeToken, html.TextToken, html.CommentToken, html.SelfClosingTagToken, html.ErrorToken:
+		}
+	}
+	for _, tag := range open {
+		fault("<" + tag + "> is not closed")
+	}
+	for id, n := range ids {
+		if n > 1 {
+			fault("id " + id + " twice")
+		}
+	}
+	for _, id := range inputs {
+		if id == "" || !labels[id] {
+			fault("a field without a label: " + id)
+		}
+	}
+	if headings != 1 {
+		fault("not one h1")
+	}
+	return faults
+}
+
+func TestHTMLFaultsAreNoticed(t *testing.T) {
+	require.Empty(t, htmlFaults(`<h1>x</h1><label for="a">A</label><input id="a">`))
+	for _, page := range []string{
+		`<h1>x</h1><p>`, `<h1>x</h1></p>`, `<h1>x</h1><p id="a"></p><p id="a"></p>`, `<h1>x</h1><input id="a">`,
+		`<h1>x</h1><script>1</script>`, `<h1>x</h1><p onclick="1"></p>`, `<h1>x</h1><a href="https://example.org">x</a>`, `<p></p>`,
+	} {
+		require.NotEmpty(t, htmlFaults(page), page)
+	}
+}
+
+// TestPagesAreValid draws every page there is.
+func TestPagesAreValid(t *testing.T) {
+	in := newInstallation(t, sample(60))
+	owner, seller, nobody := in.signedIn("owner"), in.signedIn("seller1"), in.browser()
+	mine := in.idOf(0)
+	drawn := map[string]bool{}
+	check := func(name string, status int, b *browser, method, path string, form ...string) {
+		t.Helper()
+		answer := b.do(method, path, fields(form...))
+		body, err := io.ReadAll(answer.Body)
+		require.NoError(t, err)
+		require.Equal(t, status, answer.StatusCode, name)
+		require.Empty(t, htmlFaults(string(body)), name)
+		drawn[name] = true
+	}
+	check("sign in", 200, nobody, "GET", "/sign-in")
+	check("sign in, wrong", 401, nobody, "POST", "/sign-in", "login", "<b>", "password", "x")
+	check("not signed in", 401, nobody, "GET", "/contacts")
+	check("list", 200, seller, "GET", "/contacts")
+	check("list, second page", 200, owner, "GET", "/contacts?before=20")
+	check("list, no such page", 400, owner, "GET", "/contacts?before=x")
+	check("list, empty", 200, in.signedIn("head2"), "GET", "/contacts?before=1")
+	check("search", 200, seller, "POST", "/contacts/search", "by", "phone", "value", phoneOf(0))
+	check("search, nothing", 200, seller, "POST", "/contacts/search", "by", "email", "value", "nobody@example.org")
+	check("search, empty", 422, seller, "POST", "/contacts/search", "by", "email", "value", "")
+	check("card", 200, seller, "GET", "/contacts/"+mine)
+	check("card, owner", 200, owner, "GET", "/contacts/"+mine+"?saved")
+	check("revealed", 200, seller, "POST", "/contacts/"+mine+"/reveal", "field", "email", "reason", "call-client")
+	check("no reason", 422, seller, "POST", "/contacts/"+mine+"/reveal", "field", "email")
+	check("edit", 200, seller, "GET", "/contacts/"+mine+"/edit")
+	check("edit, wrong", 422, seller, "POST", "/contacts/"+mine+"/edit", "version", "1", "name", "", "phone", "<x>", "email", "x", "country", "??", "owner", "head")
+	check("edit, conflict", 409, seller, "POST", "/contacts/"+mine+"/edit", "version", "7", "name", "X", "country", "RU", "owner", "seller1")
+	check("add", 200, seller, "GET", "/contacts/new")
+	check("forget", 200, owner, "GET", "/contacts/"+mine+"/forget")
+	check("forgotten", 200, owner, "POST", "/contacts/"+mine+"/forget", "reason", "authority")
+	check("list with an erased row", 200, seller, "GET", "/contacts")
+	check("erased", 410, seller, "GET", "/contacts/"+mine+"/edit")
+	check("journal", 200, owner, "GET", "/journal")
+	check("journal, person", 200, owner, "GET", "/journal?person=seller1&outcome=done")
+	check("journal, nothing", 200, owner, "GET", "/journal?record=none")
+	check("verified", 200, owner, "POST", "/journal/verify")
+	check("staff", 200, owner, "GET", "/staff")
+	check("closed", 200, owner, "POST", "/staff/seller3/close")
+	check("forbidden", 403, seller, "GET", "/staff")
+	check("not found", 404, seller, "GET", "/nothing")
+	require.Equal(t, 30, len(drawn))
+	require.Len(t, in.app.pages.templates, 10, "a new template needs a page here")
+}
