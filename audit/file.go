@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -219,7 +220,7 @@ func (f *File) Read(_ context.Context, from int64, n int) ([]Row, error) {
 }
 
 func (f *File) row(seq int64) (Row, error) {
-	i, found := slices.BinarySearchFunc(f.segments, seq, func(s *segment, seq int64) int { return int(s.first - seq) })
+	i, found := slices.BinarySearchFunc(f.segments, seq, func(s *segment, seq int64) int { return cmp.Compare(s.first, seq) })
 	if !found {
 		i--
 	}

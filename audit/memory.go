@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"slices"
@@ -79,7 +80,7 @@ func duplicates(known map[[32]byte]struct{}, rows []Row) error {
 	return nil
 }
 
-func compareSize(c Checkpoint, size int64) int { return int(c.Size - size) }
+func compareSize(c Checkpoint, size int64) int { return cmp.Compare(c.Size, size) }
 
 // insertCheckpoint keeps the order of sizes and the first of each size.
 func insertCheckpoint(list []Checkpoint, c Checkpoint) []Checkpoint {

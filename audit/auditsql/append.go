@@ -26,16 +26,17 @@ func (s *Store) Append(ctx context.Context, b audit.Batch) error {
 	}
 	err := s.db.Tx(ctx, func(tx *sql.Tx) error {
 		// The writes come first: on SQLite a transaction that began by reading
-		// cannot wait for its turn to write.
+		// cannot wait for its turn to write. Of them the one that tells soonest
+		// that another process was first.
+		if err := s.take(ctx, tx, b.Taken); err != nil {
+			return err
+		}
 		for from := 0; from < len(b.Rows); from += chunk {
 			if err := s.insert(ctx, tx, b.Rows[from:min(from+chunk, len(b.Rows))]); err != nil {
 				return err
 			}
 		}
 		if err := s.insertClients(ctx, tx, b.Rows); err != nil {
-			return err
-		}
-		if err := s.take(ctx, tx, b.Taken); err != nil {
 			return err
 		}
 		if b.Checkpoint != nil {

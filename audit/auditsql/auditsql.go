@@ -8,9 +8,9 @@
 // # Security notes
 //
 // Several processes may share one log: PRIMARY KEY (log, seq) makes an append a
-// compare-and-swap. On PostgreSQL the role of the application needs no more than
-// SELECT and INSERT on the tables of the journal, and DELETE on the inbox. Whoever
-// has more can remove and change rows; audit.Verify finds it.
+// compare-and-swap. New creates tables; after that the journal only does SELECT and
+// INSERT, and DELETE on the inbox. Whoever changes or removes rows of the journal is
+// found by audit.Verify.
 //
 // The columns that entries are found by are outside the record that is hashed.
 // Verify compares them with it.

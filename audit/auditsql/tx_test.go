@@ -97,7 +97,7 @@ func TestInTx(t *testing.T) {
 			})
 		})
 
-		require.Eventually(t, func() bool { return len(events(t, store)) == 1 }, 20*time.Second, 5*time.Millisecond, "chained moments later")
+		require.Eventually(t, func() bool { return len(events(t, store)) == 1 }, time.Minute, 5*time.Millisecond, "chained moments later")
 		require.NoError(t, log.Close())
 		require.Equal(t, map[string]int{"event-1": 1}, events(t, store), "what was rolled back left no entry, and nothing is there twice")
 		require.Equal(t, 1, count(t, db, "contacts"))
@@ -127,7 +127,7 @@ func TestRecordTx(t *testing.T) {
 				settle(commit)
 			}
 		}
-		require.Eventually(t, func() bool { return len(events(t, store)) == 2 }, 20*time.Second, 5*time.Millisecond)
+		require.Eventually(t, func() bool { return len(events(t, store)) == 2 }, time.Minute, 5*time.Millisecond)
 		require.Equal(t, map[string]int{"event-0": 1, "event-2": 1}, events(t, store))
 	})
 }
@@ -139,10 +139,7 @@ func TestInboxOfACrashedProcess(t *testing.T) {
 		store := newStore(t, db)
 		first := openLog(t, db, signer)
 		require.NoError(t, first.Record(t.Context(), fakes.Event(0)))
-		var waiting []audit.Waiting
-		for i := range 600 {
-			waiting = append(waiting, body(t, i))
-		}
+		waiting := bodies(t, 400)
 		require.NoError(t, first.Close())
 		tx, err := db.Begin()
 		require.NoError(t, err)
@@ -158,14 +155,14 @@ func TestInboxOfACrashedProcess(t *testing.T) {
 		for range 3 { // three sequencers at once
 			logs = append(logs, openLog(t, db, signer))
 		}
-		require.Eventually(t, func() bool { return count(t, db, "crmguard_audit_inbox") == 1 }, 20*time.Second, 5*time.Millisecond)
+		require.Eventually(t, func() bool { return count(t, db, "crmguard_audit_inbox") == 1 }, time.Minute, 5*time.Millisecond)
 		var errs error
 		for _, l := range logs {
 			errs = errors.Join(errs, l.Close())
 		}
 		require.ErrorContains(t, errs, "malformed", "what cannot be read is not dropped silently")
 		all := events(t, store)
-		require.Len(t, all, 600, "event-0 was there already")
+		require.Len(t, all, 400, "event-0 was there already")
 		for id, n := range all {
 			require.Equal(t, 1, n, id)
 		}
@@ -173,26 +170,31 @@ func TestInboxOfACrashedProcess(t *testing.T) {
 	})
 }
 
-// body returns an entry as RecordTx would put it into the inbox.
-func body(t *testing.T, i int) audit.Waiting {
+// bodies returns entries as RecordTx puts them into the inbox.
+func bodies(t *testing.T, n int) []audit.Waiting {
 	t.Helper()
 	c := &capture{Memory: audit.NewMemory()}
 	signer, _ := fakes.Signer(t)
 	log, err := audit.New(t.Context(), c, fakes.NewSealer(), signer, nil)
 	require.NoError(t, err)
-	_, err = log.RecordTx(t.Context(), nil, fakes.Event(i))
-	require.NoError(t, err)
+	for i := range n {
+		_, err = log.RecordTx(t.Context(), nil, fakes.Event(i))
+		require.NoError(t, err)
+	}
 	require.NoError(t, log.Close())
 	return c.put
 }
 
 type capture struct {
 	*audit.Memory
-	put audit.Waiting
+	put []audit.Waiting
 }
 
-func (c *capture) Put(_ context.Context, _ audit.Tx, w audit.Waiting) error { c.put = w; return nil }
-func (c *capture) Waiting(context.Context, int) ([]audit.Waiting, error)    { return nil, nil }
+func (c *capture) Put(_ context.Context, _ audit.Tx, w audit.Waiting) error {
+	c.put = append(c.put, w)
+	return nil
+}
+func (c *capture) Waiting(context.Context, int) ([]audit.Waiting, error) { return nil, nil }
 
 // Several processes on one database make one chain, whatever way the entries come.
 func TestManyLogsOneChain(t *testing.T) {
