@@ -123,8 +123,9 @@ type Options struct {
 	// BackupRetention is the age at which the last backup of the key store is
 	// destroyed, with the database's own logs; 0: 30 days.
 	BackupRetention time.Duration
-	// IndexLife is the age at which no index value is left in any backup, or its
-	// key is gone; 0: 90 days.
+	// IndexLife is the age at which the last backup that holds index rows is
+	// destroyed; 0: 90 days. Index keys are not replaced, so this alone is what
+	// Receipt.UnlinkableAfter rests on.
 	IndexLife time.Duration
 
 	Logger *slog.Logger
