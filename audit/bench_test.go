@@ -12,12 +12,12 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
-	"github.com/crmguard/crmguard/audit/internal/fakes"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
 )
 
 // benchEvent makes records of about 300 bytes.
 func benchEvent() crmguard.Event {
-	e := fakes.Event(1)
+	e := journaltest.Event(1)
 	e.ID, e.Private = "", nil
 	return e
 }
@@ -49,8 +49,8 @@ func BenchmarkFileRecord64Writers(b *testing.B) {
 	require.NoError(b, err)
 	defer s.Close()
 	batches := &counting{Store: s}
-	signer, _ := fakes.Signer(b)
-	log, err := audit.New(b.Context(), batches, fakes.NewSealer(), signer, nil)
+	signer, _ := journaltest.Signer(b)
+	log, err := audit.New(b.Context(), batches, journaltest.NewSealer(), signer, nil)
 	require.NoError(b, err)
 	e := benchEvent()
 	writers(b, 64, func() error { return log.Record(b.Context(), e) })
@@ -88,8 +88,8 @@ func (c *counting) Append(ctx context.Context, b audit.Batch) error {
 
 func BenchmarkVerify(b *testing.B) {
 	s := audit.NewMemory()
-	signer, verifier := fakes.Signer(b)
-	log, err := audit.New(b.Context(), s, fakes.NewSealer(), signer, nil)
+	signer, verifier := journaltest.Signer(b)
+	log, err := audit.New(b.Context(), s, journaltest.NewSealer(), signer, nil)
 	require.NoError(b, err)
 	e := benchEvent()
 	size := int64(0)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
-	"github.com/crmguard/crmguard/audit/internal/fakes"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
 )
 
 // temporary returns a folder for an example.
@@ -25,7 +25,7 @@ func Example() {
 	dir, remove := temporary()
 	defer remove()
 	ctx := context.Background()
-	keys := fakes.NewSealer() // of the host: encrypt.Keyring
+	keys := journaltest.NewSealer() // of the host: encrypt.Keyring
 
 	store, err := audit.OpenFile(filepath.Join(dir, "journal"))
 	if err != nil {
@@ -90,12 +90,12 @@ func ExampleVerifyStore() {
 		log.Fatal(err)
 	}
 	store := audit.NewMemory()
-	journal, err := audit.New(ctx, store, fakes.NewSealer(), signer, nil)
+	journal, err := audit.New(ctx, store, journaltest.NewSealer(), signer, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
 	for i := range 3 {
-		if err := journal.Record(ctx, fakes.Event(i)); err != nil {
+		if err := journal.Record(ctx, journaltest.Event(i)); err != nil {
 			log.Fatal(err)
 		}
 	}

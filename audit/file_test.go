@@ -16,7 +16,7 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
-	"github.com/crmguard/crmguard/audit/internal/fakes"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
 )
 
 // readAll returns the bytes of all files below dir.
@@ -63,12 +63,12 @@ func openFile(t *testing.T, dir string) *audit.File {
 // fileHistory makes a folder with n small entries in files of a few each.
 func fileHistory(t *testing.T, n int) (string, note.Signer, note.Verifier) {
 	t.Helper()
-	signer, verifier := fakes.Signer(t)
+	signer, verifier := journaltest.Signer(t)
 	dir := t.TempDir()
 	for i := 0; i < n; i += 3 {
 		s := openFile(t, dir)
 		audit.SetMaxSegment(s, 1000)
-		log, err := audit.New(t.Context(), s, fakes.NewSealer(), signer, nil)
+		log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
 		require.NoError(t, err)
 		for k := i; k < min(i+3, n); k++ {
 			require.NoError(t, log.Record(t.Context(), smallEvent(k)))
@@ -80,7 +80,7 @@ func fileHistory(t *testing.T, n int) (string, note.Signer, note.Verifier) {
 }
 
 func smallEvent(i int) crmguard.Event {
-	e := fakes.Event(i)
+	e := journaltest.Event(i)
 	e.Private, e.Fields, e.Request, e.Policy = nil, nil, "", ""
 	return e
 }
@@ -107,7 +107,7 @@ func TestFileIsReopened(t *testing.T) {
 func TestFileRemembersWhatItHolds(t *testing.T) {
 	dir, signer, verifier := fileHistory(t, 5)
 	s := openFile(t, dir)
-	log, err := audit.New(t.Context(), s, fakes.NewSealer(), signer, nil)
+	log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
 	require.NoError(t, err)
 	for i := range 7 {
 		require.NoError(t, log.Record(t.Context(), smallEvent(i)))
@@ -212,7 +212,7 @@ func TestTailCut(t *testing.T) {
 		r := verify(t, s, verifier)
 		require.False(t, r.OK(), "%d bytes left", cut)
 		require.Contains(t, []audit.Verdict{audit.Truncated, audit.Broken}, r.Verdict)
-		_, err = audit.New(t.Context(), s, fakes.NewSealer(), signer, nil)
+		_, err = audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
 		require.Error(t, err)
 		require.NoError(t, s.Close())
 		require.Equal(t, content[:cut], files(t, dir)[last], "the evidence is left as it is")
@@ -224,7 +224,7 @@ func TestTornWrite(t *testing.T) {
 	dir, signer, verifier := fileHistory(t, 2)
 	before := files(t, dir)
 	s := openFile(t, dir)
-	log, err := audit.New(t.Context(), s, fakes.NewSealer(), signer, nil)
+	log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
 	require.NoError(t, err)
 	require.NoError(t, log.Record(t.Context(), smallEvent(2)))
 	require.NoError(t, s.Close()) // before the log, so that no checkpoint is signed
@@ -243,7 +243,7 @@ func TestTornWrite(t *testing.T) {
 			torn[firstFile] = tail
 			s := openFile(t, folder(t, torn))
 			require.EqualValues(t, 2, verify(t, s, verifier).Entries, name)
-			log, err := audit.New(t.Context(), s, fakes.NewSealer(), signer, nil)
+			log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
 			require.NoError(t, err, name)
 			require.NoError(t, log.Record(t.Context(), smallEvent(5)))
 			require.NoError(t, log.Close())
@@ -349,11 +349,11 @@ func FuzzScanSegment(f *testing.F) {
 	dir := f.TempDir()
 	s, err := audit.OpenFile(dir)
 	require.NoError(f, err)
-	signer, _ := fakes.Signer(f)
-	log, err := audit.New(f.Context(), s, fakes.NewSealer(), signer, nil)
+	signer, _ := journaltest.Signer(f)
+	log, err := audit.New(f.Context(), s, journaltest.NewSealer(), signer, nil)
 	require.NoError(f, err)
 	for i := range 3 {
-		require.NoError(f, log.Record(f.Context(), fakes.Event(i)))
+		require.NoError(f, log.Record(f.Context(), journaltest.Event(i)))
 	}
 	require.NoError(f, log.Close())
 	require.NoError(f, s.Close())

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/crmguard/crmguard/audit"
-	"github.com/crmguard/crmguard/audit/internal/fakes"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
 )
 
 const golden = "testdata/journal-v1"
@@ -44,10 +44,10 @@ func writeGolden(t *testing.T) {
 	require.NoError(t, err)
 	dir := t.TempDir()
 	s := openFile(t, dir)
-	log, err := audit.New(t.Context(), s, fakes.NewSealer(), signer, nil)
+	log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
 	require.NoError(t, err)
 	for i := range 5 {
-		require.NoError(t, log.Record(t.Context(), fakes.Event(i)))
+		require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))
 	}
 	require.NoError(t, log.Close())
 	require.NoError(t, s.Close())

@@ -16,7 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/crmguard/crmguard/audit"
-	"github.com/crmguard/crmguard/audit/internal/fakes"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
 )
 
 const childEnv = "CRMGUARD_AUDIT_CHILD"
@@ -42,12 +42,12 @@ func child(dir string) {
 	audit.SetMaxSegment(store, 20_000)
 	signer, _, err := audit.OpenSigner(filepath.Join(dir, "key"), "crm.example/journal", true)
 	fail(err)
-	log, err := audit.New(ctx, store, fakes.NewSealer(), signer, &audit.Options{CheckpointEvery: 3 * time.Millisecond})
+	log, err := audit.New(ctx, store, journaltest.NewSealer(), signer, &audit.Options{CheckpointEvery: 3 * time.Millisecond})
 	fail(err)
 	for w := range 8 {
 		go func() {
 			for i := 0; ; i++ {
-				e := fakes.Event(i)
+				e := journaltest.Event(i)
 				e.ID = fmt.Sprintf("%d-%d-%d", os.Getpid(), w, i)
 				fail(log.Record(ctx, e))
 				fmt.Println(e.ID) // one write: whole or not at all

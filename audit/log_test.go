@@ -16,13 +16,13 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
-	"github.com/crmguard/crmguard/audit/internal/fakes"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
 )
 
 type journal struct {
 	*audit.Log
 	store    audit.Store
-	keys     *fakes.Sealer
+	keys     *journaltest.Sealer
 	verifier note.Verifier
 	logged   *lockedBuffer
 }
@@ -46,8 +46,8 @@ func (l *lockedBuffer) String() string {
 
 func open(t *testing.T, s audit.Store) *journal {
 	t.Helper()
-	signer, verifier := fakes.Signer(t)
-	j := &journal{store: s, keys: fakes.NewSealer(), verifier: verifier, logged: &lockedBuffer{}}
+	signer, verifier := journaltest.Signer(t)
+	j := &journal{store: s, keys: journaltest.NewSealer(), verifier: verifier, logged: &lockedBuffer{}}
 	var err error
 	j.Log, err = audit.New(t.Context(), s, j.keys, signer, &audit.Options{Logger: slog.New(slog.NewTextHandler(j.logged, nil))})
 	require.NoError(t, err)
@@ -71,7 +71,7 @@ func (j *journal) verify(t *testing.T) audit.Report {
 
 func TestRecordedIsFound(t *testing.T) {
 	j := open(t, audit.NewMemory())
-	e := fakes.Event(1)
+	e := journaltest.Event(1)
 	require.NoError(t, j.Record(t.Context(), e))
 	page, err := j.Find(t.Context(), audit.Query{Tenant: "acme", Subject: e.Subject.ID})
 	require.NoError(t, err)
@@ -98,7 +98,7 @@ func TestRecordedIsFound(t *testing.T) {
 
 func TestIdempotent(t *testing.T) {
 	j := open(t, audit.NewMemory())
-	e := fakes.Event(1)
+	e := journaltest.Event(1)
 	var wg sync.WaitGroup
 	errs := make([]error, 50)
 	for i := range errs {
@@ -142,7 +142,7 @@ func TestEventsThatAreRefused(t *testing.T) {
 		"refused, tenant unknown":  func(e *crmguard.Event) { e.Outcome, e.Subject.Tenant, e.Resource.Tenant = crmguard.Denied, "", "" },
 		"refused, subject is half": func(e *crmguard.Event) { e.Outcome, e.Subject.Kind = crmguard.Denied, 0 },
 	} {
-		e := fakes.Event(1)
+		e := journaltest.Event(1)
 		change(&e)
 		require.Error(t, j.Record(t.Context(), e), name)
 	}
@@ -155,7 +155,7 @@ func TestRefusalsOfStrangers(t *testing.T) {
 	j := open(t, audit.NewMemory())
 	unknown := crmguard.Event{Action: crmguard.SignIn, Outcome: crmguard.Denied, Reason: "no-account", Resource: crmguard.Resource{Tenant: "acme", Kind: "session"}}
 	require.NoError(t, j.Record(t.Context(), unknown))
-	foreign := fakes.Event(1)
+	foreign := journaltest.Event(1)
 	foreign.Outcome, foreign.Resource.Tenant = crmguard.Denied, "other"
 	require.NoError(t, j.Record(t.Context(), foreign))
 	page, err := j.Find(t.Context(), audit.Query{Tenant: "acme", Outcome: crmguard.Denied})
@@ -169,10 +169,10 @@ func TestRefusalsOfStrangers(t *testing.T) {
 // Texts that a request chooses neither fail the batch nor break a query.
 func TestHostileTexts(t *testing.T) {
 	j := open(t, audit.NewMemory())
-	e := fakes.Event(1)
+	e := journaltest.Event(1)
 	e.Resource.ID = "a\x00b\xff"
 	require.NoError(t, j.Record(t.Context(), e))
-	e = fakes.Event(2)
+	e = journaltest.Event(2)
 	e.Resource.ID = strings.Repeat("x", 10_000)
 	e.Private[0].Client = strings.Repeat("y", 10_000)
 	require.NoError(t, j.Record(t.Context(), e))
@@ -193,14 +193,14 @@ func TestTooLarge(t *testing.T) {
 		"private": func(e *crmguard.Event) { e.Private[0].Value = make([]byte, 65_500) },
 		"list":    func(e *crmguard.Event) { e.Fields = make([]string, 70_000) },
 	} {
-		e := fakes.Event(1)
+		e := journaltest.Event(1)
 		change(&e)
 		large, ok := errors.AsType[*audit.TooLargeError](j.Record(t.Context(), e))
 		require.True(t, ok, name)
 		require.Greater(t, large.Size, large.Limit, name)
 	}
 	require.Empty(t, j.rows(t))
-	e := fakes.Event(1)
+	e := journaltest.Event(1)
 	e.Private[0].Value = make([]byte, 65_000)
 	require.NoError(t, j.Record(t.Context(), e))
 	require.LessOrEqual(t, len(j.rows(t)[0].Record), 64<<10)
@@ -208,11 +208,11 @@ func TestTooLarge(t *testing.T) {
 
 func TestErasedClients(t *testing.T) {
 	j := open(t, audit.NewMemory())
-	before := fakes.Event(1)
+	before := journaltest.Event(1)
 	before.Private = append(before.Private, crmguard.Private{Client: "other", Name: "old", Value: []byte("stays")}, crmguard.Private{Name: "note", Value: []byte{}})
 	require.NoError(t, j.Record(t.Context(), before))
 	j.keys.Erase("acme", before.Private[0].Client)
-	after := fakes.Event(5) // about the same client
+	after := journaltest.Event(5) // about the same client
 	require.NoError(t, j.Record(t.Context(), after), "an entry about an erased client is kept, without the value")
 
 	ctx := crmguard.WithSubject(t.Context(), before.Subject)
@@ -238,7 +238,7 @@ func TestPlaintextStaysOut(t *testing.T) {
 	require.NoError(t, err)
 	j := open(t, s)
 	const secret = "+49 30 5550199 Herr Geheim"
-	e := fakes.Event(1)
+	e := journaltest.Event(1)
 	e.Private[0].Value = []byte(secret)
 	require.NoError(t, j.Record(t.Context(), e))
 
@@ -260,7 +260,7 @@ func TestPaging(t *testing.T) {
 	j := open(t, audit.NewMemory())
 	const n = 23
 	for i := range n {
-		require.NoError(t, j.Record(t.Context(), fakes.Event(i)))
+		require.NoError(t, j.Record(t.Context(), journaltest.Event(i)))
 	}
 	var got []int64
 	q := audit.Query{Tenant: "acme", Limit: 5}
@@ -270,7 +270,7 @@ func TestPaging(t *testing.T) {
 		for _, e := range page.Entries {
 			got = append(got, e.Seq)
 		}
-		require.NoError(t, j.Record(t.Context(), fakes.Event(n+len(got))), "entries arrive meanwhile")
+		require.NoError(t, j.Record(t.Context(), journaltest.Event(n+len(got))), "entries arrive meanwhile")
 		if page.Next == 0 {
 			break
 		}
@@ -289,13 +289,13 @@ func TestPaging(t *testing.T) {
 func TestNoInbox(t *testing.T) {
 	j := open(t, audit.NewMemory())
 	require.ErrorIs(t, j.InTx(t.Context(), nil, nil), audit.ErrNoInbox)
-	_, err := j.RecordTx(t.Context(), nil, fakes.Event(1))
+	_, err := j.RecordTx(t.Context(), nil, journaltest.Event(1))
 	require.ErrorIs(t, err, audit.ErrNoInbox)
 }
 
 func TestRecordWithOpenTransaction(t *testing.T) {
 	j := open(t, audit.NewMemory())
-	require.ErrorIs(t, j.Record(audit.WithTx(t.Context()), fakes.Event(1)), audit.ErrOpenTx)
+	require.ErrorIs(t, j.Record(audit.WithTx(t.Context()), journaltest.Event(1)), audit.ErrOpenTx)
 }
 
 func TestClose(t *testing.T) {
@@ -304,7 +304,7 @@ func TestClose(t *testing.T) {
 	var kept sync.Map
 	for i := range 200 {
 		wg.Go(func() {
-			if err := j.Record(t.Context(), fakes.Event(i)); err == nil {
+			if err := j.Record(t.Context(), journaltest.Event(i)); err == nil {
 				kept.Store(fmt.Sprintf("event-%d", i), true)
 			} else {
 				require.ErrorIs(t, err, audit.ErrClosed)
@@ -316,7 +316,7 @@ func TestClose(t *testing.T) {
 	}
 	wg.Wait()
 	require.NoError(t, j.Close(), "a second time")
-	require.ErrorIs(t, j.Record(t.Context(), fakes.Event(1000)), audit.ErrClosed)
+	require.ErrorIs(t, j.Record(t.Context(), journaltest.Event(1000)), audit.ErrClosed)
 	rows := j.rows(t)
 	for _, r := range rows {
 		kept.Delete(r.Keys.Event)
@@ -355,13 +355,13 @@ func TestGroupCommit(t *testing.T) {
 	s := &slowStore{Store: audit.NewMemory(), begin: make(chan struct{}, 10), proceed: make(chan struct{})}
 	j := open(t, s)
 	var wg sync.WaitGroup
-	wg.Go(func() { require.NoError(t, j.Record(t.Context(), fakes.Event(0))) })
+	wg.Go(func() { require.NoError(t, j.Record(t.Context(), journaltest.Event(0))) })
 	<-s.begin
 	ctx, cancel := context.WithCancel(t.Context())
 	gave := make(chan error)
-	go func() { gave <- j.Record(ctx, fakes.Event(1)) }()
+	go func() { gave <- j.Record(ctx, journaltest.Event(1)) }()
 	for i := range 20 {
-		wg.Go(func() { require.NoError(t, j.Record(t.Context(), fakes.Event(10+i))) })
+		wg.Go(func() { require.NoError(t, j.Record(t.Context(), journaltest.Event(10+i))) })
 	}
 	cancel()
 	require.ErrorIs(t, <-gave, context.Canceled, "a caller may give up; its entry may still be written")
@@ -374,19 +374,19 @@ func TestGroupCommit(t *testing.T) {
 
 	s.err = errors.New("the disk is on fire")
 	go func() { <-s.begin; s.proceed <- struct{}{} }()
-	require.ErrorIs(t, j.Record(t.Context(), fakes.Event(50)), s.err, "a failure reaches the caller")
+	require.ErrorIs(t, j.Record(t.Context(), journaltest.Event(50)), s.err, "a failure reaches the caller")
 	s.err = nil
 	go func() { <-s.begin; s.proceed <- struct{}{} }()
-	require.NoError(t, j.Record(t.Context(), fakes.Event(50)))
+	require.NoError(t, j.Record(t.Context(), journaltest.Event(50)))
 }
 
 func TestCheckpointsWhileRunning(t *testing.T) {
-	signer, verifier := fakes.Signer(t)
+	signer, verifier := journaltest.Signer(t)
 	s := audit.NewMemory()
-	log, err := audit.New(t.Context(), s, fakes.NewSealer(), signer, &audit.Options{CheckpointEvery: time.Millisecond})
+	log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, &audit.Options{CheckpointEvery: time.Millisecond})
 	require.NoError(t, err)
 	defer log.Close()
-	require.NoError(t, log.Record(t.Context(), fakes.Event(0)))
+	require.NoError(t, log.Record(t.Context(), journaltest.Event(0)))
 	require.Eventually(t, func() bool {
 		r, err := log.Verify(t.Context(), verifier)
 		require.NoError(t, err)
@@ -394,20 +394,20 @@ func TestCheckpointsWhileRunning(t *testing.T) {
 		return r.Signed == 1
 	}, 10*time.Second, time.Millisecond, "signed in time")
 
-	seldom, err := audit.New(t.Context(), audit.NewMemory(), fakes.NewSealer(), signer, &audit.Options{CheckpointEvery: time.Hour})
+	seldom, err := audit.New(t.Context(), audit.NewMemory(), journaltest.NewSealer(), signer, &audit.Options{CheckpointEvery: time.Hour})
 	require.NoError(t, err)
 	defer seldom.Close()
 	var wg sync.WaitGroup
 	for w := range 16 {
 		wg.Go(func() {
 			for i := range 80 {
-				e := fakes.Event(w*100 + i)
+				e := journaltest.Event(w*100 + i)
 				require.NoError(t, seldom.Record(t.Context(), e))
 			}
 		})
 	}
 	wg.Wait()
-	require.NoError(t, seldom.Record(t.Context(), fakes.Event(9999)))
+	require.NoError(t, seldom.Record(t.Context(), journaltest.Event(9999)))
 	r, err := seldom.Verify(t.Context(), verifier)
 	require.NoError(t, err)
 	require.True(t, r.OK())
@@ -415,11 +415,11 @@ func TestCheckpointsWhileRunning(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	signer, _ := fakes.Signer(t)
-	_, err := audit.New(t.Context(), nil, fakes.NewSealer(), signer, nil)
+	signer, _ := journaltest.Signer(t)
+	_, err := audit.New(t.Context(), nil, journaltest.NewSealer(), signer, nil)
 	require.Error(t, err)
 	_, err = audit.New(t.Context(), audit.NewMemory(), nil, signer, nil)
 	require.Error(t, err)
-	_, err = audit.New(t.Context(), audit.NewMemory(), fakes.NewSealer(), nil, nil)
+	_, err = audit.New(t.Context(), audit.NewMemory(), journaltest.NewSealer(), nil, nil)
 	require.Error(t, err)
 }

@@ -12,13 +12,13 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
-	"github.com/crmguard/crmguard/audit/internal/fakes"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
 )
 
 // Random events, queries and restarts against a list that is searched from end to
 // end.
 func TestModel(t *testing.T) {
-	signer, verifier := fakes.Signer(t)
+	signer, verifier := journaltest.Signer(t)
 	rapid.Check(t, func(r *rapid.T) {
 		dir, err := os.MkdirTemp(t.TempDir(), "")
 		require.NoError(r, err)
@@ -26,7 +26,7 @@ func TestModel(t *testing.T) {
 		var file *audit.File
 		memory := audit.NewMemory()
 		onDisk := rapid.Bool().Draw(r, "file")
-		keys := fakes.NewSealer()
+		keys := journaltest.NewSealer()
 		var log *audit.Log
 		reopen := func() {
 			if log != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard"
-	"github.com/crmguard/crmguard/audit/internal/fakes"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
 )
 
 var update = flag.Bool("update", false, "write golden files")
@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write golden files")
 // goldenRecord is a record with every field set.
 func goldenRecord(t testing.TB) []byte {
 	t.Helper()
-	e := fakes.Event(7)
+	e := journaltest.Event(7)
 	e.Private = nil
 	e.Reason, e.Count = "customer-asked", 3
 	e.Subject.OnBehalfOf, e.Subject.Scopes = "boris", []string{"contacts:read"}
@@ -104,7 +104,7 @@ func FuzzDecodeRecord(f *testing.F) {
 }
 
 func BenchmarkEncode(b *testing.B) {
-	e := fakes.Event(1)
+	e := journaltest.Event(1)
 	e.Private = nil
 	c := &content{tenant: "acme", event: e}
 	b.ReportAllocs()
@@ -116,7 +116,7 @@ func BenchmarkEncode(b *testing.B) {
 }
 
 func TestEncodeAllocates(t *testing.T) {
-	e := fakes.Event(1)
+	e := journaltest.Event(1)
 	c := &content{tenant: "acme", event: e}
 	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _, _ = encodeBody(c) }), 3.0, "the body, and the address as text")
 }

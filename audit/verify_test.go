@@ -12,7 +12,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/crmguard/crmguard/audit"
-	"github.com/crmguard/crmguard/audit/internal/fakes"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
 )
 
 // fixed is a store whose content a test sets as it likes.
@@ -45,13 +45,13 @@ func (f *fixed) Checkpoints(_ context.Context, after int64, n int) ([]audit.Chec
 // history makes a log of n entries with checkpoints after 0, 4, 8, … and at the end.
 func history(t *testing.T, n int) (*fixed, note.Signer, note.Verifier) {
 	t.Helper()
-	signer, verifier := fakes.Signer(t)
+	signer, verifier := journaltest.Signer(t)
 	m := audit.NewMemory()
 	for i := 0; i < n || i == 0; i += 4 {
-		log, err := audit.New(t.Context(), m, fakes.NewSealer(), signer, nil)
+		log, err := audit.New(t.Context(), m, journaltest.NewSealer(), signer, nil)
 		require.NoError(t, err)
 		for k := i; k < min(i+4, n); k++ {
-			require.NoError(t, log.Record(t.Context(), fakes.Event(k)))
+			require.NoError(t, log.Record(t.Context(), journaltest.Event(k)))
 		}
 		require.NoError(t, log.Close())
 	}
@@ -157,7 +157,7 @@ func TestVerdicts(t *testing.T) {
 // follows would hide the break.
 func TestNewRefusesWhatItCannotContinue(t *testing.T) {
 	good, signer, _ := history(t, 11)
-	sealer := fakes.NewSealer()
+	sealer := journaltest.NewSealer()
 	for name, change := range map[string]func(f *fixed){
 		"tail cut":           func(f *fixed) { f.rows = f.rows[:9]; f.head.Size, f.head.Chain = 9, f.rows[8].Chain },
 		"rewritten":          func(f *fixed) { rewrite(t, f, f.head.Log, 2) },
@@ -278,16 +278,16 @@ func (f forking) Append(_ context.Context, b audit.Batch) error {
 }
 
 func TestPlantedForks(t *testing.T) {
-	signer, verifier := fakes.Signer(t)
+	signer, verifier := journaltest.Signer(t)
 	write := func(s audit.Store) {
 		var logs []*audit.Log
 		for range 2 {
-			log, err := audit.New(t.Context(), s, fakes.NewSealer(), signer, nil)
+			log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
 			require.NoError(t, err)
 			logs = append(logs, log)
 		}
 		for i := range 6 {
-			require.NoError(t, logs[i%2].Record(t.Context(), fakes.Event(i)))
+			require.NoError(t, logs[i%2].Record(t.Context(), journaltest.Event(i)))
 		}
 		for _, log := range logs {
 			require.NoError(t, log.Close())

@@ -11,7 +11,7 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
-	"github.com/crmguard/crmguard/audit/internal/fakes"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
 
@@ -49,14 +49,14 @@ func pool(b *testing.B) *sql.DB {
 
 func benchLog(b *testing.B, db *sql.DB) *audit.Log {
 	b.Helper()
-	signer, _ := fakes.Signer(b)
-	log, err := audit.New(b.Context(), newStore(b, db), fakes.NewSealer(), signer, nil)
+	signer, _ := journaltest.Signer(b)
+	log, err := audit.New(b.Context(), newStore(b, db), journaltest.NewSealer(), signer, nil)
 	require.NoError(b, err)
 	return log
 }
 
 func benchEvent() crmguard.Event {
-	e := fakes.Event(1)
+	e := journaltest.Event(1)
 	e.ID, e.Private = "", nil
 	return e
 }

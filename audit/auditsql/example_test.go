@@ -13,7 +13,7 @@ import (
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/auditsql"
-	"github.com/crmguard/crmguard/audit/internal/fakes"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
 )
 
 // The change of a contact and its entry are one transaction.
@@ -41,7 +41,7 @@ func ExampleNew() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	keys := fakes.NewSealer() // of the host: encrypt.Keyring
+	keys := journaltest.NewSealer() // of the host: encrypt.Keyring
 	journal, err := audit.New(ctx, store, keys, signer, nil)
 	if err != nil {
 		log.Fatal(err)

@@ -9,17 +9,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard/audit"
-	"github.com/crmguard/crmguard/audit/internal/fakes"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
 
 // Whoever can write the database changes one thing at a time.
 func TestTampering(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		signer, verifier := fakes.Signer(t)
+		signer, verifier := journaltest.Signer(t)
 		log := openLog(t, db, signer)
 		for i := range 6 {
-			require.NoError(t, log.Record(t.Context(), fakes.Event(i)))
+			require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))
 		}
 		require.NoError(t, log.Close())
 		store := newStore(t, db)
@@ -98,10 +98,10 @@ func backup(t *testing.T, db *sql.DB) (restore func()) {
 // Every byte of every stored value of a row is changed in turn.
 func TestEveryByteOfARow(t *testing.T) {
 	db := sqldbtest.SQLite(t)
-	signer, verifier := fakes.Signer(t)
+	signer, verifier := journaltest.Signer(t)
 	log := openLog(t, db, signer)
 	for i := range 3 {
-		require.NoError(t, log.Record(t.Context(), fakes.Event(i)))
+		require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))
 	}
 	require.NoError(t, log.Close())
 	store := newStore(t, db)
@@ -134,10 +134,10 @@ func TestEveryByteOfARow(t *testing.T) {
 // Columns decide what is found; the record decides what is shown.
 func TestFindShowsWhatTheRecordSays(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		signer, _ := fakes.Signer(t)
+		signer, _ := journaltest.Signer(t)
 		log := openLog(t, db, signer)
 		for i := range 4 {
-			require.NoError(t, log.Record(t.Context(), fakes.Event(i)))
+			require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))
 		}
 		_, err := db.Exec(`UPDATE crmguard_audit_entries SET tenant = 'other' WHERE seq = 1`)
 		require.NoError(t, err)
@@ -159,13 +159,13 @@ func TestFindShowsWhatTheRecordSays(t *testing.T) {
 // Entries that this process saw are gone: it does not go on as if nothing were.
 func TestTailCutWhileInUse(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		signer, _ := fakes.Signer(t)
+		signer, _ := journaltest.Signer(t)
 		log := openLog(t, db, signer)
 		for i := range 4 {
-			require.NoError(t, log.Record(t.Context(), fakes.Event(i)))
+			require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))
 		}
 		_, err := db.Exec(`DELETE FROM crmguard_audit_entries WHERE seq >= 2`)
 		require.NoError(t, err)
-		require.ErrorContains(t, log.Record(t.Context(), fakes.Event(9)), "broken at entry 2")
+		require.ErrorContains(t, log.Record(t.Context(), journaltest.Event(9)), "broken at entry 2")
 	})
 }

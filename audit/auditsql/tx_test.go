@@ -15,13 +15,13 @@ import (
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/auditsql"
-	"github.com/crmguard/crmguard/audit/internal/fakes"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
 
 func openLog(t *testing.T, db *sql.DB, signer note.Signer) *audit.Log {
 	t.Helper()
-	log, err := audit.New(t.Context(), newStore(t, db), fakes.NewSealer(), signer, nil)
+	log, err := audit.New(t.Context(), newStore(t, db), journaltest.NewSealer(), signer, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = log.Close() })
 	return log
@@ -58,7 +58,7 @@ func count(t *testing.T, db *sql.DB, table string) (n int) {
 
 func TestInTx(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		signer, verifier := fakes.Signer(t)
+		signer, verifier := journaltest.Signer(t)
 		log := openLog(t, db, signer)
 		store := newStore(t, db)
 		_, err := db.Exec(`CREATE TABLE contacts (id BIGINT PRIMARY KEY)`)
@@ -68,7 +68,7 @@ func TestInTx(t *testing.T) {
 				if _, err := tx.Exec(`INSERT INTO contacts (id) VALUES ($1)`, i); err != nil {
 					return err
 				}
-				if err := record(fakes.Event(i)); err != nil {
+				if err := record(journaltest.Event(i)); err != nil {
 					return err
 				}
 				return end
@@ -78,7 +78,7 @@ func TestInTx(t *testing.T) {
 		no := errors.New("no")
 		require.ErrorIs(t, change(2, no), no)
 		require.NoError(t, log.InTx(t.Context(), db, func(_ *sql.Tx, record func(crmguard.Event) error) error {
-			return record(fakes.Event(1)) // again
+			return record(journaltest.Event(1)) // again
 		}))
 
 		// A record that failed takes the change with it, even if fn goes on.
@@ -92,7 +92,7 @@ func TestInTx(t *testing.T) {
 		require.Error(t, err)
 		require.Panics(t, func() {
 			_ = log.InTx(t.Context(), db, func(_ *sql.Tx, record func(crmguard.Event) error) error {
-				require.NoError(t, record(fakes.Event(4)))
+				require.NoError(t, record(journaltest.Event(4)))
 				panic("the host's bug")
 			})
 		})
@@ -110,13 +110,13 @@ func TestInTx(t *testing.T) {
 
 func TestRecordTx(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		signer, _ := fakes.Signer(t)
+		signer, _ := journaltest.Signer(t)
 		log := openLog(t, db, signer)
 		store := newStore(t, db)
 		for i, commit := range []bool{true, false, true} {
 			tx, err := db.Begin()
 			require.NoError(t, err)
-			settle, err := log.RecordTx(t.Context(), tx, fakes.Event(i))
+			settle, err := log.RecordTx(t.Context(), tx, journaltest.Event(i))
 			require.NoError(t, err)
 			if !commit {
 				require.NoError(t, tx.Rollback())
@@ -135,10 +135,10 @@ func TestRecordTx(t *testing.T) {
 // What a crashed process left in the inbox is chained by the next one.
 func TestInboxOfACrashedProcess(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		signer, verifier := fakes.Signer(t)
+		signer, verifier := journaltest.Signer(t)
 		store := newStore(t, db)
 		first := openLog(t, db, signer)
-		require.NoError(t, first.Record(t.Context(), fakes.Event(0)))
+		require.NoError(t, first.Record(t.Context(), journaltest.Event(0)))
 		waiting := bodies(t, 400)
 		require.NoError(t, first.Close())
 		tx, err := db.Begin()
@@ -174,11 +174,11 @@ func TestInboxOfACrashedProcess(t *testing.T) {
 func bodies(t *testing.T, n int) []audit.Waiting {
 	t.Helper()
 	c := &capture{Memory: audit.NewMemory()}
-	signer, _ := fakes.Signer(t)
-	log, err := audit.New(t.Context(), c, fakes.NewSealer(), signer, nil)
+	signer, _ := journaltest.Signer(t)
+	log, err := audit.New(t.Context(), c, journaltest.NewSealer(), signer, nil)
 	require.NoError(t, err)
 	for i := range n {
-		_, err = log.RecordTx(t.Context(), nil, fakes.Event(i))
+		_, err = log.RecordTx(t.Context(), nil, journaltest.Event(i))
 		require.NoError(t, err)
 	}
 	require.NoError(t, log.Close())
@@ -200,7 +200,7 @@ func (c *capture) Waiting(context.Context, int) ([]audit.Waiting, error) { retur
 func TestManyLogsOneChain(t *testing.T) {
 	const logs, writers, each = 4, 10, 50
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		signer, verifier := fakes.Signer(t)
+		signer, verifier := journaltest.Signer(t)
 		var wg sync.WaitGroup
 		var open []*audit.Log
 		for n := range logs {
@@ -209,7 +209,7 @@ func TestManyLogsOneChain(t *testing.T) {
 			for w := range writers {
 				wg.Go(func() {
 					for i := range each {
-						e := fakes.Event(i)
+						e := journaltest.Event(i)
 						e.ID = fmt.Sprintf("%d-%d-%d", n, w, i)
 						if w == 0 && i%5 == 0 {
 							e.ID = fmt.Sprintf("same-%d", i) // all logs record it
@@ -221,7 +221,7 @@ func TestManyLogsOneChain(t *testing.T) {
 			wg.Go(func() {
 				for i := range 20 {
 					require.NoError(t, log.InTx(t.Context(), db, func(_ *sql.Tx, record func(crmguard.Event) error) error {
-						e := fakes.Event(i)
+						e := journaltest.Event(i)
 						e.ID = fmt.Sprintf("tx-%d-%d", n, i)
 						return record(e)
 					}))
@@ -245,18 +245,18 @@ func TestManyLogsOneChain(t *testing.T) {
 // Two logs in one database have nothing to do with each other.
 func TestNamedLogs(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		signer, verifier := fakes.Signer(t)
+		signer, verifier := journaltest.Signer(t)
 		for i, name := range []string{"", "second"} {
 			s, err := auditsql.New(t.Context(), db, &auditsql.Options{Log: name, TablePrefix: "acme_"})
 			require.NoError(t, err)
-			log, err := audit.New(t.Context(), s, fakes.NewSealer(), signer, nil)
+			log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
 			require.NoError(t, err)
 			for range i + 1 {
-				e := fakes.Event(1)
+				e := journaltest.Event(1)
 				e.ID = ""
 				require.NoError(t, log.Record(t.Context(), e))
 			}
-			require.NoError(t, log.InTx(t.Context(), db, func(_ *sql.Tx, record func(crmguard.Event) error) error { return record(fakes.Event(7)) }))
+			require.NoError(t, log.InTx(t.Context(), db, func(_ *sql.Tx, record func(crmguard.Event) error) error { return record(journaltest.Event(7)) }))
 			require.NoError(t, log.Close())
 			r := verify(t, s, verifier)
 			require.True(t, r.OK())

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard/audit"
-	"github.com/crmguard/crmguard/audit/internal/fakes"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
 )
 
 // Run tests a store. Open returns an empty one; it must stay usable until the end
@@ -49,14 +49,14 @@ func rows(t *testing.T, n int) []audit.Row {
 	return rows
 }
 
-func record(t *testing.T, s audit.Store, n int) *fakes.Sealer {
+func record(t *testing.T, s audit.Store, n int) *journaltest.Sealer {
 	t.Helper()
-	signer, verifier := fakes.Signer(t)
-	sealer := fakes.NewSealer()
+	signer, verifier := journaltest.Signer(t)
+	sealer := journaltest.NewSealer()
 	log, err := audit.New(t.Context(), s, sealer, signer, nil)
 	require.NoError(t, err)
 	for i := range n {
-		require.NoError(t, log.Record(t.Context(), fakes.Event(i)))
+		require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))
 	}
 	require.NoError(t, log.Close())
 	report, err := audit.VerifyStore(t.Context(), s, verifier)

@@ -1,5 +1,5 @@
-// Package fakes holds what the tests of the journal share.
-package fakes
+// Package journaltest holds what the tests of the journal share.
+package journaltest
 
 import (
 	"context"
@@ -79,7 +79,7 @@ func (s *Sealer) Seal(_ context.Context, at crmguard.Place, plaintext []byte) ([
 // Open implements [crmguard.Sealer].
 func (s *Sealer) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([]byte, error) {
 	if _, ok := crmguard.SubjectFrom(ctx); !ok && at.Client != "" {
-		return nil, errors.New("fakes: no subject")
+		return nil, errors.New("journaltest: no subject")
 	}
 	a, err := s.aead(at)
 	if err != nil {
