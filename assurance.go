@@ -6,6 +6,7 @@ import "fmt"
 // gaps leave room for what lies between.
 type Assurance uint8
 
+// The levels.
 const (
 	AssuranceNone              Assurance = 0
 	AssuranceRecovered         Assurance = 10 // signed in with a recovery code

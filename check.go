@@ -26,6 +26,7 @@ func (f CheckerFunc) Check(ctx context.Context, s Subject, a Action, r Resource)
 // DenialStatus says what kind of no a [Denial] is. The zero value is a plain no.
 type DenialStatus uint8
 
+// The kinds of no.
 const (
 	Forbidden       DenialStatus = iota // not this subject
 	Unauthenticated                     // nobody is signed in, or no longer

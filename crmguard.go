@@ -35,6 +35,7 @@ const SingleTenant = "default"
 // zero value is refused everywhere.
 type SubjectKind uint8
 
+// The kinds of subjects.
 const (
 	KindEmployee    SubjectKind = iota + 1 // a person of the company
 	KindIntegration                        // a program with a credential of its own
@@ -63,6 +64,7 @@ type Subject struct {
 // Action names what is done to a resource. The constants are all there are.
 type Action string
 
+// The actions.
 const (
 	View      Action = "view"      // open one record
 	List      Action = "list"      // see rows of a kind

@@ -100,7 +100,7 @@ func TestPrivateRedactsItself(t *testing.T) {
 	value := fmt.Sprint([]byte("+79161234567")) // %v of the bytes
 	for _, text := range []string{
 		string(asJSON), log.String(),
-		fmt.Sprint(e), fmt.Sprintf("%v", e.Private), fmt.Sprintf("%+v", e), fmt.Sprintf("%#v", e), fmt.Sprintf("%s", e.Private[0]),
+		fmt.Sprint(e), fmt.Sprintf("%v", e.Private), fmt.Sprintf("%+v", e), fmt.Sprintf("%#v", e), fmt.Sprintf("%q", e.Private[0]),
 	} {
 		require.NotContains(t, text, "79161234567")
 		require.NotContains(t, text, value)

@@ -10,6 +10,7 @@ import (
 // Outcome is how far an act came. The zero value is refused.
 type Outcome uint8
 
+// The outcomes.
 const (
 	Attempted Outcome = iota + 1 // about to be done; a later event with the same ID tells how it ended
 	Done

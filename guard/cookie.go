@@ -2,7 +2,6 @@ package guard
 
 import (
 	"net/http"
-	"time"
 
 	"github.com/crmguard/crmguard"
 )
@@ -15,7 +14,7 @@ const (
 	cookieNameLoopback = "session"
 )
 
-func (g *Guard) cookie(value string) *http.Cookie {
+func (g *Guard) cookie(value string, maxAge int) *http.Cookie {
 	name := cookieName
 	if g.o.Loopback {
 		name = cookieNameLoopback
@@ -24,6 +23,7 @@ func (g *Guard) cookie(value string) *http.Cookie {
 		Name:     name,
 		Value:    value,
 		Path:     "/",
+		MaxAge:   maxAge,
 		HttpOnly: true,
 		Secure:   !g.o.Loopback,
 		SameSite: http.SameSiteLaxMode,
@@ -33,15 +33,12 @@ func (g *Guard) cookie(value string) *http.Cookie {
 // SetSession gives the browser a session's token, until the browser is closed;
 // when the session ends earlier is decided on the server.
 func (g *Guard) SetSession(w http.ResponseWriter, token string) {
-	http.SetCookie(w, g.cookie(token))
+	http.SetCookie(w, g.cookie(token, 0))
 }
 
 // ClearSession makes the browser forget its token.
 func (g *Guard) ClearSession(w http.ResponseWriter) {
-	c := g.cookie("")
-	c.MaxAge = -1
-	c.Expires = time.Unix(1, 0)
-	http.SetCookie(w, c)
+	http.SetCookie(w, g.cookie("", -1))
 }
 
 // SessionToken returns the token that the request carries, empty if it has none.
@@ -54,7 +51,7 @@ func (g *Guard) SessionToken(r *http.Request) string {
 }
 
 func (g *Guard) sessionToken(r *http.Request) (string, error) {
-	c, err := r.Cookie(g.cookie("").Name)
+	c, err := r.Cookie(g.cookie("", 0).Name)
 	if err != nil || c.Value == "" {
 		return "", &crmguard.Denial{By: "guard", Code: "no-session", Status: crmguard.Unauthenticated}
 	}

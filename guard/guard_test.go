@@ -418,7 +418,7 @@ func TestCookie(t *testing.T) {
 func TestWriteError(t *testing.T) {
 	c := newCRM(t, &guard.Options{Page: func(w http.ResponseWriter, _ *http.Request, p guard.Problem) {
 		w.WriteHeader(p.Status)
-		fmt.Fprintf(w, "page %s %s", p.Code, p.Need)
+		_, _ = fmt.Fprintf(w, "page %s %s", p.Code, p.Need)
 	}})
 	for _, tt := range []struct {
 		err    error

@@ -11,7 +11,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	_ "embed"
 	"errors"
 	"flag"
 	"fmt"
@@ -25,10 +24,8 @@ import (
 	"syscall"
 
 	"github.com/crmguard/crmguard/examples/crm/app"
+	"github.com/crmguard/crmguard/examples/crm/data"
 )
-
-//go:embed data/contacts.csv
-var demoContacts []byte
 
 const usage = `crm, an example CRM on crmguard
 
@@ -140,7 +137,7 @@ func serve(ctx context.Context, args []string, out, errOut io.Writer) error {
 	defer listener.Close() //nolint:errcheck // Serve has closed it, or nothing was served
 	cfg := app.Config{Data: s.data, Keys: s.keys, Loopback: loopback && certificates == nil, Logger: logger}
 	if !*empty {
-		cfg.Contacts, cfg.Progress = demoContacts, func(r app.ImportReport) {
+		cfg.Contacts, cfg.Progress = data.Contacts, func(r app.ImportReport) {
 			fmt.Fprintf(out, "\rFirst start: %d rows read, %d contacts added, %d duplicates, %d bad rows", r.Rows, r.Added, r.Duplicates, len(r.Bad))
 		}
 	}

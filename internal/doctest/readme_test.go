@@ -51,7 +51,7 @@ func Example_masking() {
 
 func Example_rbac() {
 	policy := filepath.Join(os.TempDir(), "policy-"+rand.Text()+".csv")
-	defer os.Remove(policy)
+	defer func() { check(os.Remove(policy)) }()
 	check(os.WriteFile(policy, []byte(`
 p, role:seller, default, contacts, view, own, allow
 p, role:seller, default, contacts, list, own, allow
@@ -76,7 +76,7 @@ g, u:anna, role:seller, default
 func Example_encrypt() {
 	dir, err := os.MkdirTemp("", "keys")
 	check(err)
-	defer os.RemoveAll(dir)
+	defer func() { check(os.RemoveAll(dir)) }()
 	type Contact struct {
 		ID          string `encrypt:",record"`
 		Phone       string `encrypt:"phone,index=phone"`
@@ -112,7 +112,7 @@ func Example_encrypt() {
 func Example_audit() {
 	dir, err := os.MkdirTemp("", "journal")
 	check(err)
-	defer os.RemoveAll(dir)
+	defer func() { check(os.RemoveAll(dir)) }()
 	keys := crmguardtest.NewKeys() // encrypt.New in a host
 
 	signer, verifier, err := audit.OpenSigner(filepath.Join(dir, "journal.key"), "crm.example/journal", true)
@@ -121,7 +121,7 @@ func Example_audit() {
 	check(err)
 	journal, err := audit.New(ctx, store, keys, signer, nil)
 	check(err)
-	defer journal.Close()
+	defer func() { check(journal.Close()) }()
 	check(journal.Record(ctx, crmguard.Event{ // nil: durable and chained
 		Subject: anna, Action: crmguard.View, Outcome: crmguard.Done,
 		Resource: crmguard.Resource{Tenant: "default", Kind: "contacts", ID: "17"},

@@ -23,6 +23,7 @@ import (
 // Dialect is the SQL that a database speaks.
 type Dialect uint8
 
+// The dialects that stores speak.
 const (
 	SQLite Dialect = iota + 1
 	Postgres

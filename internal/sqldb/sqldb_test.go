@@ -126,7 +126,7 @@ func TestSQLitePragmasOnEveryConnection(t *testing.T) {
 	for i := range 5 {
 		conn, err := pool.Conn(ctx) // held, so the next one is new
 		require.NoError(t, err)
-		defer conn.Close()
+		defer func() { require.NoError(t, conn.Close()) }()
 		var secure, vacuum int
 		require.NoError(t, conn.QueryRowContext(ctx, `PRAGMA secure_delete`).Scan(&secure))
 		require.NoError(t, conn.QueryRowContext(ctx, `PRAGMA auto_vacuum`).Scan(&vacuum))
