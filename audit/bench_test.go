@@ -47,7 +47,7 @@ func writers(b *testing.B, n int, record func() error) {
 func BenchmarkFileRecord64Writers(b *testing.B) {
 	s, err := audit.OpenFile(b.TempDir())
 	require.NoError(b, err)
-	defer s.Close()
+	defer func() { require.NoError(b, s.Close()) }()
 	batches := &counting{Store: s}
 	signer, _ := journaltest.Signer(b)
 	log, err := audit.New(b.Context(), batches, journaltest.NewSealer(), signer, nil)
@@ -63,7 +63,7 @@ func BenchmarkFileRecord64Writers(b *testing.B) {
 func BenchmarkBareWriteAndFlush(b *testing.B) {
 	f, err := os.Create(filepath.Join(b.TempDir(), "bare"))
 	require.NoError(b, err)
-	defer f.Close()
+	defer func() { require.NoError(b, f.Close()) }()
 	batch := make([]byte, 64*400)
 	for b.Loop() {
 		if _, err := f.Write(batch); err != nil {

@@ -40,7 +40,7 @@ func (w *writer) time(t time.Time) { w.int64(micros(t)) }
 
 func (w *writer) count(n int) {
 	if w.grow(2) && n < 1<<16 {
-		w.b = binary.BigEndian.AppendUint16(w.b, uint16(n))
+		w.b = binary.BigEndian.AppendUint16(w.b, uint16(n)) //nolint:gosec // checked
 		return
 	}
 	w.tooLarge = true

@@ -31,7 +31,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer store.Close()
+	defer func() { _ = store.Close() }()
 	signer, verifier, err := audit.OpenSigner(filepath.Join(dir, "keys", "journal.key"), "crm.example/journal", true)
 	if err != nil {
 		log.Fatal(err)
@@ -40,7 +40,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer journal.Close()
+	defer func() { _ = journal.Close() }()
 
 	anna := crmguard.Subject{Tenant: crmguard.SingleTenant, ID: "anna", Kind: crmguard.KindEmployee}
 	err = journal.Record(ctx, crmguard.Event{

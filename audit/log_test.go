@@ -385,7 +385,7 @@ func TestCheckpointsWhileRunning(t *testing.T) {
 	s := audit.NewMemory()
 	log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, &audit.Options{CheckpointEvery: time.Millisecond})
 	require.NoError(t, err)
-	defer log.Close()
+	defer func() { require.NoError(t, log.Close()) }()
 	require.NoError(t, log.Record(t.Context(), journaltest.Event(0)))
 	require.Eventually(t, func() bool {
 		r, err := log.Verify(t.Context(), verifier)
@@ -396,7 +396,7 @@ func TestCheckpointsWhileRunning(t *testing.T) {
 
 	seldom, err := audit.New(t.Context(), audit.NewMemory(), journaltest.NewSealer(), signer, &audit.Options{CheckpointEvery: time.Hour})
 	require.NoError(t, err)
-	defer seldom.Close()
+	defer func() { require.NoError(t, seldom.Close()) }()
 	var wg sync.WaitGroup
 	for w := range 16 {
 		wg.Go(func() {

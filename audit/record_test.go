@@ -5,6 +5,7 @@ import (
 	"flag"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,7 +72,7 @@ func TestDecodeRefuses(t *testing.T) {
 		_, err := decodeRecord(rec[:n])
 		require.Error(t, err, "%d bytes", n)
 	}
-	_, err := decodeRecord(append(rec[:len(rec):len(rec)], 0))
+	_, err := decodeRecord(append(slices.Clip(rec), 0))
 	require.Error(t, err, "a byte too many")
 	rec[0] = 2
 	_, err = decodeRecord(rec)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/crmguard/crmguard"
@@ -192,13 +193,5 @@ func (k *Keys) matches(q *Query) bool {
 		!q.To.IsZero() && k.Time >= q.To.UnixMicro() {
 		return false
 	}
-	if q.Client == "" {
-		return true
-	}
-	for _, c := range k.Clients {
-		if c == q.Client {
-			return true
-		}
-	}
-	return false
+	return q.Client == "" || slices.Contains(k.Clients, q.Client)
 }

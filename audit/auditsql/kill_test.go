@@ -72,7 +72,7 @@ func TestKill(t *testing.T) {
 	require.NotEmpty(t, acknowledged)
 	db, err := sqldb.OpenSQLite(t.Context(), filepath.Join(dir, "crm.db"))
 	require.NoError(t, err)
-	defer db.Close()
+	defer func() { require.NoError(t, db.Close()) }()
 	store := newStore(t, db)
 	_, verifier, err := audit.OpenSigner(filepath.Join(dir, "key"), "crm.example/journal", false)
 	require.NoError(t, err)
