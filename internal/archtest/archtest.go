@@ -38,6 +38,7 @@ var primitives = map[string][]string{
 	"encrypt":  {"github.com/tink-crypto/tink-go/v2", "golang.org/x/sync", "golang.org/x/text"},
 	"ipfilter": {"github.com/gaissmai/bart"},
 	"masking":  {"github.com/rivo/uniseg", "golang.org/x/text"},
+	"mfa":      {"github.com/pquerna/otp"},
 	"password": {"golang.org/x/crypto", "golang.org/x/text"},
 	"rbac":     {"github.com/casbin/casbin/v2", "golang.org/x/text"},
 	"session":  nil,
