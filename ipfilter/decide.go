@@ -136,14 +136,6 @@ type verdict struct {
 
 func (v verdict) code() string { return grounds[v.ground].code }
 
-// judge is decide, except that jobs of the host come from nowhere.
-func (c *compiled) judge(s *crmguard.Subject, addr netip.Addr, roles []string) verdict {
-	if s.Kind == crmguard.KindSystem && !addr.IsValid() {
-		return verdict{}
-	}
-	return c.decide(addr, s.ID, roles)
-}
-
 // decide compares an address, which is bare.
 func (c *compiled) decide(addr netip.Addr, person string, roles []string) verdict {
 	if !addr.IsValid() || addr.IsUnspecified() {

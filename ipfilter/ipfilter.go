@@ -64,6 +64,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -140,12 +141,12 @@ func (f *Filter) Check(ctx context.Context, s crmguard.Subject, _ crmguard.Actio
 	if err != nil {
 		return err
 	}
-	roles, err := f.roles(ctx, c, &s)
+	addr := bareAddr(s.Addr)
+	v, roles, err := f.judge(ctx, c, &s, addr)
 	if err != nil {
 		return err
 	}
-	addr := bareAddr(s.Addr)
-	if v := c.judge(&s, addr, roles); v.code() != "" {
+	if v.code() != "" {
 		return c.answer(v, addr, s.ID, roles).denial()
 	}
 	return nil
@@ -165,24 +166,26 @@ func (f *Filter) Explain(ctx context.Context, s crmguard.Subject) (Answer, error
 }
 
 func (f *Filter) explain(ctx context.Context, c *compiled, s *crmguard.Subject) (Answer, error) {
-	roles, err := f.roles(ctx, c, s)
+	addr := bareAddr(s.Addr)
+	v, roles, err := f.judge(ctx, c, s, addr)
 	if err != nil {
 		return Answer{}, err
 	}
-	addr := bareAddr(s.Addr)
-	return c.answer(c.judge(s, addr, roles), addr, s.ID, roles), nil
+	return c.answer(v, addr, s.ID, roles), nil
 }
 
-// roles returns those of the subject, as far as they matter.
-func (f *Filter) roles(ctx context.Context, c *compiled, s *crmguard.Subject) ([]string, error) {
-	if len(s.Roles) > 0 || len(c.roles) == 0 || f.directory == nil {
-		return s.Roles, nil
+// judge decides, and returns the roles by which it did.
+func (f *Filter) judge(ctx context.Context, c *compiled, s *crmguard.Subject, addr netip.Addr) (_ verdict, roles []string, err error) {
+	if s.Kind == crmguard.KindSystem && !addr.IsValid() {
+		return verdict{}, nil, nil // a job of the host comes from nowhere
 	}
-	roles, _, err := f.directory.Resolve(ctx, s.Tenant, s.ID)
-	if err != nil {
-		return nil, fmt.Errorf("ipfilter: roles: %w", err)
+	roles = s.Roles
+	if len(roles) == 0 && len(c.roles) > 0 && f.directory != nil {
+		if roles, _, err = f.directory.Resolve(ctx, s.Tenant, s.ID); err != nil {
+			return verdict{}, nil, fmt.Errorf("ipfilter: roles: %w", err)
+		}
 	}
-	return roles, nil
+	return c.decide(addr, s.ID, roles), roles, nil
 }
 
 // InForce returns the document whose rules are in force for a tenant, and whether
