@@ -1,6 +1,9 @@
 package crmguard
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // Place says where a sealed value lives. Tenant and Client choose the key; all
 // five are bound to the value, so that it opens nowhere else. The names are
@@ -29,9 +32,14 @@ type Pseudonymizer interface {
 	Pseudonyms(ctx context.Context, at Place, value []byte) ([][]byte, error)
 }
 
+// ErrMAC is what [Authenticator] returns for a MAC that it did not make of this
+// data at this place: somebody wrote the row who has no keys.
+var ErrMAC = errors.New("crmguard: the MAC does not fit")
+
 // Authenticator makes and verifies MACs of rows that give access, so that
 // whoever can write the database cannot forge one. Verify returns nil only for
-// data and mac that MAC made at the same place.
+// data and mac that MAC made at the same place, and [ErrMAC], possibly wrapped,
+// for any others. Every other error means that it could not be decided.
 type Authenticator interface {
 	MAC(ctx context.Context, at Place, data []byte) ([]byte, error)
 	Verify(ctx context.Context, at Place, data, mac []byte) error

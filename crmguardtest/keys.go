@@ -25,7 +25,6 @@ var (
 	errPlace     = errors.New("crmguardtest: place without tenant")
 	errNoSubject = errors.New("crmguardtest: a client's data is opened without a subject of its tenant in the context")
 	errSealed    = errors.New("crmguardtest: sealed elsewhere, changed or truncated")
-	errMAC       = errors.New("crmguardtest: the MAC is not of this data at this place")
 )
 
 // Keys seals, authenticates and pseudonymizes under a random key that dies with
@@ -122,7 +121,7 @@ func (k *Keys) Verify(ctx context.Context, at crmguard.Place, data, mac []byte) 
 		return err
 	}
 	if !hmac.Equal(want, mac) {
-		return errMAC
+		return crmguard.ErrMAC
 	}
 	return nil
 }

@@ -129,5 +129,5 @@ func ExampleKeyring_MAC() {
 	// Output:
 	// 40 <nil>
 	// <nil>
-	// encrypt: sealed for another place, or changed
+	// crmguard: the MAC does not fit: encrypt: sealed for another place, or changed
 }

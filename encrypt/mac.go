@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -54,9 +56,18 @@ func (k *Keyring) MAC(ctx context.Context, at crmguard.Place, data []byte) ([]by
 	return append(mac, key.hmac(domainMAC, &at, data)...), nil
 }
 
-// Verify implements [crmguard.Authenticator]. Its errors are [ErrMalformed],
-// [ErrForeign], and those of finding the key.
+// Verify implements [crmguard.Authenticator]. Beside [crmguard.ErrMAC] its error
+// says which it is: [ErrMalformed], [ErrForeign], or [ErrNoKey], because where there
+// never was a key no MAC was made.
 func (k *Keyring) Verify(ctx context.Context, at crmguard.Place, data, mac []byte) error {
+	err := k.verify(ctx, at, data, mac)
+	if errors.Is(err, ErrMalformed) || errors.Is(err, ErrForeign) || errors.Is(err, ErrNoKey) {
+		return fmt.Errorf("%w: %w", crmguard.ErrMAC, err)
+	}
+	return err
+}
+
+func (k *Keyring) verify(ctx context.Context, at crmguard.Place, data, mac []byte) error {
 	if err := checkPlace(&at); err != nil {
 		return err
 	}

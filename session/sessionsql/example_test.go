@@ -20,7 +20,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	defer db.Close() //nolint:errcheck // nothing is kept
+	defer db.Close()      //nolint:errcheck // nothing is kept
 	db.SetMaxOpenConns(1) // each connection would have a memory of its own
 
 	store, err := sessionsql.New(ctx, db, nil)
