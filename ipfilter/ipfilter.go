@@ -51,6 +51,9 @@
 // without [Options.Marks]. Several nodes load the new document each in their own
 // time: until then they decide by the old one.
 //
+// Who is locked out after all is let in again on the server: a job of the host
+// ([crmguard.System]) prepares other rules, and no address is asked of it.
+//
 // A refusal tells the subject nothing; the grounds are in Denial.Detail.
 //
 // # Format and compatibility
@@ -80,6 +83,7 @@ type Directory interface {
 // Marks remembers the highest version of each tenant's rules that was ever in
 // force, outside the database that keeps the documents, such as beside the keys:
 // whoever puts an old backup of that database back does not bring old rules back.
+// Whoever does so on purpose lowers the mark too; until then everybody is refused.
 type Marks interface {
 	// Raise makes the mark of a tenant version, unless it is higher already, and
 	// returns what it is then. It is atomic and durable. The first mark is 0.
