@@ -274,6 +274,9 @@ func (a *App) AddAccount(ctx context.Context, n NewAccount) (secret string, err 
 	if !slices.Contains(roles, n.Role) {
 		return "", fmt.Errorf("there is no role %q; the roles are %s", n.Role, strings.Join(roles, ", "))
 	}
+	if n.Role == "integration" {
+		return "", errors.New("programs do not sign in with passwords")
+	}
 	units, err := a.people.units(ctx)
 	if err != nil {
 		return "", err
@@ -300,9 +303,6 @@ func (a *App) AddAccount(ctx context.Context, n NewAccount) (secret string, err 
 	}
 	ctx = crmguard.System(ctx, tenant, "account")
 	person := account{ID: n.Login, Kind: employee, Title: n.Title, Unit: n.Unit, Head: n.Role == "head", role: n.Role}
-	if n.Role == "integration" {
-		person.Kind = integration
-	}
 	e := systemEvent(ctx, crmguard.Grant, crmguard.Resource{Tenant: tenant, Kind: "staff", ID: n.Login, Unit: n.Unit}, a.now())
 	e.Outcome, e.Reason = crmguard.Attempted, "role:"+n.Role
 	if err := a.journal.Record(ctx, e); err != nil {

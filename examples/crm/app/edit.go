@@ -192,6 +192,9 @@ func (a *App) create(w http.ResponseWriter, r *http.Request) error {
 	if err := a.fill(r, c, true); err != nil {
 		return err
 	}
+	if err := a.guard.Check(ctx, crmguard.Create, c.resource()); err != nil { // as it is now, with whoever is responsible
+		return err
+	}
 	c.Created = a.now()
 	c.Updated = c.Created
 	err := a.save(ctx, c, func(tx *sql.Tx) error { return insertContact(ctx, tx, c, nil) })

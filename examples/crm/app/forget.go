@@ -60,12 +60,10 @@ func (a *App) forgottenContact(r *http.Request) (crmguard.Resource, error) {
 func (a *App) forget(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	c := stateOf(ctx).contact
-	receipt, err := a.vault.keys.Erase(ctx, tenant, c.ID)
-	if err != nil {
+	if _, err := a.vault.keys.Erase(ctx, tenant, c.ID); err != nil {
 		return err
 	}
-	guard.Describe(ctx, func(e *crmguard.Event) { e.Count = 1 + receipt.IndexRows })
-	err = a.journal.InTx(ctx, a.db.DB, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+	err := a.journal.InTx(ctx, a.db.DB, func(tx *sql.Tx, record func(crmguard.Event) error) error {
 		if err := tombstone(ctx, tx, c.ID, a.now()); err != nil {
 			return err
 		}

@@ -149,10 +149,11 @@ func TestPagesAreValid(t *testing.T) {
 	check("journal, person", 200, owner, "GET", "/journal?person=seller1&outcome=done")
 	check("journal, nothing", 200, owner, "GET", "/journal?record=none")
 	check("verified", 200, owner, "POST", "/journal/verify")
+	check("journal, opened", 200, owner, "POST", "/journal/open", "entry", "5")
 	check("staff", 200, owner, "GET", "/staff")
 	check("closed", 200, owner, "POST", "/staff/seller3/close")
 	check("forbidden", 403, seller, "GET", "/staff")
 	check("not found", 404, seller, "GET", "/nothing")
-	require.Equal(t, 30, len(drawn))
+	require.Equal(t, 31, len(drawn))
 	require.Len(t, in.app.pages.templates, 10, "a new template needs a page here")
 }

@@ -25,7 +25,7 @@ import (
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("CRM_TEST_IMPORT"); dir != "" {
 		_, err := New(context.Background(), Config{
-			Data: filepath.Join(dir, "crm-data"), Keys: filepath.Join(dir, "crm-keys"), Loopback: true, Contacts: sample(6000),
+			Data: filepath.Join(dir, "crm-data"), Keys: filepath.Join(dir, "crm-keys"), Loopback: true, Contacts: sample(3000),
 			Progress: func(r ImportReport) { fmt.Println(r.Added) }, Logger: slog.New(slog.DiscardHandler),
 		})
 		fmt.Println("end", err)
@@ -184,16 +184,16 @@ func TestKilledWhileImporting(t *testing.T) {
 	require.NoError(t, db.QueryRowContext(ctx, `SELECT COUNT(DISTINCT record) FROM crmguard_index`).Scan(&indexed))
 	require.NoError(t, db.close())
 	require.GreaterOrEqual(t, rows, 1000)
-	require.Less(t, rows, 6000)
+	require.Less(t, rows, 3000)
 	require.Zero(t, rows%maxBatch, "whole batches only")
 	require.Equal(t, rows, indexed, "each row with its index entries")
 
-	in.cfg.Contacts = sample(6000)
+	in.cfg.Contacts = sample(3000)
 	in.start()
-	require.Equal(t, 6000, in.count())
-	require.Eventually(t, func() bool { return in.imported() == 6000 }, 10*time.Second, 20*time.Millisecond,
+	require.Equal(t, 3000, in.count())
+	require.Eventually(t, func() bool { return in.imported() == 3000 }, 10*time.Second, 20*time.Millisecond,
 		"the journal knows of each row, once")
-	found, err := in.app.find(crmguard.WithSubject(ctx, crmguard.Subject{Tenant: tenant, ID: "owner", Kind: employee}), "phone", phoneOf(5999))
+	found, err := in.app.find(crmguard.WithSubject(ctx, crmguard.Subject{Tenant: tenant, ID: "owner", Kind: employee}), "phone", phoneOf(2999))
 	require.NoError(t, err)
 	require.Len(t, found, 1)
 	report, err := in.app.journal.Verify(ctx, in.app.vault.verifier)

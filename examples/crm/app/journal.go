@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -19,6 +20,7 @@ type entry struct {
 	Time                                       time.Time
 	Who, What, Record, Outcome, Class, Details string
 	Person, Link                               bool // Who is somebody of the staff; Record is a contact
+	Sealed                                     bool // there is something to open
 }
 
 // journalView is what journal.html shows.
@@ -29,6 +31,14 @@ type journalView struct {
 	Entries                           []entry
 	Newest, Older                     string // addresses
 	Verdict                           *verdict
+	MayOpen                           bool
+	Opened                            *opened
+}
+
+// opened is what was sealed in one entry.
+type opened struct {
+	Seq    int64
+	Values []struct{ Name, Text string }
 }
 
 // verdict is the result of a verification in plain words.
@@ -69,6 +79,7 @@ func (a *App) journalView(r *http.Request, asked url.Values) (journalView, error
 	} else if view.Person != "" {
 		view.Subtitle = "Timeline of " + view.Person + ". Newest first."
 	}
+	view.MayOpen = a.may(r, crmguard.Reveal, crmguard.Resource{Tenant: tenant, Kind: "journal"})
 	view.Filtered = view.Person != "" || view.Record != "" || q.Outcome != 0
 	var err error
 	if q.Before, err = cursor(asked.Get("before")); err != nil {
@@ -144,6 +155,7 @@ func describe(e audit.Entry) entry {
 	if ev.Subject.Addr.IsValid() && ev.Action == crmguard.SignIn {
 		details = append(details, "from "+ev.Subject.Addr.String())
 	}
+	line.Sealed = len(ev.Private) > 0
 	line.Details = strings.Join(details, " · ")
 	return line
 }
@@ -208,4 +220,52 @@ func explain(report audit.Report) *verdict {
 	}
 	v.Facts = fmt.Sprintf("%d entries checked, %d of them signed. Log %s.", report.Entries, report.Signed, report.Log)
 	return v
+}
+
+// journalEntry is the entry in which something sealed is to be read.
+func journalEntry(r *http.Request) (crmguard.Resource, error) {
+	resource := crmguard.Resource{Tenant: tenant, Kind: "journal"}
+	if err := readForm(r); err != nil {
+		return resource, err
+	}
+	seq, err := strconv.ParseInt(r.PostForm.Get("entry"), 10, 64)
+	if err != nil || seq < 0 {
+		return resource, guard.ErrNotFound
+	}
+	resource.ID = strconv.FormatInt(seq, 10)
+	return resource, nil
+}
+
+// openEntry shows what is sealed in an entry, as long as its client was not
+// erased. That it was read is an entry too.
+func (a *App) openEntry(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	seq, err := strconv.ParseInt(r.PostForm.Get("entry"), 10, 64)
+	if err != nil {
+		return guard.ErrNotFound
+	}
+	found, err := a.journal.Find(ctx, audit.Query{Tenant: tenant, Before: seq + 1, Limit: 1})
+	if err != nil {
+		return err
+	}
+	if len(found.Entries) == 0 || found.Entries[0].Seq != seq {
+		return guard.ErrNotFound
+	}
+	values, err := a.journal.OpenPrivate(ctx, found.Entries[0])
+	if err != nil && !errors.Is(err, crmguard.ErrErased) {
+		return err
+	}
+	view, err := a.journalView(r, url.Values{})
+	if err != nil {
+		return err
+	}
+	view.Opened = &opened{Seq: seq}
+	for _, v := range values {
+		text := string(v.Value)
+		if v.Value == nil {
+			text = "erased with the client"
+		}
+		view.Opened.Values = append(view.Opened.Values, struct{ Name, Text string }{v.Name, text})
+	}
+	return a.render(w, http.StatusOK, "journal", a.page(r, "Journal", true, view))
 }

@@ -34,6 +34,7 @@ func (a *App) routes() http.Handler {
 
 	mux.Handle("GET /journal", g.Protect(crmguard.Access, section("journal"), a.journalPage))
 	mux.Handle("POST /journal/verify", g.ProtectAct(crmguard.Access, verification, a.verifyJournal))
+	mux.Handle("POST /journal/open", g.ProtectAct(crmguard.Reveal, journalEntry, a.openEntry))
 	mux.Handle("GET /staff", g.Protect(crmguard.Access, section("staff"), a.staffPage))
 	mux.Handle("POST /staff/{login}/close", g.ProtectAct(crmguard.Revoke, a.personOf, a.closePerson))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { g.WriteError(w, r, guard.ErrNotFound) })

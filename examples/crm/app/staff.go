@@ -103,21 +103,15 @@ func (a *App) closePerson(w http.ResponseWriter, r *http.Request) error {
 	if err := a.notTheLastOwner(ctx, p); err != nil {
 		return err
 	}
-	open, err := a.sessions.List(ctx, tenant, p.ID)
-	if err != nil {
-		return err
-	}
 	if err := a.sessions.ClosePerson(ctx, tenant, p.ID); err != nil {
 		return err
 	}
 	var failed []error
-	taken := len(open)
 	for _, holder := range []crmguard.Revoker{a.sessions, a.rights} {
-		revoked, err := holder.Revoke(ctx, tenant, p.ID)
+		_, err := holder.Revoke(ctx, tenant, p.ID)
 		failed = append(failed, err)
-		taken += revoked.Count
 	}
-	guard.Describe(ctx, func(e *crmguard.Event) { e.Reason, e.Count = "close", taken })
+	guard.Describe(ctx, func(e *crmguard.Event) { e.Reason = "close" })
 	if err := errors.Join(failed...); err != nil {
 		return fmt.Errorf("close %s: %w", p.ID, err)
 	}

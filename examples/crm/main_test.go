@@ -1,0 +1,100 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestIsLoopback(t *testing.T) {
+	for addr, want := range map[string]bool{
+		"127.0.0.1:8080": true, "[::1]:1": true, "localhost:8080": true, "127.9.9.9:1": true,
+		":8080": false, "0.0.0.0:8080": false, "192.168.0.2:1": false, "[::]:1": false, "crm.example:443": false,
+	} {
+		got, err := isLoopback(addr)
+		require.NoError(t, err, addr)
+		require.Equal(t, want, got, addr)
+	}
+	_, err := isLoopback("8080")
+	require.Error(t, err)
+}
+
+func command(t *testing.T, args ...string) (out string, err error) {
+	t.Helper()
+	var b bytes.Buffer
+	err = run(t.Context(), args, strings.NewReader(""), &b, &b)
+	return b.String(), err
+}
+
+// TestRefusals: nothing is opened or created for a command that cannot work.
+func TestRefusals(t *testing.T) {
+	dir := t.TempDir()
+	data := filepath.Join(dir, "crm-data")
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer busy.Close() //nolint:errcheck // only held
+	for _, test := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"-data", data, "-addr", "0.0.0.0:0"}, "-tls-cert"},
+		{[]string{"-data", data, "-addr", "8080"}, "HOST:PORT"},
+		{[]string{"-data", data, "-addr", busy.Addr().String()}, "is in use by another program"},
+		{[]string{"-data", data, "-tls-cert", "none.pem", "-tls-key", "none.pem"}, "-tls-cert and -tls-key"},
+		{[]string{"import", "-data", data, "main.go"}, "no CRM is running"},
+		{[]string{"import", "-data", data, "-map", "age=x", "main.go"}, "the columns are"},
+		{[]string{"import", "-data", data, "missing.csv"}, "missing.csv"},
+		{[]string{"import", "-data", data}, "usage"},
+		{[]string{"account", "add", "-data", data, "anna", "owner"}, "no CRM is running"},
+		{[]string{"account", "add", "-data", data, "anna"}, "usage"},
+		{[]string{"start", "-data", data}, "usage"},
+		{[]string{"-nonsense"}, "usage"},
+	} {
+		_, err := command(t, test.args...)
+		require.ErrorContains(t, err, test.says, "%q", test.args)
+	}
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, entries)
+}
+
+// TestStartAgain: the second start tells how to sign in too, with the same
+// password, and imports nothing again.
+func TestStartAgain(t *testing.T) {
+	dir, err := os.MkdirTemp("", "crm")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	var said [2]string
+	for i := range said {
+		ctx, stop := context.WithCancel(t.Context())
+		out := &watched{when: "Ctrl-C", do: stop}
+		require.NoError(t, run(ctx, []string{"-data", filepath.Join(dir, "crm-data"), "-addr", "127.0.0.1:0", "-empty"}, strings.NewReader(""), out, out))
+		_, after, found := strings.Cut(out.text.String(), "password for all of them:")
+		require.True(t, found, out.text.String())
+		said[i] = strings.Fields(after)[0]
+	}
+	require.Len(t, said[0], 19)
+	require.Equal(t, said[0], said[1])
+	require.DirExists(t, filepath.Join(dir, "crm-keys"), "beside the data folder, not in it")
+}
+
+// watched calls do once it was told a text.
+type watched struct {
+	text bytes.Buffer
+	when string
+	do   func()
+}
+
+func (w *watched) Write(b []byte) (int, error) {
+	n, err := w.text.Write(b)
+	if strings.Contains(w.text.String(), w.when) {
+		w.do()
+	}
+	return n, err
+}
