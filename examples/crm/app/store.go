@@ -97,16 +97,3 @@ func (s *store) set(ctx context.Context, name string, value []byte) error {
 		ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
 	return err
 }
-
-// inTx runs fn in a transaction of its own.
-func (s *store) inTx(ctx context.Context, fn func(tx *sql.Tx) error) error {
-	tx, err := s.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing; before, the first error counts
-	if err := fn(tx); err != nil {
-		return err
-	}
-	return tx.Commit()
-}
