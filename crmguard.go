@@ -24,6 +24,7 @@ package crmguard
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -41,6 +42,16 @@ const (
 	KindIntegration                        // a program with a credential of its own
 	KindSystem                             // a job of the host, see [System]
 )
+
+var kindNames = [...]string{"", "employee", "integration", "system"}
+
+// String returns a lower-case word.
+func (k SubjectKind) String() string {
+	if k >= KindEmployee && k <= KindSystem {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("SubjectKind(%d)", uint8(k))
+}
 
 // Subject is who acts. It travels in the context ([WithSubject]) and is
 // read-only once it is there.
@@ -97,23 +108,19 @@ type Resource struct {
 	Shared bool   // explicitly shared with the subject
 }
 
-var (
-	// ErrErased is what reads of destroyed data return: the key was destroyed on
-	// purpose. The data is erased, not broken.
-	ErrErased = errors.New("crmguard: the data was erased")
+// ErrErased is what reads of destroyed data return: the key was destroyed on
+// purpose. The data is erased, not broken.
+var ErrErased = errors.New("crmguard: the data was erased")
 
-	errNoSubject = errors.New("crmguard: subject without tenant, ID or kind")
-	errTenant    = errors.New("crmguard: empty or foreign tenant")
-)
-
-// CheckTenant refuses a subject that is incomplete, and a tenant that is empty
-// or another than the subject's. Every primitive calls it before it decides.
+// CheckTenant denies a subject that is incomplete, and a tenant that is empty or
+// another than the subject's. Every primitive calls it before it decides. The
+// error is a *[Denial] with the code "subject" or "tenant".
 func CheckTenant(s Subject, tenant string) error {
 	if s.Tenant == "" || s.ID == "" || s.Kind < KindEmployee || s.Kind > KindSystem {
-		return errNoSubject
+		return &Denial{By: "crmguard", Code: "subject", Detail: "a subject needs tenant, ID and kind"}
 	}
 	if tenant == "" || tenant != s.Tenant {
-		return errTenant
+		return &Denial{By: "crmguard", Code: "tenant", Detail: "empty or foreign tenant"}
 	}
 	return nil
 }

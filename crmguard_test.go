@@ -30,7 +30,9 @@ func TestCheckTenant(t *testing.T) {
 	} {
 		require.Error(t, crmguard.CheckTenant(s, s.Tenant), name)
 	}
-	require.Error(t, crmguard.CheckTenant(anna(), ""))
+	d, ok := errors.AsType[*crmguard.Denial](crmguard.CheckTenant(anna(), ""))
+	require.True(t, ok, "a decided no")
+	require.Equal(t, "tenant", d.Code)
 	require.Error(t, crmguard.CheckTenant(anna(), "ACME"))
 	require.Zero(t, testing.AllocsPerRun(100, func() { _ = crmguard.CheckTenant(anna(), "acme") }))
 }
@@ -100,7 +102,7 @@ func TestPrivateRedactsItself(t *testing.T) {
 	value := fmt.Sprint([]byte("+79161234567")) // %v of the bytes
 	for _, text := range []string{
 		string(asJSON), log.String(),
-		fmt.Sprint(e), fmt.Sprintf("%v", e.Private), fmt.Sprintf("%+v", e), fmt.Sprintf("%#v", e), fmt.Sprintf("%q", e.Private[0]),
+		fmt.Sprint(e), fmt.Sprintf("%v", e.Private), fmt.Sprintf("%+v", e), fmt.Sprintf("%#v", e), fmt.Sprintf("%d %x %o %q", e.Private[0], e.Private[0], e, e.Private[0]),
 	} {
 		require.NotContains(t, text, "79161234567")
 		require.NotContains(t, text, value)
@@ -117,6 +119,12 @@ func TestDenialIsAnError(t *testing.T) {
 	require.Same(t, d, got)
 	require.NotContains(t, wrapped.Error(), "boris")
 	require.Equal(t, "Outcome(9)", crmguard.Outcome(9).String())
+	require.Equal(t, "integration", crmguard.KindIntegration.String())
+	require.Equal(t, "SubjectKind(0)", crmguard.SubjectKind(0).String())
+
+	odd, err := json.Marshal(crmguard.Private{Name: "a\x01\"b"})
+	require.NoError(t, err)
+	require.Contains(t, string(odd), "redacted")
 }
 
 func Example() {

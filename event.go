@@ -2,7 +2,9 @@ package crmguard
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 )
@@ -28,6 +30,9 @@ func (o Outcome) String() string {
 	}
 	return fmt.Sprintf("Outcome(%d)", uint8(o))
 }
+
+// MarshalText returns the word that String returns.
+func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
 // Event is one thing that happened. Its fields hold no personal data of clients;
 // what must be kept of it goes into Private, which the journal seals.
@@ -57,14 +62,14 @@ type Private struct {
 // String hides the value.
 func (p Private) String() string { return p.Name + "=[redacted]" }
 
-// GoString hides the value.
-func (p Private) GoString() string { return "crmguard.Private{" + p.String() + "}" }
+// Format hides the value, whatever the verb.
+func (p Private) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, p.String()) }
 
 // LogValue hides the value.
 func (p Private) LogValue() slog.Value { return slog.StringValue(p.String()) }
 
 // MarshalJSON hides the value.
-func (p Private) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, "%q", p.String()), nil }
+func (p Private) MarshalJSON() ([]byte, error) { return json.Marshal(p.String()) }
 
 // Recorder keeps events. When Record returns nil, the event is durable, or the
 // recorder's documentation says for which actions it is not.

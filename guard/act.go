@@ -14,7 +14,9 @@ import (
 
 // Loader finds what a request is about, in the server's own data: tenant, owner
 // and department never come from the request. For a record that does not exist
-// it returns [ErrNotFound], with the resource's tenant and kind.
+// it returns [ErrNotFound], with the resource's kind. With any other error, such
+// as a *[Problem] about the form, it returns the resource too, as far as it knows
+// it: the error is shown only to who may do the act.
 type Loader func(r *http.Request) (crmguard.Resource, error)
 
 // HandlerFunc does the act of a request. Nil means that it was done. It writes
@@ -25,56 +27,92 @@ type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
 // what is answered for one that the subject may not see.
 var ErrNotFound = errors.New("guard: not found")
 
-// outcomeTimeout bounds how long an outcome may take to be recorded. Outcomes
-// are recorded even when the client has gone away.
-const outcomeTimeout = 10 * time.Second
+// recordTimeout bounds how long an event may take to be recorded. That the client
+// has gone away does not end it.
+const recordTimeout = 10 * time.Second
+
+func (g *Guard) record(ctx context.Context, e crmguard.Event) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	return g.journal.Record(ctx, e)
+}
 
 // draft is the event of an act that is under way.
 type draft struct {
 	mu      sync.Mutex
 	event   crmguard.Event
-	settled bool
+	settled bool // the outcome is in the journal
 }
 
 type draftKey struct{}
-
-// Describe adds to the event of the act in ctx what only the host knows: Fields,
-// Count, Reason and Private. A loader describes the intent, a handler the
-// outcome. Changes to other parts of the event are ignored.
-func Describe(ctx context.Context, add func(e *crmguard.Event)) {
-	d, ok := ctx.Value(draftKey{}).(*draft)
-	if !ok {
-		return
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	described := d.event
-	add(&described)
-	d.event.Fields, d.event.Count = described.Fields, described.Count
-	d.event.Reason, d.event.Private = described.Reason, described.Private
-}
-
-// Settle returns the Done event of the act in ctx for a handler that records it
-// itself, in the transaction of the change. The guard then records no Done; if
-// the handler returns an error all the same, it records Failed.
-func Settle(ctx context.Context) crmguard.Event {
-	d, ok := ctx.Value(draftKey{}).(*draft)
-	if !ok {
-		return crmguard.Event{} // has no outcome, so recorders refuse it
-	}
-	d.mu.Lock()
-	d.settled = true
-	d.mu.Unlock()
-	e := d.take()
-	e.Outcome = crmguard.Done
-	return e
-}
 
 // take returns a copy of the event as it is described so far.
 func (d *draft) take() crmguard.Event {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.event
+}
+
+func (d *draft) settle() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.settled = true
+}
+
+func (d *draft) isSettled() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.settled
+}
+
+// Details are what only the host knows of an act.
+type Details struct {
+	Reason  string             // a code; free text is Private
+	Fields  []string           // names of the fields viewed or changed
+	Count   int                // records concerned, when not one
+	Private []crmguard.Private // values that the journal seals
+}
+
+// Describe adds details to the event of the act in ctx. A loader describes the
+// intent, a handler under [Guard.ProtectAct] or [Guard.Do] the outcome. Under
+// [Guard.Protect] the event is recorded before the handler runs, so that what the
+// handler adds is not kept. Private values that were recorded are gone from d.
+func Describe(ctx context.Context, add func(d *Details)) {
+	d, ok := ctx.Value(draftKey{}).(*draft)
+	if !ok {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := &d.event
+	details := Details{e.Reason, e.Fields, e.Count, e.Private}
+	add(&details)
+	e.Reason, e.Fields, e.Count, e.Private = details.Reason, details.Fields, details.Count, details.Private
+}
+
+// Settle is for a handler that records the outcome itself, in the transaction of
+// the change. It calls commit with the Done event of the act in ctx; once commit
+// has returned nil, the guard records no outcome of its own, whatever the handler
+// returns. Under [Guard.Protect] and outside an act it refuses.
+//
+//	err := guard.Settle(ctx, func(done crmguard.Event) error {
+//		return journal.InTx(ctx, db, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+//			... // the change
+//			return record(done)
+//		})
+//	})
+func Settle(ctx context.Context, commit func(done crmguard.Event) error) error {
+	d, ok := ctx.Value(draftKey{}).(*draft)
+	if !ok || d.isSettled() {
+		return errors.New("guard: no act to settle: its outcome is recorded, or there is none")
+	}
+	e := d.take()
+	e.Outcome = crmguard.Done
+	if err := commit(e); err != nil {
+		return err
+	}
+	d.settle()
+	return nil
 }
 
 // draft starts the event of an act.
@@ -109,25 +147,47 @@ func (g *Guard) Do(ctx context.Context, a crmguard.Action, r crmguard.Resource, 
 }
 
 func (g *Guard) do(ctx context.Context, d *draft, act func(ctx context.Context) error) error {
+	if err := g.announce(ctx, d, crmguard.Attempted); err != nil {
+		return err
+	}
+	return g.perform(ctx, d, act)
+}
+
+// show is do for what only shows: one Done event before the answer, and a Failed one
+// after it if there was none.
+func (g *Guard) show(ctx context.Context, d *draft, act func(ctx context.Context) error) error {
+	if err := g.announce(ctx, d, crmguard.Done); err != nil {
+		return err
+	}
+	shown := &draft{event: d.take(), settled: true}
+	return g.perform(context.WithValue(ctx, draftKey{}, shown), d, act)
+}
+
+// announce decides and records what comes before the act.
+func (g *Guard) announce(ctx context.Context, d *draft, o crmguard.Outcome) error {
 	if err := g.permit(ctx, d); err != nil {
 		return err
 	}
 	e := d.take()
-	e.Outcome = crmguard.Attempted
-	if err := g.journal.Record(ctx, e); err != nil {
+	e.Outcome = o
+	if err := g.record(ctx, e); err != nil {
 		return fmt.Errorf("%w: %w", errUndecided, err)
 	}
-	Describe(ctx, func(e *crmguard.Event) { e.Private = nil }) // the journal has them now
-	return g.perform(ctx, d, true, act)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.event.Private = nil // the journal has them now
+	d.event.Outcome = o
+	return nil
 }
 
-// perform runs the act and records its outcome: Failed always, Done if wanted
-// and not settled by the act itself.
-func (g *Guard) perform(ctx context.Context, d *draft, recordDone bool, act func(ctx context.Context) error) (err error) {
+// perform runs the act and records its outcome, unless the act has settled it.
+func (g *Guard) perform(ctx context.Context, d *draft, act func(ctx context.Context) error) (err error) {
 	finished := false
 	defer func() {
 		e := d.take()
 		switch {
+		case d.isSettled():
+			return
 		case !finished: // the act panics through here
 			e.Outcome, e.Reason = crmguard.Failed, "panic"
 		case err != nil:
@@ -135,12 +195,12 @@ func (g *Guard) perform(ctx context.Context, d *draft, recordDone bool, act func
 			if e.Reason == "" {
 				e.Reason = "error"
 			}
-		case recordDone && !d.isSettled():
-			e.Outcome = crmguard.Done
-		default:
+		case e.Outcome == crmguard.Done: // recorded before the act
 			return
+		default:
+			e.Outcome = crmguard.Done
 		}
-		if recordErr := g.recordOutcome(ctx, e); recordErr != nil {
+		if recordErr := g.record(ctx, e); recordErr != nil {
 			g.o.Logger.ErrorContext(ctx, "guard: an outcome was not recorded",
 				"event", e.ID, "action", string(e.Action), "outcome", e.Outcome.String(), "error", recordErr)
 		}
@@ -150,41 +210,31 @@ func (g *Guard) perform(ctx context.Context, d *draft, recordDone bool, act func
 	return err
 }
 
-func (d *draft) isSettled() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.settled
+// shows are the actions that change nothing and take nothing out.
+var shows = map[crmguard.Action]bool{
+	crmguard.View: true, crmguard.List: true, crmguard.Search: true, crmguard.Access: true,
 }
 
-func (g *Guard) recordOutcome(ctx context.Context, e crmguard.Event) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), outcomeTimeout)
-	defer cancel()
-	return g.journal.Record(ctx, e)
-}
-
-// Protect serves views and lists: it decides, records one Done event and then
-// calls h. When h fails, a Failed event with the same ID follows.
+// Protect serves what only shows: View, List, Search and Access. It decides,
+// records one Done event and then calls h. When h fails, a Failed event with the
+// same ID follows. It panics on other actions and on nil, as mounting does.
 func (g *Guard) Protect(a crmguard.Action, load Loader, h HandlerFunc) http.Handler {
-	return g.protect(a, load, func(ctx context.Context, d *draft, act func(context.Context) error) error {
-		if err := g.permit(ctx, d); err != nil {
-			return err
-		}
-		e := d.take()
-		e.Outcome = crmguard.Done
-		if err := g.journal.Record(ctx, e); err != nil {
-			return fmt.Errorf("%w: %w", errUndecided, err)
-		}
-		Describe(ctx, func(e *crmguard.Event) { e.Private = nil })
-		return g.perform(ctx, d, false, act)
-	}, h)
+	if !shows[a] {
+		panic(fmt.Sprintf("guard: %q does more than show: use ProtectAct", a))
+	}
+	return g.protect(a, load, g.show, h)
 }
 
 // ProtectAct serves acts that change, reveal or take something out: see [Guard.Do].
+// It panics on nil, as mounting does.
 func (g *Guard) ProtectAct(a crmguard.Action, load Loader, h HandlerFunc) http.Handler {
 	return g.protect(a, load, g.do, h)
 }
 
 func (g *Guard) protect(a crmguard.Action, load Loader, run func(context.Context, *draft, func(context.Context) error) error, h HandlerFunc) http.Handler {
+	if a == "" || load == nil || h == nil {
+		panic("guard: an action, a loader and a handler are required")
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		ctx, d, err := g.draft(r.Context(), a)
@@ -193,34 +243,36 @@ func (g *Guard) protect(a crmguard.Action, load Loader, run func(context.Context
 			return
 		}
 		r = r.WithContext(ctx)
-		if err := g.load(r, d, load); err != nil {
-			g.WriteError(w, r, err)
-			return
+		err = g.load(r, d, load)
+		if err == nil {
+			err = run(ctx, d, func(ctx context.Context) error { return h(w, r.WithContext(ctx)) })
 		}
-		err = run(ctx, d, func(ctx context.Context) error { return h(w, r.WithContext(ctx)) })
 		if err != nil {
 			g.WriteError(w, r, err)
 		}
 	})
 }
 
-// load finds the resource of the act. A record that does not exist leaves the
-// same kind of entry as one that is refused, without the id that was asked for:
-// it is whatever the client wrote.
+// load finds the resource of the act. What is wrong with a request about a record
+// is told to those only who may do the act: others would learn that it exists.
 func (g *Guard) load(r *http.Request, d *draft, load Loader) error {
 	resource, err := load(r)
 	d.event.Resource = resource
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
-	}
-	if !errors.Is(err, ErrNotFound) {
+	case errors.Is(err, ErrNotFound):
+		return g.absent(r.Context(), d)
+	case resource.ID == "":
 		return err
 	}
-	d.event.Resource = crmguard.Resource{Tenant: d.event.Subject.Tenant, Kind: resource.Kind}
+	if err := g.permit(r.Context(), d); err != nil {
+		return err
+	}
 	e := d.take()
-	e.Outcome, e.Reason = crmguard.Denied, "not-found"
-	if recordErr := g.recordOutcome(r.Context(), e); recordErr != nil {
+	e.Outcome, e.Reason, e.Private = crmguard.Failed, "request", nil
+	if recordErr := g.record(r.Context(), e); recordErr != nil {
 		return fmt.Errorf("%w: %w", errUndecided, recordErr)
 	}
-	return ErrNotFound
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/crmguard/crmguard"
 )
@@ -38,6 +39,10 @@ func (g *Guard) CheckAll(ctx context.Context, a crmguard.Action, rs []crmguard.R
 		for i, r := range rs {
 			errs[i] = g.rights.Check(ctx, s, a, r)
 		}
+	}
+	if len(errs) != len(rs) {
+		err := decided(fmt.Errorf("guard: rights answered %d of %d questions", len(errs), len(rs)))
+		return slices.Repeat([]error{err}, len(rs))
 	}
 	for i, r := range rs {
 		if err := g.admit(ctx, s, a, r); err != nil { // comes first in the order, so it replaces what rights said
@@ -81,46 +86,74 @@ var errUndecided = errors.New("guard: could not be decided or recorded")
 
 // decided marks an error that is no denial.
 func decided(err error) error {
-	if err == nil {
-		return nil
-	}
-	if _, denied := errors.AsType[*crmguard.Denial](err); denied {
+	if err == nil || denialOf(err) != nil {
 		return err
 	}
 	return fmt.Errorf("%w: %w", errUndecided, err)
 }
 
-// permit decides and records a no. Its error is what the subject is told.
+// denialOf returns the no that err is, nil if it is none.
+func denialOf(err error) *crmguard.Denial {
+	denial, _ := errors.AsType[*crmguard.Denial](err)
+	return denial
+}
+
+// permit decides about the act of d and records a no. Its error is what the
+// subject is told.
 func (g *Guard) permit(ctx context.Context, d *draft) error {
-	err := g.Check(ctx, d.event.Action, d.event.Resource)
+	e := d.take()
+	err := g.Check(ctx, e.Action, e.Resource)
 	if err == nil {
 		return nil
 	}
-	denial, denied := errors.AsType[*crmguard.Denial](err)
-	if denied && denial.Status == crmguard.Unauthenticated {
-		return err // strangers are not journalled one by one, or they fill the disk
-	}
-	e := d.take()
-	if !denied {
+	visible := e.Resource.ID == "" || g.maySee(ctx, e)
+	denial := denialOf(err)
+	if denial == nil {
 		e.Outcome, e.Reason = crmguard.Undecided, "check-failed"
-		return errors.Join(err, g.recordOutcome(ctx, e))
+	} else {
+		e.Outcome, e.Reason = crmguard.Denied, denial.By+":"+denial.Code
 	}
-	e.Outcome, e.Reason = crmguard.Denied, denial.By+":"+denial.Code
-	if recordErr := g.recordOutcome(ctx, e); recordErr != nil {
+	if recordErr := g.record(ctx, e); recordErr != nil {
 		return fmt.Errorf("%w: %w", errUndecided, recordErr)
 	}
-	if denial.Status == crmguard.Forbidden && e.Resource.ID != "" && !g.maySee(ctx, e) {
+	if denial != nil && denial.Status == crmguard.Forbidden && !visible {
 		return ErrNotFound
+	}
+	return err
+}
+
+// absent answers for a record that does not exist just as [Guard.permit] does for
+// one that the subject may not see: the same questions, about a record of nobody.
+// What every question is answered with, such as that the CRM is closed, is the
+// answer here too.
+func (g *Guard) absent(ctx context.Context, d *draft) error {
+	asked := d.take()
+	asked.Resource = crmguard.Resource{Tenant: asked.Subject.Tenant, Kind: asked.Resource.Kind, ID: "absent", Field: asked.Resource.Field}
+	err := g.Check(ctx, asked.Action, asked.Resource)
+	g.maySee(ctx, asked)
+	// The id that was asked for is whatever the client wrote, and so are values
+	// that were described for it: neither goes into the journal.
+	e := asked
+	e.Resource = crmguard.Resource{Tenant: asked.Resource.Tenant, Kind: asked.Resource.Kind}
+	e.Private = nil
+	denial := denialOf(err)
+	switch {
+	case err == nil, denial != nil && denial.Status == crmguard.Forbidden:
+		e.Outcome, e.Reason, err = crmguard.Denied, "not-found", ErrNotFound
+	case denial != nil:
+		e.Outcome, e.Reason = crmguard.Denied, denial.By+":"+denial.Code
+	default:
+		e.Outcome, e.Reason = crmguard.Undecided, "check-failed"
+	}
+	if recordErr := g.record(ctx, e); recordErr != nil {
+		return fmt.Errorf("%w: %w", errUndecided, recordErr)
 	}
 	return err
 }
 
 // maySee reports whether the subject may at least know that the record exists.
 func (g *Guard) maySee(ctx context.Context, e crmguard.Event) bool {
-	if e.Action == crmguard.View {
-		return false // that is what was just refused
-	}
 	r := e.Resource
 	r.Field = ""
-	return g.Check(ctx, crmguard.View, r) == nil
+	return g.Check(ctx, crmguard.View, r) == nil && e.Action != crmguard.View
 }

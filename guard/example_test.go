@@ -54,7 +54,7 @@ func ExampleGuard_Do() {
 	ctx := crmguard.WithSubject(context.Background(), person("anna"))
 	all := crmguard.Resource{Tenant: "acme", Kind: "contacts"}
 	err = g.Do(ctx, crmguard.Export, all, func(ctx context.Context) error {
-		guard.Describe(ctx, func(e *crmguard.Event) { e.Count = 120 })
+		guard.Describe(ctx, func(d *guard.Details) { d.Count = 120 })
 		return nil
 	})
 	fmt.Println(err)

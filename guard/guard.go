@@ -7,10 +7,11 @@
 //	mux.Handle("POST /contacts/{id}/phone", g.ProtectAct(crmguard.Reveal, phoneOf, reveal))
 //	http.ListenAndServe(addr, g.Handler(mux))
 //
-// [Guard.Handler] finds out who asks. [Guard.Protect] and [Guard.ProtectAct]
-// load the resource on the server, decide, record and only then call the
-// handler, which returns an error; nil means that the act was done. Nothing
-// wraps the ResponseWriter. What is not HTTP calls [Guard.Check] and [Guard.Do].
+// [Guard.Handler] finds out who asks. [Guard.Protect] serves what only shows,
+// [Guard.ProtectAct] everything else: both load the resource on the server,
+// decide, record and only then call the handler, which returns an error; nil
+// means that the act was done. Nothing wraps the ResponseWriter. What is not HTTP
+// calls [Guard.Check] and [Guard.Do].
 //
 // The order of a decision: subject, address rules, rights. The first no counts.
 //
@@ -18,8 +19,11 @@
 //
 //   - What could not be decided is refused (503), and so is what could not be recorded.
 //   - A record that the subject may not see is answered like one that does not
-//     exist, and both leave an entry, so that neither the answer nor its cost tells
-//     them apart. Who may see a record learns that another act on it is forbidden.
+//     exist: the same checks are asked, the same kind of entry is written and the same
+//     bytes are sent but for the id of the request. Who may see a record learns that
+//     another act on it is forbidden.
+//   - Refusals of people are journalled; those of strangers are not, or they would
+//     fill the disk.
 //   - A handler that is mounted without Protect has a subject in its context but no
 //     act; opening sealed data there counts as revealing it.
 //   - Cookies are HttpOnly, SameSite=Lax and, except with Options.Loopback, Secure
@@ -84,7 +88,9 @@ type Guard struct {
 }
 
 // New returns a Guard. All four parts are required: rights that are not asked
-// and acts that are not recorded protect nothing.
+// and acts that are not recorded protect nothing. Rights that also have
+// CheckAll(ctx, s, a, rs) []error are asked once for a page; those that have
+// Version() string are named by it in every event. *rbac.Engine has both.
 func New(sessions Sessions, rights crmguard.Checker, directory Directory, journal crmguard.Recorder, o *Options) (*Guard, error) {
 	if sessions == nil || rights == nil || directory == nil || journal == nil {
 		return nil, errors.New("guard: sessions, rights, directory and journal are required")
@@ -138,6 +144,12 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 		v := &visit{id: rand.Text()}
 		ctx := context.WithValue(r.Context(), visitKey{}, v)
 		r = r.WithContext(ctx)
+		if _, ok := crmguard.SubjectFrom(ctx); ok {
+			// A server's base context with a job's subject in it would lend the job's
+			// rights to everybody.
+			g.WriteError(w, r, errors.New("guard: the request came with a subject: mount Handler once, on a server whose BaseContext has none"))
+			return
+		}
 		if g.o.Loopback && !fromLoopback(r) {
 			g.WriteError(w, r, &crmguard.Denial{By: "guard", Code: "loopback-only"})
 			return

@@ -31,15 +31,18 @@ type crm struct {
 	dir     *directory
 	mux     *http.ServeMux
 	server  http.Handler
+	seen    int // events that were there when the handler ran
 }
 
 // ownerRights lets people do what is listed to their own records.
 type ownerRights struct {
-	own map[crmguard.Action]bool
-	err error
+	own   map[crmguard.Action]bool
+	err   error
+	asked int
 }
 
 func (o *ownerRights) Check(_ context.Context, s crmguard.Subject, a crmguard.Action, r crmguard.Resource) error {
+	o.asked++
 	switch {
 	case o.err != nil:
 		return o.err
@@ -204,9 +207,8 @@ func TestProtectActOutcomes(t *testing.T) {
 		{"erased", func(http.ResponseWriter, *http.Request) error { return fmt.Errorf("open: %w", crmguard.ErrErased) }, 410,
 			[]string{"reveal contacts/1 attempted ", "reveal contacts/1 failed error"}},
 		{"described", func(w http.ResponseWriter, r *http.Request) error {
-			guard.Describe(r.Context(), func(e *crmguard.Event) {
-				e.Reason, e.Fields, e.Count = "callback", []string{"phone"}, 1
-				e.Action, e.Outcome, e.Subject.ID = "forged", crmguard.Denied, "forged"
+			guard.Describe(r.Context(), func(d *guard.Details) {
+				d.Reason, d.Fields, d.Count = "callback", []string{"phone"}, 1
 			})
 			return show(w, r)
 		}, 200, []string{"reveal contacts/1 attempted ", "reveal contacts/1 done callback"}},
@@ -233,25 +235,49 @@ func TestPanicIsAFailedAct(t *testing.T) {
 }
 
 func TestSettledActIsRecordedOnce(t *testing.T) {
-	for _, fails := range []bool{false, true} {
-		c := newCRM(t, nil)
-		c.mux.Handle("POST /contacts/{id}/phone", c.guard.ProtectAct(crmguard.Reveal, contactOf, func(w http.ResponseWriter, r *http.Request) error {
-			e := guard.Settle(r.Context())
-			require.Equal(t, crmguard.Done, e.Outcome)
-			if fails {
-				return errors.New("rolled back")
-			}
-			e.Reason = "in the transaction"
-			require.NoError(t, c.journal.Record(r.Context(), e))
-			return show(w, r)
-		}))
-		c.request("POST", "/contacts/1/phone", "anna-token")
-		if fails {
-			require.Equal(t, []string{"reveal contacts/1 attempted ", "reveal contacts/1 failed error"}, c.outcomes())
-		} else {
-			require.Equal(t, []string{"reveal contacts/1 attempted ", "reveal contacts/1 done in the transaction"}, c.outcomes())
-		}
+	boom := errors.New("boom")
+	for _, tt := range []struct {
+		name          string
+		commit, after error
+		want          string
+	}{
+		{"committed", nil, nil, "reveal contacts/1 done in the transaction"},
+		{"committed, then the page fails", nil, boom, "reveal contacts/1 done in the transaction"},
+		{"rolled back", boom, nil, "reveal contacts/1 failed error"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newCRM(t, nil)
+			c.mux.Handle("POST /contacts/{id}/phone", c.guard.ProtectAct(crmguard.Reveal, contactOf, func(w http.ResponseWriter, r *http.Request) error {
+				err := guard.Settle(r.Context(), func(done crmguard.Event) error {
+					if tt.commit != nil {
+						return tt.commit
+					}
+					require.Equal(t, crmguard.Done, done.Outcome)
+					done.Reason = "in the transaction"
+					return c.journal.Record(r.Context(), done)
+				})
+				if err == nil {
+					require.Error(t, guard.Settle(r.Context(), func(crmguard.Event) error { return nil }), "once")
+				}
+				return errors.Join(err, tt.after)
+			}))
+			c.request("POST", "/contacts/1/phone", "anna-token")
+			require.Equal(t, []string{"reveal contacts/1 attempted ", tt.want}, c.outcomes())
+		})
 	}
+	require.Error(t, guard.Settle(t.Context(), func(crmguard.Event) error { t.Error("called"); return nil }), "outside an act")
+}
+
+// Under Protect the event is in the journal before the handler runs; nothing can
+// be settled or added any more, and a handler that tries to settle is told so.
+func TestProtectCannotBeSettled(t *testing.T) {
+	c := newCRM(t, nil)
+	c.mux.Handle("GET /contacts/{id}", c.guard.Protect(crmguard.View, contactOf, func(_ http.ResponseWriter, r *http.Request) error {
+		guard.Describe(r.Context(), func(d *guard.Details) { d.Reason = "too late" })
+		return guard.Settle(r.Context(), func(crmguard.Event) error { t.Error("called"); return nil })
+	}))
+	require.Equal(t, 500, c.request("GET", "/contacts/1", "anna-token").Code)
+	require.Equal(t, []string{"view contacts/1 done ", "view contacts/1 failed error"}, c.outcomes())
 }
 
 // What cannot be decided or recorded is refused, and the handler is not called.
@@ -288,27 +314,184 @@ func TestRefusesWhenAPartIsDown(t *testing.T) {
 	}
 }
 
-// A guard whose checks can be broken on purpose: the fault must show, or the
-// tests above prove nothing.
+// hides reports whether a guard answers for a foreign record as for an absent one.
+func hides(c *crm) bool {
+	return c.request("GET", "/contacts/2", "anna-token").Code == c.request("GET", "/contacts/999", "anna-token").Code
+}
+
+// recordsFirst reports whether the event was in the journal before the handler ran.
+func recordsFirst(c *crm) bool {
+	c.seen = -1
+	c.request("GET", "/contacts/1", "anna-token")
+	return c.seen == 1
+}
+
+// The two properties hold, and a guard that lacks one of them is noticed.
 func TestPlantedFaults(t *testing.T) {
-	t.Run("rights that say yes to everything", func(t *testing.T) {
+	build := func(rights crmguard.Checker, journal func(c *crm) crmguard.Recorder) *crm {
 		c := newCRM(t, nil)
-		g, err := guard.New(sessions{"anna-token": person("anna")}, crmguardtest.Allow(), c.dir, c.journal, nil)
+		if rights == nil {
+			rights = c.rights
+		}
+		g, err := guard.New(sessions{"anna-token": person("anna")}, rights, c.dir, journal(c), nil)
 		require.NoError(t, err)
-		c.mux.Handle("GET /contacts/{id}", g.Protect(crmguard.View, contactOf, show))
+		c.mux.Handle("GET /contacts/{id}", g.Protect(crmguard.View, contactOf, func(w http.ResponseWriter, r *http.Request) error {
+			c.seen = len(c.journal.Events())
+			return show(w, r)
+		}))
 		c.server = g.Handler(c.mux)
-		require.Equal(t, 200, c.request("GET", "/contacts/2", "anna-token").Code)
-	})
-	t.Run("a journal that drops", func(t *testing.T) {
-		c := newCRM(t, nil)
-		g, err := guard.New(sessions{"anna-token": person("anna")}, c.rights, c.dir,
-			crmguard.RecorderFunc(func(context.Context, crmguard.Event) error { return nil }), nil)
+		return c
+	}
+	honest := func(c *crm) crmguard.Recorder { return c.journal }
+	dropping := func(*crm) crmguard.Recorder {
+		return crmguard.RecorderFunc(func(context.Context, crmguard.Event) error { return nil })
+	}
+	require.True(t, hides(build(nil, honest)))
+	require.False(t, hides(build(crmguardtest.Allow(), honest)), "rights that say yes to everything")
+	require.True(t, recordsFirst(build(nil, honest)))
+	require.False(t, recordsFirst(build(nil, dropping)), "a journal that drops")
+}
+
+// Whatever else a check answers, and whatever is wrong with the request, a foreign
+// record is answered like an absent one.
+func TestUnseenLooksLikeAbsentInEveryCase(t *testing.T) {
+	anyRecord := func(r *http.Request) (crmguard.Resource, error) { // a loader over all tenants
+		resource, err := contactOf(r)
+		if resource.ID == "2" {
+			resource.Tenant = "other"
+		}
+		return resource, err
+	}
+	badForm := func(r *http.Request) (crmguard.Resource, error) {
+		resource, err := contactOf(r)
+		if err == nil {
+			err = &guard.Problem{Status: 422, Title: "A reason is needed"}
+		}
+		return resource, err
+	}
+	status := func(d crmguard.DenialStatus) crmguard.Checker {
+		return crmguard.CheckerFunc(func(context.Context, crmguard.Subject, crmguard.Action, crmguard.Resource) error {
+			return &crmguard.Denial{By: "test", Code: "x", Status: d}
+		})
+	}
+	for _, tt := range []struct {
+		name      string
+		addresses crmguard.Checker
+		load      guard.Loader
+		down      error
+		want      int
+	}{
+		{"foreign tenant", nil, anyRecord, nil, 404},
+		{"bad form", nil, badForm, nil, 404},
+		{"step up", status(crmguard.StepUp), contactOf, nil, 401},
+		{"exhausted", status(crmguard.Exhausted), contactOf, nil, 429},
+		{"closed", status(crmguard.Closed), contactOf, nil, 503},
+		{"address", status(crmguard.Forbidden), contactOf, nil, 404},
+		{"rights down", nil, contactOf, errors.New("down"), 503},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newCRM(t, &guard.Options{Addresses: tt.addresses})
+			c.rights.err = tt.down
+			c.mux.Handle("POST /contacts/{id}/phone", c.guard.ProtectAct(crmguard.Reveal, tt.load, show))
+			foreign := c.request("POST", "/contacts/2/phone", "anna-token")
+			asked := c.rights.asked
+			absent := c.request("POST", "/contacts/999/phone", "anna-token")
+			require.Equal(t, tt.want, foreign.Code)
+			require.Equal(t, foreign.Code, absent.Code)
+			require.Len(t, c.journal.Events(), 2)
+			if tt.name != "foreign tenant" { // refused before rights are asked
+				require.Equal(t, 2*asked, c.rights.asked, "at the same cost")
+			}
+		})
+	}
+}
+
+// Who may do the act is told what is wrong with the request, and that is recorded.
+func TestLoaderProblemIsToldToWhoMay(t *testing.T) {
+	c := newCRM(t, nil)
+	c.mux.Handle("POST /contacts/{id}/phone", c.guard.ProtectAct(crmguard.Reveal, func(r *http.Request) (crmguard.Resource, error) {
+		resource, err := contactOf(r)
+		return resource, errors.Join(err, &guard.Problem{Status: 422, Title: "A reason is needed"})
+	}, show))
+	require.Equal(t, 422, c.request("POST", "/contacts/1/phone", "anna-token").Code)
+	require.Equal(t, []string{"reveal contacts/1 failed request"}, c.outcomes())
+}
+
+// The id of a record that does not exist, and what was described for it, are what
+// the client wrote, so neither is journalled.
+func TestNothingIsSealedForAbsentClients(t *testing.T) {
+	c := newCRM(t, nil)
+	c.mux.Handle("POST /contacts/{id}/phone", c.guard.ProtectAct(crmguard.Reveal, func(r *http.Request) (crmguard.Resource, error) {
+		guard.Describe(r.Context(), func(d *guard.Details) {
+			d.Private = []crmguard.Private{{Client: r.PathValue("id"), Name: "why", Value: []byte("x")}}
+		})
+		return contactOf(r)
+	}, show))
+	c.request("POST", "/contacts/999/phone", "anna-token")
+	e := c.journal.Events()[0]
+	require.Empty(t, e.Resource.ID)
+	require.Empty(t, e.Private)
+}
+
+// A subject in the server's own context would lend its rights to everybody.
+func TestHandlerRefusesALentSubject(t *testing.T) {
+	c := newCRM(t, nil)
+	c.mux.Handle("GET /contacts/{id}", c.guard.Protect(crmguard.View, contactOf, show))
+	r := httptest.NewRequest("GET", "/contacts/1", nil)
+	r = r.WithContext(crmguard.WithSubject(r.Context(), person("anna")))
+	w := httptest.NewRecorder()
+	c.server.ServeHTTP(w, r)
+	require.Equal(t, 500, w.Code)
+	require.Empty(t, c.outcomes())
+}
+
+func TestMountingNonsensePanics(t *testing.T) {
+	c := newCRM(t, nil)
+	require.Panics(t, func() { c.guard.Protect(crmguard.Delete, contactOf, show) })
+	require.Panics(t, func() { c.guard.Protect("veiw", contactOf, show) })
+	require.Panics(t, func() { c.guard.ProtectAct(crmguard.Delete, nil, show) })
+	require.Panics(t, func() { c.guard.ProtectAct(crmguard.Delete, contactOf, nil) })
+	require.Panics(t, func() { c.guard.ProtectAct("", contactOf, show) })
+}
+
+// What rights answer wrongly is no yes and no panic.
+func TestRightsThatAnswerNonsense(t *testing.T) {
+	c := newCRM(t, nil)
+	var none *crmguard.Denial
+	for name, rights := range map[string]crmguard.Checker{
+		"typed nil": crmguard.CheckerFunc(func(context.Context, crmguard.Subject, crmguard.Action, crmguard.Resource) error { return none }),
+		"short":     shortRights{},
+	} {
+		g, err := guard.New(sessions{}, rights, c.dir, c.journal, nil)
 		require.NoError(t, err)
-		c.mux.Handle("GET /contacts/{id}", g.Protect(crmguard.View, contactOf, show))
-		c.server = g.Handler(c.mux)
-		c.request("GET", "/contacts/1", "anna-token")
-		require.Empty(t, c.outcomes())
-	})
+		ctx := crmguard.WithSubject(t.Context(), person("anna"))
+		rs := []crmguard.Resource{{Tenant: "acme", Kind: "contacts", ID: "1"}, {Tenant: "acme", Kind: "contacts", ID: "2"}}
+		for _, err := range g.CheckAll(ctx, crmguard.View, rs) {
+			require.Error(t, err, name)
+		}
+		require.Error(t, g.Do(ctx, crmguard.View, rs[0], func(context.Context) error { t.Error("done"); return nil }), name)
+	}
+}
+
+// shortRights answers fewer questions than were asked.
+type shortRights struct{}
+
+func (shortRights) Check(context.Context, crmguard.Subject, crmguard.Action, crmguard.Resource) error {
+	return errors.New("down")
+}
+
+func (shortRights) CheckAll(context.Context, crmguard.Subject, crmguard.Action, []crmguard.Resource) []error {
+	return []error{nil}
+}
+
+// A refused act is never answered with the 200 of an empty handler.
+func TestCanceledIsNo200(t *testing.T) {
+	c := newCRM(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w := httptest.NewRecorder()
+	c.guard.WriteError(w, httptest.NewRequest("GET", "/", nil).WithContext(ctx), fmt.Errorf("act: %w", context.Canceled))
+	require.Equal(t, 503, w.Code)
 }
 
 func TestForeignAndEmptyTenantAreRefused(t *testing.T) {
@@ -318,8 +501,11 @@ func TestForeignAndEmptyTenantAreRefused(t *testing.T) {
 		require.NoError(t, err)
 		ctx := crmguard.WithSubject(t.Context(), person("anna"))
 		r := crmguard.Resource{Tenant: tenant, Kind: "contacts", ID: "1"}
-		require.Error(t, g.Check(ctx, crmguard.View, r))
-		require.Error(t, g.CheckAll(ctx, crmguard.View, []crmguard.Resource{r})[0])
+		for _, err := range []error{g.Check(ctx, crmguard.View, r), g.CheckAll(ctx, crmguard.View, []crmguard.Resource{r})[0]} {
+			denial, ok := errors.AsType[*crmguard.Denial](err)
+			require.True(t, ok)
+			require.Equal(t, "tenant", denial.Code)
+		}
 		require.Error(t, g.Do(ctx, crmguard.View, r, func(context.Context) error { t.Error("done"); return nil }))
 	}
 }
@@ -337,8 +523,8 @@ func TestLoaderErrorIsNotAnAnswerAboutTheRecord(t *testing.T) {
 func TestPrivateIsHandedOverOnce(t *testing.T) {
 	c := newCRM(t, nil)
 	c.mux.Handle("POST /contacts/{id}/phone", c.guard.ProtectAct(crmguard.Reveal, func(r *http.Request) (crmguard.Resource, error) {
-		guard.Describe(r.Context(), func(e *crmguard.Event) {
-			e.Private = append(e.Private, crmguard.Private{Client: "1", Name: "why", Value: []byte("wants a callback")})
+		guard.Describe(r.Context(), func(d *guard.Details) {
+			d.Private = append(d.Private, crmguard.Private{Client: "1", Name: "why", Value: []byte("wants a callback")})
 		})
 		return contactOf(r)
 	}, show))
@@ -432,7 +618,7 @@ func TestWriteError(t *testing.T) {
 		{&http.MaxBytesError{Limit: 10}, "*/*", 413, "At most 10 bytes"},
 		{guard.ErrNotFound, "text/html;q=0, application/json", 404, `"code":"not-found"`},
 		{&guard.Problem{Status: 409, Title: "Changed", Code: "conflict"}, "application/json, text/html", 409, "page conflict none"},
-		{&guard.Problem{Status: 12}, "", 500, `"status":500`},
+		{&guard.Problem{Status: 302}, "", 500, `"status":500`},
 		{errors.New("password=hunter2"), "", 500, `"code":"internal"`},
 	} {
 		r := httptest.NewRequest("GET", "/", nil)

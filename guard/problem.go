@@ -24,9 +24,9 @@ type Problem struct {
 	Code     string `json:"code,omitempty"`     // stable word for programs
 	Instance string `json:"instance,omitempty"` // id of the request, to be found in the journal
 
-	Need       crmguard.Assurance `json:"-"` // with code step-up: what to prove, at most MaxAge ago
+	Need       crmguard.Assurance `json:"need,omitzero"` // with code step-up: what to prove, at most MaxAge ago
 	MaxAge     time.Duration      `json:"-"`
-	RetryAfter time.Duration      `json:"-"` // also sent as a header
+	RetryAfter time.Duration      `json:"-"` // sent as a header
 }
 
 // Error returns status and title.
@@ -36,9 +36,6 @@ func (p *Problem) Error() string { return "guard: " + strconv.Itoa(p.Status) + "
 // client accepts HTML and Options.Page is set, application/problem+json
 // otherwise. Details of a denial and of errors stay on the server.
 func (g *Guard) WriteError(w http.ResponseWriter, r *http.Request, err error) {
-	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
-		return // the client is gone
-	}
 	p := problemOf(err)
 	p.Instance = RequestID(r.Context())
 	if p.Status >= http.StatusInternalServerError {
@@ -49,6 +46,9 @@ func (g *Guard) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
 	}
 	w.Header().Set("Cache-Control", "no-store")
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Session realm="crm"`) // RFC 9110 wants a challenge; ours is the sign-in page
+	}
 	if g.o.Page != nil && acceptsHTML(r) {
 		g.o.Page(w, r, p)
 		return
@@ -61,7 +61,7 @@ func (g *Guard) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) // the client may be gone
+	_, _ = w.Write(body) // whoever has gone does not read it
 }
 
 func problemOf(err error) Problem {
@@ -70,20 +70,20 @@ func problemOf(err error) Problem {
 		if copied.Type == "" {
 			copied.Type = "about:blank"
 		}
-		if http.StatusText(copied.Status) == "" {
+		if copied.Status < 400 || copied.Status > 599 {
 			copied.Status = http.StatusInternalServerError
 		}
 		return copied
 	}
 	p := Problem{Type: "about:blank", Status: http.StatusInternalServerError, Code: "internal"}
-	switch denial, denied := errors.AsType[*crmguard.Denial](err); {
-	case errors.Is(err, errUndecided):
+	switch denial := denialOf(err); {
+	case errors.Is(err, errUndecided), errors.Is(err, context.Canceled):
 		p.Status, p.Code = http.StatusServiceUnavailable, "undecided"
 	case errors.Is(err, ErrNotFound):
 		p.Status, p.Code = http.StatusNotFound, "not-found"
 	case errors.Is(err, crmguard.ErrErased):
 		p.Status, p.Code = http.StatusGone, "erased"
-	case denied:
+	case denial != nil:
 		p.Status, p.Code = statusOf(denial), denial.Code
 		p.RetryAfter = denial.RetryAfter
 		if denial.Status == crmguard.StepUp {
