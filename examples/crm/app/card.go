@@ -114,17 +114,18 @@ func (a *App) cardPage(r *http.Request, c *Contact, revealed string) (cardPage, 
 // revealedField finds the contact and the field whose value somebody wants to
 // see, and why. Without a reason nothing is decided or shown.
 func (a *App) revealedField(r *http.Request) (crmguard.Resource, error) {
+	if err := readForm(r); err != nil {
+		return crmguard.Resource{}, err
+	}
 	resource, err := a.contactOf(r)
 	if err != nil {
 		return resource, err
 	}
-	if err := readForm(r); err != nil {
-		return resource, err
-	}
-	resource.Field = r.PostForm.Get("field")
-	if !slices.Contains(fieldNames, resource.Field) {
+	field := r.PostForm.Get("field")
+	if !slices.Contains(fieldNames, field) {
 		return resource, &guard.Problem{Status: http.StatusBadRequest, Title: "No such field", Code: "field", Detail: "Contacts have no such field."}
 	}
+	resource.Field = field
 	return resource, describeReason(r, resource.ID, revealReasons)
 }
 
@@ -137,7 +138,7 @@ func describeReason(r *http.Request, client string, reasons []reason) error {
 		return &guard.Problem{Status: http.StatusUnprocessableEntity, Title: "A reason is needed", Code: "reason",
 			Detail: "Nothing was shown or changed. Go back, choose a reason, and say what it is if it is something else (at most 300 characters)."}
 	}
-	guard.Describe(r.Context(), func(e *crmguard.Event) {
+	guard.Describe(r.Context(), func(e *guard.Details) {
 		e.Reason = code
 		if more != "" {
 			e.Private = []crmguard.Private{{Client: client, Name: "reason", Value: []byte(more)}}
@@ -150,7 +151,7 @@ func describeReason(r *http.Request, client string, reasons []reason) error {
 // goes into this one answer and into no address.
 func (a *App) reveal(w http.ResponseWriter, r *http.Request) error {
 	name := r.PostForm.Get("field")
-	guard.Describe(r.Context(), func(e *crmguard.Event) { e.Fields = []string{name} })
+	guard.Describe(r.Context(), func(e *guard.Details) { e.Fields = []string{name} })
 	c := stateOf(r.Context()).contact
 	if !c.Erased.IsZero() {
 		return crmguard.ErrErased

@@ -127,7 +127,7 @@ func (a *App) edit(w http.ResponseWriter, r *http.Request) error {
 		return a.conflict(r, &before)
 	}
 	if changed := differences(&before, c); len(changed) > 0 {
-		guard.Describe(ctx, func(e *crmguard.Event) { e.Fields = changed })
+		guard.Describe(ctx, func(e *guard.Details) { e.Fields = changed })
 		within, err := a.within(ctx, crmguard.Update)
 		if err != nil {
 			return err
@@ -156,14 +156,16 @@ func (a *App) save(ctx context.Context, c *Contact, write func(tx *sql.Tx) error
 	if err != nil {
 		return err
 	}
-	return a.journal.InTx(ctx, a.db.DB, func(tx *sql.Tx, record func(crmguard.Event) error) error {
-		if err := write(tx); err != nil {
-			return err
-		}
-		if err := a.index.Put(ctx, tx, tenant, kind, []string{c.ID}, entries); err != nil {
-			return err
-		}
-		return record(guard.Settle(ctx))
+	return guard.Settle(ctx, func(done crmguard.Event) error {
+		return a.journal.InTx(ctx, a.db.DB, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+			if err := write(tx); err != nil {
+				return err
+			}
+			if err := a.index.Put(ctx, tx, tenant, kind, []string{c.ID}, entries); err != nil {
+				return err
+			}
+			return record(done)
+		})
 	})
 }
 

@@ -44,11 +44,11 @@ func (a *App) forgetForm(w http.ResponseWriter, r *http.Request) error {
 
 // forgottenContact finds the contact and why it is to be forgotten.
 func (a *App) forgottenContact(r *http.Request) (crmguard.Resource, error) {
+	if err := readForm(r); err != nil {
+		return crmguard.Resource{}, err
+	}
 	resource, err := a.contactOf(r)
 	if err != nil {
-		return resource, err
-	}
-	if err := readForm(r); err != nil {
 		return resource, err
 	}
 	return resource, describeReason(r, resource.ID, forgetReasons)
@@ -63,11 +63,13 @@ func (a *App) forget(w http.ResponseWriter, r *http.Request) error {
 	if _, err := a.vault.keys.Erase(ctx, tenant, c.ID); err != nil {
 		return err
 	}
-	err := a.journal.InTx(ctx, a.db.DB, func(tx *sql.Tx, record func(crmguard.Event) error) error {
-		if err := tombstone(ctx, tx, c.ID, a.now()); err != nil {
-			return err
-		}
-		return record(guard.Settle(ctx))
+	err := guard.Settle(ctx, func(done crmguard.Event) error {
+		return a.journal.InTx(ctx, a.db.DB, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+			if err := tombstone(ctx, tx, c.ID, a.now()); err != nil {
+				return err
+			}
+			return record(done)
+		})
 	})
 	if err != nil {
 		return err

@@ -164,7 +164,7 @@ const verifyReason = "verify"
 
 // verification is what a request to verify the journal is about.
 func verification(r *http.Request) (crmguard.Resource, error) {
-	guard.Describe(r.Context(), func(e *crmguard.Event) { e.Reason = verifyReason })
+	guard.Describe(r.Context(), func(e *guard.Details) { e.Reason = verifyReason })
 	return section("journal")(r)
 }
 
@@ -181,7 +181,7 @@ func (a *App) verifyJournal(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	guard.Describe(r.Context(), func(e *crmguard.Event) {
+	guard.Describe(r.Context(), func(e *guard.Details) {
 		e.Reason = verifyReason + ":" + strings.ReplaceAll(report.Verdict.String(), " ", "-")
 	})
 	view, err := a.journalView(r, url.Values{})

@@ -263,7 +263,7 @@ func (a *App) search(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	guard.Describe(ctx, func(e *crmguard.Event) { e.Fields, e.Count = []string{body.By}, len(body.Rows) })
+	guard.Describe(ctx, func(e *guard.Details) { e.Fields, e.Count = []string{body.By}, len(body.Rows) })
 	body.Heading = plural(len(body.Rows), "contact") + " found"
 	body.Scope = ""
 	return a.render(w, status, "contacts", a.page(r, "Search", true, body))

@@ -111,7 +111,7 @@ func (a *App) closePerson(w http.ResponseWriter, r *http.Request) error {
 		_, err := holder.Revoke(ctx, tenant, p.ID)
 		failed = append(failed, err)
 	}
-	guard.Describe(ctx, func(e *crmguard.Event) { e.Reason = "close" })
+	guard.Describe(ctx, func(e *guard.Details) { e.Reason = "close" })
 	if err := errors.Join(failed...); err != nil {
 		return fmt.Errorf("close %s: %w", p.ID, err)
 	}
