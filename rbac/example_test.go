@@ -97,6 +97,29 @@ func ExampleFilter_SQL() {
 	// [default vera sales sales-north] <nil>
 }
 
+// Rows of the table shares are what was shared with one person.
+func ExampleFilter_SQL_shares() {
+	e, err := rbac.New(context.Background(), stringadapter.NewAdapter(policy+"p, role:seller, default, contacts, list, shared, allow\n"),
+		&rbac.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		panic(err)
+	}
+	filter, err := e.Filter(context.Background(), anna, crmguard.List, "contacts")
+	if err != nil {
+		panic(err)
+	}
+	where, args, err := filter.SQL(rbac.Columns{
+		Tenant: "contacts.tenant", Owner: "contacts.owner", ID: "contacts.id",
+		Shares: &rbac.Shares{Table: "shares", Tenant: "tenant", Record: "record", Person: "person"},
+	}, 1)
+	fmt.Println(strings.ReplaceAll(where, " EXISTS", "\n\tEXISTS"))
+	fmt.Println(args, err)
+	// Output:
+	// (contacts.tenant = $1 AND (contacts.owner = $2 OR
+	// 	EXISTS (SELECT 1 FROM shares AS crmguard_share WHERE crmguard_share.tenant = $3 AND crmguard_share.person = $4 AND crmguard_share.record = contacts.id)))
+	// [default anna default anna] <nil>
+}
+
 func ExampleFromCSV() {
 	dir, err := os.MkdirTemp("", "rbac")
 	if err != nil {

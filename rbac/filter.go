@@ -2,9 +2,9 @@ package rbac
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/crmguard/crmguard"
 )
@@ -80,15 +80,19 @@ type Columns struct {
 	Tenant string // required
 	Owner  string // empty: records of this table have no owner
 	Unit   string // empty: they belong to no department
-	ID     string // needed with Shares only
+	ID     string // needed with Shares only, and there with its table: contacts.id
 	Shares *Shares
 }
 
 // Shares names the host's table of records that were shared with persons one by
-// one: a row there is what Resource.Shared says. Nil: nothing is ever shared.
+// one: a row there is what Resource.Shared says. Its columns are names without a
+// table. Nil: nothing is ever shared.
 type Shares struct {
 	Table, Tenant, Record, Person string
 }
+
+// sharesAlias is what the table of shares is called within the condition.
+const sharesAlias = "crmguard_share"
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,2}$`)
 
@@ -105,9 +109,16 @@ func (c Columns) check() error {
 	if c.Shares == nil {
 		return nil
 	}
-	return errors.Join(
-		checkIdentifier("Shares.Table", c.Shares.Table, false), checkIdentifier("Shares.Tenant", c.Shares.Tenant, false),
-		checkIdentifier("Shares.Record", c.Shares.Record, false), checkIdentifier("Shares.Person", c.Shares.Person, false))
+	table, _, qualified := strings.Cut(c.ID, ".")
+	if !qualified || strings.EqualFold(table, sharesAlias) {
+		return fmt.Errorf("rbac: Columns.ID is %q: with Shares it needs the table, such as contacts.id", c.ID)
+	}
+	for _, name := range []string{c.Shares.Tenant, c.Shares.Record, c.Shares.Person} {
+		if strings.Contains(name, ".") || !identifier.MatchString(name) {
+			return fmt.Errorf("rbac: a column of Columns.Shares is %q: want a name of letters, digits and _, without its table", name)
+		}
+	}
+	return checkIdentifier("Shares.Table", c.Shares.Table, false)
 }
 
 func checkIdentifier(what, name string, optional bool) error {

@@ -17,11 +17,11 @@ import (
 
 var contactColumns = Columns{
 	Tenant: "c.tenant", Owner: "c.owner", Unit: "c.unit", ID: "c.id",
-	Shares: &Shares{Table: "shares", Tenant: "shares.tenant", Record: "shares.record", Person: "shares.person"},
+	Shares: &Shares{Table: "shares", Tenant: "tenant", Record: "record", Person: "person"},
 }
 
 func TestFilterSQL(t *testing.T) {
-	const exists = "EXISTS (SELECT 1 FROM shares WHERE shares.tenant = $%d AND shares.person = $%d AND shares.record = c.id)"
+	const exists = "EXISTS (SELECT 1 FROM shares AS crmguard_share WHERE crmguard_share.tenant = $%d AND crmguard_share.person = $%d AND crmguard_share.record = c.id)"
 	for name, test := range map[string]struct {
 		rules []string // scope effect
 		where string
@@ -99,6 +99,9 @@ func TestFilterRefuses(t *testing.T) {
 		"four parts":      func(c *Columns) { c.Unit = "a.b.c.d" },
 		"not ASCII":       func(c *Columns) { c.Owner = "владелец" },
 		"no ID, shares":   func(c *Columns) { c.ID = "" },
+		"ID, no table":    func(c *Columns) { c.ID = "id" },
+		"ID of our alias": func(c *Columns) { c.ID = "CRMGuard_share.id" },
+		"dot in shares":   func(c *Columns) { c.Shares = &Shares{Table: "s", Tenant: "s.tenant", Record: "s.record", Person: "c.person"} },
 		"table of shares": func(c *Columns) { c.Shares = &Shares{Table: "x; DROP", Tenant: "t", Record: "r", Person: "p"} },
 		"empty in shares": func(c *Columns) { c.Shares = &Shares{Table: "x", Tenant: "t", Record: "r"} },
 	} {
@@ -128,7 +131,8 @@ func hostTables(t *testing.T, db *sql.DB, rnd *rand.Rand) (rows []hostRow, share
 	ctx := t.Context()
 	_, err := db.ExecContext(ctx, `CREATE TABLE contacts (tenant TEXT NOT NULL, id TEXT NOT NULL, owner TEXT, unit TEXT)`)
 	require.NoError(t, err)
-	_, err = db.ExecContext(ctx, `CREATE TABLE shares (tenant TEXT NOT NULL, record TEXT NOT NULL, person TEXT NOT NULL)`)
+	// All columns of contacts are here too, so that a name which is read in the wrong table finds something.
+	_, err = db.ExecContext(ctx, `CREATE TABLE shares (tenant TEXT NOT NULL, id TEXT NOT NULL, record TEXT NOT NULL, person TEXT NOT NULL, owner TEXT, unit TEXT)`)
 	require.NoError(t, err)
 	tx, err := db.BeginTx(ctx, nil)
 	require.NoError(t, err)
@@ -151,7 +155,7 @@ func hostTables(t *testing.T, db *sql.DB, rnd *rand.Rand) (rows []hostRow, share
 				for _, person := range somePersons {
 					if rnd.IntN(4) == 0 {
 						given[[2]string{row.id, person}] = true
-						_, err := tx.ExecContext(ctx, `INSERT INTO shares (tenant, record, person) VALUES ($1, $2, $3)`, tenant, row.id, person)
+						_, err := tx.ExecContext(ctx, `INSERT INTO shares (tenant, id, record, person) VALUES ($1, $2, $2, $3)`, tenant, row.id, person)
 						require.NoError(t, err)
 					}
 				}
@@ -192,7 +196,7 @@ func chosen(ctx context.Context, t *testing.T, db *sql.DB, where string, args []
 
 // filterRun compares the rows that SQL chooses with those for which Check says
 // yes, over random policies and departments, and counts the disagreements.
-func filterRun(t *testing.T, db *sql.DB, change func(f Filter) Filter) (wrong int, share float64) {
+func filterRun(t *testing.T, db *sql.DB, change func(f Filter) Filter, rewrite func(where string) string) (wrong int, share float64) {
 	rnd := rand.New(rand.NewPCG(9, 10)) //nolint:gosec // the same run every time
 	rows, shared := hostTables(t, db, rnd)
 	asked, yes := 0, 0
@@ -234,7 +238,7 @@ func filterRun(t *testing.T, db *sql.DB, change func(f Filter) Filter) (wrong in
 				}
 			}
 			slices.Sort(want)
-			if !slices.Equal(want, chosen(t.Context(), t, db, where, args)) {
+			if !slices.Equal(want, chosen(t.Context(), t, db, rewrite(where), args)) {
 				wrong++
 			}
 		}
@@ -242,9 +246,11 @@ func filterRun(t *testing.T, db *sql.DB, change func(f Filter) Filter) (wrong in
 	return wrong, float64(yes) / float64(asked)
 }
 
+func asItIs[T any](v T) T { return v }
+
 func TestSQLChoosesTheRowsThatCheckAllows(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		wrong, share := filterRun(t, db, func(f Filter) Filter { return f })
+		wrong, share := filterRun(t, db, asItIs[Filter], asItIs[string])
 		require.Zero(t, wrong)
 		require.GreaterOrEqual(t, share, 0.3, "too few rows are allowed for the test to mean much")
 		t.Logf("%.0f %% of the rows were allowed", 100*share)
@@ -267,7 +273,7 @@ func TestPlantedFaultsInFiltersAreFound(t *testing.T) {
 					fault(&f.parts[i])
 				}
 				return f
-			})
+			}, asItIs[string])
 			require.NotZero(t, wrong)
 		})
 	}
@@ -275,14 +281,19 @@ func TestPlantedFaultsInFiltersAreFound(t *testing.T) {
 		wrong, _ := filterRun(t, sqldbtest.SQLite(t), func(f Filter) Filter {
 			f.tenant = someTenants[0]
 			return f
-		})
+		}, asItIs[string])
+		require.NotZero(t, wrong)
+	})
+	t.Run("the ID read in the table of shares", func(t *testing.T) {
+		captured := strings.NewReplacer(" AS crmguard_share", "", "crmguard_share.", "", "= c.id", "= id")
+		wrong, _ := filterRun(t, sqldbtest.SQLite(t), asItIs[Filter], captured.Replace)
 		require.NotZero(t, wrong)
 	})
 	t.Run("the one acted for left out", func(t *testing.T) {
 		wrong, _ := filterRun(t, sqldbtest.SQLite(t), func(f Filter) Filter {
 			f.parts = f.parts[:min(1, len(f.parts))]
 			return f
-		})
+		}, asItIs[string])
 		require.NotZero(t, wrong)
 	})
 }

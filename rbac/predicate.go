@@ -160,13 +160,16 @@ func (w *sqlWriter) in(p predicate) {
 	w.text.WriteByte(')')
 }
 
+// shared looks into the table of shares. There a bare name would mean a column of
+// that table first, and the row of a share would show every record: so each name
+// says its table, and no table of the host's query is called like ours.
 func (w *sqlWriter) shared(p predicate) {
 	s := w.columns.Shares
-	w.text.WriteString("EXISTS (SELECT 1 FROM " + s.Table + " WHERE " + s.Tenant + " = ")
+	w.text.WriteString("EXISTS (SELECT 1 FROM " + s.Table + " AS " + sharesAlias + " WHERE " + sharesAlias + "." + s.Tenant + " = ")
 	w.param(w.tenant)
-	w.text.WriteString(" AND " + s.Person + " = ")
+	w.text.WriteString(" AND " + sharesAlias + "." + s.Person + " = ")
 	w.param(p.person)
-	w.text.WriteString(" AND " + s.Record + " = " + w.columns.ID + ")")
+	w.text.WriteString(" AND " + sharesAlias + "." + s.Record + " = " + w.columns.ID + ")")
 }
 
 func (w *sqlWriter) join(word string, parts []predicate) {
