@@ -27,11 +27,12 @@ func loginKey(login string, network key) key {
 	return key(sum[:16])
 }
 
-// networkKey takes the /64 of an IPv6 address: that much one customer has.
-func networkKey(addr netip.Addr) key {
+// networkKey takes the first bits of an IPv6 address: a customer has a /64 at the
+// least, often a /48.
+func networkKey(addr netip.Addr, bits int) key {
 	addr = addr.Unmap().WithZone("")
 	if addr.Is6() {
-		if p, err := addr.Prefix(64); err == nil {
+		if p, err := addr.Prefix(bits); err == nil {
 			addr = p.Addr()
 		}
 	}

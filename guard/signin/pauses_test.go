@@ -39,10 +39,25 @@ func TestClockSetBackLocksNobodyOut(t *testing.T) {
 }
 
 func TestNetworkKey(t *testing.T) {
-	require.Equal(t, networkKey(netip.MustParseAddr("10.1.2.3")), networkKey(netip.MustParseAddr("::ffff:10.1.2.3")))
-	require.NotEqual(t, networkKey(netip.MustParseAddr("10.1.2.3")), networkKey(netip.MustParseAddr("10.1.2.4")))
-	require.Equal(t, networkKey(netip.MustParseAddr("2001:db8::1")), networkKey(netip.MustParseAddr("2001:db8::2")))
-	require.Equal(t, networkKey(netip.MustParseAddr("fe80::1%eth0")), networkKey(netip.MustParseAddr("fe80::1%eth1")))
+	require.Equal(t, networkKey(netip.MustParseAddr("10.1.2.3"), 64), networkKey(netip.MustParseAddr("::ffff:10.1.2.3"), 64))
+	require.NotEqual(t, networkKey(netip.MustParseAddr("10.1.2.3"), 64), networkKey(netip.MustParseAddr("10.1.2.4"), 64))
+	require.Equal(t, networkKey(netip.MustParseAddr("2001:db8::1"), 64), networkKey(netip.MustParseAddr("2001:db8::2"), 64))
+	require.Equal(t, networkKey(netip.MustParseAddr("fe80::1%eth0"), 64), networkKey(netip.MustParseAddr("fe80::1%eth1"), 64))
+	require.Equal(t, networkKey(netip.MustParseAddr("2001:db8:1:2::1"), 48), networkKey(netip.MustParseAddr("2001:db8:1:3::1"), 48))
 	require.NotEqual(t, loginKey("a", key{}), loginKey("a", key{1}))
 	require.Equal(t, loginKey(" Anna ", key{}), loginKey("anna", key{}))
+}
+
+func TestHomesStayBounded(t *testing.T) {
+	h := newHomes()
+	now := time.Now()
+	for i := range maxHomes + 100 {
+		var k key
+		binary.BigEndian.PutUint64(k[8:], uint64(i))
+		h.add(k, now)
+	}
+	require.Len(t, h.last, maxHomes)
+	h.add(key{1}, now)
+	require.True(t, h.has(key{1}, now.Add(homeFor-1)))
+	require.False(t, h.has(key{1}, now.Add(homeFor)))
 }

@@ -7,24 +7,31 @@
 // # Security notes
 //
 //   - An unknown login, a wrong password, a closed account and a refused address
-//     are one and the same denial, after the same work. Only the journal tells
-//     them apart, and it never holds a login that does not exist.
-//   - Failures are counted before the password is compared, so that parallel
-//     guesses do not add up: for each address (IPv6: each /64), for each login from
-//     an address, and, with much more room, for each login from anywhere. The pause
-//     grows to a minute and never becomes a lock: a stranger at another address
-//     cannot shut a person out.
-//   - The pauses live in this process; several nodes have one each.
+//     are one and the same denial, given after the same time. Only the journal
+//     tells them apart, and it never holds a login that does not exist.
+//   - Attempts are counted before the password is compared, so that parallel
+//     guesses do not add up, and stay counted unless the password was right or
+//     could not be compared: for each network (IPv6: /64, and /48 with more room), for
+//     each login from a network, and, with much more room, for each login from
+//     anywhere. Pauses grow to a minute. A person under attack from many networks
+//     goes on signing in from networks where they did so before; from a new one
+//     they may have to wait as long as the attack lasts.
+//   - Counts live in this process; several nodes have one each.
 //   - Refusals of strangers are journalled at most once a minute, with their count.
+//   - Accounts must fold logins no further than lower case and outer spaces, or
+//     guesses at one account are counted apart.
 package signin
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/crmguard/crmguard"
 )
@@ -36,6 +43,18 @@ type Account struct {
 	Kind         crmguard.SubjectKind
 	PasswordHash string // as Passwords.Hash made it; empty: cannot sign in by password
 }
+
+// String keeps the hash out of what is printed.
+func (a Account) String() string { return a.Tenant + "/" + a.ID }
+
+// Format does so whatever the verb.
+func (a Account) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, a.String()) }
+
+// LogValue keeps the hash out of logs.
+func (a Account) LogValue() slog.Value { return slog.StringValue(a.String()) }
+
+// MarshalText keeps the hash out of JSON.
+func (a Account) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // ErrNoAccount is what [Accounts] returns for a login that nobody has.
 var ErrNoAccount = errors.New("signin: no such account")
@@ -85,8 +104,12 @@ type Door struct {
 	o         Options
 
 	networks *pauses // by network
+	sites    *pauses // by larger IPv6 network
 	logins   *pauses // by login and network
 	persons  *pauses // by login, from anywhere
+	homes    *homes  // networks of logins that came in
+
+	refusalTime time.Duration // how long a refusal takes at least
 
 	strangers *tally
 }
@@ -112,8 +135,11 @@ func New(accounts Accounts, passwords Passwords, sessions Sessions, journal crmg
 	// An office shares an address; a person mistypes; a person's guessers may come
 	// from many networks, and must not make the person wait too easily.
 	d.networks = newPauses(30)
+	d.sites = newPauses(300)
 	d.logins = newPauses(5)
 	d.persons = newPauses(100)
+	d.homes = newHomes()
+	d.refusalTime = refusalTime
 	d.strangers = &tally{}
 	return d, nil
 }
@@ -127,16 +153,30 @@ type Attempt struct {
 	Request  string     // id of the request
 }
 
+// String keeps login and password out of what is printed.
+func (a Attempt) String() string { return "attempt from " + a.Addr.String() }
+
+// Format does so whatever the verb.
+func (a Attempt) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, a.String()) }
+
 // LogValue keeps login and password out of logs.
 func (a Attempt) LogValue() slog.Value { return slog.StringValue(a.String()) }
 
-// String keeps login and password out of logs.
-func (a Attempt) String() string { return "attempt from " + a.Addr.String() }
-
-// GoString keeps login and password out of logs.
-func (a Attempt) GoString() string { return "signin.Attempt{" + a.String() + "}" }
+// MarshalText keeps login and password out of JSON.
+func (a Attempt) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 const resourceKind = "sessions"
+
+// maxLogin is the length of the longest e-mail address, RFC 5321.
+const maxLogin = 254
+
+// refusalTime hides what a refusal took: whether there was an account whose refusal
+// was journalled, and with which parameters its password was hashed.
+const refusalTime = time.Second
+
+// recordTimeout bounds how long an entry may take. That the client has gone away
+// does not end it.
+const recordTimeout = 10 * time.Second
 
 func refusal() error {
 	return &crmguard.Denial{By: "signin", Code: "refused", Status: crmguard.Unauthenticated}
@@ -146,16 +186,32 @@ func refusal() error {
 // (Unauthenticated, or Exhausted with RetryAfter), or says that it could not be
 // decided.
 func (d *Door) SignIn(ctx context.Context, a Attempt) (string, error) {
+	if !a.Addr.IsValid() { // everybody would be one network
+		return "", errors.New("signin: an attempt without the client's address")
+	}
+	started := time.Now()
 	wait, taken := d.take(a)
 	if wait > 0 {
 		d.noteStranger(ctx, a, "paused")
 		return "", &crmguard.Denial{By: "signin", Code: "paused", Status: crmguard.Exhausted, RetryAfter: wait}
 	}
 	token, err := d.signIn(ctx, a)
-	if _, denied := errors.AsType[*crmguard.Denial](err); !denied { // came in, or it was not the person's failure
-		taken.giveBack()
+	if _, denied := errors.AsType[*crmguard.Denial](err); denied {
+		pause(ctx, d.refusalTime-time.Since(started))
+		return "", err
+	}
+	taken.giveBack() // came in, or it was not the person's failure
+	if err == nil {
+		d.homes.add(taken.home(), d.o.Clock())
 	}
 	return token, err
+}
+
+func pause(ctx context.Context, t time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(t):
+	}
 }
 
 // counted are the buckets in which an attempt was counted.
@@ -172,11 +228,18 @@ func (c counted) giveBack() {
 	}
 }
 
+// home names the login at its network, which comes first.
+func (c counted) home() key { return c[0].k }
+
 // take counts the attempt everywhere, or returns how long to wait.
 func (d *Door) take(a Attempt) (time.Duration, counted) {
-	network := networkKey(a.Addr)
-	all := counted{{d.networks, network}, {d.logins, loginKey(a.Login, network)}, {d.persons, loginKey(a.Login, key{})}}
+	network := networkKey(a.Addr, 64)
+	here := loginKey(a.Login, network)
 	now := d.o.Clock()
+	all := counted{{d.logins, here}, {d.networks, network}, {d.sites, networkKey(a.Addr, 48)}}
+	if !d.homes.has(here, now) {
+		all = append(all, counted{{d.persons, loginKey(a.Login, key{})}}...)
+	}
 	for i, b := range all {
 		if wait := b.in.take(b.k, now); wait > 0 {
 			all[:i].giveBack()
@@ -186,9 +249,14 @@ func (d *Door) take(a Attempt) (time.Duration, counted) {
 	return 0, all
 }
 
+// signIn compares and starts the session. A denial means that a comparison was
+// made and the person did not come in.
 func (d *Door) signIn(ctx context.Context, a Attempt) (string, error) {
-	account, err := d.accounts.Account(ctx, a.Login)
-	if errors.Is(err, ErrNoAccount) || err == nil && account.PasswordHash == "" {
+	account, err := Account{}, ErrNoAccount
+	if len(a.Login) <= maxLogin && utf8.ValidString(a.Login) && !strings.ContainsRune(a.Login, 0) {
+		account, err = d.accounts.Account(ctx, a.Login)
+	}
+	if errors.Is(err, ErrNoAccount) {
 		if err := d.passwords.VerifyNobody(ctx, a.Password); err != nil {
 			return "", fmt.Errorf("signin: compare passwords: %w", err)
 		}
@@ -198,10 +266,6 @@ func (d *Door) signIn(ctx context.Context, a Attempt) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("signin: find the account: %w", err)
 	}
-	ok, rehash, err := d.passwords.Verify(ctx, a.Password, account.PasswordHash)
-	if err != nil {
-		return "", fmt.Errorf("signin: compare passwords: %w", err)
-	}
 	s := crmguard.Subject{
 		Tenant: account.Tenant, ID: account.ID, Kind: account.Kind,
 		Device: a.Device, Addr: a.Addr,
@@ -210,6 +274,10 @@ func (d *Door) signIn(ctx context.Context, a Attempt) (string, error) {
 	e := crmguard.Event{
 		Time: d.o.Clock(), Subject: s, Action: crmguard.SignIn, Request: a.Request,
 		Resource: crmguard.Resource{Tenant: s.Tenant, Kind: resourceKind, Owner: s.ID},
+	}
+	ok, rehash, err := d.compare(ctx, a.Password, account.PasswordHash)
+	if err != nil {
+		return "", fmt.Errorf("signin: compare passwords: %w", err)
 	}
 	if !ok {
 		e.Subject.Assurance, e.Subject.AuthenticatedAt = crmguard.AssuranceNone, time.Time{}
@@ -226,6 +294,14 @@ func (d *Door) signIn(ctx context.Context, a Attempt) (string, error) {
 	return d.start(ctx, e)
 }
 
+// compare also does the work for an account that has no password.
+func (d *Door) compare(ctx context.Context, password, hash string) (ok, rehash bool, err error) {
+	if hash == "" {
+		return false, false, d.passwords.VerifyNobody(ctx, password)
+	}
+	return d.passwords.Verify(ctx, password, hash)
+}
+
 // start begins the session and records it; a session that cannot be recorded is
 // ended again.
 func (d *Door) start(ctx context.Context, e crmguard.Event) (string, error) {
@@ -234,33 +310,44 @@ func (d *Door) start(ctx context.Context, e crmguard.Event) (string, error) {
 		return "", d.refuseFor(ctx, e, err)
 	}
 	started, err := d.sessions.Authenticate(ctx, token)
-	if err != nil {
-		return "", d.refuseFor(ctx, e, err)
+	if err == nil {
+		e.Subject, e.Resource.ID, e.Outcome = started, started.Session, crmguard.Done
+		if err = d.record(ctx, e); err == nil {
+			return token, nil
+		}
 	}
-	e.Subject, e.Resource.ID, e.Outcome = started, started.Session, crmguard.Done
-	if err := d.journal.Record(ctx, e); err != nil {
-		err = fmt.Errorf("signin: record the session: %w", err)
-		return "", errors.Join(err, d.sessions.End(context.WithoutCancel(ctx), token))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	if endErr := d.sessions.End(ctx, token); endErr != nil {
+		d.o.Logger.ErrorContext(ctx, "signin: a session that was not recorded could not be ended", "subject", e.Subject.ID, "error", endErr)
 	}
-	return token, nil
+	return "", d.refuseFor(ctx, e, fmt.Errorf("record the session: %w", err))
 }
 
 // refuseFor turns a denial into the one refusal that everybody gets; what could
 // not be decided stays an error.
 func (d *Door) refuseFor(ctx context.Context, e crmguard.Event, err error) error {
 	denial, denied := errors.AsType[*crmguard.Denial](err)
-	if !denied {
+	if !denied || denial == nil {
 		return fmt.Errorf("signin: %w", err)
 	}
 	return d.refuse(ctx, e, denial.By+":"+denial.Code)
 }
 
+// refuse records a refusal and returns it. It stays a refusal when the journal is
+// down: an error would tell that there is such an account.
 func (d *Door) refuse(ctx context.Context, e crmguard.Event, reason string) error {
 	e.Outcome, e.Reason = crmguard.Denied, reason
-	if err := d.journal.Record(ctx, e); err != nil {
-		return fmt.Errorf("signin: record the refusal: %w", err)
+	if err := d.record(ctx, e); err != nil {
+		d.o.Logger.ErrorContext(ctx, "signin: a refusal was not recorded", "subject", e.Subject.ID, "reason", reason, "error", err)
 	}
 	return refusal()
+}
+
+func (d *Door) record(ctx context.Context, e crmguard.Event) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	return d.journal.Record(ctx, e)
 }
 
 // rehash keeps the password under today's parameters. When it fails, the old
@@ -288,7 +375,7 @@ func (d *Door) SignOut(ctx context.Context, token, request string) error {
 	if err := d.sessions.End(ctx, token); err != nil {
 		return fmt.Errorf("signin: end the session: %w", err)
 	}
-	err = d.journal.Record(ctx, crmguard.Event{
+	err = d.record(ctx, crmguard.Event{
 		Time: d.o.Clock(), Subject: s, Action: crmguard.Revoke, Outcome: crmguard.Done, Request: request,
 		Resource: crmguard.Resource{Tenant: s.Tenant, Kind: resourceKind, ID: s.Session, Owner: s.ID},
 	})

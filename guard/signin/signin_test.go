@@ -2,6 +2,7 @@ package signin_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -48,6 +49,7 @@ type passwords struct {
 	work   atomic.Int32
 	rehash bool
 	err    error
+	done   func() // called when a comparison was made
 }
 
 func (*passwords) Hash(_ context.Context, password string) (string, error) {
@@ -56,6 +58,9 @@ func (*passwords) Hash(_ context.Context, password string) (string, error) {
 
 func (p *passwords) Verify(_ context.Context, password, hash string) (bool, bool, error) {
 	p.work.Add(1)
+	if p.done != nil {
+		p.done()
+	}
 	return hash == "hash:"+password, p.rehash, p.err
 }
 
@@ -69,6 +74,8 @@ type sessions struct {
 	live   map[string]crmguard.Subject
 	closed map[string]bool
 	err    error
+
+	authErr error
 }
 
 func denied(code string) error {
@@ -93,6 +100,9 @@ func (s *sessions) Start(_ context.Context, subject crmguard.Subject) (string, e
 func (s *sessions) Authenticate(_ context.Context, token string) (crmguard.Subject, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.authErr != nil {
+		return crmguard.Subject{}, s.authErr
+	}
 	if subject, ok := s.live[token]; ok {
 		return subject, nil
 	}
@@ -135,6 +145,7 @@ func (h *house) door(t testing.TB) *signin.Door {
 	t.Helper()
 	d, err := signin.New(h.accounts, h.passwords, h.sessions, h.journal, h.options)
 	require.NoError(t, err)
+	d.SetRefusalTime(0)
 	return d
 }
 
@@ -181,10 +192,10 @@ func TestRefusalsAreAlike(t *testing.T) {
 		addresses             crmguard.Checker
 		entry                 string
 	}{
-		{"unknown login", "nobody", "right", nil, "stranger sign-in denied unknown 1"},
+		{"unknown login", "nobody", "right", nil, " sign-in denied unknown 1"},
 		{"wrong password", "anna", "wrong", nil, "u1 sign-in denied password 0"},
 		{"person closed", "leaver", "right", nil, "u2 sign-in denied session:closed 0"},
-		{"no password", "program", "", nil, "stranger sign-in denied unknown 1"},
+		{"no password", "program", "", nil, "i1 sign-in denied password 0"},
 		{"address", "anna", "right", crmguardtest.Deny("address"), "u1 sign-in denied crmguardtest:address 0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -255,6 +266,94 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 	require.Equal(t, "in", guess("right", "198.51.100.7"))
 }
 
+// A person who is attacked from everywhere goes on signing in from home.
+func TestAttackFromEverywhereDoesNotShutOut(t *testing.T) {
+	h := newHouse()
+	d := h.door(t)
+	from := func(password string, addr netip.Addr) error {
+		_, err := d.SignIn(t.Context(), signin.Attempt{Login: "anna", Password: password, Addr: addr})
+		return err
+	}
+	require.NoError(t, from("right", home))
+	guesses := 0
+	for i := range 2 * 3600 {
+		h.clock.Advance(time.Second)
+		elsewhere := netip.AddrFrom16([16]byte{0x20, 0x01, 0xd, 0xb8, byte(i >> 8), byte(i)}) // a network of its own each time
+		if code(t, from("wrong", elsewhere)) == "refused" {
+			guesses++
+		}
+		if i%600 == 0 {
+			require.NoError(t, from("right", home), "after %d s", i)
+		}
+	}
+	require.LessOrEqual(t, guesses, 100+2*60+20, "a hundred at once, then one a minute")
+}
+
+// Whoever hangs up after the comparison has guessed all the same.
+func TestHangingUpDoesNotUncountAGuess(t *testing.T) {
+	h := newHouse()
+	ctx, cancel := context.WithCancel(t.Context())
+	h.passwords.done = cancel
+	obedient := crmguard.RecorderFunc(func(ctx context.Context, e crmguard.Event) error {
+		return errors.Join(ctx.Err(), h.journal.Record(ctx, e))
+	})
+	d, err := signin.New(h.accounts, h.passwords, h.sessions, obedient, h.options)
+	require.NoError(t, err)
+	d.SetRefusalTime(0)
+	for range 60 {
+		_, err := d.SignIn(ctx, signin.Attempt{Login: "anna", Password: "wrong", Addr: home})
+		require.Contains(t, []string{"refused", "paused"}, code(t, err))
+	}
+	require.EqualValues(t, 5, h.passwords.work.Load())
+	require.Contains(t, h.entries(), "u1 sign-in denied password 0")
+}
+
+// A journal that is down makes no guess free and no login known.
+func TestRefusalsAreAlikeWithoutAJournal(t *testing.T) {
+	h := newHouse()
+	h.journal.Fail(errors.New("disk full"))
+	d := h.door(t)
+	for range 60 {
+		_, known := d.SignIn(t.Context(), signin.Attempt{Login: "anna", Password: "wrong", Addr: home})
+		_, unknown := d.SignIn(t.Context(), signin.Attempt{Login: "nobody", Password: "wrong", Addr: netip.MustParseAddr("198.51.100.8")})
+		require.Equal(t, unknown, known)
+	}
+	require.EqualValues(t, 10, h.passwords.work.Load())
+}
+
+func TestRefusalsTakeTheSameTime(t *testing.T) {
+	h := newHouse()
+	d := h.door(t)
+	d.SetRefusalTime(30 * time.Millisecond)
+	for _, login := range []string{"anna", "nobody"} {
+		started := time.Now()
+		_, err := d.SignIn(t.Context(), signin.Attempt{Login: login, Password: "wrong", Addr: home})
+		require.Equal(t, "refused", code(t, err))
+		require.GreaterOrEqual(t, time.Since(started), 30*time.Millisecond)
+	}
+}
+
+func TestOddAttempts(t *testing.T) {
+	h := newHouse()
+	d := h.door(t)
+	_, err := d.SignIn(t.Context(), signin.Attempt{Login: "anna", Password: "right"})
+	require.ErrorContains(t, err, "address", "or everybody would share one bucket")
+	h.accounts.err = errors.New("the database refuses such text")
+	for i, login := range []string{"a\x00b", "a\xffb", strings.Repeat("a", 300)} {
+		_, err := d.SignIn(t.Context(), signin.Attempt{Login: login, Password: "x", Addr: home})
+		require.Equal(t, "refused", code(t, err), "%d", i)
+	}
+}
+
+// A session that cannot be looked up or recorded does not live on.
+func TestNoSessionWithoutAnEntry(t *testing.T) {
+	h := newHouse()
+	h.sessions.authErr = errors.New("down")
+	_, err := h.door(t).SignIn(t.Context(), signin.Attempt{Login: "anna", Password: "right", Addr: home})
+	require.Error(t, err)
+	require.Empty(t, h.sessions.live)
+}
+
 func TestOneNetworkCannotWalkTheLogins(t *testing.T) {
 	h := newHouse()
 	d := h.door(t)
@@ -310,16 +409,21 @@ func TestStrangersAreCountedNotListed(t *testing.T) {
 			_, _ = d.SignIn(t.Context(), signin.Attempt{Login: "nobody", Password: "x", Addr: addr})
 		}
 	}
-	knock(50)
+	h.journal.Fail(errors.New("down"))
+	knock(20)
+	require.Error(t, d.Close(t.Context()))
+	h.journal.Fail(nil)
+	h.clock.Advance(time.Minute)
+	knock(30)
 	h.clock.Advance(time.Minute)
 	knock(1)
 	knock(7)
 	require.NoError(t, d.Close(t.Context()))
 	require.NoError(t, d.Close(t.Context()), "nothing is recorded twice")
 	require.Equal(t, []string{
-		"stranger sign-in denied unknown 1",
-		"stranger sign-in denied unknown 50",
-		"stranger sign-in denied unknown 7",
+		" sign-in denied unknown 21", // none was lost with the journal
+		" sign-in denied unknown 30",
+		" sign-in denied unknown 7",
 	}, h.entries())
 }
 
@@ -339,8 +443,19 @@ func TestAttemptRedactsItself(t *testing.T) {
 	a := signin.Attempt{Login: "anna", Password: "hunter2", Addr: home}
 	var log strings.Builder
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "attempt", a)
-	for _, text := range []string{fmt.Sprint(a), fmt.Sprintf("%+v", a), fmt.Sprintf("%#v", a), log.String()} {
+	account := signin.Account{Tenant: "acme", ID: "u1", PasswordHash: "hunter2"}
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "nested", struct {
+		A signin.Attempt
+		B signin.Account
+	}{a, account})
+	asJSON, err := json.Marshal([]any{a, account})
+	require.NoError(t, err)
+	for _, text := range []string{
+		fmt.Sprint(a), fmt.Sprintf("%+v", a), fmt.Sprintf("%#v", a), fmt.Sprintf("%d %x", a, a), log.String(), string(asJSON),
+		fmt.Sprintf("%v %+v %#v %s %q %x", account, account, account, account, account, account),
+	} {
 		require.NotContains(t, text, "hunter2")
+		require.NotContains(t, text, "68756e74657232", "hexadecimal")
 		require.NotContains(t, text, "anna")
 	}
 }

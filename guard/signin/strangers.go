@@ -24,7 +24,10 @@ func (t *tally) add(reason string, now time.Time) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.counts == nil {
-		t.counts, t.due = make(map[string]int), make(map[string]time.Time)
+		t.counts = make(map[string]int)
+	}
+	if t.due == nil {
+		t.due = make(map[string]time.Time)
 	}
 	t.counts[reason]++
 	if now.Before(t.due[reason]) {
@@ -33,6 +36,16 @@ func (t *tally) add(reason string, now time.Time) int {
 	n := t.counts[reason]
 	t.counts[reason], t.due[reason] = 0, now.Add(tallyEvery)
 	return n
+}
+
+// putBack counts what could not be recorded.
+func (t *tally) putBack(reason string, n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.counts == nil {
+		t.counts = make(map[string]int)
+	}
+	t.counts[reason] += n
 }
 
 // rest returns and forgets what was not recorded.
@@ -56,12 +69,16 @@ func (d *Door) noteStranger(ctx context.Context, a Attempt, reason string) {
 }
 
 func (d *Door) recordStrangers(ctx context.Context, a Attempt, reason string, n int, now time.Time) error {
-	return d.journal.Record(ctx, crmguard.Event{
+	err := d.record(ctx, crmguard.Event{
 		Time:   now,
 		Action: crmguard.SignIn, Outcome: crmguard.Denied, Reason: reason, Count: n, Request: a.Request,
-		Subject:  crmguard.Subject{Tenant: d.o.Tenant, ID: "stranger", Kind: crmguard.KindSystem, Addr: a.Addr},
+		Subject:  crmguard.Subject{Tenant: d.o.Tenant, Addr: a.Addr}, // nobody
 		Resource: crmguard.Resource{Tenant: d.o.Tenant, Kind: resourceKind},
 	})
+	if err != nil {
+		d.strangers.putBack(reason, n)
+	}
+	return err
 }
 
 // Close records the refusals that are not yet in the journal.

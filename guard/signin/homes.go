@@ -1,0 +1,41 @@
+package signin
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// homeFor is how long a login is known at a network after it came in from there.
+	homeFor = 30 * 24 * time.Hour
+	// maxHomes bounds memory; only who has signed in takes a place.
+	maxHomes = 100_000
+)
+
+// homes remembers from which networks logins came in, so that strangers elsewhere
+// cannot make their persons wait.
+type homes struct {
+	mu   sync.Mutex
+	last map[key]time.Time // by login and network
+}
+
+func newHomes() *homes { return &homes{last: make(map[key]time.Time)} }
+
+func (h *homes) has(k key, now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	last, ok := h.last[k]
+	return ok && now.Sub(last) < homeFor
+}
+
+func (h *homes) add(k key, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, known := h.last[k]; !known && len(h.last) >= maxHomes {
+		for other := range h.last { // any: they all belong to people who came in
+			delete(h.last, other)
+			break
+		}
+	}
+	h.last[k] = now
+}
