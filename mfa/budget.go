@@ -9,6 +9,8 @@ const (
 	freeAttempts = 5
 	forgetEvery  = 15 * time.Minute // one attempt is forgotten in this time
 	longestPause = 15 * time.Minute
+
+	longestMemory = 24 * time.Hour // more than attempts add up to
 )
 
 // Budget counts a person's attempts that have not succeeded, over all factors.
@@ -21,15 +23,17 @@ type Budget struct {
 // take returns the budget after one more attempt, or how long to wait before it.
 // An attempt that has to wait is not counted, so that the pause ends.
 func (b Budget) take(now time.Time) (Budget, time.Duration) {
-	if b.Last.Sub(now) > longestPause {
-		// The clock was set back. Attempts stay counted, but nobody waits for the
-		// clock to show that time again.
-		b = Budget{Empty: now.Add(b.Empty.Sub(b.Last))}
+	level := b.Empty.Sub(now)
+	p := pause(b.Empty.Sub(b.Last))
+	switch since := now.Sub(b.Last); {
+	case since < -longestPause:
+		// The clock was set back. Attempts stay counted, but nobody waits for it to
+		// show that time again.
+		level = b.Empty.Sub(b.Last)
+	case p > 0 && since < p:
+		return b, p - since
 	}
-	level := max(0, b.Empty.Sub(now))
-	if p := pause(level); p > 0 && now.Sub(b.Last) < p {
-		return b, p - now.Sub(b.Last)
-	}
+	level = min(max(level, 0), longestMemory)
 	return Budget{Empty: now.Add(level + forgetEvery), Last: now}, 0
 }
 
@@ -42,11 +46,12 @@ func (b Budget) giveBack() Budget {
 	return b
 }
 
-// pause is 0 for the free attempts, then 1, 2, 4 … seconds.
+// pause is 0 after the free attempts, then 1, 2, 4 … seconds. An attempt counts
+// until it is wholly forgotten.
 func pause(level time.Duration) time.Duration {
-	over := int(level/forgetEvery) - freeAttempts
-	if over < 0 {
+	if level <= (freeAttempts-1)*forgetEvery {
 		return 0
 	}
+	over := (level-1)/forgetEvery - (freeAttempts - 1)
 	return min(time.Second<<min(over, 10), longestPause)
 }

@@ -122,5 +122,8 @@ func normalizeRecovery(typed string) (code string, ok bool) {
 			return "", false
 		}
 	}
-	return code, len(code) == recoveryLength
+	if len(code) != recoveryLength { // a letter beyond ASCII whose capital is in it
+		return "", false
+	}
+	return code, true
 }
