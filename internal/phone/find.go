@@ -43,6 +43,9 @@ func (r *Run) startOf(i int) int {
 	return r.Groups[i].Start
 }
 
+// shortest is a number inside a town.
+const shortest = 6
+
 // phoneAt returns the end of the longest phone that begins with group i, 0 if
 // none does.
 func (r *Run) phoneAt(i int) int {
@@ -52,6 +55,9 @@ func (r *Run) phoneAt(i int) int {
 	}
 	for j := end; j > i; j-- {
 		digits := r.Digits(i, j)
+		if len(digits) < shortest {
+			break
+		}
 		if r.Plus && i == 0 {
 			if isInternational(digits) {
 				return j
@@ -90,8 +96,6 @@ func (r *Run) national(i, j int, digits []byte) bool {
 		return true
 	}
 	switch n := len(digits); {
-	case n < 6:
-		return false
 	case hasPrefix(digits, planRU.abroad) && n > 11:
 		return isInternational(digits[len(planRU.abroad):])
 	case digits[0] == '0':
@@ -137,45 +141,38 @@ func (r *Run) all(i, j, size int) bool {
 	return true
 }
 
-// notPhone returns how many groups from i on make a date or an IP address.
+// notPhone returns how many groups from i on make a date or an IP address. What
+// a phone may begin with is neither, unless another date or address follows.
 func (r *Run) notPhone(i int) int {
-	if i+2 >= len(r.Groups) || r.Plus && i == 0 {
-		return 0
+	n, sure := r.dateOrAddress(i)
+	if n == 0 || sure || r.phoneAt(i) <= i+n {
+		return n
 	}
-	gap := r.Gap(i + 1)
-	if len(gap) != 1 || gap != r.Gap(i+2) {
-		return 0
-	}
-	switch gap[0] {
-	case '.':
-		if i+3 < len(r.Groups) && r.Gap(i+3) == "." && r.octets(i) &&
-			(i+4 == len(r.Groups) || r.Gap(i+4) != ".") {
-			return 4
-		}
-	case '/':
-	case '-':
-		// 12-05-24 may be the end of a phone, with a long year it is not.
-		if r.Size(i) != 4 && r.Size(i+2) != 4 {
-			return r.shortDate(i)
-		}
-	default:
-		return 0
-	}
-	if r.isDate(i) {
-		return 3
+	if next, _ := r.dateOrAddress(i + n); next > 0 && r.Gap(i+n) != r.Gap(i+1) {
+		return n
 	}
 	return 0
 }
 
-// shortDate is for 12-05-24, which is a date only if no phone begins there.
-func (r *Run) shortDate(i int) int {
+// dateOrAddress returns how many groups from i on have the shape of a date or an
+// IP address, and whether it cannot be a part of a phone: a date with a long year
+// that goes no further.
+func (r *Run) dateOrAddress(i int) (n int, sure bool) {
+	if i+2 >= len(r.Groups) || r.Plus && i == 0 {
+		return 0, false
+	}
+	gap := r.Gap(i + 1)
+	if gap != "." && gap != "/" && gap != "-" || gap != r.Gap(i+2) {
+		return 0, false
+	}
+	further := i+3 < len(r.Groups) && r.Gap(i+3) == gap
+	if further && gap == "." && r.octets(i) && (i+4 == len(r.Groups) || r.Gap(i+4) != ".") {
+		return 4, false
+	}
 	if !r.isDate(i) {
-		return 0
+		return 0, false
 	}
-	if j := r.phoneAt(i); j > i+3 {
-		return 0
-	}
-	return 3
+	return 3, !further && (r.Size(i) == 4 || r.Size(i+2) == 4)
 }
 
 func (r *Run) octets(i int) bool {

@@ -1,6 +1,8 @@
 package phone
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"strings"
 	"testing"
 
@@ -56,6 +58,36 @@ func TestFind(t *testing.T) {
 		{"+999 123 456 789", "+999 123 456 789"},
 		{"заказ 123 8 916 123-45-67", "8 916 123-45-67"},
 		{"1 500 000 8 916 123-45-67", "8 916 123-45-67"},
+		// What begins like a date or an address.
+		{"06.12.34.56.78", "06.12.34.56.78"},
+		{"01/12/34/56/78", "01/12/34/56/78"},
+		{"06-12-34-56-78", "06-12-34-56-78"},
+		{"79.16.123.45-67", "79.16.123.45-67"},
+		{"89.161.23.45 67", "89.161.23.45 67"},
+		{"8.9.1912.34567", "8.9.1912.34567"},
+		{"12.05.2026 8 916 123-45-67", "8 916 123-45-67"},
+		{"192.168.0.1 8 916 123-45-67", "8 916 123-45-67"},
+		// Broken and blank characters between the digits.
+		{"\xd08\xd09\xd01\xd06\xd01\xd02\xd03\xd04\xd05\xd06\xd07", "8\xd09\xd01\xd06\xd01\xd02\xd03\xd04\xd05\xd06\xd07"},
+		{"\xd089161234567", "89161234567"},
+		{"8\ufffd9161234567", "8\ufffd9161234567"},
+		{"8\u3164916\u2800123\u115f45\u116067", "8\u3164916\u2800123\u115f45\u116067"},
+		{"8\uffa0916 123 45 67", "8\uffa0916 123 45 67"},
+		{"8 916         123 45 67", "8 916         123 45 67"},
+		{"8 916\n123-45-67", "8 916\n123-45-67"},
+		{"8 916 \r\n 123-45-67", "8 916 \r\n 123-45-67"},
+		{"8&nbsp;916&nbsp;123&#160;45&#xA0;67", "8&nbsp;916&nbsp;123&#160;45&#xA0;67"},
+		{"8%20916%20123%2D45%C2%A067", "8%20916%20123%2D45%C2%A067"},
+		{"⁸⁹¹⁶¹²³⁴⁵⁶⁷", "⁸⁹¹⁶¹²³⁴⁵⁶⁷"},
+		{"₈₉₁₆₁₂₃₄₅₆₇", "₈₉₁₆₁₂₃₄₅₆₇"},
+		{"⑧⑨①⑥①②③④⑤⑥⑦", "⑧⑨①⑥①②③④⑤⑥⑦"},
+		{"❽❾❶❻❶❷❸❹❺❻❼", "❽❾❶❻❶❷❸❹❺❻❼"},
+		{"⓿➏➀⑴⒈🄀⓪⓵⑨⑨", "⓿➏➀⑴⒈🄀⓪⓵⑨⑨"},
+		// What ends like a hash.
+		{"89161234567aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "89161234567"},
+		{"89161234567abcdefabcdefabcdefabc", "89161234567"},
+		{"abcdefabcdefabcdefabc89161234567", "89161234567"},
+		{"aaaaaaaaaa89161234567aaaaaaaaaaa", "89161234567"},
 	} {
 		require.Equal(t, strings.Split(c.want, "|"), found(c.text), c.text)
 	}
@@ -70,10 +102,24 @@ func TestFindNothing(t *testing.T) {
 		"3f2504e0-4f89-11d3-9a0c-0305e82c3301", "12345678-1234-1234-1234-123456789012", "00000000-0000-0000-0000-000000000000",
 		"urn:uuid:89161234-5678-4321-8123-891612345678",
 		"d41d8cd98f00b204e9800998ecf8427e", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+		"12.05.2026", "192.168.0.1", "12.05.26", "отпуск 01.12.24-15.12.24", "01.12.24 15.12.24", "192.168.0.1-192.168.0.5",
+		"a94a8fe5ccb19ba61c4c0873d391e987982fbbd3", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+		"12.03.2025\n14.03.2025", "5 м² и 10 м³", "1 500 000\n2 500 000",
 		"1700000000", "2020-2024", "v1.2.3", "ISO 27001:2022", "пн-пт 9-18", "55.7558, 37.6173",
 	} {
 		require.Empty(t, found(text), text)
 	}
+}
+
+// Hashes stay readable, but for the one in a hundred that begins or ends with what
+// might as well be a phone.
+func TestFindHashes(t *testing.T) {
+	hidden := 0
+	for i := range 2000 {
+		sum := sha256.Sum256([]byte{byte(i), byte(i >> 8)})
+		hidden += min(1, len(found(hex.EncodeToString(sum[:]))))
+	}
+	require.Less(t, hidden, 20)
 }
 
 // Every example number of the oracle is found in a text, as people type it.
@@ -98,7 +144,7 @@ func TestFindOracle(t *testing.T) {
 }
 
 func FuzzFind(f *testing.F) {
-	for _, s := range []string{"8 (916) 123-45-67", "+7+7", "15.01.2024", "3f2504e0-4f89-11d3-9a0c-0305e82c3301", "(٧", "\xff8", "8️⃣"} {
+	for _, s := range []string{"8 (916) 123-45-67", "+7+7", "15.01.2024", "3f2504e0-4f89-11d3-9a0c-0305e82c3301", "(٧", "\xff8", "8️⃣", "\xd08\xd09", "06.12.34.56.78", "8\n9%20&nbsp;1", "⁸①", "\xe2\x80"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -111,6 +157,8 @@ func FuzzFind(f *testing.F) {
 		require.LessOrEqual(t, end, len(text))
 		// Whatever words stand around it, a number with its plus is found.
 		require.NotEmpty(t, Find(text+" тел. +7 916 123-45-67."))
+		// Broken bytes do not take it apart.
+		require.NotEmpty(t, Find(strings.ToValidUTF8(text, "")+" тел. \xd0+7\xd1916\xff123\xe2\x8045-67\xf0."))
 	})
 }
 

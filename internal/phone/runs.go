@@ -2,7 +2,7 @@ package phone
 
 import (
 	"iter"
-	"unicode"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -23,7 +23,31 @@ type Run struct {
 }
 
 // maxGap is how many separators may stand between two groups, as in ") - ".
+// However long a row of blanks is, it is one.
 const maxGap = 5
+
+// gapState is what stands since the last group, or since the lead.
+type gapState struct {
+	separators int
+	last       separator
+	broken     bool // a line ended
+}
+
+// add reports whether the gap is still one inside a number.
+func (g *gapState) add(s separator) bool {
+	switch {
+	case s == noSeparator, s == lineBreak && g.broken:
+		return false
+	case s == lineBreak:
+		g.broken = true
+		s = blank
+	}
+	if s != blank || g.last != blank {
+		g.separators++
+	}
+	g.last = s
+	return g.separators <= maxGap
+}
 
 // Runs yields the runs of digits of a text, in order. A run is valid until the
 // next one is asked for. Digits inside GUIDs and hexadecimal hashes are left out.
@@ -70,7 +94,7 @@ type scanner struct {
 
 func (s *scanner) next() bool {
 	s.run.Groups, s.run.digits = s.run.Groups[:0], s.run.digits[:0]
-	gap := 0        // separators since the last group or the lead
+	var gap gapState
 	joined := false // nothing but invisible runes since the last digit
 	for s.pos < len(s.text) {
 		if len(s.run.Groups) == 0 && s.lead < 0 {
@@ -92,11 +116,11 @@ func (s *scanner) next() bool {
 			}
 		}
 		s.word = isAlnum(r)
-		d, isDigit := Digit(r)
+		d, isDigit := AnyDigit(r)
 		switch {
 		case isDigit:
 			s.add(d, size, joined)
-			gap, joined = 0, true
+			gap, joined = gapState{}, true
 		case isPlus(r):
 			if len(s.run.Groups) > 0 {
 				return true // the plus is read again as the head of the next run
@@ -107,13 +131,17 @@ func (s *scanner) next() bool {
 				s.lead, s.plus = s.pos, false
 			}
 		case isInvisible(r):
-		case isPunct(r) && gap < maxGap:
-			joined = false
-			gap++
-		case len(s.run.Groups) > 0:
-			return true
 		default:
-			gap, s.lead = 0, -1
+			var sep separator
+			sep, size = separatorAt(s.text[s.pos:], r, size)
+			if gap.add(sep) {
+				joined = false
+				break
+			}
+			if len(s.run.Groups) > 0 {
+				return true
+			}
+			gap, s.lead = gapState{}, -1
 		}
 		s.pos += size
 	}
@@ -132,7 +160,7 @@ func (s *scanner) skipWords() {
 			s.word = true
 			s.pos++
 		case b >= utf8.RuneSelf:
-			if b < 0xd0 || b > 0xd3 || s.pos+1 == len(s.text) {
+			if b < 0xd0 || b > 0xd3 || s.pos+1 == len(s.text) || utf8.RuneStart(s.text[s.pos+1]) {
 				return
 			}
 			s.word = false // a Cyrillic letter, two bytes
@@ -163,15 +191,6 @@ func (s *scanner) add(d byte, size int, joined bool) {
 	g.End, g.to = s.pos+size, len(run.digits)
 }
 
-// isInvisible reports whether r leaves digits standing together: zero-width
-// characters, marks of direction, and marks on digits such as keycaps.
-func isInvisible(r rune) bool {
-	if r < '\u0300' {
-		return r == '\u00ad'
-	}
-	return unicode.In(r, unicode.Cf, unicode.Mn, unicode.Me)
-}
-
 func isAlnum(r rune) bool {
 	return '0' <= r && r <= '9' || 'a' <= r|0x20 && r|0x20 <= 'z'
 }
@@ -186,18 +205,42 @@ func opaque(text string) int {
 	if isGUID(text) {
 		return guidLen
 	}
-	n, letters := 0, false
+	return hashLen(text)
+}
+
+// hashLens are those of MD5, SHA-1, SHA-224, SHA-256, SHA-384 and SHA-512.
+var hashLens = [...]int{32, 40, 56, 64, 96, 128}
+
+// hashLen returns the length of the hash that text begins with. One that begins
+// or ends with as many digits as a phone has, or with hardly any letters, is
+// rather a number with a tail.
+func hashLen(text string) int {
+	n, head, tail := 0, 0, 0 // length; digits at either end
+	var letters [6]bool
 	for n < len(text) && isAlnum(rune(text[n])) {
-		if !isHex(rune(text[n])) || n == 128 { // SHA-512
+		c := text[n]
+		if !isHex(rune(c)) || n == hashLens[len(hashLens)-1] {
 			return 0
 		}
-		letters = letters || text[n] > '9'
+		if c > '9' {
+			letters[hexValue(c)-10] = true
+			tail = 0
+		} else if tail++; tail > n {
+			head = tail
+		}
 		n++
 	}
-	if n >= 32 && letters {
-		return n
+	different := 0
+	for _, seen := range letters {
+		if seen {
+			different++
+		}
 	}
-	return 0
+	const phoneDigits, lettersOfHash = 10, 4
+	if head >= phoneDigits || tail >= phoneDigits || different < lettersOfHash || !slices.Contains(hashLens[:], n) {
+		return 0
+	}
+	return n
 }
 
 const guidLen = 36
