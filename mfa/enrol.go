@@ -93,7 +93,9 @@ func (f *Factors) Enrol(ctx context.Context, tenant, person, account string) (*E
 		return nil, err
 	}
 	r := Row{ID: rand.Text(), Kind: KindApp, Created: f.now()}
-	if r.Sealed, err = f.keys.Seal(ctx, secretPlace(tenant, r.ID), secret); err != nil {
+	plain := secretBytes(person, secret)
+	defer clear(plain)
+	if r.Sealed, err = f.keys.Seal(ctx, secretPlace(tenant, r.ID), plain); err != nil {
 		return nil, wrap("seal a secret", err)
 	}
 	err = f.change(ctx, tenant, person, func(rows []Row) (put []Row, remove []string, err error) {
@@ -159,9 +161,9 @@ func (f *Factors) Confirm(ctx context.Context, tenant, person, id, code string) 
 			if r.ID != id || r.Kind != KindApp || r.Active || f.now().Sub(r.Created) > confirmWithin {
 				continue
 			}
-			secret, err := f.keys.Open(ctx, secretPlace(tenant, id), r.Sealed)
+			secret, err := f.open(ctx, tenant, person, &r)
 			if err != nil {
-				return nil, nil, fmt.Errorf("open a secret: %w", err)
+				return nil, nil, err
 			}
 			defer clear(secret)
 			step, matched, err := app.match(secret, digits, f.now())

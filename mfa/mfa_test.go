@@ -496,3 +496,10 @@ func TestNewRefuses(t *testing.T) {
 	_, err = New(NewMemory(), keys, "Акме & Söhne / 100%", nil)
 	require.NoError(t, err)
 }
+
+func reasonOf(err error) string {
+	if denial, ok := errors.AsType[*crmguard.Denial](err); ok {
+		return denial.Detail
+	}
+	return ""
+}

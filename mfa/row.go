@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -58,6 +59,8 @@ type Person struct {
 // exists reports whether the store has a row of the person.
 func (p *Person) exists() bool { return p.Version != 0 || len(p.MAC) != 0 }
 
+var errForeignSecret = errors.New("mfa: a sealed secret that is not of this person, or of no known version")
+
 // Kinds of places. The secret's is fixed by what is stored; the others separate
 // the uses of the tenant's MAC keys.
 const (
@@ -98,6 +101,43 @@ func personBytes(p *Person, rows []Row) []byte {
 		b = appendString(b, r.Sealed)
 	}
 	return b
+}
+
+// secretBytes is what is sealed of an app: the secret, and whose it is, because
+// the place names the tenant and the row only.
+func secretBytes(person string, secret []byte) []byte {
+	b := make([]byte, 0, 128)
+	b = appendString(b, "crmguard totp v1")
+	b = appendString(b, person)
+	return appendString(b, secret)
+}
+
+// parseSecret returns the secret in what secretBytes made for the person. It
+// shares memory with b.
+func parseSecret(person string, b []byte) (secret []byte, err error) {
+	for _, want := range []string{"crmguard totp v1", person} {
+		got, rest, ok := cutString(b)
+		if !ok || string(got) != want {
+			return nil, errForeignSecret
+		}
+		b = rest
+	}
+	secret, rest, ok := cutString(b)
+	if !ok || len(rest) > 0 {
+		return nil, errForeignSecret
+	}
+	return secret, nil
+}
+
+func cutString(b []byte) (s, rest []byte, ok bool) {
+	if len(b) < 4 {
+		return nil, nil, false
+	}
+	n := uint64(binary.BigEndian.Uint32(b))
+	if b = b[4:]; uint64(len(b)) < n {
+		return nil, nil, false
+	}
+	return b[:n], b[n:], true
 }
 
 // recoveryBytes is what the MAC of a recovery code authenticates.

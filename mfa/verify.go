@@ -118,16 +118,25 @@ func (f *Factors) findCode(ctx context.Context, p *Person, rows []Row, code stri
 }
 
 func (f *Factors) matchRow(ctx context.Context, p *Person, rows []Row, r *Row, code string, now time.Time) (int64, bool, error) {
-	secret, err := f.keys.Open(ctx, secretPlace(p.Tenant, r.ID), r.Sealed)
+	secret, err := f.open(ctx, p.Tenant, p.ID, r)
 	if err != nil {
 		// Is it the row, or are it the keys?
 		if err := f.mustBeGenuine(ctx, p, rows); err != nil {
 			return 0, false, err
 		}
-		return 0, false, fmt.Errorf("open a secret: %w", err)
+		return 0, false, err
 	}
 	defer clear(secret)
 	return app.match(secret, code, now)
+}
+
+// open returns the secret of a row; the caller clears it.
+func (f *Factors) open(ctx context.Context, tenant, person string, r *Row) ([]byte, error) {
+	sealed, err := f.keys.Open(ctx, secretPlace(tenant, r.ID), r.Sealed)
+	if err != nil {
+		return nil, fmt.Errorf("open a secret: %w", err)
+	}
+	return parseSecret(person, sealed)
 }
 
 // take counts an attempt before anything is compared, so that parallel guesses
