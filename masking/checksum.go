@@ -13,24 +13,25 @@ const minIBAN, maxIBAN = 15, 34
 // there is none. The words after an IBAN look like groups of it, so that every
 // end of a group is tried.
 func ibanLen(text string) int {
-	var chars [maxIBAN]byte
-	n, longest := 0, 0
-	gap := 0
+	n, longest, gap := 0, 0, 0
+	rest := 0 // modulo 97, of what follows the first four characters
 	for i := 0; i < len(text) && gap < 3; {
 		c := text[i]
-		if isAlpha(c) || isDigit(c) {
+		if isAlnum(c) {
 			if n == maxIBAN {
 				break
 			}
-			chars[n] = c
+			if n >= ibanHead {
+				rest = mod97(rest, c)
+			}
 			n, i, gap = n+1, i+1, 0
-			if n >= minIBAN && (i == len(text) || !isAlpha(text[i]) && !isDigit(text[i])) && isIBAN(chars[:n]) {
+			if n >= minIBAN && (i == len(text) || !isAlnum(text[i])) && isIBAN(text[:ibanHead], rest) {
 				longest = i
 			}
 			continue
 		}
 		r, size := utf8.DecodeRuneInString(text[i:])
-		if !unicode.In(r, unicode.Zs, unicode.Pd, unicode.Cf) {
+		if n < ibanHead || r != ' ' && r != '-' && !unicode.In(r, unicode.Zs, unicode.Pd, unicode.Cf) {
 			break
 		}
 		i += size
@@ -39,35 +40,43 @@ func ibanLen(text string) int {
 	return longest
 }
 
-// isIBAN: the first four characters moved to the end, letters as 10 to 35, the
-// rest modulo 97 is one.
-func isIBAN(chars []byte) bool {
-	rest := 0
-	for k := range len(chars) {
-		c := chars[(k+4)%len(chars)]
-		if isDigit(c) {
-			rest = (rest*10 + int(c-'0')) % 97
-		} else {
-			rest = (rest*100 + int(c&^0x20-'A') + 10) % 97
-		}
+// ibanHead is the country and two check digits.
+const ibanHead = 4
+
+// isIBAN: the head moved to the end, letters as 10 to 35, all modulo 97 is one.
+func isIBAN(head string, rest int) bool {
+	for i := range len(head) {
+		rest = mod97(rest, head[i])
 	}
 	return rest == 1
 }
 
-// isLuhn is the check of ISO/IEC 7812-1, annex B.
-func isLuhn(digits []byte) bool {
-	sum := 0
-	for i := range digits {
-		d := int(digits[len(digits)-1-i] - '0')
-		if i%2 == 1 {
-			if d *= 2; d > 9 {
-				d -= 9
-			}
-		}
-		sum += d
+func mod97(rest int, c byte) int {
+	if isDigit(c) {
+		return (rest*10 + int(c-'0')) % 97
 	}
-	return sum%10 == 0
+	return (rest*100 + int(c&^0x20-'A') + 10) % 97
 }
+
+// luhn is the check of ISO/IEC 7812-1, annex B, of digits that come one by one:
+// every second digit counts double, from the last but one to the left.
+type luhn struct {
+	sum   int // of what has come
+	other int // the same, the last counting double
+}
+
+func (l *luhn) add(digits []byte) {
+	for _, c := range digits {
+		d := int(c - '0')
+		double := 2 * d
+		if double > 9 {
+			double -= 9
+		}
+		l.sum, l.other = l.other+d, l.sum+double
+	}
+}
+
+func (l luhn) valid() bool { return l.sum%10 == 0 }
 
 // isINN checks a Russian taxpayer's number: ten digits of a company, twelve of a
 // person (order ММВ-7-6/435@ of the Federal Tax Service).

@@ -197,6 +197,7 @@ func FuzzMask(f *testing.F) {
 	for _, s := range []string{
 		"+7 916 123-45-67", "8 (916) 123-45-67 доб. 12", "anna@example.org", "Анна Петрова", "4111 1111 1111 1111", "김철수",
 		"e\u0301", "👨‍👩‍👧", "\xff", "DE89 3704 0044 0532 0130 00", "•••", "＋７٩", "ИНН 7707083893", "a@b.c",
+		"anna\xd0@example.com", "\xd08\xd09\xd01", "\xe2\x80", `"a"@b.c`, "a@[1]", "06.12.34.56.78", "4111&nbsp;1111%20", "⁸①", "0004111",
 	} {
 		f.Add(s)
 	}
@@ -216,5 +217,9 @@ func FuzzMask(f *testing.F) {
 		around := masking.Mask(masking.Text, value+"\n"+number+", "+address+"\n"+value)
 		require.True(t, strings.Contains(value, number) || !strings.Contains(around, number))
 		require.True(t, strings.Contains(value, address) || !strings.Contains(around, address))
+		// Bytes that are no UTF-8 switch nothing off.
+		broken := masking.Mask(masking.Text, strings.ToValidUTF8(value, "")+"\n\xd0+7 916\xe2\x80 123-45-67, anna\xd0@example.org")
+		require.True(t, strings.Contains(value, "123-45-67") || !strings.Contains(broken, "123-45-67"), "%q", broken)
+		require.True(t, strings.Contains(value, "@example.org") || !strings.Contains(broken, "@example.org"), "%q", broken)
 	})
 }

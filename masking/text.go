@@ -12,10 +12,17 @@ import (
 // span is a range of bytes to hide.
 type span = [2]int
 
+// maxText is how many bytes of a text are looked at. What lies beyond is hidden,
+// so that a hostile text costs milliseconds.
+const maxText = 64 << 10
+
 // maskText hides in a text what identifies or pays: phones, e-mail addresses,
 // cards, IBANs, INN, SNILS and OGRN.
 func maskText(b *strings.Builder, text string) string {
-	if isPlain(text) {
+	long := len(text) > maxText
+	if long {
+		text = beforeCut(text[:maxText])
+	} else if isPlain(text) {
 		return text
 	}
 	var spans []span
@@ -24,7 +31,7 @@ func maskText(b *strings.Builder, text string) string {
 	}
 	spans = ibans(spans, text)
 	spans = emails(spans, text)
-	if len(spans) == 0 {
+	if len(spans) == 0 && !long {
 		return text
 	}
 	slices.SortFunc(spans, func(a, b span) int { return a[0] - b[0] })
@@ -41,120 +48,122 @@ func maskText(b *strings.Builder, text string) string {
 		end = s[1]
 	}
 	b.WriteString(text[end:])
+	if long {
+		b.WriteString(mask)
+	}
 	return b.String()[start:]
 }
 
+// beforeCut drops the number and the word with which a text breaks off: they may
+// be the first half of something to hide.
+func beforeCut(text string) string {
+	text = strings.TrimRightFunc(text, func(r rune) bool { return !unicode.IsLetter(r) })
+	return strings.TrimRightFunc(text, func(r rune) bool { return !unicode.IsSpace(r) })
+}
+
 // isPlain reports whether text certainly holds no digit and no "@", as most
-// notes do not. It goes by first bytes: scripts before Arabic and the general
-// punctuation have no digits besides ASCII's.
+// notes do not.
 func isPlain(text string) bool {
 	for i := 0; i < len(text); {
-		switch b := text[i]; {
+		b := text[i]
+		switch {
 		case isDigit(b) || b == '@':
 			return false
 		case b < utf8.RuneSelf:
 			i++
-		case b <= 0xd8: // up to U+063F, two bytes
+			continue
+		case 0xd0 <= b && b <= 0xd3 && i+1 < len(text) && !utf8.RuneStart(text[i+1]): // Cyrillic
 			i += 2
-		case b == 0xe2: // U+2000 to U+2FFF, three bytes
-			i += 3
-		default:
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(text[i:])
+		if _, ok := phone.AnyDigit(r); ok || r == '＠' || r == '﹫' {
 			return false
 		}
+		i += size
 	}
 	return true
 }
 
-// numbers appends the cards and the numbers with a checksum of one run. A number
-// begins and ends where a group of digits does, so each such pair is looked at.
-func numbers(spans []span, run *phone.Run) []span {
-	for i := range run.Groups {
-		for j := i + 1; j <= len(run.Groups); j++ {
-			digits := run.Digits(i, j)
-			if len(digits) > maxCard {
-				break
-			}
-			if len(digits) >= 10 && isNumber(run, i, j, digits) {
-				spans = append(spans, span{run.Groups[i].Start, run.Groups[j-1].End})
-			}
+// emails appends the e-mail addresses of text. What stands before the "@" is
+// taken as far as it may be one, and blanks on either side are looked over.
+func emails(spans []span, text string) []span {
+	for at := 0; at < len(text); at++ {
+		size := signAt(text[at:])
+		if size == 0 {
+			continue
 		}
+		before := strings.TrimRightFunc(text[:at], isFiller)
+		start := localStart(before)
+		after := strings.TrimLeftFunc(text[at+size:], isFiller)
+		if n := hostLen(after); n > 0 && start < len(before) {
+			spans = append(spans, span{start, len(text) - len(after) + n})
+		}
+		at += size - 1
 	}
 	return spans
 }
 
-const minCard, maxCard = 13, 19
-
-// isNumber goes by checksums. INN and OGRN are written in one piece, cards and
-// SNILS in groups too.
-func isNumber(run *phone.Run, i, j int, digits []byte) bool {
-	n := len(digits)
-	if n >= minCard && (isLuhn(digits) && digits[0] != '0' && sameGaps(run, i, j) || isGroupedCard(run, i, j)) {
-		return true
+func signAt(text string) (size int) {
+	switch {
+	case text[0] == '@':
+		return 1
+	case text[0] == 0xef && (strings.HasPrefix(text, "＠") || strings.HasPrefix(text, "﹫")):
+		return len("＠")
 	}
-	if j-i > 1 {
-		return n == 11 && isGroupedSNILS(run, i, j) && isSNILS(digits)
-	}
-	switch n {
-	case 10, 12:
-		return isINN(digits)
-	case 11:
-		return isSNILS(digits)
-	case 13, 15:
-		return isOGRN(digits)
-	}
-	return false
+	return 0
 }
 
-// sameGaps reports whether the groups from i to j are separated alike. A date and
-// a time beside each other are not.
-func sameGaps(run *phone.Run, i, j int) bool {
-	for k := i + 2; k < j; k++ {
-		if run.Gap(k) != run.Gap(i+1) {
-			return false
+func isFiller(r rune) bool {
+	return phone.IsBlank(r) || r >= utf8.RuneSelf && unicode.Is(unicode.Cf, r)
+}
+
+// maxQuoted leaves room for 64 bytes in quotes, each escaped.
+const maxQuoted = 2 + 2*64
+
+// localStart returns where the local part begins that text ends with.
+func localStart(text string) int {
+	if unquoted, ok := strings.CutSuffix(text, `"`); ok {
+		for i := len(unquoted) - 1; i >= max(0, len(text)-maxQuoted) && text[i] != '\n'; i-- {
+			if text[i] == '"' && (i == 0 || text[i-1] != '\\') {
+				return i
+			}
 		}
+		text = unquoted
 	}
-	return true
+	return len(strings.TrimRightFunc(text, isLocal))
 }
-
-// isGroupedCard reports whether groups have the sizes printed on cards. Then a
-// mistyped digit does not show the rest.
-func isGroupedCard(run *phone.Run, i, j int) bool {
-	return run.Sizes(i, j, "4444") || run.Sizes(i, j, "44443") || run.Sizes(i, j, "465") || run.Sizes(i, j, "464")
-}
-
-// isGroupedSNILS is for 112-233-445 95.
-func isGroupedSNILS(run *phone.Run, i, j int) bool { return run.Sizes(i, j, "3332") }
-
-// emails appends the e-mail addresses of text. What stands before the "@" is
-// taken as far as it may be one, and a space on either side is looked over.
-func emails(spans []span, text string) []span {
-	for at := 0; ; {
-		i := strings.IndexAny(text[at:], signsAt)
-		if i < 0 {
-			return spans
-		}
-		at += i
-		_, size := utf8.DecodeRuneInString(text[at:])
-		before := strings.TrimSuffix(text[:at], " ")
-		start := len(strings.TrimRightFunc(before, isLocal))
-		after := strings.TrimPrefix(text[at+size:], " ")
-		host := after[:len(after)-len(strings.TrimLeftFunc(after, isHost))]
-		host = strings.TrimRight(host, ".-")
-		if start < len(before) && strings.Contains(host, ".") {
-			spans = append(spans, span{start, len(text) - len(after) + len(host)})
-		}
-		at += size
-	}
-}
-
-const signsAt = "@＠﹫"
 
 func isLocal(r rune) bool {
-	return !unicode.IsSpace(r) && !unicode.IsControl(r) && !strings.ContainsRune("<>()[]{},;:\"«»|"+signsAt, r)
+	return !unicode.IsSpace(r) && !unicode.IsControl(r) && !strings.ContainsRune("<>()[]{},;:\"«»|@＠﹫", r)
 }
 
+const dots = ".．。｡"
+
+// hostLen returns the length of the domain, or address in brackets, that text
+// begins with, 0 if there is none.
+func hostLen(text string) int {
+	if strings.HasPrefix(text, "[") {
+		address := strings.TrimLeftFunc(text[1:], func(r rune) bool { return r < utf8.RuneSelf && (isAlnum(byte(r)) || r == '.' || r == ':') })
+		if n := len(text) - len(address); n > 1 && strings.HasPrefix(address, "]") {
+			return n + 1
+		}
+		return 0
+	}
+	host := text[:len(text)-len(strings.TrimLeftFunc(text, isHost))]
+	host = strings.TrimRight(host, "-_"+dots)
+	if !strings.ContainsAny(host, dots) {
+		return 0
+	}
+	return len(host)
+}
+
+// isHost takes bytes that are no UTF-8 for letters.
 func isHost(r rune) bool {
-	return r == '.' || r == '-' || unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r) || unicode.Is(unicode.Cf, r)
+	if r < utf8.RuneSelf {
+		return isAlnum(byte(r)) || r == '.' || r == '-' || r == '_'
+	}
+	return unicode.In(r, unicode.L, unicode.Nd, unicode.M, unicode.Cf) || r == utf8.RuneError || strings.ContainsRune(dots, r)
 }
 
 // ibans appends the IBANs of text, in groups or in one piece, in either case.
@@ -167,10 +176,11 @@ func ibans(spans []span, text string) []span {
 				i += n - 1
 			}
 		}
-		before = isAlpha(text[i]) || isDigit(text[i])
+		before = isAlnum(text[i])
 	}
 	return spans
 }
 
 func isAlpha(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+func isAlnum(c byte) bool { return isAlpha(c) || isDigit(c) }

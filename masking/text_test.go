@@ -1,6 +1,7 @@
 package masking_test
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -51,6 +52,47 @@ var texts = []struct{ text, want string }{
 	{"ОГРНИП 304500116000157", "ОГРНИП |"},
 	{"СНИЛС 112-233-445 95", "СНИЛС |"},
 	{"11223344595", "|"},
+	{"СНИЛС 112-233-44595", "СНИЛС |"},
+	{"СНИЛС 112 23344595", "СНИЛС |"},
+	// Dates and addresses that are phones.
+	{"тел 06.12.34.56.78", "тел |"},
+	{"01/12/34/56/78", "|"},
+	{"79.16.123.45-67", "|"},
+	{"89.161.23.45 67", "|"},
+	// Bytes that are no UTF-8.
+	{"anna\xd0@example.com", "|"},
+	{"anna@exam\xd0ple.com", "|"},
+	{"\xd0anna@example.com\xe2\x80", "|"},
+	{"\xe2\x8089161234567", "\xe2\x80|"},
+	{"\xd08\xd09\xd01\xd06\xd01\xd02\xd03\xd04\xd05\xd06\xd07", "\xd0|"},
+	{"\xe24111\xe21111\xe21111\xe21111", "\xe2|"},
+	// E-mail in rarer shapes.
+	{`"anna petrova"@example.com`, "|"},
+	{`пишите "anna\"@x"@example.com!`, "пишите |!"},
+	{"anna@my_host.example.com", "|"},
+	{"anna@example．com", "|"},
+	{"anna@example。com", "|"},
+	{"anna@example｡com", "|"},
+	{"anna  @   example.com", "|"},
+	{"anna\u00a0@\u00a0example.com", "|"},
+	{"anna\u200b@\u3164example.com", "|"},
+	{"anna@[192.168.0.1]", "|"},
+	{"anna@[IPv6:2001:db8::1], спасибо", "|, спасибо"},
+	// Blanks and encodings inside numbers.
+	{"4111\u31641111\u28001111\u115f1111", "|"},
+	{"4111   1111     1111       1111", "|"},
+	{"4111 1111\n1111 1111", "|"},
+	{"4111&nbsp;1111&nbsp;1111&nbsp;1111", "|"},
+	{"4111%201111%201111%201111", "|"},
+	{"⁴¹¹¹ ¹¹¹¹ ¹¹¹¹ ¹¹¹¹", "|"},
+	{"тел ⑧⑨①⑥①②③④⑤⑥⑦", "тел |"},
+	{"¹¹²²³³⁴⁴⁵⁹⁵", "|"},
+	{"0004111111111111111", "|"},
+	{"000000004111111111111111", "|"},
+	{"4111 11111111-1111", "|"},
+	{"411111 111111  1111", "|"},
+	{"89161234567aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "|aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},
+	{"4111111111111111abcdefabcdefabcd", "|abcdefabcdefabcd"},
 }
 
 func TestText(t *testing.T) {
@@ -58,6 +100,46 @@ func TestText(t *testing.T) {
 		got := masking.Mask(masking.Text, c.text)
 		require.Equal(t, strings.ReplaceAll(c.want, "|", "•••"), got, c.text)
 		require.Equal(t, got, masking.Mask(masking.Text, got), "masked twice")
+	}
+}
+
+// Beyond its bound a text is hidden, together with the word or number at the cut.
+func TestTextLong(t *testing.T) {
+	words := strings.Repeat("перезвонить во вторник. ", 4000)
+	got := masking.Mask(masking.Text, words+"8 916 123-45-67")
+	require.True(t, strings.HasPrefix(words, strings.TrimSuffix(got, "•••")))
+	require.Greater(t, len(got), 60<<10)
+	require.Less(t, len(got), 64<<10)
+
+	for shift := range 40 {
+		for _, secret := range []string{"8 916 123-45-67", "4111 1111 1111 1111", "anna@example.com", "DE89 3704 0044 0532 0130 00"} {
+			text := strings.Repeat("a ", 32<<10)[:64<<10-shift] + "; " + secret
+			got := masking.Mask(masking.Text, text)
+			require.Less(t, len(text)-len(got)-shift, 64, "what comes before is shown")
+			for _, part := range []string{"916", "41", "anna", "3704", "89"} {
+				require.NotContains(t, got, part, shift)
+			}
+		}
+	}
+	require.Equal(t, "•••", masking.Mask(masking.Text, strings.Repeat("1", 100<<10)))
+}
+
+// The work that a text makes grows with its length and no faster, however hard
+// it is made to read.
+func BenchmarkText(b *testing.B) {
+	for name, unit := range map[string]string{
+		"words": "перезвонить во вторник ", "1-1": "1-", "digits": "1", "prices": "500 000 ", "phones": "8 916 123-45-67, ",
+		"at": "a@", "iban": "AA11 ", "hex": "abcdef0123456789", "quotes": `"@`, "spaces": "1      ", "entities": "1&nbsp;", "dates": "01.02.24.",
+	} {
+		for _, kb := range []int{1, 32} {
+			text := strings.Repeat(unit, kb<<10/len(unit))
+			b.Run(fmt.Sprint(name, "/", kb, "KB"), func(b *testing.B) {
+				b.SetBytes(int64(len(text)))
+				for b.Loop() {
+					masking.Mask(masking.Text, text)
+				}
+			})
+		}
 	}
 }
 
@@ -88,6 +170,8 @@ func TestTextShows(t *testing.T) {
 		"192.168.100.200", "v1.26.0", "ГОСТ 12345-2020", "скидка 15%", "площадь 1200х800", "@anna в телеграме", "C++ @ work",
 		"• ждёт договор\n• любит цифры 5 и 7", "ИНН 1234567890", "инн 500100732250", "112-233-445 96", "GB83 WEST 1234 5698 7654 32",
 		"1027700132194", "4111111111111112",
+		"12.05.2026", "192.168.0.1", "с 01.12.24-15.12.24", "5 м²", "100% хлопок", "R&D 5", "x@y", "\xd0\xd0", "2024-01-15 12:30 4111",
+		"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", `он сказал "да" @ working`, "15 000\n20 000\n35 000",
 	} {
 		require.Equal(t, text, masking.Mask(masking.Text, text))
 	}

@@ -90,8 +90,10 @@ func isInternational(digits []byte) bool {
 // national reports whether the groups from i to j look like a number typed
 // without a plus.
 func (r *Run) national(i, j int, digits []byte) bool {
+	if len(digits) > longestNational && digits[0] != '0' && digits[0] != '8' {
+		return false // usual for long rows of digits, and what follows is dear
+	}
 	first := r.Size(i)
-	bracket := strings.ContainsAny(r.Gap(i), "([（")
 	if rest, ok := dialledAbroad(digits, nil); ok && len(digits) > 9 && isInternational(rest) {
 		return true
 	}
@@ -105,18 +107,22 @@ func (r *Run) national(i, j int, digits []byte) bool {
 	case n == 7:
 		return r.Sizes(i, j, "322") || r.Sizes(i, j, "34") && r.Gap(i+1) == "-" && digits[6] != '0'
 	case n == 9:
-		return bracket || r.Sizes(i, j, "2322")
+		return r.Sizes(i, j, "2322") || r.bracket(i)
 	case n == 10:
-		return bracket || planUS.fits(digits) && r.Sizes(i, j, "334") ||
+		return planUS.fits(digits) && r.Sizes(i, j, "334") ||
 			(first == 10 || r.all(i, j, 1)) && (planUS.fits(digits) || planRU.fits(digits)) ||
-			first >= 3 && first <= 6 && planRU.fits(digits)
+			first >= 3 && first <= 6 && planRU.fits(digits) || r.bracket(i)
 	case n == 11 && (digits[0] == '7' || digits[0] == '8'):
 		return true
 	case n >= 11 && n <= 13:
-		return bracket && n == 11 || planOfCode(digits) != nil && isInternational(digits) || n == 12 && digits[0] == '9' && digits[1] == '9'
+		return planOfCode(digits) != nil && isInternational(digits) || n == 12 && digits[0] == '9' && digits[1] == '9' ||
+			n == 11 && r.bracket(i)
 	}
 	return false
 }
+
+// bracket reports whether group i stands in brackets, as area codes do.
+func (r *Run) bracket(i int) bool { return strings.ContainsAny(r.Gap(i), "([（") }
 
 // Sizes reports whether the groups from i to j have these sizes, a digit each.
 func (r *Run) Sizes(i, j int, want string) bool {

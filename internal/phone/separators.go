@@ -21,9 +21,10 @@ const (
 // first rune. Entities and percent-encoding come with what was copied from a page
 // or an address.
 func separatorAt(text string, r rune, size int) (separator, int) {
+	if IsBlank(r) {
+		return blank, size
+	}
 	switch r {
-	case ' ', '\t':
-		return blank, 1
 	case '\n', '\u2028', '\u2029', '\u0085':
 		return lineBreak, size
 	case '\r':
@@ -35,16 +36,20 @@ func separatorAt(text string, r rune, size int) (separator, int) {
 		return entityAt(text)
 	case '%':
 		return encodedAt(text)
-	case '\u115f', '\u1160', '\u2800', '\u3164', '\uffa0': // letters without ink
-		return blank, size
 	}
-	if !isPunct(r) {
-		return noSeparator, size
+	if isPunct(r) {
+		return punctuation, size
 	}
-	if r >= utf8.RuneSelf && unicode.Is(unicode.Zs, r) {
-		return blank, size
+	return noSeparator, size
+}
+
+// IsBlank reports whether r shows as a space: spaces, tabs and letters without ink.
+func IsBlank(r rune) bool {
+	switch r {
+	case ' ', '\t', '\u115f', '\u1160', '\u2800', '\u3164', '\uffa0':
+		return true
 	}
-	return punctuation, size
+	return r >= utf8.RuneSelf && unicode.Is(unicode.Zs, r)
 }
 
 var entities = [...]string{"&nbsp;", "&ensp;", "&emsp;", "&thinsp;", "&#32;", "&#160;", "&#x20;", "&#xa0;", "&#8239;", "&#x202f;"}
@@ -105,7 +110,7 @@ var digitsFrom = [...]struct {
 // AnyDigit is [Digit] for texts, where digits that are no decimal digits to
 // Unicode, such as ² and ②, are read as well.
 func AnyDigit(r rune) (byte, bool) {
-	if d, ok := Digit(r); ok || r < '²' {
+	if d, ok := Digit(r); ok || r < '²' || '¹' < r && r < '⁰' {
 		return d, ok
 	}
 	if !unicode.Is(unicode.No, r) {
