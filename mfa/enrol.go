@@ -77,7 +77,8 @@ func (Enrolment) MarshalJSON() ([]byte, error) { return []byte(`"[redacted]"`), 
 
 // Enrol makes a secret for a new app of a person, which [Factors.Confirm] makes a
 // factor within 15 minutes. It replaces one that was not confirmed. Account is
-// the name that the app shows beside the issuer, such as the login, without ":".
+// the name that the app shows beside the issuer, such as the login: at most 128
+// bytes, without ":".
 func (f *Factors) Enrol(ctx context.Context, tenant, person, account string) (*Enrolment, error) {
 	if err := checkNames(ctx, tenant, person); err != nil {
 		return nil, err
@@ -122,7 +123,7 @@ func (f *Factors) Enrol(ctx context.Context, tenant, person, account string) (*E
 // newKey makes the URI of a secret, and reads it back as an app does: an issuer
 // or account that comes back as another one is refused.
 func newKey(issuer, account string, secret []byte) (*otp.Key, error) {
-	if err := errors.Join(checkName("issuer", issuer, ":+"), checkName("account", account, ":")); err != nil {
+	if err := errors.Join(checkName("issuer", issuer, maxIssuer, ":+"), checkName("account", account, maxAccount, ":")); err != nil {
 		return nil, err
 	}
 	if strings.ContainsFunc(issuer+account, unicode.IsControl) {

@@ -110,12 +110,12 @@ type Factors struct {
 var _ crmguard.Revoker = (*Factors)(nil)
 
 // New returns the factors in store. The issuer is the name of the CRM as apps
-// show it, without ":" and "+", which not all apps read back.
+// show it: at most 64 bytes, without ":" and "+", which not all apps read back.
 func New(store Store, keys Keys, issuer string, o *Options) (*Factors, error) {
 	if store == nil || keys == nil {
 		return nil, errors.New("mfa: store and keys are needed")
 	}
-	if err := checkName("issuer", issuer, ":+"); err != nil {
+	if err := checkName("issuer", issuer, maxIssuer, ":+"); err != nil {
 		return nil, err
 	}
 	f := &Factors{store: store, keys: keys, issuer: issuer, encode: personBytes}

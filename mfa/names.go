@@ -10,8 +10,13 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
-// maxName bounds what a row or URI holds, so that no caller fills the database.
-const maxName = 256 // bytes
+// Bounds in bytes: of what a row holds, so that no caller fills the database, and
+// of what a QR code holds, so that it can be scanned from a screen.
+const (
+	maxName    = 256
+	maxIssuer  = 64
+	maxAccount = 128
+)
 
 // checkNames refuses an empty tenant or person, and another tenant than that of
 // the subject who acts.
@@ -21,13 +26,13 @@ func checkNames(ctx context.Context, tenant, person string) error {
 			return fmt.Errorf("mfa: %w", err)
 		}
 	}
-	return errors.Join(checkName("tenant", tenant, ""), checkName("person", person, ""))
+	return errors.Join(checkName("tenant", tenant, maxName, ""), checkName("person", person, maxName, ""))
 }
 
 // checkName refuses what databases or apps refuse or change.
-func checkName(what, name, forbidden string) error {
-	if name == "" || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsAny(name, forbidden+"\x00") {
-		return fmt.Errorf("mfa: %s: want 1 to %d bytes of UTF-8 without NUL or any of %q", what, maxName, forbidden)
+func checkName(what, name string, most int, forbidden string) error {
+	if name == "" || len(name) > most || !utf8.ValidString(name) || strings.ContainsAny(name, forbidden+"\x00") {
+		return fmt.Errorf("mfa: %s: want 1 to %d bytes of UTF-8 without NUL or any of %q", what, most, forbidden)
 	}
 	return nil
 }
