@@ -31,8 +31,8 @@ const (
 )
 
 func checkSubject(s crmguard.Subject) error {
-	if err := crmguard.CheckTenant(s, s.Tenant); err != nil {
-		return fmt.Errorf("session: start: %w", err)
+	if crmguard.CheckTenant(s, s.Tenant) != nil { // no denial: nobody was refused, the caller is wrong
+		return errors.New("session: start: a subject needs tenant, ID and kind")
 	}
 	if s.Kind == crmguard.KindSystem {
 		return errors.New("session: start: jobs of the host have no sessions")
@@ -65,10 +65,19 @@ func checkNames(ctx context.Context, tenant, person string) error {
 	if tenant == "" || person == "" {
 		return errors.New("session: tenant and person are needed")
 	}
+	if err := checkActor(ctx, tenant); err != nil {
+		return err
+	}
+	return errors.Join(checkText(tenant), checkText(person))
+}
+
+// checkActor refuses another tenant than that of the subject who acts, if one
+// does.
+func checkActor(ctx context.Context, tenant string) error {
 	if actor, ok := crmguard.SubjectFrom(ctx); ok {
 		if err := crmguard.CheckTenant(actor, tenant); err != nil {
 			return fmt.Errorf("session: %w", err)
 		}
 	}
-	return errors.Join(checkText(tenant), checkText(person))
+	return nil
 }

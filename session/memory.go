@@ -38,7 +38,7 @@ func (m *Memory) Session(_ context.Context, id string) (Row, Person, error) {
 	if !ok {
 		return Row{}, Person{}, ErrNotFound
 	}
-	return r, m.state(r.Tenant, r.Person), nil
+	return r.clone(), m.state(r.Tenant, r.Person), nil
 }
 
 // Person implements [Store].
@@ -48,7 +48,7 @@ func (m *Memory) Person(_ context.Context, tenant, person string) (Person, []Row
 	var rows []Row
 	if p := m.persons[personKey{tenant, person}]; p != nil {
 		for _, id := range p.ids {
-			rows = append(rows, m.sessions[id])
+			rows = append(rows, m.sessions[id].clone())
 		}
 	}
 	return m.state(tenant, person), rows, nil
@@ -69,7 +69,7 @@ func (m *Memory) Start(_ context.Context, p Person, r Row, keep int) (bool, erro
 		return false, nil
 	}
 	own := m.persons[personKey{p.Tenant, p.ID}]
-	m.sessions[r.ID] = r
+	m.sessions[r.ID] = r.clone()
 	own.ids = append(own.ids, r.ID)
 	m.sweep = append(m.sweep, r.ID)
 	for len(own.ids) > max(keep, 1) {
@@ -98,12 +98,12 @@ func (m *Memory) Swap(_ context.Context, id string, verifier MAC, next *Row) (bo
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r, ok := m.sessions[id]
-	if !ok || !bytes.Equal(r.Verifier, verifier) {
-		return false, nil
-	}
 	if next == nil {
 		m.remove(id)
-		return true, nil
+		return ok, nil
+	}
+	if !ok || !bytes.Equal(r.Verifier, verifier) {
+		return false, nil
 	}
 	r.Used, r.Verifier = next.Used, next.Verifier
 	m.sessions[id] = r
@@ -128,6 +128,12 @@ func (m *Memory) Change(_ context.Context, old, next Person) (int, bool, error) 
 	}
 	p.state, p.ids = next, nil
 	return ended, true, nil
+}
+
+// clone shares with r only its verifier, which no Manager hands out or changes.
+func (r Row) clone() Row {
+	r.Scopes = slices.Clone(r.Scopes)
+	return r
 }
 
 func (m *Memory) remove(id string) {

@@ -173,7 +173,8 @@ func (m *Manager) End(ctx context.Context, token string) error {
 	if err != nil {
 		return err
 	}
-	return wrap("end", m.remove(ctx, r.ID, r.Verifier))
+	_, err = m.store.Swap(ctx, r.ID, nil, nil)
+	return wrap("end", err)
 }
 
 // EndByID ends one session of a person, such as that of a lost phone; its id
@@ -188,30 +189,11 @@ func (m *Manager) EndByID(ctx context.Context, tenant, person, id string) error 
 	}
 	for _, r := range rows {
 		if r.ID == id {
-			return wrap("end", m.remove(ctx, id, r.Verifier))
+			_, err = m.store.Swap(ctx, id, nil, nil)
+			return wrap("end", err)
 		}
 	}
 	return nil
-}
-
-// remove removes a session, also if its verifier changes meanwhile because it is
-// in use.
-func (m *Manager) remove(ctx context.Context, id string, verifier MAC) error {
-	for range changeTries {
-		removed, err := m.store.Swap(ctx, id, verifier, nil)
-		if err != nil || removed {
-			return err
-		}
-		r, _, err := m.store.Session(ctx, id)
-		if errors.Is(err, ErrNotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		verifier = r.Verifier
-	}
-	return errBusy
 }
 
 // checkPerson returns nil for a person who may have sessions.
@@ -224,7 +206,6 @@ func (m *Manager) checkPerson(ctx context.Context, p *Person) error {
 		return fmt.Errorf("session: verify person: %w", err)
 	}
 	if !genuine {
-		m.log.WarnContext(ctx, "session: the state of a person is not genuine", "tenant", p.Tenant, "person", p.ID)
 		return denied(CodeClosed, "the person's state is not genuine")
 	}
 	if p.Closed {
@@ -237,7 +218,11 @@ func (m *Manager) genuinePerson(ctx context.Context, p *Person) (bool, error) {
 	if !p.exists() {
 		return false, nil
 	}
-	return m.verify(ctx, p.place(), personBytes(p), p.MAC)
+	genuine, err := m.verify(ctx, p.place(), personBytes(p), p.MAC)
+	if err == nil && !genuine {
+		m.log.WarnContext(ctx, "session: the state of a person is not genuine", "tenant", p.Tenant, "person", p.ID)
+	}
+	return genuine, err
 }
 
 // exists reports whether the store has a row of the person.

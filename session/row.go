@@ -129,8 +129,6 @@ func appendTime(b []byte, t time.Time) []byte {
 
 // addrText is empty for an invalid address, where String would say so in words.
 func addrText(a netip.Addr) string {
-	if !a.IsValid() {
-		return ""
-	}
-	return a.String()
+	text, _ := a.MarshalText() //nolint:errcheck // has no way to fail
+	return string(text)
 }

@@ -68,7 +68,7 @@ type Options struct {
 	Idle     time.Duration // without use, 0: 30 minutes; at least 2 minutes, because last use is noted once a minute
 	Lifetime time.Duration // from the start, 0: 12 hours
 	Clock    func() time.Time
-	Logger   *slog.Logger // hears of rows that are not genuine
+	Logger   *slog.Logger // hears of rows that are not genuine; nil: slog.Default
 }
 
 // Manager starts, authenticates and ends sessions. It is safe for concurrent
@@ -110,7 +110,7 @@ func New(store Store, keys crmguard.Authenticator, o *Options) (*Manager, error)
 		m.clock = time.Now
 	}
 	if m.log == nil {
-		m.log = slog.New(slog.DiscardHandler)
+		m.log = slog.Default()
 	}
 	if m.idle < 2*touchEvery || m.lifetime < m.idle {
 		return nil, fmt.Errorf("session: idle %v, lifetime %v: want %v <= idle <= lifetime", m.idle, m.lifetime, 2*touchEvery)
@@ -128,6 +128,9 @@ func New(store Store, keys crmguard.Authenticator, o *Options) (*Manager, error)
 // scopes.
 func (m *Manager) Start(ctx context.Context, s crmguard.Subject) (string, error) {
 	if err := checkSubject(s); err != nil {
+		return "", err
+	}
+	if err := checkActor(ctx, s.Tenant); err != nil {
 		return "", err
 	}
 	p, _, err := m.store.Person(ctx, s.Tenant, s.ID)

@@ -1,9 +1,11 @@
 package session_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"sync"
@@ -291,6 +293,12 @@ func TestForeignTenant(t *testing.T) {
 	f := newFixture(t, session.Options{})
 	foreign := crmguard.WithSubject(t.Context(), crmguard.Subject{Tenant: "other", ID: "eve", Kind: crmguard.KindEmployee})
 	for name, call := range map[string]func(ctx context.Context, tenant, person string) error{
+		"start": func(ctx context.Context, tenant, person string) error {
+			s := anna()
+			s.Tenant, s.ID = tenant, person
+			_, err := f.Start(ctx, s)
+			return err
+		},
 		"open":  f.OpenPerson,
 		"close": f.ClosePerson,
 		"end":   func(ctx context.Context, tenant, person string) error { return f.EndByID(ctx, tenant, person, "x") },
@@ -307,12 +315,51 @@ func TestForeignTenant(t *testing.T) {
 			return err
 		},
 	} {
-		require.Error(t, call(foreign, "acme", "anna"), name)
+		require.NoError(t, f.OpenPerson(t.Context(), "acme", "anna")) // "close" may have come before
+		err := call(foreign, "acme", "anna")
+		denial, ok := errors.AsType[*crmguard.Denial](err)
+		require.True(t, ok, "%s: %v", name, err)
+		require.Equal(t, "tenant", denial.Code, name)
 		require.Error(t, call(t.Context(), "", "anna"), name)
 		require.Error(t, call(t.Context(), "acme", ""), name)
 		require.Error(t, call(t.Context(), "acme", "\xff"), name)
 		require.NoError(t, call(t.Context(), "acme", "anna"), name)
 		require.NoError(t, call(crmguard.System(t.Context(), "acme", "job"), "acme", "anna"), name)
+	}
+	// Whose token it is, is in the row: authenticating and signing out name no
+	// tenant that could be another's.
+}
+
+// forged is a manager whose person anna has a state that somebody else wrote.
+func forged(t *testing.T, o *session.Options) *session.Manager {
+	t.Helper()
+	store := session.NewMemory()
+	_, _, err := store.Change(t.Context(), session.Person{Tenant: "acme", ID: "anna"},
+		session.Person{Tenant: "acme", ID: "anna", Epoch: 1, MAC: session.MAC("forged")})
+	require.NoError(t, err)
+	m, err := session.New(store, crmguardtest.NewKeys(), o)
+	require.NoError(t, err)
+	return m
+}
+
+func TestForgedRowsAreHeard(t *testing.T) {
+	for name, call := range map[string]func(m *session.Manager) error{
+		"start": func(m *session.Manager) error { _, err := m.Start(t.Context(), anna()); return err },
+		"state": func(m *session.Manager) error { _, err := m.State(t.Context(), "acme", "anna"); return err },
+		"open":  func(m *session.Manager) error { return m.OpenPerson(t.Context(), "acme", "anna") },
+	} {
+		var own, byDefault bytes.Buffer
+		before := slog.Default()
+		slog.SetDefault(slog.New(slog.NewTextHandler(&byDefault, nil)))
+		err := call(forged(t, nil))
+		ownErr := call(forged(t, &session.Options{Logger: slog.New(slog.NewTextHandler(&own, nil))}))
+		slog.SetDefault(before)
+		require.Error(t, err, name)
+		require.Error(t, ownErr, name)
+		for _, heard := range []string{own.String(), byDefault.String()} {
+			require.Equal(t, 1, strings.Count(heard, "not genuine"), name)
+			require.NotContains(t, heard, "forged", name)
+		}
 	}
 }
 

@@ -30,12 +30,13 @@ type Store interface {
 	Start(ctx context.Context, p Person, r Row, keep int) (started bool, err error)
 
 	// Swap replaces Used and Verifier of the session with this id by those of
-	// next, or removes the session if next is nil, in either case only if its
-	// verifier still is verifier; swapped says whether. Atomic.
+	// next if its verifier still is verifier; swapped says whether. Without next
+	// it removes the session, whatever its row holds. Atomic.
 	Swap(ctx context.Context, id string, verifier MAC, next *Row) (swapped bool, err error)
 
-	// Change replaces person old by next if the stored one still is old (Epoch 0:
-	// there still is none) and removes all sessions of the person; ended counts
-	// them. Atomic.
+	// Change replaces person old by next if Person would still return old, and
+	// removes all sessions of the person; ended counts them. It compares what it
+	// reads, not what is stored, so that a row with values that no Person can hold
+	// is replaced like any other. Atomic.
 	Change(ctx context.Context, old, next Person) (ended int, changed bool, err error)
 }

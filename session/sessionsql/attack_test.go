@@ -1,8 +1,13 @@
 package sessionsql_test
 
 import (
+	"context"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/base64"
 	"errors"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -93,42 +98,195 @@ func TestWriterOfTheDatabase(t *testing.T) {
 	})
 }
 
-// SQLite keeps text in columns of integers.
-func TestValuesOfAnotherType(t *testing.T) {
-	db := sqldbtest.SQLite(t)
-	m := manager(t, db, crmguardtest.NewKeys())
-	for _, column := range []string{"kind", "assurance", "authenticated_at", "started_at", "used_at", "end_at", "epoch", "person", "verifier", "scopes"} {
-		token, err := m.Start(t.Context(), anna)
-		require.NoError(t, err)
-		for _, value := range []string{`'x'`, `x'00ff'`, `1.5`} {
-			exec(t, db, `UPDATE crmguard_sessions SET `+column+` = `+value)
-			_, err = m.Authenticate(t.Context(), token)
-			requireDenied(t, err, column+" = "+value)
-		}
-		require.NoError(t, m.ClosePerson(t.Context(), "acme", "anna"), column)
-		require.NoError(t, m.OpenPerson(t.Context(), "acme", "anna"), column)
-		exec(t, db, `DELETE FROM crmguard_sessions`)
-	}
-	exec(t, db, `UPDATE crmguard_session_persons SET closed = 'x'`)
-	_, err := m.Start(t.Context(), anna)
-	requireDenied(t, err, "a state that is neither open nor closed")
+// values are what a writer can put in a column. PostgreSQL refuses those that its
+// type does not have; SQLite keeps anything in any column.
+var values = map[string][]string{
+	"integers": {`-1`, `0`, `1`, `2`, `7`, `300`, `9223372036854775807`, `(-9223372036854775807)`, `'x'`, `''`, `'7'`, `1.5`, `9e99`, `x'00ff'`},
+	"text":     {`''`, `'x'`, `'nonsense%eth0'`, `'null'`, `'["x"]'`, `x'00ff'`, `x'616e6e61'`, `7`, `1.5`, `NULL`},
+	"bytes":    {`'x'`, `''`, `7`, `1.5`, `x''`, `x'00ff'`, `'\x00ff'`, `substr(%s, 2)`, `CAST(%s AS TEXT)`},
 }
 
-// The tables hold nothing with which somebody could sign in.
+var columns = []struct{ table, column, values string }{
+	{"crmguard_session_persons", "closed", "integers"},
+	{"crmguard_session_persons", "epoch", "integers"},
+	{"crmguard_session_persons", "mac", "bytes"},
+	{"crmguard_session_persons", "tenant", "text"},
+	{"crmguard_session_persons", "person", "text"},
+	{"crmguard_sessions", "id", "text"},
+	{"crmguard_sessions", "tenant", "text"},
+	{"crmguard_sessions", "person", "text"},
+	{"crmguard_sessions", "on_behalf_of", "text"},
+	{"crmguard_sessions", "kind", "integers"},
+	{"crmguard_sessions", "assurance", "integers"},
+	{"crmguard_sessions", "authenticated_at", "integers"},
+	{"crmguard_sessions", "device", "text"},
+	{"crmguard_sessions", "addr", "text"},
+	{"crmguard_sessions", "scopes", "text"},
+	{"crmguard_sessions", "started_at", "integers"},
+	{"crmguard_sessions", "used_at", "integers"},
+	{"crmguard_sessions", "end_at", "integers"},
+	{"crmguard_sessions", "epoch", "integers"},
+	{"crmguard_sessions", "verifier", "bytes"},
+}
+
+// Whatever is planted in whichever column: the session that it was done to is
+// refused or as it was, each listed session can be ended, and the person can be
+// closed and opened.
+func TestPlantedValues(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		m := manager(t, db, crmguardtest.NewKeys())
+		planted := 0
+		for _, c := range columns {
+			for _, value := range values[c.values] {
+				what := c.table + "." + c.column + " = " + value
+				token, err := m.Start(t.Context(), anna)
+				require.NoError(t, err, what)
+				before, err := m.Authenticate(t.Context(), token)
+				require.NoError(t, err, what)
+				value = strings.ReplaceAll(value, "%s", c.column)
+				if _, err := db.ExecContext(t.Context(), `UPDATE `+c.table+` SET `+c.column+` = `+value); err == nil {
+					planted++
+				}
+
+				after, err := m.Authenticate(t.Context(), token)
+				if err == nil {
+					require.Equal(t, before, after, what)
+				} else {
+					requireDenied(t, err, what)
+				}
+				list, err := m.List(t.Context(), "acme", "anna")
+				require.NoError(t, err, what)
+				for _, s := range list {
+					require.NoError(t, m.EndByID(t.Context(), "acme", "anna", s.ID), what)
+					var left int
+					require.NoError(t, db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM crmguard_sessions WHERE id = $1`, s.ID).Scan(&left))
+					require.Zero(t, left, what)
+				}
+				for _, person := range []string{"anna", "boris"} {
+					require.NoError(t, m.ClosePerson(t.Context(), "acme", person), what)
+					state, err := m.State(t.Context(), "acme", person)
+					require.NoError(t, err, what)
+					require.True(t, state.Closed, what)
+					_, err = m.Authenticate(t.Context(), token)
+					requireDenied(t, err, what)
+					require.NoError(t, m.OpenPerson(t.Context(), "acme", person), what)
+				}
+				_, err = m.Authenticate(t.Context(), token)
+				requireDenied(t, err, what)
+				exec(t, db, `DELETE FROM crmguard_sessions`)
+			}
+		}
+		require.Greater(t, planted, 80, "most of it can be written")
+	})
+}
+
+// comparesInSQL finds the row to change by its values, which cannot find values
+// of a wrong type.
+type comparesInSQL struct {
+	*sessionsql.Store
+	db *sql.DB
+}
+
+func (s comparesInSQL) Change(ctx context.Context, old, next session.Person) (int, bool, error) {
+	var n int
+	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM crmguard_session_persons WHERE tenant = $1 AND person = $2 AND epoch = $3 AND mac = $4`,
+		old.Tenant, old.ID, old.Epoch, []byte(old.MAC)).Scan(&n)
+	if err != nil || n == 0 {
+		return 0, false, err
+	}
+	return s.Store.Change(ctx, old, next)
+}
+
+// The planted fault: such a store leaves a person whom nobody can close.
+func TestComparingInSQLIsNotEnough(t *testing.T) {
+	db := sqldbtest.SQLite(t)
+	keys := crmguardtest.NewKeys()
+	m := manager(t, db, keys)
+	faulty, err := session.New(comparesInSQL{open(t, db, nil), db}, keys, nil)
+	require.NoError(t, err)
+	require.NoError(t, faulty.ClosePerson(t.Context(), "acme", "anna"))
+	exec(t, db, `UPDATE crmguard_session_persons SET epoch = 'x'`)
+	require.ErrorContains(t, faulty.ClosePerson(t.Context(), "acme", "anna"), "keeps changing")
+	require.NoError(t, m.ClosePerson(t.Context(), "acme", "anna"))
+}
+
+// All columns at once, many at a time: what is planted does not keep genuine
+// changes from happening one after the other.
+func TestManyRepairAtOnce(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		m := manager(t, db, crmguardtest.NewKeys())
+		exec(t, db, `UPDATE crmguard_session_persons SET epoch = 1, mac = substr(mac, 2)`)
+		if strings.HasSuffix(t.Name(), "sqlite") {
+			exec(t, db, `UPDATE crmguard_session_persons SET epoch = 'x', mac = 7, closed = 1.5`)
+		}
+		errs := make([]error, 50)
+		var wg sync.WaitGroup
+		for i := range errs {
+			wg.Go(func() {
+				errs[i] = m.ClosePerson(t.Context(), "acme", "anna")
+				if errs[i] == nil {
+					errs[i] = m.OpenPerson(t.Context(), "acme", "anna")
+				}
+			})
+		}
+		wg.Wait()
+		require.NoError(t, errors.Join(errs...))
+		state, err := m.State(t.Context(), "acme", "anna")
+		require.NoError(t, err)
+		require.False(t, state.Closed, "the last one opened")
+	})
+}
+
+// The tables hold nothing with which somebody could sign in: neither the token's
+// secret in any spelling, nor its digest, which would let anybody who has it look
+// for the secret.
 func TestTablesHoldNoToken(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
 		m := manager(t, db, crmguardtest.NewKeys())
 		token, err := m.Start(t.Context(), anna)
 		require.NoError(t, err)
-		var id string
-		var verifier []byte
-		require.NoError(t, db.QueryRowContext(t.Context(), `SELECT id, verifier FROM crmguard_sessions`).Scan(&id, &verifier))
-		require.Contains(t, token, id)
-		require.NotContains(t, token, string(verifier))
-		require.Len(t, verifier, 32)
+		id, secret := token[len("crmguard_s1_"):][:20], token[len("crmguard_s1_"):][20:]
+		raw, err := base64.RawURLEncoding.DecodeString(secret)
+		require.NoError(t, err)
+		digest := sha256.Sum256(raw)
+		holds := func(want string) bool { return strings.Contains(dump(t, db), want) }
+		require.True(t, holds(id), "the dump sees what is there")
+		require.False(t, holds(secret))
+		require.False(t, holds(string(raw)))
+		require.False(t, holds(string(digest[:])))
 		_, err = m.Authenticate(t.Context(), "crmguard_s1_"+id)
 		requireDenied(t, err, "an id is no token")
+
+		// The planted fault: a store that keeps tokens would be seen.
+		exec(t, db, `UPDATE crmguard_sessions SET verifier = $1`, raw)
+		require.True(t, holds(string(raw)))
 	})
+}
+
+// dump is every value of every row.
+func dump(t *testing.T, db *sql.DB) string {
+	t.Helper()
+	var all strings.Builder
+	for _, table := range []string{"crmguard_sessions", "crmguard_session_persons"} {
+		rows, err := db.QueryContext(t.Context(), `SELECT * FROM `+table)
+		require.NoError(t, err)
+		names, err := rows.Columns()
+		require.NoError(t, err)
+		for rows.Next() {
+			values := make([]sql.NullString, len(names))
+			targets := make([]any, len(names))
+			for i := range values {
+				targets[i] = &values[i]
+			}
+			require.NoError(t, rows.Scan(targets...))
+			for _, v := range values {
+				all.WriteString(v.String + "\n")
+			}
+		}
+		require.NoError(t, rows.Err())
+		require.NoError(t, rows.Close())
+	}
+	return all.String()
 }
 
 // Another key, as after a theft of the database alone, accepts nothing.

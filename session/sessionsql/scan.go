@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"math"
-	"net/netip"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/internal/sqldb"
@@ -84,14 +83,10 @@ func (s *scanRow) value() session.Row {
 		r.Kind = crmguard.SubjectKind(s.kind.int64)         //nolint:gosec // it fits
 		r.Assurance = crmguard.Assurance(s.assurance.int64) //nolint:gosec // it fits
 	}
-	var err error
-	if s.addr.string != "" {
-		r.Addr, err = netip.ParseAddr(s.addr.string)
-		fits = fits && err == nil
-	}
+	fits = r.Addr.UnmarshalText([]byte(s.addr.string)) == nil && fits
 	if s.scopes.Valid {
 		r.Scopes = []string{}
-		err = json.Unmarshal([]byte(s.scopes.V.string), &r.Scopes)
+		err := json.Unmarshal([]byte(s.scopes.V.string), &r.Scopes)
 		fits = fits && err == nil && r.Scopes != nil
 	}
 	if !fits {
@@ -128,19 +123,9 @@ func encodeScopes(scopes []string) (sql.NullString, error) {
 	return sql.NullString{String: string(encoded), Valid: true}, err
 }
 
-func addrText(a netip.Addr) string {
-	if !a.IsValid() {
-		return ""
-	}
-	return a.String()
-}
-
 func flag(b bool) int {
 	if b {
 		return 1
 	}
 	return 0
 }
-
-// nonNil keeps an absent MAC from becoming NULL, which equals nothing.
-func nonNil(m session.MAC) []byte { return append([]byte{}, m...) }

@@ -121,7 +121,11 @@ func (s *Store) Start(ctx context.Context, p session.Person, r session.Row, keep
 	}
 	scopes, err := encodeScopes(r.Scopes)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("sessionsql: encode scopes: %w", err)
+	}
+	addr, err := r.Addr.MarshalText() // empty if invalid
+	if err != nil {
+		return false, fmt.Errorf("sessionsql: encode an address: %w", err)
 	}
 	started := false
 	err = s.db.Tx(ctx, func(tx *sql.Tx) error {
@@ -134,7 +138,7 @@ func (s *Store) Start(ctx context.Context, p session.Person, r session.Row, keep
 			FROM crmguard_session_persons p
 			WHERE p.tenant = $16 AND p.person = $17 AND p.closed = 0 AND p.epoch = $18 AND p.mac = $19`+s.lock("")),
 			r.ID, r.Tenant, r.Person, r.OnBehalfOf, int64(r.Kind), int64(r.Assurance), sqldb.Micros(r.AuthenticatedAt),
-			r.Device, addrText(r.Addr), scopes, sqldb.Micros(r.Started), sqldb.Micros(r.Used), sqldb.Micros(r.End),
+			r.Device, string(addr), scopes, sqldb.Micros(r.Started), sqldb.Micros(r.Used), sqldb.Micros(r.End),
 			r.Epoch, []byte(r.Verifier), p.Tenant, p.ID, p.Epoch, []byte(p.MAC))
 		if err != nil {
 			return err
@@ -177,7 +181,7 @@ func (s *Store) lock(how string) string {
 
 // Swap implements [session.Store].
 func (s *Store) Swap(ctx context.Context, id string, verifier session.MAC, next *session.Row) (bool, error) {
-	query, args := `DELETE FROM crmguard_sessions WHERE id = $1 AND verifier = $2`, []any{id, []byte(verifier)}
+	query, args := `DELETE FROM crmguard_sessions WHERE id = $1`, []any{id}
 	if next != nil {
 		query = `UPDATE crmguard_sessions SET used_at = $1, verifier = $2 WHERE id = $3 AND verifier = $4`
 		args = []any{sqldb.Micros(next.Used), []byte(next.Verifier), id, []byte(verifier)}
@@ -199,26 +203,15 @@ func (s *Store) Swap(ctx context.Context, id string, verifier session.MAC, next 
 
 // Change implements [session.Store].
 func (s *Store) Change(ctx context.Context, old, next session.Person) (int, bool, error) {
-	query := `UPDATE crmguard_session_persons SET closed = $1, epoch = $2, mac = $3
-		WHERE tenant = $4 AND person = $5 AND CASE closed WHEN 0 THEN 0 ELSE 1 END = $6 AND epoch = $7 AND mac = $8`
-	args := []any{flag(next.Closed), next.Epoch, []byte(next.MAC), old.Tenant, old.ID, flag(old.Closed), old.Epoch, nonNil(old.MAC)}
-	if old.Epoch == 0 {
-		// No row, or one with epoch 0 that somebody else wrote.
-		query = `INSERT INTO crmguard_session_persons (closed, epoch, mac, tenant, person) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (tenant, person) DO UPDATE SET closed = excluded.closed, epoch = excluded.epoch, mac = excluded.mac
-			WHERE CASE crmguard_session_persons.closed WHEN 0 THEN 0 ELSE 1 END = $6
-			AND crmguard_session_persons.epoch = $7 AND crmguard_session_persons.mac = $8`
-	}
-	var ended, changed int64
+	var ended int64
+	var changed bool
 	err := s.db.Tx(ctx, func(tx *sql.Tx) error {
-		result, err := tx.ExecContext(ctx, s.db.Q(query), args...)
+		var err error
+		if changed, err = s.replace(ctx, tx, old, next); err != nil || !changed {
+			return err
+		}
+		result, err := tx.ExecContext(ctx, s.db.Q(`DELETE FROM crmguard_sessions WHERE tenant = $1 AND person = $2`), old.Tenant, old.ID)
 		if err != nil {
-			return err
-		}
-		if changed, err = result.RowsAffected(); err != nil || changed == 0 {
-			return err
-		}
-		if result, err = tx.ExecContext(ctx, s.db.Q(`DELETE FROM crmguard_sessions WHERE tenant = $1 AND person = $2`), old.Tenant, old.ID); err != nil {
 			return err
 		}
 		ended, err = result.RowsAffected()
@@ -227,5 +220,34 @@ func (s *Store) Change(ctx context.Context, old, next session.Person) (int, bool
 	if err != nil {
 		return 0, false, fmt.Errorf("sessionsql: change a person: %w", err)
 	}
-	return int(ended), changed == 1, nil
+	return int(ended), changed, nil
+}
+
+// replace writes next if the person is old. It compares in Go, because no SQL
+// finds a row by values of a wrong type, which somebody may have planted.
+func (s *Store) replace(ctx context.Context, tx *sql.Tx, old, next session.Person) (bool, error) {
+	// To write first takes the lock that keeps the row as it was read: on the row
+	// in PostgreSQL, on the database in SQLite.
+	var stored scanPerson
+	err := tx.QueryRowContext(ctx, s.db.Q(`UPDATE crmguard_session_persons SET closed = closed WHERE tenant = $1 AND person = $2
+		RETURNING tenant, closed, epoch, mac`), old.Tenant, old.ID).Scan(stored.targets()...)
+	none := errors.Is(err, sql.ErrNoRows)
+	if err != nil && !none {
+		return false, err
+	}
+	if !stored.value(old.Tenant, old.ID).Equal(old) {
+		return false, nil
+	}
+	query := `UPDATE crmguard_session_persons SET closed = $1, epoch = $2, mac = $3 WHERE tenant = $4 AND person = $5`
+	if none {
+		// Nothing was there to lock. Whoever inserts first wins.
+		query = `INSERT INTO crmguard_session_persons (closed, epoch, mac, tenant, person) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (tenant, person) DO NOTHING`
+	}
+	result, err := tx.ExecContext(ctx, s.db.Q(query), flag(next.Closed), next.Epoch, []byte(next.MAC), old.Tenant, old.ID)
+	if err != nil {
+		return false, err
+	}
+	n, err := result.RowsAffected()
+	return n == 1, err
 }

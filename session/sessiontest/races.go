@@ -129,7 +129,7 @@ func (m macs) MAC(_ context.Context, at crmguard.Place, data []byte) ([]byte, er
 func (m macs) Verify(ctx context.Context, at crmguard.Place, data, mac []byte) error {
 	want, err := m.MAC(ctx, at, data)
 	if err == nil && !hmac.Equal(want, mac) {
-		err = errors.New("sessiontest: wrong MAC")
+		err = crmguard.ErrMAC
 	}
 	return err
 }

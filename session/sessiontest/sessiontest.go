@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -44,7 +45,8 @@ var rules = []rule{
 	{"Start keeps the newest sessions of the person only", startKeeps},
 	{"Start removes ended sessions, a bounded number", startSweeps},
 	{"Swap changes Used and Verifier, for the right verifier only", swap},
-	{"Swap with nil removes", swapRemoves},
+	{"Swap with nil removes, whatever the row holds", swapRemoves},
+	{"what a caller changes afterwards is not stored", ownership},
 	{"Change replaces the person exactly as expected", change},
 	{"Change removes the sessions of this person only", changeRemoves},
 	{"of many that Swap one verifier, one wins", swapRace},
@@ -219,15 +221,32 @@ func swapRemoves(ctx context.Context, t require.TestingT, s session.Store) {
 	r, bystander := row(p, 0), row(p, 1)
 	start(ctx, t, s, p, r)
 	start(ctx, t, s, p, bystander)
-	for _, tc := range []struct {
-		verifier session.MAC
-		want     bool
-	}{{session.MAC("wrong"), false}, {nil, false}, {r.Verifier, true}, {r.Verifier, false}} {
-		swapped, err := s.Swap(ctx, r.ID, tc.verifier, nil)
+	for _, want := range []bool{true, false} {
+		swapped, err := s.Swap(ctx, r.ID, nil, nil)
 		require.NoError(t, err)
-		require.Equal(t, tc.want, swapped)
+		require.Equal(t, want, swapped)
 	}
 	require.Equal(t, []session.Row{bystander}, rowsOf(ctx, t, s, p))
+	swapped, err := s.Swap(ctx, bystander.ID, session.MAC("any"), nil)
+	require.NoError(t, err)
+	require.True(t, swapped)
+	require.Empty(t, rowsOf(ctx, t, s, p))
+}
+
+func ownership(ctx context.Context, t require.TestingT, s session.Store) {
+	p := opened(ctx, t, s, "acme", "anna")
+	given := row(p, 0)
+	want := given
+	want.Scopes = slices.Clone(given.Scopes)
+	start(ctx, t, s, p, given)
+	given.Scopes[0] = "changed"
+	for range 2 {
+		got, _, err := s.Session(ctx, want.ID)
+		require.NoError(t, err)
+		rows := rowsOf(ctx, t, s, p)
+		require.Equal(t, []session.Row{want, want}, append(rows, got))
+		got.Scopes[0], rows[0].Scopes[1] = "changed", "changed"
+	}
 }
 
 func change(ctx context.Context, t require.TestingT, s session.Store) {

@@ -26,7 +26,8 @@ func TestSuiteNoticesFaults(t *testing.T) {
 		{"many that Start leave as many as are kept", func() session.Store { return &keepsAll{session.NewMemory()} }},
 		{"Start removes ended sessions, a bounded number", func() session.Store { return &neverSweeps{session.NewMemory()} }},
 		{"Swap changes Used and Verifier, for the right verifier only", func() session.Store { return &swapsAny{session.NewMemory()} }},
-		{"Swap with nil removes", func() session.Store { return &swapsAny{session.NewMemory()} }},
+		{"Swap with nil removes, whatever the row holds", func() session.Store { return &removesVerified{session.NewMemory()} }},
+		{"what a caller changes afterwards is not stored", func() session.Store { return &sharesScopes{Memory: session.NewMemory()} }},
 		{"of many that Swap one verifier, one wins", func() session.Store { return &swapsAny{session.NewMemory()} }},
 		{"of many that remove one session, one wins", func() session.Store { return newRemovesLate() }},
 		{"Change replaces the person exactly as expected", func() session.Store { return &changesAny{session.NewMemory()} }},
@@ -119,6 +120,33 @@ func (s *swapsAny) Swap(ctx context.Context, id string, _ session.MAC, next *ses
 		return false, nil
 	}
 	return s.Memory.Swap(ctx, id, r.Verifier, next)
+}
+
+// removesVerified asks for the verifier, which a planted row may not even have.
+type removesVerified struct{ *session.Memory }
+
+func (s *removesVerified) Swap(ctx context.Context, id string, verifier session.MAC, next *session.Row) (bool, error) {
+	r, _, err := s.Session(ctx, id)
+	if err != nil || !bytes.Equal(r.Verifier, verifier) {
+		return false, nil
+	}
+	return s.Memory.Swap(ctx, id, verifier, next)
+}
+
+type sharesScopes struct {
+	*session.Memory
+	scopes []string
+}
+
+func (s *sharesScopes) Start(ctx context.Context, p session.Person, r session.Row, keep int) (bool, error) {
+	s.scopes = r.Scopes
+	return s.Memory.Start(ctx, p, r, keep)
+}
+
+func (s *sharesScopes) Session(ctx context.Context, id string) (session.Row, session.Person, error) {
+	r, p, err := s.Memory.Session(ctx, id)
+	r.Scopes = s.scopes
+	return r, p, err
 }
 
 type changesAny struct{ *session.Memory }
