@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 
@@ -14,8 +13,9 @@ import (
 // Check decides whether s may do a to r; see the package comment for how. Yes
 // from memory allocates nothing.
 //
-// The codes of its denials are "no-rule", "deny-rule" and "scope" (of the
-// credential).
+// The codes of its denials are "no-rule", "deny-rule", "scope" (of the credential),
+// "no-record" (a question about one record that names none) and "system-name" (a
+// person who is called like a job of the host).
 func (e *Engine) Check(ctx context.Context, s crmguard.Subject, a crmguard.Action, r crmguard.Resource) error {
 	d, err := e.decision(ctx, s, r.Tenant)
 	if err != nil {
@@ -35,7 +35,7 @@ func (e *Engine) CheckAll(ctx context.Context, s crmguard.Subject, a crmguard.Ac
 			continue
 		}
 		if r.Tenant != s.Tenant {
-			answers[i] = tenantError(s, r.Tenant)
+			answers[i] = admit(s, r.Tenant)
 			continue
 		}
 		answers[i] = d.check(a, r)
@@ -47,7 +47,7 @@ func (e *Engine) CheckAll(ctx context.Context, s crmguard.Subject, a crmguard.Ac
 type FieldRights struct {
 	Read   bool // see it, masked unless Unmask
 	Write  bool // change it
-	Unmask bool // see it in the clear without asking
+	Unmask bool // see it in the clear without asking; never without Read
 }
 
 // Fields tells the rights on fields of a record. Only rows that name the field
@@ -75,6 +75,7 @@ func (e *Engine) Fields(ctx context.Context, s crmguard.Subject, r crmguard.Reso
 			}
 			*right.holds = v == allowed
 		}
+		f.Unmask = f.Unmask && f.Read
 		rights[field] = f
 	}
 	return rights, nil
@@ -85,40 +86,115 @@ func (e *Engine) Fields(ctx context.Context, s crmguard.Subject, r crmguard.Reso
 type decision struct {
 	subject crmguard.Subject
 	policy  *snapshot
-	own     placement
-	other   placement // of whom the subject acts for
+	parties [2]party // the subject, and whom it acts for if it does
+}
+
+// party is one of those whose rights a decision needs.
+type party struct {
+	person string
+	place  placement
+	placed bool // its departments are known
+	shares bool // it is known what is shared with it
 }
 
 func (e *Engine) decision(ctx context.Context, s crmguard.Subject, tenant string) (decision, error) {
-	if crmguard.CheckTenant(s, tenant) != nil {
-		return decision{}, tenantError(s, tenant)
+	if err := admit(s, tenant); err != nil {
+		return decision{}, err
 	}
 	units, err := e.org.tree(ctx, tenant)
 	if err != nil {
 		return decision{}, err
 	}
 	d := decision{subject: s, policy: e.current.Load()}
-	d.own = placement{units.Members[s.ID], units.Parent}
+	d.parties[0] = party{s.ID, placement{units.Members[s.ID], units}, true, true}
 	if e.org.source == nil {
-		d.own.units = s.Units
+		d.parties[0].place.units = s.Units
 	}
-	if s.OnBehalfOf != "" {
-		d.other = placement{units.Members[s.OnBehalfOf], units.Parent}
-	}
+	d.parties[1] = party{s.OnBehalfOf, placement{units.Members[s.OnBehalfOf], units}, e.org.source != nil, false}
 	return d, nil
 }
 
-func tenantError(s crmguard.Subject, tenant string) error {
-	return fmt.Errorf("rbac: %w", crmguard.CheckTenant(s, tenant))
+// all lists the parties that there are.
+func (d *decision) all() []party {
+	if d.subject.OnBehalfOf == "" {
+		return d.parties[:1]
+	}
+	return d.parties[:]
 }
 
-// Words of verdicts in denials; outOfScope is not Casbin's but the credential's.
-const outOfScope verdict = allowed + 1
+// relations are those that the party may have to a record: one if all is known,
+// else each that is possible.
+func (p party) relations(r crmguard.Resource) relationSet {
+	set := relationSet(1) << relate(p.person, p.place, r)
+	if !p.placed && !set.has(relOwn) {
+		set = unplaced
+	}
+	switch {
+	case !p.shares:
+		set |= set << relShared
+	case r.Shared:
+		set <<= relShared
+	}
+	return set
+}
 
-var denialCodes = [...]string{noRule: "no-rule", denyRule: "deny-rule", outOfScope: "scope"}
+// certain narrows the relations under which something is allowed to those whose
+// rights the party has for sure: of relations that cannot be told apart all or none.
+func (p party) certain(set relationSet) relationSet {
+	plain, shared := set&unsharedRelations, set>>relShared
+	if !p.shares {
+		plain &= shared
+		shared = plain
+	}
+	if !p.placed {
+		plain, shared = wholly(plain), wholly(shared)
+	}
+	return plain | shared<<relShared
+}
+
+func wholly(set relationSet) relationSet {
+	if set&unplaced != unplaced {
+		set &^= unplaced
+	}
+	return set
+}
+
+// systemPrefix begins the names of the host's own jobs, see [crmguard.System].
+const systemPrefix = "system:"
+
+// admit refuses subjects that are incomplete or of another tenant, and people
+// under the name of a job: a login somebody chose must not be one that the policy
+// trusts.
+func admit(s crmguard.Subject, tenant string) error {
+	if err := crmguard.CheckTenant(s, tenant); err != nil {
+		return fmt.Errorf("rbac: %w", err)
+	}
+	if strings.HasPrefix(s.ID, systemPrefix) != (s.Kind == crmguard.KindSystem) {
+		return systemName(s.ID)
+	}
+	if strings.HasPrefix(s.OnBehalfOf, systemPrefix) {
+		return systemName(s.OnBehalfOf)
+	}
+	return nil
+}
+
+func systemName(id string) error {
+	return &crmguard.Denial{By: "rbac", Code: "system-name", Detail: "u:" + id + ": names in system: are those of jobs"}
+}
+
+// Words of verdicts in denials; those from outOfScope on are not Casbin's.
+const (
+	outOfScope verdict = allowed + 1 + iota
+	noRecord
+)
+
+var denialCodes = [...]string{noRule: "no-rule", denyRule: "deny-rule", outOfScope: "scope", noRecord: "no-record"}
 
 func (d *decision) check(a crmguard.Action, r crmguard.Resource) error {
-	v, err := d.answer(a, r, 0)
+	v, err := noRecord, error(nil)
+	if r.ID != "" || isSection(r.Kind) || !slices.Contains(actionsOnOne, a) {
+		v, err = d.answer(a, r, 0)
+	}
 	if err != nil {
 		return err
 	}
@@ -132,6 +208,11 @@ func (d *decision) check(a crmguard.Action, r crmguard.Resource) error {
 	return &crmguard.Denial{By: "rbac", Code: denialCodes[v], Detail: detail + ": " + string(a) + " " + question{kind: r.Kind, field: r.Field}.object()}
 }
 
+// actionsOnOne are done to one record, whose ID is always known.
+var actionsOnOne = []crmguard.Action{
+	crmguard.View, crmguard.Reveal, crmguard.Unmask, crmguard.Call, crmguard.Update, crmguard.Delete, crmguard.Erase,
+}
+
 // answer is the intersection of the credential's scopes, the subject's rights and
 // those of whom it acts for. Of a whole kind, need says which relations must be
 // allowed; none means any one.
@@ -142,50 +223,24 @@ func (d *decision) answer(a crmguard.Action, r crmguard.Resource, need relationS
 	if d.subject.Scopes != nil && !inScopes(d.subject.Scopes, r.Kind, a) {
 		return outOfScope, nil
 	}
-	q := question{tenant: r.Tenant, person: d.subject.ID, kind: r.Kind, field: r.Field, action: a}
+	q := question{tenant: r.Tenant, kind: r.Kind, field: r.Field, action: a}
 	if r.Field != "" {
 		q.action = fieldAction(a)
 	}
-	if r.ID == "" && r.Owner == "" && r.Unit == "" && !isSection(r.Kind) {
-		return d.wholeKind(q, need)
-	}
-	q.relation = relate(q.person, d.own, r, r.Shared)
-	v, err := d.policy.decide(q)
-	if err != nil || v != allowed || d.subject.OnBehalfOf == "" {
-		return v, err
-	}
-	// Shared says nothing about the one acted for, so it must be a yes either way.
-	q.person = d.subject.OnBehalfOf
-	for _, shared := range [...]bool{false, true} {
-		q.relation = relate(q.person, d.other, r, shared)
-		if v, err := d.policy.decide(q); err != nil || v != allowed {
+	wholeKind := r.ID == "" && r.Owner == "" && r.Unit == "" && !isSection(r.Kind)
+	for _, p := range d.all() {
+		q.person = p.person
+		v, err := noRule, error(nil)
+		if wholeKind {
+			v, err = d.policy.decideKind(q, p, need)
+		} else {
+			v, err = d.policy.decideAll(q, p.relations(r))
+		}
+		if err != nil || v != allowed {
 			return v, err
 		}
 	}
 	return allowed, nil
-}
-
-func (d *decision) wholeKind(q question, need relationSet) (verdict, error) {
-	for person := range d.persons() {
-		q.person = person
-		set, why, err := d.policy.reach(q)
-		if err != nil {
-			return 0, err
-		}
-		if set == 0 || set&need != need {
-			return why, nil
-		}
-	}
-	return allowed, nil
-}
-
-// persons are those whose rights a decision needs: the subject, and whom it acts for.
-func (d *decision) persons() iter.Seq[string] {
-	return func(yield func(string) bool) {
-		if yield(d.subject.ID) && d.subject.OnBehalfOf != "" {
-			yield(d.subject.OnBehalfOf)
-		}
-	}
 }
 
 // fieldAction is the right on a field that an action on the record's field asks

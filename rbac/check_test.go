@@ -3,6 +3,7 @@ package rbac
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,7 +17,9 @@ const teamPolicy = `
 p, role:seller, acme, contacts, view, own, allow
 p, role:seller, acme, contacts, view, shared, allow
 p, role:seller, acme, contacts, create, own, allow
+p, role:seller, acme, contacts, list, own, allow
 p, role:head, acme, contacts, view, tree, allow
+p, role:head, acme, contacts, list, tree, allow
 p, role:head, acme, contacts#phone, read, tree, allow
 p, role:head, acme, contacts#phone, unmask, dept, allow
 p, role:head, acme, contacts#phone, write, own, allow
@@ -26,7 +29,9 @@ p, u:vera, acme, contacts, export, shared, deny
 p, role:auditor, acme, section:journal, access, all, allow
 p, role:auditor, acme, contacts, view, all, allow
 p, u:system:import, acme, contacts, create, all, allow
+p, role:auditor, acme, contacts, list, all, allow
 p, u:locked, acme, contacts, view, all, deny
+p, u:locked, acme, contacts, list, all, deny
 g, u:anna, role:seller, acme
 g, u:vera, role:head, acme
 g, u:oleg, role:auditor, acme
@@ -71,10 +76,12 @@ func TestCheck(t *testing.T) {
 		"all: nobody's":                    {"oleg", crmguard.View, record("", "", false), ""},
 		"deny of all":                      {"locked", crmguard.View, record("locked", "", false), "deny-rule"},
 		"stranger":                         {"nobody", crmguard.View, record("nobody", "", false), "no-rule"},
-		"kind, under some scope":           {"anna", crmguard.View, kind, ""},
+		"kind, under some scope":           {"anna", crmguard.List, kind, ""},
 		"kind, under no scope":             {"anna", crmguard.Export, kind, "no-rule"},
-		"kind, all denied":                 {"locked", crmguard.View, kind, "deny-rule"},
+		"kind, all denied":                 {"locked", crmguard.List, kind, "deny-rule"},
 		"kind, some denied":                {"vera", crmguard.Export, kind, ""},
+		"view of no record":                {"oleg", crmguard.View, kind, "no-record"},
+		"view of an owner's, without ID":   {"anna", crmguard.View, crmguard.Resource{Tenant: "acme", Kind: "contacts", Owner: "anna"}, "no-record"},
 		"new record, own":                  {"anna", crmguard.Create, crmguard.Resource{Tenant: "acme", Kind: "contacts", Owner: "anna"}, ""},
 		"new record, for another":          {"anna", crmguard.Create, crmguard.Resource{Tenant: "acme", Kind: "contacts", Owner: "boris"}, "no-rule"},
 		"new record of nobody, with an ID": {"anna", crmguard.Create, record("", "", false), "no-rule"},
@@ -168,11 +175,11 @@ func TestActingForSomebodyNeedsTheRightsOfBoth(t *testing.T) {
 	require.NoError(t, e.Check(t.Context(), api, crmguard.View, mine))
 	requireDenied(t, e.Check(t.Context(), api, crmguard.View, other), "no-rule") // shared with api, not with anna
 	requireDenied(t, e.Check(t.Context(), api, crmguard.Create, mine), "no-rule")
-	require.NoError(t, e.Check(t.Context(), api, crmguard.View, crmguard.Resource{Tenant: "acme", Kind: "contacts"}))
+	require.NoError(t, e.Check(t.Context(), api, crmguard.List, crmguard.Resource{Tenant: "acme", Kind: "contacts"}))
 	requireDenied(t, e.Check(t.Context(), api, crmguard.Access, crmguard.Resource{Tenant: "acme", Kind: "section:journal"}), "no-rule")
 	api.OnBehalfOf = "locked"
 	requireDenied(t, e.Check(t.Context(), api, crmguard.View, mine), "deny-rule")
-	requireDenied(t, e.Check(t.Context(), api, crmguard.View, crmguard.Resource{Tenant: "acme", Kind: "contacts"}), "deny-rule")
+	requireDenied(t, e.Check(t.Context(), api, crmguard.List, crmguard.Resource{Tenant: "acme", Kind: "contacts"}), "deny-rule")
 
 	anna := person("anna") // and not the other way round
 	anna.OnBehalfOf = "oleg"
@@ -188,6 +195,94 @@ func TestJobsOfTheHostHaveTheRightsOfTheirRows(t *testing.T) {
 	requireDenied(t, e.Check(t.Context(), job, crmguard.View, card), "no-rule")
 	other, _ := crmguard.SubjectFrom(crmguard.System(t.Context(), "acme", "reindex"))
 	requireDenied(t, e.Check(t.Context(), other, crmguard.Create, card), "no-rule")
+}
+
+// Names of jobs are not for people, nor the other way round: whoever can choose a
+// login must not choose one that the policy trusts.
+func TestNamesOfJobsBelongToJobs(t *testing.T) {
+	e := engineFromCSV(t, teamPolicy, nil)
+	for _, s := range []crmguard.Subject{
+		{Tenant: "acme", ID: "system:import", Kind: crmguard.KindEmployee},
+		{Tenant: "acme", ID: "system:import", Kind: crmguard.KindIntegration},
+		{Tenant: "acme", ID: "oleg", Kind: crmguard.KindSystem},
+		{Tenant: "acme", ID: "api", OnBehalfOf: "system:import", Kind: crmguard.KindIntegration},
+		{Tenant: "acme", ID: "system:import", OnBehalfOf: "system:import", Kind: crmguard.KindSystem},
+	} {
+		requireDenied(t, e.Check(t.Context(), s, crmguard.Create, card), "system-name")
+		requireDenied(t, e.CheckAll(t.Context(), s, crmguard.Create, []crmguard.Resource{card})[0], "system-name")
+		_, err := e.Fields(t.Context(), s, card, "phone")
+		requireDenied(t, err, "system-name")
+		_, err = e.Filter(t.Context(), s, crmguard.Create, "contacts")
+		requireDenied(t, err, "system-name")
+		requireDenied(t, e.GrantRole(as(t.Context(), s), "acme", "boris", "seller"), "system-name")
+	}
+	requireDenied(t, e.GrantRole(crmguard.System(t.Context(), "acme", "setup"), "acme", "system:setup", "auditor"), "system-name")
+}
+
+// A question about a record that names none is a mistake of the caller, and the
+// answer for the kind would be yes too often. Questions about kinds stay.
+func TestAQuestionAboutARecordNamesIt(t *testing.T) {
+	var text strings.Builder
+	actions := slices.Concat(recordActions, []crmguard.Action{fieldRead, fieldWrite})
+	for _, a := range recordActions {
+		text.WriteString("p, u:anna, acme, contacts, " + string(a) + ", all, allow\np, u:anna, acme, section:x, " + string(a) + ", all, allow\n")
+	}
+	for _, a := range fieldActions {
+		text.WriteString("p, u:anna, acme, contacts#phone, " + string(a) + ", all, allow\n")
+	}
+	e := engineFromCSV(t, text.String(), nil)
+	ofARecord := []crmguard.Action{crmguard.View, crmguard.Reveal, crmguard.Unmask, crmguard.Call, crmguard.Update, crmguard.Delete, crmguard.Erase}
+	for _, a := range actions {
+		for _, r := range []crmguard.Resource{{}, {Field: "phone"}, {Owner: "anna"}, {Unit: "north"}} {
+			r.Tenant, r.Kind = "acme", "contacts"
+			if slices.Contains(ofARecord, a) {
+				requireDenied(t, e.Check(t.Context(), person("anna"), a, r), "no-record")
+				requireDenied(t, e.CheckAll(t.Context(), person("anna"), a, []crmguard.Resource{r})[0], "no-record")
+				if r.ID = "1"; a != crmguard.Delete || r.Field == "" { // deleting a field is no right
+					require.NoError(t, e.Check(t.Context(), person("anna"), a, r))
+				}
+			} else if r.Field == "" && slices.Contains(recordActions, a) {
+				require.NoError(t, e.Check(t.Context(), person("anna"), a, r))
+			}
+		}
+		if slices.Contains(recordActions, a) {
+			require.NoError(t, e.Check(t.Context(), person("anna"), a, crmguard.Resource{Tenant: "acme", Kind: "section:x"}))
+		}
+	}
+}
+
+// Without Org nobody knows where the person stands whom a subject acts for. A
+// rule that denies there must count as if it might apply.
+func TestUnknownDepartmentsOfWhomASubjectActsFor(t *testing.T) {
+	const rules = `
+p, role:all, acme, contacts, view, all, allow
+p, role:all, acme, contacts, list, all, allow
+g, u:api, role:all, acme
+g, u:boris, role:all, acme
+g, u:dora, role:all, acme
+p, u:dora, acme, contacts, view, dept, deny
+p, u:dora, acme, contacts, list, dept, deny
+g, u:tess, role:all, acme
+p, u:tess, acme, contacts, view, tree, deny
+p, u:tess, acme, contacts, list, tree, deny
+p, u:dent, acme, contacts, view, tree, allow
+p, u:dent, acme, contacts, list, tree, allow
+`
+	e := engineFromCSV(t, rules, nil)
+	api := person("api")
+	for _, test := range []struct{ owner, may string }{{"boris", "yes"}, {"dora", "no"}, {"tess", "no"}, {"dent", "own"}} {
+		api.OnBehalfOf = test.owner
+		own := crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Owner: test.owner, Unit: "north"}
+		foreign := crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Owner: "x", Unit: "north"}
+		require.Equal(t, test.may != "no", e.Check(t.Context(), api, crmguard.View, own) == nil, test)
+		require.Equal(t, test.may == "yes", e.Check(t.Context(), api, crmguard.View, foreign) == nil, test)
+		require.Equal(t, test.may != "no", e.Check(t.Context(), api, crmguard.List, crmguard.Resource{Tenant: "acme", Kind: "contacts"}) == nil, test)
+		f, err := e.Filter(t.Context(), api, crmguard.List, "contacts")
+		require.NoError(t, err)
+		where, _, err := f.SQL(Columns{Tenant: "tenant", Owner: "owner", Unit: "unit"}, 1)
+		require.NoError(t, err)
+		require.Equal(t, map[string]string{"yes": "tenant = $1", "no": "1=0", "own": "(tenant = $1 AND owner = $2)"}[test.may], where)
+	}
 }
 
 func TestRolesOfTheSubjectAreNotRead(t *testing.T) {
@@ -214,13 +309,13 @@ func TestFields(t *testing.T) {
 		on           crmguard.Resource
 		phone, email FieldRights
 	}{
-		"own":         {record("vera", ""), FieldRights{Read: true, Write: true, Unmask: true}, FieldRights{Unmask: true}},
-		"dept":        {record("anna", "north"), FieldRights{Read: true, Unmask: true}, FieldRights{Unmask: true}},
-		"tree":        {record("anna", "north-1"), FieldRights{Read: true}, FieldRights{Unmask: true}},
-		"foreign":     {record("anna", "sales"), FieldRights{}, FieldRights{Unmask: true}},
-		"every one":   {crmguard.Resource{Tenant: "acme", Kind: "contacts"}, FieldRights{}, FieldRights{Unmask: true}},
+		"own":         {record("vera", ""), FieldRights{Read: true, Write: true, Unmask: true}, FieldRights{}},
+		"dept":        {record("anna", "north"), FieldRights{Read: true, Unmask: true}, FieldRights{}},
+		"tree":        {record("anna", "north-1"), FieldRights{Read: true}, FieldRights{}},
+		"foreign":     {record("anna", "sales"), FieldRights{}, FieldRights{}},
+		"every one":   {crmguard.Resource{Tenant: "acme", Kind: "contacts"}, FieldRights{}, FieldRights{}},
 		"of another":  {crmguard.Resource{Tenant: "acme", Kind: "deals", ID: "1", Owner: "vera"}, FieldRights{}, FieldRights{}},
-		"field given": {crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Owner: "vera", Field: "email"}, FieldRights{Read: true, Write: true, Unmask: true}, FieldRights{Unmask: true}},
+		"field given": {crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Owner: "vera", Field: "email"}, FieldRights{Read: true, Write: true, Unmask: true}, FieldRights{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := e.Fields(t.Context(), person("vera"), test.on, "phone", "email", "note")
@@ -320,7 +415,7 @@ func TestYesFromMemoryAllocatesNothing(t *testing.T) {
 		"tree":   func() error { return e.Check(ctx, vera, crmguard.View, below) },
 		"scopes": func() error { return e.Check(ctx, anna, crmguard.View, below) },
 		"kind": func() error {
-			return e.Check(ctx, vera, crmguard.View, crmguard.Resource{Tenant: "acme", Kind: "contacts"})
+			return e.Check(ctx, vera, crmguard.List, crmguard.Resource{Tenant: "acme", Kind: "contacts"})
 		},
 	} {
 		require.NoError(t, check(), name)

@@ -25,7 +25,11 @@ type csvFile struct {
 	path string
 }
 
-var _ persist.Adapter = (*csvFile)(nil)
+var (
+	_ persist.Adapter = (*csvFile)(nil)
+	_ ruleSource      = (*csvFile)(nil)
+	_ ruleRemover     = (*csvFile)(nil)
+)
 
 // Rules returns the rows with their lines, and a [*PolicyError] about lines that are no rows.
 func (f *csvFile) Rules(context.Context) (where []string, rules [][]string, err error) {
@@ -99,11 +103,16 @@ func (f *csvFile) SavePolicy(model.Model) error {
 	return errors.New("rbac: a CSV policy is changed row by row")
 }
 
-// AddPolicy appends a line.
+// AddPolicy appends a line, unless the row is in the file.
 func (f *csvFile) AddPolicy(_, kind string, fields []string) error {
 	text, err := os.ReadFile(f.path)
 	if err != nil {
 		return err
+	}
+	for line := range bytes.Lines(text) {
+		if rule, err := parseLine(string(line)); err == nil && rule != nil && rule[0] == kind && slices.Equal(rule[1:], fields) {
+			return nil
+		}
 	}
 	b := bytes.NewBuffer(text)
 	if len(text) > 0 && text[len(text)-1] != '\n' {
@@ -119,44 +128,58 @@ func (f *csvFile) AddPolicy(_, kind string, fields []string) error {
 
 // RemovePolicy removes the lines with this row.
 func (f *csvFile) RemovePolicy(_, kind string, fields []string) error {
-	return f.removeLines(func(rule []string) bool {
+	_, err := f.removeLines(func(rule []string) bool {
 		return rule[0] == kind && slices.Equal(rule[1:], fields)
 	})
+	return err
 }
 
 // RemoveFilteredPolicy removes the lines whose fields match; an empty value matches any.
 func (f *csvFile) RemoveFilteredPolicy(_, kind string, index int, values ...string) error {
-	return f.removeLines(func(rule []string) bool {
+	_, err := f.removeLines(func(rule []string) bool {
 		return rule[0] == kind && len(rule) > 1+index && fieldsMatch(rule[1+index:], values)
 	})
+	return err
 }
 
-func (f *csvFile) removeLines(match func(rule []string) bool) error {
+// RemoveRules is RemoveFilteredPolicy that counts.
+func (f *csvFile) RemoveRules(_ context.Context, kind string, fields ...string) (removed int, err error) {
+	return f.removeLines(func(rule []string) bool { return rule[0] == kind && fieldsMatch(rule[1:], fields) })
+}
+
+func (f *csvFile) removeLines(match func(rule []string) bool) (removed int, err error) {
 	text, err := os.ReadFile(f.path)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var kept []byte
 	for line := range bytes.Lines(text) {
 		// A line that cannot be read gives nobody anything; whoever broke it repairs it.
 		if rule, err := parseLine(string(line)); err != nil || rule == nil || !match(rule) {
 			kept = append(kept, line...)
+		} else {
+			removed++
 		}
 	}
-	if len(kept) == len(text) {
-		return nil
+	if removed == 0 {
+		return 0, nil
 	}
-	return f.replace(kept)
+	return removed, f.replace(kept)
 }
 
 // replace writes a new file beside the old one and renames it, so that a reader
-// and a crash see either all of the old or all of the new.
+// and a crash see either all of the old or all of the new. A symbolic link stays
+// one: the file that it names is replaced.
 func (f *csvFile) replace(text []byte) (err error) {
-	mode := os.FileMode(0o600)
-	if info, err := os.Stat(f.path); err == nil {
-		mode = info.Mode().Perm()
+	path, err := filepath.EvalSymlinks(f.path)
+	if err != nil {
+		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(f.path), ".policy-*")
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".policy-*")
 	if err != nil {
 		return err
 	}
@@ -166,15 +189,15 @@ func (f *csvFile) replace(text []byte) (err error) {
 		}
 	}()
 	_, err = tmp.Write(text)
-	err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
+	err = errors.Join(err, tmp.Chmod(info.Mode().Perm()), tmp.Sync(), tmp.Close())
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(tmp.Name(), f.path); err != nil {
+	if err := os.Rename(tmp.Name(), path); err != nil {
 		return err
 	}
 	// Until the folder is on disk too, a crash could bring back what was revoked.
-	dir, err := os.Open(filepath.Dir(f.path))
+	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package rbac
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -228,10 +229,11 @@ func requireSameAsFacts(t testing.TB, rnd *rand.Rand, checks int) (yes int) {
 	t.Helper()
 	rows := randomPolicy(rnd, 60, 3, 6)
 	o := oracle{rows: rows, units: map[string]Units{}}
-	org := &StaticOrg{}
-	for _, tenant := range someTenants {
-		o.units[tenant] = randomUnits(rnd)
-		org.Set(tenant, o.units[tenant])
+	var org Org
+	if rnd.IntN(3) == 0 {
+		o.units = nil
+	} else {
+		org = randomOrg(rnd, o.units)
 	}
 	e := engineOf(t, rows, org)
 	for range checks {
@@ -246,17 +248,30 @@ func requireSameAsFacts(t testing.TB, rnd *rand.Rand, checks int) (yes int) {
 	return yes
 }
 
+// randomOrg makes departments of all tenants and notes them in units.
+func randomOrg(rnd *rand.Rand, units map[string]Units) *StaticOrg {
+	org := &StaticOrg{}
+	for _, tenant := range someTenants {
+		units[tenant] = randomUnits(rnd)
+		org.Set(tenant, units[tenant])
+	}
+	return org
+}
+
 // engineOf is an engine in memory, which no store stands behind.
 func engineOf(t testing.TB, rows []row, org Org) *Engine {
 	t.Helper()
-	e := &Engine{org: orgCache{source: org}}
+	e := &Engine{org: orgCache{source: org}, log: slog.New(slog.DiscardHandler), store: make(chan struct{}, 1)}
 	e.current.Store(snapshotOf(t, rows))
 	return e
 }
 
 func randomCheck(rnd *rand.Rand, o oracle) (crmguard.Subject, crmguard.Action, crmguard.Resource) {
 	q := randomQuestion(rnd, o)
-	s := crmguard.Subject{Tenant: q.tenant, ID: q.person, Kind: crmguard.KindEmployee}
+	s := crmguard.Subject{Tenant: q.tenant, ID: q.person, Kind: kindOf(q.person)}
+	if o.units == nil {
+		s.Units = shuffled(rnd, someUnits)[:rnd.IntN(3)]
+	}
 	r := crmguard.Resource{
 		Tenant: q.tenant, Kind: q.kind, Field: q.field, ID: "1",
 		Owner: pick(rnd, append([]string{"", q.person, q.person}, somePersons...)),
@@ -265,7 +280,7 @@ func randomCheck(rnd *rand.Rand, o oracle) (crmguard.Subject, crmguard.Action, c
 	if kind, field, ok := strings.Cut(q.kind, "#"); ok {
 		r.Kind, r.Field = kind, field
 	}
-	if rnd.IntN(8) == 0 {
+	if rnd.IntN(7) == 0 {
 		s.OnBehalfOf = pick(rnd, somePersons)
 	}
 	switch rnd.IntN(12) {

@@ -40,38 +40,24 @@ func (e *Engine) Filter(ctx context.Context, s crmguard.Subject, a crmguard.Acti
 	if s.Scopes != nil && !inScopes(s.Scopes, kind, a) {
 		return f, nil
 	}
-	q := question{tenant: s.Tenant, person: s.ID, kind: kind, action: a}
-	part, err := d.filterPart(q, d.own)
-	if err != nil {
-		return Filter{}, err
-	}
-	f.parts = append(f.parts, part)
-	if s.OnBehalfOf != "" {
-		q.person = s.OnBehalfOf
-		part, err := d.filterPart(q, d.other)
+	q := question{tenant: s.Tenant, kind: kind, action: a}
+	for _, p := range d.all() {
+		q.person = p.person
+		set, _, err := d.policy.reach(q)
 		if err != nil {
 			return Filter{}, err
 		}
-		// As in Check: it is not known what is shared with the one acted for.
-		part.plain &= part.shared
-		part.shared = part.plain
-		f.parts = append(f.parts, part)
+		f.parts = append(f.parts, p.filterPart(p.certain(set)))
 	}
 	return f, nil
 }
 
-const unsharedRelations relationSet = 1<<relShared - 1
-
-func (d *decision) filterPart(q question, place placement) (filterPart, error) {
-	set, _, err := d.policy.reach(q)
-	if err != nil {
-		return filterPart{}, err
-	}
-	part := filterPart{person: q.person, plain: set & unsharedRelations, shared: set >> relShared}
+func (p party) filterPart(set relationSet) filterPart {
+	part := filterPart{person: p.person, plain: set & unsharedRelations, shared: set >> relShared}
 	if set != 0 && set != everyRelation {
-		part.units, part.subunits = place.nonEmptyUnits(), place.subunits()
+		part.units, part.subunits = p.place.nonEmptyUnits(), p.place.subunits()
 	}
-	return part, nil
+	return part
 }
 
 // Columns names the columns of the host's table, as identifiers of letters,

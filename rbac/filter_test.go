@@ -101,7 +101,9 @@ func TestFilterRefuses(t *testing.T) {
 		"no ID, shares":   func(c *Columns) { c.ID = "" },
 		"ID, no table":    func(c *Columns) { c.ID = "id" },
 		"ID of our alias": func(c *Columns) { c.ID = "CRMGuard_share.id" },
-		"dot in shares":   func(c *Columns) { c.Shares = &Shares{Table: "s", Tenant: "s.tenant", Record: "s.record", Person: "c.person"} },
+		"dot in shares": func(c *Columns) {
+			c.Shares = &Shares{Table: "s", Tenant: "s.tenant", Record: "s.record", Person: "c.person"}
+		},
 		"table of shares": func(c *Columns) { c.Shares = &Shares{Table: "x; DROP", Tenant: "t", Record: "r", Person: "p"} },
 		"empty in shares": func(c *Columns) { c.Shares = &Shares{Table: "x", Tenant: "t", Record: "r"} },
 	} {
@@ -201,15 +203,19 @@ func filterRun(t *testing.T, db *sql.DB, change func(f Filter) Filter, rewrite f
 	rows, shared := hostTables(t, db, rnd)
 	asked, yes := 0, 0
 	for range 40 {
-		org := &StaticOrg{}
-		for _, tenant := range someTenants {
-			org.Set(tenant, randomUnits(rnd))
+		var org Org
+		if rnd.IntN(3) > 0 {
+			org = randomOrg(rnd, map[string]Units{})
 		}
-		e := engineOf(t, randomPolicy(rnd, 120, 0, 20), org)
+		e := engineOf(t, randomPolicy(rnd, 130, 0, 24), org)
 		for range 4 {
-			s := crmguard.Subject{Tenant: pick(rnd, someTenants), ID: pick(rnd, somePersons), Kind: crmguard.KindEmployee}
+			s := crmguard.Subject{Tenant: pick(rnd, someTenants), ID: pick(rnd, somePersons)}
+			s.Kind = kindOf(s.ID)
+			if org == nil {
+				s.Units = shuffled(rnd, someUnits)[:rnd.IntN(3)]
+			}
 			if rnd.IntN(6) == 0 {
-				s.OnBehalfOf = pick(rnd, somePersons)
+				s.OnBehalfOf = pick(rnd, somePersons[:4]) // not the job
 			}
 			if rnd.IntN(8) == 0 {
 				s.Scopes = []string{"contacts:view"}

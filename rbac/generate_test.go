@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 
 	"github.com/crmguard/crmguard"
 )
@@ -19,6 +20,14 @@ var (
 	someFields  = []string{"", "phone"}
 	someActions = []crmguard.Action{crmguard.View, crmguard.Export}
 )
+
+// kindOf is what a subject of this name must be.
+func kindOf(id string) crmguard.SubjectKind {
+	if strings.HasPrefix(id, "system:") {
+		return crmguard.KindSystem
+	}
+	return crmguard.KindEmployee
+}
 
 func pick[T any](rnd *rand.Rand, from []T) T { return from[rnd.IntN(len(from))] }
 

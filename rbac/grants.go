@@ -5,18 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/casbin/casbin/v2/persist"
 
 	"github.com/crmguard/crmguard"
 )
 
+// All that is asked and changed here has one contract. A subject that acts in the
+// context reaches its own tenant only. GrantRole needs one; the others go without,
+// for jobs that end a person's access (see [crmguard.Revoker]) and for whoever
+// finds out who a person is before anybody acts.
+
 // Resolve lists a person's roles (those that come through other roles too) and
 // departments, sorted. Neither is an input to a decision: Check asks the policy
 // and the departments itself.
 func (e *Engine) Resolve(ctx context.Context, tenant, subject string) (roles, units []string, err error) {
-	if tenant == "" || subject == "" {
-		return nil, nil, errors.New("rbac: empty tenant or subject")
+	if err := reaches(ctx, tenant, subject); err != nil {
+		return nil, nil, err
 	}
 	tree, err := e.org.tree(ctx, tenant)
 	if err != nil {
@@ -31,112 +37,117 @@ func (e *Engine) Resolve(ctx context.Context, tenant, subject string) (roles, un
 	return roles, units, nil
 }
 
+// reaches refuses empty names, and a tenant that is not the one of the subject of ctx.
+func reaches(ctx context.Context, tenant string, names ...string) error {
+	if tenant == "" || slices.Contains(names, "") {
+		return errors.New("rbac: empty tenant, subject or role")
+	}
+	if s, ok := crmguard.SubjectFrom(ctx); ok {
+		return admit(s, tenant)
+	}
+	return nil
+}
+
 // GrantRole gives a person a role that the policy knows. Who gives it is the
-// subject of ctx: of the same tenant, and another person, unless it is a job of
-// the host. Whether that subject may grant at all is a question to Check. Giving
-// what is there already does nothing.
+// subject of ctx: of the same tenant, not that person, and with every right that
+// the role gives, in scopes at least as wide; own, dept and tree are then the
+// person's. A job of the host needs no rights. Whether the subject may grant at
+// all is a question to Check. Giving what is there already does no harm; the store
+// is asked every time, because another process may have taken it away.
+//
+// The codes of its denials are "self-grant", "lacks-right" and "system-name".
 func (e *Engine) GrantRole(ctx context.Context, tenant, subject, role string) error {
 	granter, ok := crmguard.SubjectFrom(ctx)
 	if !ok {
 		return errors.New("rbac: grant: nobody acts in the context")
 	}
-	if err := crmguard.CheckTenant(granter, tenant); err != nil {
-		return fmt.Errorf("rbac: grant: %w", err)
+	if err := reaches(ctx, tenant, subject, role); err != nil {
+		return err
 	}
-	if granter.Kind != crmguard.KindSystem && (granter.ID == subject || granter.OnBehalfOf == subject) {
+	if strings.HasPrefix(subject, systemPrefix) {
+		return systemName(subject)
+	}
+	if granter.ID == subject || granter.OnBehalfOf == subject {
 		return &crmguard.Denial{By: "rbac", Code: "self-grant", Detail: "u:" + granter.ID + ": role:" + role}
 	}
-	e.change.Lock()
-	defer e.change.Unlock()
+	if err := e.lock(ctx); err != nil {
+		return err
+	}
+	defer e.unlock()
 	old := e.current.Load()
-	added := row{"grant", "g", []string{personPrefix + subject, rolePrefix + role, tenant}}
 	if !old.knowsRole(tenant, rolePrefix+role) {
 		return fmt.Errorf("rbac: grant: no row of tenant %q knows the role %q", tenant, role)
 	}
-	if old.has(added) {
-		return nil
+	if what, ok := old.lacks(granter, role); ok {
+		return &crmguard.Denial{By: "rbac", Code: "lacks-right", Detail: "u:" + granter.ID + ": role:" + role + ": " + what.action + " " + what.object}
 	}
-	next, err := compile(append(slices.Clip(old.rows), added))
-	if err != nil {
+	added := row{"grant", "g", []string{personPrefix + subject, rolePrefix + role, tenant}}
+	if _, err := lint(append(slices.Clip(old.rows), added)); err != nil {
 		return err
 	}
 	if err := addRule(ctx, e.adapter, added.fields); err != nil {
 		return fmt.Errorf("rbac: grant: %w", err)
 	}
-	e.current.Store(next)
-	return nil
+	_, err := e.change(func(old *snapshot) []row { return distinct(append(slices.Clip(old.rows), added)) })
+	return err
 }
 
 // RevokeRole takes a role from a person. Roles that come through others stay.
-// Taking what is not there does nothing.
+// Taking what is not there does nothing. It takes effect as Revoke does.
 func (e *Engine) RevokeRole(ctx context.Context, tenant, subject, role string) error {
-	if tenant == "" || subject == "" || role == "" {
-		return errors.New("rbac: revoke: empty tenant, subject or role")
+	if err := reaches(ctx, tenant, subject, role); err != nil {
+		return err
 	}
-	_, err := e.remove(ctx, removal{"g", []string{personPrefix + subject, rolePrefix + role, tenant}})
+	_, err := e.remove(ctx, removals{{"g", []string{personPrefix + subject, rolePrefix + role, tenant}}})
 	return err
 }
 
 // Revoke takes all roles of a person and all rules that allow that person
-// something, and tells how many rows those were. Rules that deny stay: they give
+// something, and tells how many rows of the store those were; of an adapter that
+// does not tell, how many were in force here. Rules that deny stay: they give
 // nothing, and a person who comes back must not come back with more.
+//
+// It takes effect in this process at once, before the store is asked, whatever the
+// store does and however long that takes, and lasts until a Reload finds the rows
+// still stored. An error says that they may be. Other processes hear of it when
+// they Reload.
 func (e *Engine) Revoke(ctx context.Context, tenant, subject string) (crmguard.Revoked, error) {
 	revoked := crmguard.Revoked{What: "roles and rules"}
-	if tenant == "" || subject == "" {
-		return revoked, errors.New("rbac: revoke: empty tenant or subject")
+	if err := reaches(ctx, tenant, subject); err != nil {
+		return revoked, err
 	}
 	person := personPrefix + subject
-	n, err := e.remove(ctx,
-		removal{"g", []string{person, "", tenant}},
-		removal{"p", []string{person, tenant, "", "", "", "allow"}})
+	n, err := e.remove(ctx, removals{
+		{"g", []string{person, "", tenant}},
+		{"p", []string{person, tenant, "", "", "", "allow"}},
+	})
 	revoked.Count = n
 	return revoked, err
 }
 
-// removal describes rows to take away; an empty field matches any.
-type removal struct {
-	kind   string
-	fields []string
-}
-
-func (m removal) matches(r row) bool {
-	return r.kind == m.kind && fieldsMatch(r.fields, m.fields)
-}
-
-func fieldsMatch(fields, pattern []string) bool {
-	for i, want := range pattern {
-		if want != "" && (i >= len(fields) || fields[i] != want) {
-			return false
-		}
+// remove takes rows away: here, and then in the store, rows included that another
+// process put there since the policy was loaded. Fewer rows cannot make a sound
+// policy unsound, so this is never refused.
+func (e *Engine) remove(ctx context.Context, what removals) (int, error) {
+	removed, err := e.leave(&what)
+	failed := []error{err}
+	if err := e.lock(ctx); err != nil {
+		e.arrived(&what)
+		return removed, errors.Join(append(failed, err)...)
 	}
-	return true
-}
-
-// remove takes rows away in the store, rows included that another process put
-// there since the policy was loaded, and then in the policy in force. What was
-// asked for takes effect here even when the store fails: rights that should be
-// gone are gone until the next Reload, and the error tells of the store. Fewer
-// rows cannot make a sound policy unsound, so this is never refused.
-func (e *Engine) remove(ctx context.Context, what ...removal) (int, error) {
-	e.change.Lock()
-	defer e.change.Unlock()
-	var failed []error
+	defer e.unlock()
+	defer e.arrived(&what) // before unlock: what is granted from then on stays
+	stored, told := 0, true
 	for _, m := range what {
-		if err := removeRules(ctx, e.adapter, m); err != nil {
+		n, tells, err := removeRules(ctx, e.adapter, m)
+		stored += n
+		told = told && tells && err == nil
+		if err != nil {
 			failed = append(failed, fmt.Errorf("rbac: revoke: %w", err))
 		}
 	}
-	old := e.current.Load()
-	rows := slices.DeleteFunc(slices.Clone(old.rows), func(r row) bool {
-		return slices.ContainsFunc(what, func(m removal) bool { return m.matches(r) })
-	})
-	removed := len(old.rows) - len(rows)
-	if removed > 0 {
-		next, err := newSnapshot(rows)
-		if err != nil {
-			return 0, errors.Join(append(failed, err)...)
-		}
-		e.current.Store(next)
+	if told {
+		removed = stored
 	}
 	return removed, errors.Join(failed...)
 }
@@ -148,17 +159,21 @@ func addRule(ctx context.Context, adapter persist.Adapter, fields []string) erro
 	return adapter.AddPolicy("g", "g", fields)
 }
 
-func removeRules(ctx context.Context, adapter persist.Adapter, m removal) error {
-	if withContext, ok := adapter.(persist.ContextAdapter); ok {
-		return withContext.RemoveFilteredPolicyCtx(ctx, m.kind, m.kind, 0, m.fields...)
-	}
-	return adapter.RemoveFilteredPolicy(m.kind, m.kind, 0, m.fields...)
+// ruleRemover is an adapter that tells how many rows it removed. The fields are
+// those of Casbin's RemoveFilteredPolicy from the first one on.
+type ruleRemover interface {
+	RemoveRules(ctx context.Context, kind string, fields ...string) (removed int, err error)
 }
 
-func (s *snapshot) has(r row) bool {
-	return slices.ContainsFunc(s.rows, func(known row) bool {
-		return known.kind == r.kind && slices.Equal(known.fields, r.fields)
-	})
+func removeRules(ctx context.Context, adapter persist.Adapter, m removal) (removed int, tells bool, err error) {
+	switch adapter := adapter.(type) {
+	case ruleRemover:
+		removed, err = adapter.RemoveRules(ctx, m.kind, m.fields...)
+		return removed, true, err
+	case persist.ContextAdapter:
+		return 0, false, adapter.RemoveFilteredPolicyCtx(ctx, m.kind, m.kind, 0, m.fields...)
+	}
+	return 0, false, adapter.RemoveFilteredPolicy(m.kind, m.kind, 0, m.fields...)
 }
 
 // knowsRole reports whether any row of the tenant gives the role something.

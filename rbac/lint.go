@@ -96,18 +96,12 @@ func (l *linter) add(r row, format string, args ...any) {
 // supplies itself.
 func lint(rows []row) (kept []row, err error) {
 	l := &linter{}
-	seen := make(map[[7]string]bool, len(rows))
 	for _, r := range rows {
-		if !l.row(r) || r.kind == "g2" {
-			continue
-		}
-		key := [7]string{r.kind}
-		copy(key[1:], r.fields)
-		if !seen[key] {
-			seen[key] = true
+		if l.row(r) && r.kind != "g2" {
 			kept = append(kept, r)
 		}
 	}
+	kept = distinct(kept)
 	l.links(kept)
 	if len(l.findings) > 0 {
 		return nil, &PolicyError{l.findings}

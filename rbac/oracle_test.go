@@ -11,7 +11,7 @@ import (
 // words for relations, and as slowly as it likes.
 type oracle struct {
 	rows  []row
-	units map[string]Units // by tenant
+	units map[string]Units // by tenant; nil: there is no Org
 }
 
 // contains holds what a scope covers of the four facts about a record.
@@ -93,12 +93,33 @@ func (o oracle) check(s crmguard.Subject, a crmguard.Action, r crmguard.Resource
 	if s.Scopes != nil && !slices.Contains(s.Scopes, r.Kind+":"+string(a)) && !slices.Contains(s.Scopes, r.Kind+":*") {
 		return false
 	}
-	if !o.allows(r.Tenant, s.ID, object, action, o.factsOf(s.ID, r, r.Shared)) {
+	if strings.HasPrefix(s.OnBehalfOf, "system:") {
 		return false
 	}
-	return s.OnBehalfOf == "" ||
-		o.allows(r.Tenant, s.OnBehalfOf, object, action, o.factsOf(s.OnBehalfOf, r, false)) &&
-			o.allows(r.Tenant, s.OnBehalfOf, object, action, o.factsOf(s.OnBehalfOf, r, true))
+	own := o.factsOf(s.ID, r, r.Shared)
+	if o.units == nil {
+		own.dept, own.tree = r.Unit != "" && slices.Contains(s.Units, r.Unit), false
+	}
+	if !o.allows(r.Tenant, s.ID, object, action, own) {
+		return false
+	}
+	if s.OnBehalfOf == "" {
+		return true
+	}
+	// Of this person it is not known what is shared, nor, without Org, what the
+	// departments are: whatever they may be, the answer must be yes.
+	known := o.factsOf(s.OnBehalfOf, r, false)
+	for guess := range 8 {
+		f := known
+		f.shared = guess&1 != 0
+		if o.units == nil {
+			f.dept, f.tree = guess&2 != 0, guess&4 != 0
+		}
+		if !o.allows(r.Tenant, s.OnBehalfOf, object, action, f) {
+			return false
+		}
+	}
+	return true
 }
 
 // factsIn translates the engine's word for a relation.

@@ -27,10 +27,26 @@ type Units struct {
 	Members map[string][]string // person → units
 }
 
+// tree is the departments of one tenant in one version, with the way down.
+type tree struct {
+	Units
+	children map[string][]string // unit → the units right below it
+}
+
+func newTree(u Units) *tree {
+	t := &tree{u, make(map[string][]string, len(u.Parent))}
+	for unit, parent := range u.Parent {
+		if unit != "" && parent != "" {
+			t.children[parent] = append(t.children[parent], unit)
+		}
+	}
+	return t
+}
+
 // placement is where one person stands in the tree.
 type placement struct {
-	units  []string          // of the person
-	parent map[string]string // of the tenant
+	units []string // of the person
+	tree  *tree    // of the tenant
 }
 
 func (p placement) inUnit(unit string) bool { return slices.Contains(p.units, unit) }
@@ -41,8 +57,8 @@ func (p placement) below(unit string) bool {
 	if len(p.units) == 0 {
 		return false
 	}
-	for range len(p.parent) {
-		unit = p.parent[unit]
+	for range len(p.tree.Parent) {
+		unit = p.tree.Parent[unit]
 		if unit == "" {
 			return false
 		}
@@ -58,10 +74,24 @@ func (p placement) subunits() []string {
 	if len(p.units) == 0 {
 		return nil
 	}
+	return descend(p.nonEmptyUnits(), func(unit string) []string { return p.tree.children[unit] })
+}
+
+// descend lists what lies below some units. It asks for the children of each unit
+// once, whatever the shape of the tree.
+func descend(from []string, children func(unit string) []string) []string {
+	seen := make(map[string]bool)
+	for _, unit := range from {
+		seen[unit] = true
+	}
 	var found []string
-	for unit := range p.parent {
-		if unit != "" && !p.inUnit(unit) && p.below(unit) {
-			found = append(found, unit)
+	for todo := from; len(todo) > 0; todo = todo[1:] {
+		for _, unit := range children(todo[0]) {
+			if !seen[unit] {
+				seen[unit] = true
+				found = append(found, unit)
+				todo = append(todo, unit)
+			}
 		}
 	}
 	slices.Sort(found)
@@ -80,47 +110,55 @@ type orgCache struct {
 	source Org // nil: the host has no departments
 
 	mu    sync.RWMutex
-	trees map[string]orgTree
+	trees map[string]cachedTree
 }
 
-type orgTree struct {
+type cachedTree struct {
 	version int64
-	units   Units
+	tree    *tree
 }
+
+var noDepartments = newTree(Units{})
 
 // tree returns the tenant's departments as of now.
-func (c *orgCache) tree(ctx context.Context, tenant string) (Units, error) {
+func (c *orgCache) tree(ctx context.Context, tenant string) (*tree, error) {
 	if c.source == nil {
-		return Units{}, nil
+		return noDepartments, nil
 	}
 	version, err := c.source.Version(ctx, tenant)
 	if err != nil {
-		return Units{}, fmt.Errorf("rbac: version of the departments: %w", err)
+		return nil, fmt.Errorf("rbac: version of the departments: %w", err)
 	}
 	c.mu.RLock()
 	known, ok := c.trees[tenant]
 	c.mu.RUnlock()
 	if ok && known.version == version {
-		return known.units, nil
+		return known.tree, nil
 	}
 	units, err := c.source.Units(ctx, tenant)
 	if err != nil {
-		return Units{}, fmt.Errorf("rbac: departments: %w", err)
+		return nil, fmt.Errorf("rbac: departments: %w", err)
 	}
+	built := newTree(units)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.trees == nil || len(c.trees) >= maxTenants {
-		c.trees = make(map[string]orgTree)
+		c.trees = make(map[string]cachedTree)
 	}
-	c.trees[tenant] = orgTree{version, units}
-	return units, nil
+	c.trees[tenant] = cachedTree{version, built}
+	return built, nil
 }
 
 // StaticOrg is an [Org] in memory, for tests and for hosts whose departments
 // rarely change. The zero value has no departments.
 type StaticOrg struct {
 	mu    sync.RWMutex
-	trees map[string]orgTree
+	trees map[string]versionedUnits
+}
+
+type versionedUnits struct {
+	version int64
+	units   Units
 }
 
 // Set replaces the departments of a tenant; the next decision sees them.
@@ -132,9 +170,9 @@ func (o *StaticOrg) Set(tenant string, units Units) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.trees == nil {
-		o.trees = make(map[string]orgTree)
+		o.trees = make(map[string]versionedUnits)
 	}
-	o.trees[tenant] = orgTree{o.trees[tenant].version + 1, Units{Parent: maps.Clone(units.Parent), Members: members}}
+	o.trees[tenant] = versionedUnits{o.trees[tenant].version + 1, Units{Parent: maps.Clone(units.Parent), Members: members}}
 }
 
 // Version counts the calls of Set for the tenant.

@@ -102,7 +102,10 @@ type Engine struct {
 	log     *slog.Logger
 
 	current atomic.Pointer[snapshot]
-	change  sync.Mutex // one change of the policy at a time
+	store   chan struct{} // full while somebody asks the adapter, see change.go
+
+	mu      sync.Mutex // one replacement of current at a time
+	leaving []*removals
 }
 
 // New loads a policy from a Casbin adapter, such as that of package rbacsql. A
@@ -116,7 +119,7 @@ func New(ctx context.Context, adapter persist.Adapter, o *Options) (*Engine, err
 	if o == nil {
 		o = &Options{}
 	}
-	e := &Engine{adapter: adapter, org: orgCache{source: o.Org}, log: o.Logger}
+	e := &Engine{adapter: adapter, org: orgCache{source: o.Org}, log: o.Logger, store: make(chan struct{}, 1)}
 	if e.log == nil {
 		e.log = slog.Default()
 	}
@@ -136,21 +139,35 @@ func FromCSV(ctx context.Context, path string, o *Options) (*Engine, error) {
 // rows, equal version. docs/formats/rbac.md specifies it.
 func (e *Engine) Version() string { return e.current.Load().version }
 
-// Reload reads the policy again. When it is refused or cannot be read, the one
-// in force stays, the logger is told, and the error says why.
+// Reload reads the policy again. When it cannot be read, the one in force stays.
+// When it is refused, what is in force is narrowed to what is still stored, so that
+// nobody keeps a right because of a bad row elsewhere; rules that deny stay until a
+// policy is accepted. Either way the logger is told, and the error says why.
 func (e *Engine) Reload(ctx context.Context) error {
-	e.change.Lock()
-	defer e.change.Unlock()
-	next, err := e.load(ctx)
-	if err != nil {
-		if old := e.current.Load(); old != nil {
-			e.log.ErrorContext(ctx, "rbac: a new policy was refused, the old one stays in force", "version", old.version, "error", err)
-		}
+	if err := e.lock(ctx); err != nil {
 		return err
 	}
-	e.current.Store(next)
-	e.log.InfoContext(ctx, "rbac: policy loaded", "version", next.version, "rows", len(next.rows))
-	return nil
+	defer e.unlock()
+	stored, next, err := e.load(ctx)
+	if err == nil {
+		err = e.put(next)
+	}
+	if err == nil {
+		e.log.InfoContext(ctx, "rbac: policy loaded", "version", next.version, "rows", len(next.rows))
+		return nil
+	}
+	if e.current.Load() == nil {
+		return err
+	}
+	fewer := 0
+	if _, refused := errors.AsType[*PolicyError](err); refused {
+		var narrow error
+		fewer, narrow = e.change(func(old *snapshot) []row { return old.narrowed(stored) })
+		err = errors.Join(err, narrow)
+	}
+	e.log.ErrorContext(ctx, "rbac: a new policy was refused, of the old one stays in force what is still stored",
+		"version", e.Version(), "rows dropped", fewer, "error", err)
+	return err
 }
 
 // ruleSource is an adapter that can say where each row stands. With a
@@ -161,20 +178,21 @@ type ruleSource interface {
 	Rules(ctx context.Context) (where []string, rules [][]string, err error)
 }
 
-func (e *Engine) load(ctx context.Context) (*snapshot, error) {
+// load returns the rows that are stored, sound or not, and the policy that they are.
+func (e *Engine) load(ctx context.Context) ([]row, *snapshot, error) {
 	rows, err := readRows(ctx, e.adapter)
 	refused, _ := errors.AsType[*PolicyError](err)
 	if err != nil && refused == nil {
-		return nil, err
+		return nil, nil, err
 	}
 	next, err := compile(rows)
 	if refused != nil {
 		if more, ok := errors.AsType[*PolicyError](err); ok {
 			refused.Findings = append(refused.Findings, more.Findings...)
 		}
-		return nil, refused
+		return rows, nil, refused
 	}
-	return next, err
+	return rows, next, err
 }
 
 // compile checks rows from outside and builds the snapshot.

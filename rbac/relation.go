@@ -46,27 +46,47 @@ func ScopeRows() [][]string {
 	return rows
 }
 
+// relationsIn are the relations that each scope covers.
+var relationsIn = func() map[string]relationSet {
+	in := make(map[string]relationSet, len(scopes))
+	for r := range relation(relations) {
+		words := []string{r.String()}
+		for len(words) > 0 {
+			in[words[0]] |= 1 << r
+			for _, part := range scopeRows {
+				if part[0] == words[0] {
+					words = append(words, part[1])
+				}
+			}
+			words = words[1:]
+		}
+	}
+	return in
+}()
+
 // relationSet has bit 1<<r for each relation r.
 type relationSet uint8
 
-const everyRelation relationSet = 1<<relations - 1
+const (
+	everyRelation     relationSet = 1<<relations - 1
+	unsharedRelations relationSet = 1<<relShared - 1
+	// unplaced are those between which only the departments decide.
+	unplaced relationSet = 1<<relNone | 1<<relDept | 1<<relTree
+)
 
 func (s relationSet) has(r relation) bool { return s&(1<<r) != 0 }
 
-// relate returns what a person is to a record.
-func relate(person string, place placement, r crmguard.Resource, shared bool) relation {
-	rel := relNone
+// relate returns what a person is to a record, sharing left aside.
+func relate(person string, place placement, r crmguard.Resource) relation {
 	switch {
 	case r.Owner != "" && r.Owner == person:
-		rel = relOwn
+		return relOwn
 	case r.Unit == "":
+		return relNone
 	case place.inUnit(r.Unit):
-		rel = relDept
+		return relDept
 	case place.below(r.Unit):
-		rel = relTree
+		return relTree
 	}
-	if shared {
-		rel += relShared
-	}
-	return rel
+	return relNone
 }

@@ -181,11 +181,22 @@ func (a *Adapter) RemovePoliciesCtx(ctx context.Context, _, kind string, rules [
 // values; an empty value matches any. Values that are all empty are refused:
 // they would remove everything.
 func (a *Adapter) RemoveFilteredPolicyCtx(ctx context.Context, _, kind string, index int, values ...string) error {
+	_, err := a.remove(ctx, kind, index, values)
+	return err
+}
+
+// RemoveRules is [Adapter.RemoveFilteredPolicyCtx] from the first field on, and
+// tells how many rows it removed.
+func (a *Adapter) RemoveRules(ctx context.Context, kind string, fields ...string) (removed int, err error) {
+	return a.remove(ctx, kind, 0, fields)
+}
+
+func (a *Adapter) remove(ctx context.Context, kind string, index int, values []string) (removed int, err error) {
 	if index < 0 || index+len(values) > columns {
-		return fmt.Errorf("rbacsql: remove: no fields %d to %d in a row", index, index+len(values)-1)
+		return 0, fmt.Errorf("rbacsql: remove: no fields %d to %d in a row", index, index+len(values)-1)
 	}
 	if !slices.ContainsFunc(values, func(v string) bool { return v != "" }) {
-		return errors.New("rbacsql: remove: nothing to match")
+		return 0, errors.New("rbacsql: remove: nothing to match")
 	}
 	var query strings.Builder
 	query.WriteString(`DELETE FROM crmguard_rule WHERE ptype = $1`)
@@ -196,10 +207,19 @@ func (a *Adapter) RemoveFilteredPolicyCtx(ctx context.Context, _, kind string, i
 			fmt.Fprintf(&query, " AND v%d = $%d", index+i, len(args))
 		}
 	}
-	return a.tx(ctx, "remove", func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, a.db.Q(query.String()), args...)
+	err = a.tx(ctx, "remove", func(tx *sql.Tx) error {
+		done, err := tx.ExecContext(ctx, a.db.Q(query.String()), args...)
+		if err != nil {
+			return err
+		}
+		n, err := done.RowsAffected()
+		removed = int(n)
 		return err
 	})
+	if err != nil {
+		return 0, err
+	}
+	return removed, nil
 }
 
 func (a *Adapter) tx(ctx context.Context, what string, fn func(tx *sql.Tx) error) error {
