@@ -79,7 +79,7 @@ func (a *App) journalView(r *http.Request, asked url.Values) (journalView, error
 	} else if view.Person != "" {
 		view.Subtitle = "Timeline of " + view.Person + ". Newest first."
 	}
-	view.MayOpen = a.may(r, crmguard.Reveal, crmguard.Resource{Tenant: tenant, Kind: "journal"})
+	view.MayOpen = a.may(r, crmguard.Reveal, crmguard.Resource{Tenant: tenant, Kind: "journal", ID: "any"})
 	view.Filtered = view.Person != "" || view.Record != "" || q.Outcome != 0
 	var err error
 	if q.Before, err = cursor(asked.Get("before")); err != nil {
@@ -128,6 +128,8 @@ func describe(e audit.Entry) entry {
 		Outcome: ev.Outcome.String(), Class: outcomeClasses[ev.Outcome],
 	}
 	switch {
+	case ev.Resource.Kind == "journal":
+		line.What, line.Record = "open what is sealed", "entry "+ev.Resource.ID
 	case ev.Resource.Field != "":
 		line.What += " " + ev.Resource.Field
 	case strings.HasPrefix(ev.Reason, verifyReason):
