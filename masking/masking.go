@@ -52,7 +52,12 @@
 // passes.
 package masking
 
-import "strings"
+import (
+	"html"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
 
 // Kind is what a value is, and so how it is masked. Unknown kinds are hidden.
 type Kind string
@@ -78,8 +83,34 @@ func Mask(kind Kind, value string) string {
 	return masked(&b, kind, value)
 }
 
-// IsMasked reports whether value holds a mask, that is "•••".
-func IsMasked(value string) bool { return strings.Contains(value, mask) }
+// IsMasked reports whether value holds a mask, that is "•••", also if it has come
+// back as HTML entities or JSON escapes, or with zero-width characters or
+// variation marks between the bullets.
+func IsMasked(value string) bool {
+	if strings.Contains(value, mask) {
+		return true
+	}
+	if strings.IndexByte(value, '&') >= 0 {
+		value = html.UnescapeString(value)
+	}
+	if strings.Contains(value, `\u2022`) {
+		value = strings.ReplaceAll(value, `\u2022`, sign)
+	}
+	bullets := 0
+	for i := strings.Index(value, sign); i >= 0 && i < len(value); {
+		r, size := utf8.DecodeRuneInString(value[i:])
+		i += size
+		switch {
+		case r == '•':
+			if bullets++; bullets == len(mask)/len(sign) {
+				return true
+			}
+		case !unicode.In(r, unicode.Cf, unicode.Variation_Selector):
+			bullets = 0
+		}
+	}
+	return false
+}
 
 // masked appends to b and returns what it appended. Strings taken from a Builder
 // stay valid while it grows, so that one buffer serves all values of a row.

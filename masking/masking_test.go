@@ -111,10 +111,16 @@ func TestWidth(t *testing.T) {
 }
 
 func TestIsMasked(t *testing.T) {
-	for _, text := range []string{"•••", "+7 ••• 67", "a•••@•••.org", "звонить ••• завтра", "••••••"} {
+	for _, text := range []string{"•••", "+7 ••• 67", "a•••@•••.org", "звонить ••• завтра", "••••••",
+		// With what copying, HTML and JSON put between and in place of the bullets.
+		"•\u200b•\u200b•", "•\u200d•\ufeff•", "•\ufe0f•\ufe0f•\ufe0f", "•\u2060\u00ad••", "•\U000e0100••",
+		"&bull;&bull;&bull;", "+7 &#8226;&#8226;&#8226; 67", "&#x2022;&#X2022;&#x02022;", "&bullet;•&bull;",
+		`\u2022\u2022\u2022`, `{"phone":"+7 \u2022\u2022\u2022 67"}`, `•\u2022&bull;`,
+	} {
 		require.True(t, masking.IsMasked(text), text)
 	}
-	for _, text := range []string{"", "• список", "•• дальше", "• раз\n• два\n• три", "***", "...", "• • •"} {
+	for _, text := range []string{"", "• список", "•• дальше", "• раз\n• два\n• три", "***", "...", "• • •", "&bull; &bull; &bull;", "&bull;&bull;", `\u2022\u2022`, `\u2022a\u2022\u2022`, "R&D • •",
+		"&amp;bull;", `\u20221`} {
 		require.False(t, masking.IsMasked(text), text)
 	}
 }

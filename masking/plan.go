@@ -26,11 +26,12 @@ type plan struct {
 
 type field struct {
 	index  int
-	name   string // for clear and for errors
+	name   string // for clear and for errors, empty for what adds nothing to the path
 	tagged bool
 	kind   Kind
 	plan   *plan
 	plain  bool // shown to everybody and copied by assignment
+	nests  bool // may hold fields
 }
 
 var (
@@ -89,7 +90,12 @@ func (c compiler) compileStruct(p *plan) error {
 			p.opaque = true
 			continue
 		}
-		f := field{index: i, name: strings.ToLower(sf.Name)}
+		f := field{index: i, nests: nests(sf.Type)}
+		// The fields of an embedded struct are its host's, and a sql.Null's value is
+		// the field's.
+		if (!sf.Anonymous || !f.nests) && p.typ.PkgPath() != "database/sql" {
+			f.name = strings.ToLower(sf.Name)
+		}
 		if err := f.parse(sf.Tag.Get("mask")); err != nil {
 			return fmt.Errorf("masking: %s.%s: %w", p.typ, sf.Name, err)
 		}
@@ -100,6 +106,21 @@ func (c compiler) compileStruct(p *plan) error {
 		p.fields = append(p.fields, f)
 	}
 	return nil
+}
+
+// nests reports whether a value of type t may hold fields that have names.
+func nests(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Array:
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.Struct:
+		return t != timeType
+	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map, reflect.Interface:
+		return true
+	}
+	return false
 }
 
 // parse reads `mask:"phone"`, `mask:"phone,field=mobile"` or `mask:"-"`.
@@ -147,7 +168,7 @@ func (c compiler) settle() {
 func (p *plan) canBeInert() bool {
 	switch p.typ.Kind() {
 	case reflect.Array:
-		return p.elem.inert && p.elem.typ.Kind() != reflect.Uint8
+		return p.elem.inert && !isChar(p.elem.typ)
 	case reflect.Struct:
 		for _, f := range p.fields {
 			if !f.plan.inert || f.tagged && f.kind != shown {
@@ -158,3 +179,6 @@ func (p *plan) canBeInert() bool {
 	}
 	return p.typ.Kind() == reflect.Bool || isNumeric(p.typ)
 }
+
+// asIs reports whether nothing changes in a value under this kind.
+func (p *plan) asIs(kind Kind) bool { return p.inert && (kind == hidden || kind == shown) }

@@ -13,8 +13,10 @@ const rowBytes = 128
 
 // Bounds of one row. What exceeds them is an error, never shown.
 const (
-	maxDepth = 128     // pointers, maps, slices and interfaces inside each other
-	maxNodes = 1 << 20 // of them in all
+	maxDepth = 128      // pointers, maps, slices and interfaces inside each other
+	maxNodes = 1 << 20  // of them in all
+	maxBytes = 64 << 20 // of what they refer to, counted again wherever it is referred to
+	textCost = 4        // looking through a text is dearer than copying
 )
 
 var (
@@ -23,28 +25,41 @@ var (
 )
 
 // View returns a copy of row as somebody may see it who may see those fields in
-// the clear for which clear returns true; with a nil clear, none. Clear is asked
-// by the name of each field: the lower-cased Go name, or what
-// `mask:"KIND,field=NAME"` says.
+// the clear for which clear returns true; with a nil clear, none.
+//
+// Clear is asked by the name of each field: the lower-cased Go name, or what
+// `mask:"KIND,field=NAME"` says. A field of a nested struct has the path to it,
+// such as "manager.name"; slices, maps, pointers, interfaces, the structs of
+// database/sql and embedded structs without field= add nothing to the path. The
+// answer for a struct holds for everything inside that has no tag of its own.
 //
 // Rules for what has no tag, and for what is not a string:
 //
 //   - A string without a tag is hidden, tagged `mask:"-"` it is shown.
 //   - Numbers and times are shown, unless they or what holds them is tagged: then
-//     they are zero. Bools are shown.
+//     they are zero, and [RefuseMasked] does not notice. Bools are shown.
 //   - A tag on a struct, pointer, slice, array, map or interface holds for
 //     everything inside that has no tag of its own.
 //   - A []byte with a kind is masked as a string is; without one it is nil. An
-//     array of bytes is zero.
+//     array of bytes is zero. The same goes for []rune, that is []int32, and
+//     []uint16.
 //   - Keys of maps are masked like the values, and numbered where they would
 //     fall together. Keys of other types than strings, bools and, without a tag,
 //     numbers are an error.
-//   - Private fields, funcs and channels are zero, those of a value shown in the
-//     clear excepted. [time.Time] is a time.
+//   - Private fields, also embedded pointers to structs of private type, funcs and
+//     channels are zero, those of a value shown in the clear excepted. [time.Time]
+//     is a time.
+//   - Under secret nothing tells whether there is a value: strings, []byte and
+//     the like, pointers to strings, and any are a mask, a []string holds one mask,
+//     bools are false; all other pointers, slices, maps and interfaces are nil and
+//     what they hold is not looked at. Left to tell are the length of an array, and
+//     fields inside a secret struct that have a tag of another kind.
 //
-// The copy shares no memory with row, besides what private fields of a value
-// shown in the clear point to. A row that holds itself, a tag that names no kind,
-// and a row of absurd size are errors; the row returned is then zero.
+// The copy shares no memory with row that can be written to, besides what funcs,
+// channels, keys of maps and private fields of a value shown in the clear refer
+// to. A row that holds itself, a tag that names no kind, and a row of absurd size
+// (a million references, 64 MB behind them, or 16 MB to look through as text) are
+// errors; the row returned is then zero.
 func View[T any](row T, clear func(field string) bool) (T, error) {
 	var zero T
 	p, err := planOf(reflect.TypeFor[T]())
@@ -62,10 +77,12 @@ func View[T any](row T, clear func(field string) bool) (T, error) {
 
 // viewer masks one row.
 type viewer struct {
-	clear func(field string) bool
-	out   strings.Builder // all masked strings, one after the other
-	path  []node          // what is being copied, outermost first
-	nodes int
+	clear  func(field string) bool
+	prefix string          // of the names of fields, "manager."
+	out    strings.Builder // all masked strings, one after the other
+	path   []node          // what is being copied, outermost first
+	nodes  int
+	bytes  int
 }
 
 type node struct {
@@ -76,8 +93,16 @@ type node struct {
 // apply masks v in place. V is settable and holds a shallow copy; what it points
 // to is replaced by copies.
 func (w *viewer) apply(p *plan, v reflect.Value, kind Kind) error {
+	if p.asIs(kind) {
+		return nil
+	}
 	switch p.typ.Kind() {
 	case reflect.String:
+		if kind == Text {
+			if err := w.spend(textCost, min(v.Len(), maxText)); err != nil {
+				return err
+			}
+		}
 		if kind != shown {
 			v.SetString(w.mask(kind, v.String()))
 		}
@@ -87,11 +112,18 @@ func (w *viewer) apply(p *plan, v reflect.Value, kind Kind) error {
 	case reflect.Array:
 		return w.applyArray(p, v, kind)
 	case reflect.Pointer, reflect.Interface, reflect.Slice, reflect.Map:
+		if kind == Secret {
+			applySecret(v)
+			return nil
+		}
 		if v.IsNil() {
 			return nil
 		}
 		return w.applyReference(p, v, kind)
 	case reflect.Bool:
+		if kind == Secret {
+			v.SetZero()
+		}
 		return nil
 	case reflect.Func, reflect.Chan, reflect.UnsafePointer, reflect.Uintptr:
 		if kind != shown {
@@ -103,6 +135,34 @@ func (w *viewer) apply(p *plan, v reflect.Value, kind Kind) error {
 		v.SetZero()
 	}
 	return nil
+}
+
+// spend counts n times size bytes that are copied. What has no size takes time.
+func (w *viewer) spend(n, size int) error {
+	size = max(size, 1)
+	if n > (maxBytes-w.bytes)/size {
+		return errLarge
+	}
+	w.bytes += n * size
+	return nil
+}
+
+// applySecret makes v the same whatever it refers to, nil too.
+func applySecret(v reflect.Value) {
+	switch t := v.Type(); {
+	case t.Kind() == reflect.Interface && t.NumMethod() == 0:
+		v.Set(reflect.ValueOf(mask))
+	case t.Kind() == reflect.Slice && isChar(t.Elem()):
+		setText(v, mask)
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.String:
+		v.Set(reflect.MakeSlice(t, 1, 1))
+		v.Index(0).SetString(mask)
+	case t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.String:
+		v.Set(reflect.New(t.Elem()))
+		v.Elem().SetString(mask)
+	default:
+		v.SetZero()
+	}
 }
 
 func (w *viewer) mask(kind Kind, value string) string {
@@ -124,49 +184,54 @@ func (w *viewer) applyStruct(p *plan, v reflect.Value, kind Kind) error {
 		raw.Set(v)
 		v.SetZero()
 		for i := range p.fields {
-			if f := v.Field(p.fields[i].index); f.CanSet() {
-				f.Set(raw.Field(p.fields[i].index))
-			} else {
-				copyExported(f, raw.Field(p.fields[i].index), p.fields[i].plan)
-			}
+			settable(v.Field(p.fields[i].index)).Set(settable(raw.Field(p.fields[i].index)))
 		}
 	}
 	for i := range p.fields {
 		f := &p.fields[i]
-		if f.plain || f.plan.inert && !f.tagged && (kind == hidden || kind == shown) {
+		if f.plain || !f.tagged && f.plan.asIs(kind) {
 			continue
 		}
-		k := kind
-		if f.tagged {
-			k = f.kind
-		}
-		if k != shown && w.clear != nil && w.clear(f.name) {
-			k = shown
-		}
-		if err := w.apply(f.plan, v.Field(f.index), k); err != nil {
+		if err := w.applyField(f, v, kind); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// copyExported copies the exported fields of an embedded struct of private type,
-// which cannot be set as a whole.
-func copyExported(dst, src reflect.Value, p *plan) {
-	for i := range p.fields {
-		if f := dst.Field(p.fields[i].index); f.CanSet() {
-			f.Set(src.Field(p.fields[i].index))
-		} else {
-			copyExported(f, src.Field(p.fields[i].index), p.fields[i].plan)
+func (w *viewer) applyField(f *field, host reflect.Value, kind Kind) error {
+	if f.tagged {
+		kind = f.kind
+	}
+	if w.clear != nil && f.name != "" {
+		if kind != shown && w.clear(w.prefix+f.name) {
+			kind = shown
+		}
+		if f.nests {
+			defer func(outer string) { w.prefix = outer }(w.prefix)
+			w.prefix += f.name + "."
 		}
 	}
+	return w.apply(f.plan, settable(host.Field(f.index)), kind)
+}
+
+// settable returns v without the mark that reflection puts on a field embedded by
+// a private name. V is addressable, and a part of the copy.
+func settable(v reflect.Value) reflect.Value {
+	if v.CanSet() {
+		return v
+	}
+	return reflect.NewAt(v.Type(), v.Addr().UnsafePointer()).Elem()
 }
 
 func (w *viewer) applyArray(p *plan, v reflect.Value, kind Kind) error {
-	if p.elem.typ.Kind() == reflect.Uint8 {
+	if isChar(p.elem.typ) {
 		if kind != shown {
 			v.SetZero()
 		}
+		return nil
+	}
+	if p.elem.asIs(kind) {
 		return nil
 	}
 	for i := range v.Len() {
@@ -197,6 +262,9 @@ func (w *viewer) applyReference(p *plan, v reflect.Value, kind Kind) error {
 
 	switch p.typ.Kind() {
 	case reflect.Pointer:
+		if err := w.spend(1, int(p.typ.Elem().Size())); err != nil {
+			return err
+		}
 		c := reflect.New(p.typ.Elem())
 		c.Elem().Set(v.Elem())
 		v.Set(c)
@@ -204,6 +272,9 @@ func (w *viewer) applyReference(p *plan, v reflect.Value, kind Kind) error {
 	case reflect.Interface:
 		dynamic, err := planOf(v.Elem().Type())
 		if err != nil {
+			return err
+		}
+		if err := w.spend(1, int(dynamic.typ.Size())); err != nil {
 			return err
 		}
 		c := reflect.New(dynamic.typ).Elem()
@@ -220,17 +291,23 @@ func (w *viewer) applyReference(p *plan, v reflect.Value, kind Kind) error {
 }
 
 func (w *viewer) applySlice(p *plan, v reflect.Value, kind Kind) error {
-	if p.elem.typ.Kind() == reflect.Uint8 && kind != shown {
-		if kind == hidden {
-			v.SetZero()
-			return nil
-		}
-		v.SetBytes([]byte(w.mask(kind, string(v.Bytes()))))
+	if isChar(p.elem.typ) && kind == hidden {
+		v.SetZero()
+		return nil
+	}
+	if err := w.spend(v.Len(), int(p.elem.typ.Size())); err != nil {
+		return err
+	}
+	if isChar(p.elem.typ) && kind != shown {
+		setText(v, w.mask(kind, textOf(v)))
 		return nil
 	}
 	c := reflect.MakeSlice(p.typ, v.Len(), v.Len())
 	reflect.Copy(c, v)
 	v.Set(c)
+	if p.elem.asIs(kind) {
+		return nil
+	}
 	for i := range c.Len() {
 		if err := w.apply(p.elem, c.Index(i), kind); err != nil {
 			return err
@@ -240,6 +317,9 @@ func (w *viewer) applySlice(p *plan, v reflect.Value, kind Kind) error {
 }
 
 func (w *viewer) applyMap(p *plan, v reflect.Value, kind Kind) error {
+	if err := w.spend(v.Len(), int(p.key.typ.Size()+p.elem.typ.Size())); err != nil {
+		return err
+	}
 	c := reflect.MakeMapWithSize(p.typ, v.Len())
 	key, elem := reflect.New(p.typ.Key()).Elem(), reflect.New(p.typ.Elem()).Elem()
 	taken := map[string]int{} // how many keys have the same mask

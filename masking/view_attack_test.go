@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf16"
 
 	"github.com/stretchr/testify/require"
 
@@ -67,6 +68,10 @@ func collect(to *strings.Builder, v reflect.Value) {
 		if !v.IsNil() {
 			to.WriteString(leak)
 		}
+	case reflect.Int32:
+		to.WriteRune(rune(v.Int()))
+	case reflect.Uint16:
+		to.WriteRune(rune(v.Uint()))
 	case reflect.Int64:
 		fmt.Fprint(to, v.Int())
 	}
@@ -195,6 +200,8 @@ func TestViewLeaksNowhere(t *testing.T) {
 	for _, v := range []any{
 		leak, &s, []string{leak}, [1]string{leak}, map[string]string{leak: leak}, map[string]any{"a": leak},
 		inner{Untagged: leak}, &inner{Untagged: leak}, []any{leak}, struct{ A any }{leak}, tricky{leak, leak}, &tricky{leak, leak},
+		rowOfBase{base{leak, leak}}, &rowOfDeep{deepBase{base{leak, leak}}}, rowOfTagged{base{leak, leak}}, rowOfPointer{&base{leak, leak}},
+		[]rune(leak), [20]rune([]rune(leak)), utf16.Encode([]rune(leak)), map[string][]rune{"a": []rune(leak)},
 		map[string][]map[string]*string{"a": {{"b": &s}}}, phoneNumber(leak), json.RawMessage(`"` + leak + `"`),
 		struct {
 			A inner `mask:"name"`
@@ -307,7 +314,7 @@ func TestViewShown(t *testing.T) {
 	require.Zero(t, got.Born)
 	require.Equal(t, row.Seen, got.Seen)
 	require.Equal(t, 3, got.Count)
-	require.True(t, got.Flag)
+	require.False(t, got.Flag)
 	got.Labels["k"], got.Blob[0] = "x", 'x'
 	require.Equal(t, "v", row.Labels["k"])
 	require.Equal(t, "b", string(row.Blob))
