@@ -38,7 +38,10 @@ import (
 	"github.com/crmguard/crmguard/internal/sqldb"
 )
 
-// Migrations make the tables of the key store.
+// Migrations are the tables of keys, in goose's format. [New] applies them. A host whose
+// application may not create tables runs them before, as another role and with a
+// table of goose's versions for these files alone; the application's role needs
+// SELECT on crmguard_migrations, too.
 //
 //go:embed migrations/*.sql
 var Migrations embed.FS

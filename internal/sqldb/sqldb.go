@@ -7,6 +7,17 @@
 // order in which the arguments are given; bytes are BYTEA, times are BIGINT
 // microseconds since 1970 (see [Micros]), flags are SMALLINT. Table names start
 // with "crmguard_", which [DB.Q] replaces by the prefix that the host chose.
+//
+// # Migrations
+//
+// A store's New makes and changes its tables itself. A host that gives the
+// application no right to do so runs the exported files of each store with goose
+// or a tool like it, as another role, before each start of a new version: per
+// store with a table of versions of its own, because each store counts from 1,
+// and with "crmguard_" in the files replaced by its prefix, if it has one. The
+// files insert their version into crmguard_migrations, which New reads. So the
+// application needs SELECT on that table, and SELECT, INSERT, UPDATE and DELETE
+// on the others.
 package sqldb
 
 import (
@@ -112,7 +123,7 @@ func (db *DB) Retry(ctx context.Context, fn func() error) error {
 	pause := firstPause
 	for attempt := 1; ; attempt++ {
 		err := fn()
-		if err == nil || attempt == retries || !Retryable(err) {
+		if err == nil || attempt == retries || !db.Retryable(err) {
 			return err
 		}
 		jitter := time.Duration(rand.Int64N(int64(pause))) //nolint:gosec // spreads retries, decides nothing
@@ -126,24 +137,18 @@ func (db *DB) Retry(ctx context.Context, fn func() error) error {
 }
 
 // Retryable reports whether err says that the same transaction may succeed if it
-// is run again: serialization failures and deadlocks of PostgreSQL, a busy or
-// locked SQLite. It knows the errors of pgx, lib/pq, modernc and mattn without
-// importing them.
-func Retryable(err error) bool {
-	if e, ok := errors.AsType[interface {
-		error
-		SQLState() string
-	}](err); ok {
-		return e.SQLState() == "40001" || e.SQLState() == "40P01"
+// is run again: serialization failures and deadlocks of PostgreSQL (pgx, lib/pq),
+// a busy or locked SQLite. There the text decides, which is SQLite's own with
+// every driver; errors of quite other libraries have codes like its 5 and 6.
+func (db *DB) Retryable(err error) bool {
+	if db.Dialect == Postgres {
+		e, ok := errors.AsType[interface {
+			error
+			SQLState() string
+		}](err)
+		return ok && (e.SQLState() == "40001" || e.SQLState() == "40P01")
 	}
-	if e, ok := errors.AsType[interface {
-		error
-		Code() int
-	}](err); ok {
-		primary := e.Code() & 0xff
-		return primary == 5 || primary == 6 // SQLITE_BUSY, SQLITE_LOCKED
-	}
-	return err != nil && strings.Contains(err.Error(), "database is locked")
+	return err != nil && (strings.Contains(err.Error(), "database is locked") || strings.Contains(err.Error(), "database table is locked"))
 }
 
 // UniqueViolation reports whether err says that a row with the same key exists.

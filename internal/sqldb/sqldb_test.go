@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -15,55 +14,6 @@ import (
 	"github.com/crmguard/crmguard/internal/sqldb"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
-
-func file(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
-
-var twoMigrations = fstest.MapFS{
-	"migrations/00001_init.sql": file("-- +goose Up\nCREATE TABLE crmguard_things (id TEXT PRIMARY KEY, n BIGINT NOT NULL);\n-- +goose Down\nDROP TABLE crmguard_things;\n"),
-	"migrations/00002_more.sql": file("-- +goose Up\nALTER TABLE crmguard_things ADD COLUMN blob BYTEA;\nINSERT INTO crmguard_things (id, n) VALUES ('a', 0);\n"),
-}
-
-func TestMigrateOnceForAllProcesses(t *testing.T) {
-	sqldbtest.Each(t, func(t *testing.T, pool *sql.DB) {
-		ctx := context.Background()
-		db, err := sqldb.New(ctx, pool, "acme_")
-		require.NoError(t, err)
-		var wg sync.WaitGroup
-		errs := make([]error, 8)
-		for i := range errs {
-			wg.Go(func() { errs[i] = db.Migrate(ctx, "things", twoMigrations) })
-		}
-		wg.Wait()
-		require.NoError(t, errors.Join(errs...))
-
-		var id string
-		require.NoError(t, pool.QueryRow(`SELECT id FROM acme_things`).Scan(&id), "the prefix is used, and the row is there once")
-		require.Equal(t, "a", id)
-
-		older := fstest.MapFS{"migrations/00001_init.sql": twoMigrations["migrations/00001_init.sql"]}
-		require.ErrorContains(t, db.Migrate(ctx, "things", older), "use a newer program")
-	})
-}
-
-func TestMigrateRefusesBadFiles(t *testing.T) {
-	pool := sqldbtest.SQLite(t)
-	db, err := sqldb.New(context.Background(), pool, "")
-	require.NoError(t, err)
-	for name, files := range map[string]fstest.MapFS{
-		"no files":  {"migrations": &fstest.MapFile{Mode: 0o555 | 1<<31}},
-		"bad name":  {"migrations/init.sql": file("-- +goose Up\n")},
-		"gap":       {"migrations/00002_x.sql": file("-- +goose Up\nSELECT 1;\n")},
-		"no marker": {"migrations/00001_x.sql": file("SELECT 1;\n")},
-		"bad SQL":   {"migrations/00001_x.sql": file("-- +goose Up\nCREATE TABLE crmguard_left (id TEXT);\nNONSENSE;\n")},
-	} {
-		t.Run(name, func(t *testing.T) {
-			require.Error(t, db.Migrate(context.Background(), "x", files))
-		})
-	}
-	var n int
-	require.NoError(t, pool.QueryRow(`SELECT COUNT(*) FROM sqlite_master WHERE name = 'crmguard_left'`).Scan(&n))
-	require.Zero(t, n, "a failed migration leaves nothing")
-}
 
 // Every increment reads and then writes, so concurrent ones conflict; with
 // retries none is lost and none fails.
@@ -96,7 +46,7 @@ func TestTxRetriesConflicts(t *testing.T) {
 		failed := 0
 		for _, err := range errs {
 			if err != nil {
-				require.True(t, sqldb.Retryable(err), "%v", err)
+				require.True(t, db.Retryable(err), "%v", err)
 				failed++
 			}
 		}
@@ -114,8 +64,67 @@ func TestUniqueViolation(t *testing.T) {
 		require.NoError(t, db.Migrate(context.Background(), "things", twoMigrations))
 		_, err = pool.Exec(`INSERT INTO crmguard_things (id, n) VALUES ('a', 1)`)
 		require.True(t, sqldb.UniqueViolation(err), "%v", err)
-		require.False(t, sqldb.Retryable(err))
+		require.False(t, db.Retryable(err))
 	})
+}
+
+// coded is an error of some other library, whose codes mean something else.
+type coded int
+
+func (c coded) Error() string { return "no such account" }
+func (c coded) Code() int     { return int(c) }
+
+type state string
+
+func (s state) Error() string    { return "refused" }
+func (s state) SQLState() string { return string(s) }
+
+func TestRetryable(t *testing.T) {
+	lite, pg := &sqldb.DB{Dialect: sqldb.SQLite}, &sqldb.DB{Dialect: sqldb.Postgres}
+	for _, tc := range []struct {
+		err      error
+		lite, pg bool
+	}{
+		{nil, false, false},
+		{sql.ErrNoRows, false, false},
+		{coded(5), false, false},
+		{fmt.Errorf("seal: %w", coded(0x206)), false, false},
+		{errors.New("database is locked"), true, false}, // mattn
+		{errors.New("database table is locked: things"), true, false},
+		{state("40001"), false, true},
+		{fmt.Errorf("seal: %w", state("40P01")), false, true},
+		{state("23505"), false, false},
+	} {
+		require.Equal(t, tc.lite, lite.Retryable(tc.err), "%v", tc.err)
+		require.Equal(t, tc.pg, pg.Retryable(tc.err), "%v", tc.err)
+	}
+
+	// And what the driver says in fact.
+	pool := sqldbtest.SQLite(t)
+	conns := make([]*sql.Conn, 2)
+	for i := range conns {
+		var err error
+		conns[i], err = pool.Conn(t.Context())
+		require.NoError(t, err)
+		defer conns[i].Close() //nolint:errcheck // goes back to the pool
+	}
+	_, err := conns[0].ExecContext(t.Context(), `BEGIN IMMEDIATE`)
+	require.NoError(t, err)
+	_, err = conns[1].ExecContext(t.Context(), `PRAGMA busy_timeout = 0`)
+	require.NoError(t, err)
+	_, err = conns[1].ExecContext(t.Context(), `BEGIN IMMEDIATE`)
+	require.Error(t, err)
+	require.True(t, lite.Retryable(err), "%v", err)
+	_, err = conns[0].ExecContext(t.Context(), `ROLLBACK`)
+	require.NoError(t, err)
+}
+
+func TestRetryGivesUpAtOnceWhenItIsOfNoUse(t *testing.T) {
+	db, err := sqldb.New(t.Context(), sqldbtest.SQLite(t), "")
+	require.NoError(t, err)
+	runs := 0
+	require.ErrorIs(t, db.Retry(t.Context(), func() error { runs++; return coded(5) }), coded(5))
+	require.Equal(t, 1, runs)
 }
 
 // secure_delete works per connection: one connection without it leaves what it

@@ -26,8 +26,11 @@ import (
 	"github.com/crmguard/crmguard/internal/sqldb"
 )
 
-// Migrations are the tables in goose's format, below sqlite/ and postgres/. New
-// applies them; a host with a migration tool of its own may do so before.
+// Migrations are the tables in goose's format, below sqlite/ and postgres/. [New]
+// applies them. A host whose application may not create tables runs them before,
+// as another role, with a table of goose's versions for these files alone and
+// casbin_ (or its prefix) in place of crmguard_; the application's role needs
+// SELECT on casbin_migrations, too.
 //
 //go:embed sqlite postgres
 var Migrations embed.FS

@@ -1,4 +1,11 @@
 -- +goose Up
+CREATE TABLE IF NOT EXISTS crmguard_migrations (
+	store      TEXT   NOT NULL,
+	version    BIGINT NOT NULL,
+	applied_at BIGINT NOT NULL,
+	PRIMARY KEY (store, version)
+);
+
 CREATE TABLE crmguard_audit_logs (
 	log TEXT  PRIMARY KEY,
 	id  BYTEA NOT NULL
@@ -61,7 +68,10 @@ CREATE TABLE crmguard_audit_inbox (
 	PRIMARY KEY (log, tenant, event, outcome)
 );
 
+INSERT INTO crmguard_migrations (store, version, applied_at) VALUES ('audit', 1, 0);
+
 -- +goose Down
+DELETE FROM crmguard_migrations WHERE store = 'audit' AND version = 1;
 DROP TABLE crmguard_audit_inbox;
 DROP TABLE crmguard_audit_checkpoints;
 DROP TABLE crmguard_audit_clients;

@@ -1,4 +1,10 @@
 -- +goose Up
+CREATE TABLE IF NOT EXISTS crmguard_migrations (
+	store      TEXT   NOT NULL,
+	version    BIGINT NOT NULL,
+	applied_at BIGINT NOT NULL,
+	PRIMARY KEY (store, version)
+);
 CREATE TABLE crmguard_keys (
 	tenant       TEXT     NOT NULL,
 	name         TEXT     NOT NULL,
@@ -17,6 +23,8 @@ CREATE TABLE crmguard_keys_revision (
 	revision BIGINT   NOT NULL
 );
 INSERT INTO crmguard_keys_revision (id, revision) VALUES (1, 0);
+INSERT INTO crmguard_migrations (store, version, applied_at) VALUES ('keys', 1, 0);
 -- +goose Down
+DELETE FROM crmguard_migrations WHERE store = 'keys' AND version = 1;
 DROP TABLE crmguard_keys_revision;
 DROP TABLE crmguard_keys;

@@ -1,4 +1,11 @@
 -- +goose Up
+CREATE TABLE IF NOT EXISTS crmguard_migrations (
+	store      TEXT   NOT NULL,
+	version    BIGINT NOT NULL,
+	applied_at BIGINT NOT NULL,
+	PRIMARY KEY (store, version)
+);
+
 CREATE TABLE crmguard_session_persons (
 	tenant TEXT     NOT NULL,
 	person TEXT     NOT NULL,
@@ -30,6 +37,9 @@ CREATE INDEX crmguard_sessions_person ON crmguard_sessions (tenant, person, star
 
 CREATE INDEX crmguard_sessions_end ON crmguard_sessions (end_at);
 
+INSERT INTO crmguard_migrations (store, version, applied_at) VALUES ('session', 1, 0);
+
 -- +goose Down
+DELETE FROM crmguard_migrations WHERE store = 'session' AND version = 1;
 DROP TABLE crmguard_sessions;
 DROP TABLE crmguard_session_persons;

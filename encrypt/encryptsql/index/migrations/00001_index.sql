@@ -1,4 +1,10 @@
 -- +goose Up
+CREATE TABLE IF NOT EXISTS crmguard_migrations (
+	store      TEXT   NOT NULL,
+	version    BIGINT NOT NULL,
+	applied_at BIGINT NOT NULL,
+	PRIMARY KEY (store, version)
+);
 CREATE TABLE crmguard_index (
 	tenant  TEXT   NOT NULL,
 	kind    TEXT   NOT NULL,
@@ -11,5 +17,7 @@ CREATE TABLE crmguard_index (
 );
 CREATE INDEX crmguard_index_value ON crmguard_index (tenant, kind, field, value);
 CREATE INDEX crmguard_index_client ON crmguard_index (tenant, client);
+INSERT INTO crmguard_migrations (store, version, applied_at) VALUES ('index', 1, 0);
 -- +goose Down
+DELETE FROM crmguard_migrations WHERE store = 'index' AND version = 1;
 DROP TABLE crmguard_index;

@@ -1,4 +1,10 @@
 -- +goose Up
+CREATE TABLE IF NOT EXISTS crmguard_migrations (
+	store      TEXT   NOT NULL,
+	version    BIGINT NOT NULL,
+	applied_at BIGINT NOT NULL,
+	PRIMARY KEY (store, version)
+);
 CREATE TABLE IF NOT EXISTS crmguard_rule (
 	id    BIGSERIAL PRIMARY KEY,
 	ptype TEXT NOT NULL DEFAULT '',
@@ -10,5 +16,7 @@ CREATE TABLE IF NOT EXISTS crmguard_rule (
 	v5    TEXT NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX IF NOT EXISTS crmguard_rule_row ON crmguard_rule (ptype, v0, v1, v2, v3, v4, v5);
+INSERT INTO crmguard_migrations (store, version, applied_at) VALUES ('rbac', 1, 0);
 -- +goose Down
+DELETE FROM crmguard_migrations WHERE store = 'rbac' AND version = 1;
 DROP TABLE crmguard_rule;
