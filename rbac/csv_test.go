@@ -51,6 +51,25 @@ func TestCSVChangesKeepTheRestOfTheFile(t *testing.T) {
 	require.ErrorIs(t, f.RemovePolicy("g", "g", []string{"u:a", "role:b", "c"}), os.ErrNotExist)
 }
 
+// A policy that is deployed as a link to a file elsewhere stays one.
+func TestCSVWritesThroughASymbolicLink(t *testing.T) {
+	path := policyFile(t, goodRule+"\n")
+	link := filepath.Join(t.TempDir(), "link.csv")
+	require.NoError(t, os.Symlink(path, link))
+	for range 2 { // a second time the row is there
+		require.NoError(t, (&csvFile{path: link}).AddPolicy("g", "g", []string{"u:anna", "role:seller", "acme"}))
+	}
+	info, err := os.Lstat(link)
+	require.NoError(t, err)
+	require.NotZero(t, info.Mode()&os.ModeSymlink)
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, goodRule+"\ng,u:anna,role:seller,acme\n", string(text))
+	n, err := (&csvFile{path: link}).RemoveRules(t.Context(), "g", "u:anna", "", "acme")
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+}
+
 // A text that is accepted here means to Casbin's own file adapter what it means here.
 func FuzzCSV(f *testing.F) {
 	for _, seed := range []string{

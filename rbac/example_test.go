@@ -127,7 +127,7 @@ func ExampleFromCSV() {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	path := filepath.Join(dir, "policy.csv")
-	text := rbac.StarterPolicy + "p, role:seller, default, contacts, export, mine, Allow\n"
+	text := rbac.StarterPolicy() + "p, role:seller, default, contacts, export, mine, Allow\n"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		panic(err)
 	}

@@ -155,6 +155,8 @@ func (l *linter) rule(r row) {
 	switch {
 	case strings.Contains(field, "#"):
 		l.add(r, "object %q has more than one #", object)
+	case kind == sectionPrefix:
+		l.add(r, "object %q: want a name behind %q", object, sectionPrefix)
 	case isField && (kind == "" || field == ""):
 		l.add(r, "object %q: want kind#field", object)
 	case isField && !slices.Contains(fieldActions, action):
@@ -211,7 +213,7 @@ func badName(s string) string {
 		return "is not UTF-8"
 	case strings.TrimSpace(s) != s:
 		return "begins or ends with a space"
-	case strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
+	case strings.ContainsFunc(s, invisible):
 		return "has an invisible character"
 	case strings.Contains(s, ","):
 		return "has a comma; Casbin joins fields with it"
@@ -223,6 +225,12 @@ func badName(s string) string {
 		return "is not in Unicode form NFC; it would differ from the same name in that form"
 	}
 	return ""
+}
+
+// invisible reports characters that show nothing, or that change nothing visible:
+// those that Unicode lets a display leave out, and the Braille pattern without dots.
+func invisible(r rune) bool {
+	return !unicode.IsPrint(r) || unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r == '\u2800'
 }
 
 // node is a subject within a tenant.

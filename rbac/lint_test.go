@@ -81,6 +81,17 @@ func TestUnsafePoliciesAreRefused(t *testing.T) {
 		"NFD":                        {"g, u:Зои\u0306, role:a, acme", "NFC"},
 		"zero-width space":           {"g, u:an\u200bna, role:a, acme", "invisible character"},
 		"no-break space":             {"g, u:anna, role:head\u00a0of, acme", "invisible character"},
+		"Hangul filler":              {"g, u:an\u3164na, role:a, acme", "invisible character"},
+		"Hangul choseong filler":     {"g, u:an\u115fna, role:a, acme", "invisible character"},
+		"half-width Hangul filler":   {"g, u:an\uffa0na, role:a, acme", "invisible character"},
+		"Khmer inherent vowel":       {"g, u:an\u17b4na, role:a, acme", "invisible character"},
+		"grapheme joiner":            {"g, u:an\u034fna, role:a, acme", "invisible character"},
+		"variation selector":         {"g, u:anna\ufe0f, role:a, acme", "invisible character"},
+		"variation selector 256":     {"g, u:anna\U000e01ef, role:a, acme", "invisible character"},
+		"Mongolian selector":         {"g, u:anna\u180b, role:a, acme", "invisible character"},
+		"blank Braille":              {"g, u:an\u2800na, role:a, acme", "invisible character"},
+		"section without a name":     {"p, role:a, acme, section:, access, all, allow", "want a name behind"},
+		"field of no section":        {"p, role:a, acme, section:#x, read, all, allow", "want a name behind"},
 		"space at the end":           {"g, u:anna , role:a, acme", "space"},
 		"not UTF-8":                  {"g, u:\xff, role:a, acme", "not UTF-8"},
 		"very long name":             {"g, u:" + strings.Repeat("a", 300) + ", role:a, acme", "longer than 256"},
@@ -111,7 +122,7 @@ func TestSafePoliciesAreAccepted(t *testing.T) {
 		scopeGraph += "g2, " + r[0] + ", " + r[1] + "\n"
 	}
 	for name, text := range map[string]string{
-		"starter":               StarterPolicy,
+		"starter":               StarterPolicy(),
 		"chain of 10":           chainOfRoles(10),
 		"diamond":               "g, role:a, role:b, acme\ng, role:a, role:c, acme\ng, role:b, role:d, acme\ng, role:c, role:d, acme",
 		"cycle of two tenants":  "g, role:a, role:b, acme\ng, role:b, role:a, other",

@@ -3,6 +3,8 @@ package rbac_test
 import (
 	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,11 +15,27 @@ import (
 	"github.com/crmguard/crmguard/rbac"
 )
 
+// The owner can give every role, and the administrator none that shows clients in
+// the clear.
+func TestWhoGrantsInTheStarterPolicy(t *testing.T) {
+	text := rbac.StarterPolicy() + "g, u:owner, role:owner, default\ng, u:admin, role:admin, default\n"
+	path := filepath.Join(t.TempDir(), "policy.csv")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	e, err := rbac.FromCSV(t.Context(), path, &rbac.Options{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	for _, role := range []string{"owner", "admin", "head", "seller", "accountant", "integration"} {
+		for _, granter := range []string{"owner", "admin"} {
+			ctx := crmguard.WithSubject(t.Context(), crmguard.Subject{Tenant: "default", ID: granter, Kind: crmguard.KindEmployee})
+			require.Equal(t, granter == "owner" || role == "admin", e.GrantRole(ctx, "default", "new", role) == nil, "%s gives %s", granter, role)
+		}
+	}
+}
+
 // What the starter policy gives each role, as one would read it in a manual.
 func TestStarterPolicy(t *testing.T) {
 	org := &rbac.StaticOrg{}
 	org.Set("default", rbac.Units{Parent: map[string]string{"north": "sales"}, Members: map[string][]string{"head": {"sales"}, "seller": {"north"}}})
-	text := rbac.StarterPolicy
+	text := rbac.StarterPolicy()
 	roles := []string{"owner", "admin", "head", "seller", "accountant", "integration"}
 	for _, role := range roles {
 		text += "g, u:" + role + ", role:" + role + ", default\n"
@@ -46,7 +64,8 @@ func TestStarterPolicy(t *testing.T) {
 		{crmguard.Update, own, "owner head seller"},
 		{crmguard.Delete, own, "owner"},
 		{crmguard.Export, kind, "owner"},
-		{crmguard.Import, kind, "owner admin integration"},
+		{crmguard.Search, kind, "owner head seller"},
+		{crmguard.Import, kind, "owner integration"},
 		{crmguard.Erase, own, "owner"},
 		{crmguard.Create, crmguard.Resource{Tenant: "default", Kind: "contacts", Owner: "integration"}, "owner integration"},
 		{crmguard.Reveal, field(own, "phone"), "owner head seller"},

@@ -64,7 +64,7 @@ func doubled(text string) string {
 
 func TestPlainCasbinGivesTheSameAnswers(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		a := open(t, db, nil, rbac.StarterPolicy+doubled(people))
+		a := open(t, db, nil, rbac.StarterPolicy()+doubled(people))
 		engine, err := rbac.New(t.Context(), a, quiet())
 		require.NoError(t, err)
 		m, err := model.NewModelFromString(rbac.Model)
@@ -106,7 +106,7 @@ func TestPlainCasbinGivesTheSameAnswers(t *testing.T) {
 
 func TestGrantsAreKept(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		a := open(t, db, nil, rbac.StarterPolicy+doubled(people))
+		a := open(t, db, nil, rbac.StarterPolicy()+doubled(people))
 		one, err := rbac.New(t.Context(), a, quiet())
 		require.NoError(t, err)
 		two, err := rbac.New(t.Context(), a, quiet())
