@@ -17,6 +17,7 @@ const (
 	maxNodes = 1 << 20  // of them in all
 	maxBytes = 64 << 20 // of what they refer to, counted again wherever it is referred to
 	textCost = 4        // looking through a text is dearer than copying
+	mapCost  = 128      // of an entry, besides its size
 )
 
 var (
@@ -93,9 +94,6 @@ type node struct {
 // apply masks v in place. V is settable and holds a shallow copy; what it points
 // to is replaced by copies.
 func (w *viewer) apply(p *plan, v reflect.Value, kind Kind) error {
-	if p.asIs(kind) {
-		return nil
-	}
 	switch p.typ.Kind() {
 	case reflect.String:
 		if kind == Text {
@@ -203,16 +201,20 @@ func (w *viewer) applyField(f *field, host reflect.Value, kind Kind) error {
 	if f.tagged {
 		kind = f.kind
 	}
-	if w.clear != nil && f.name != "" {
-		if kind != shown && w.clear(w.prefix+f.name) {
-			kind = shown
-		}
-		if f.nests {
-			defer func(outer string) { w.prefix = outer }(w.prefix)
-			w.prefix += f.name + "."
-		}
+	v := settable(host.Field(f.index))
+	if w.clear == nil || f.name == "" {
+		return w.apply(f.plan, v, kind)
 	}
-	return w.apply(f.plan, settable(host.Field(f.index)), kind)
+	if kind != shown && w.clear(w.prefix+f.name) {
+		kind = shown
+	}
+	outer := w.prefix
+	if f.nests {
+		w.prefix += f.name + "."
+	}
+	err := w.apply(f.plan, v, kind)
+	w.prefix = outer
+	return err
 }
 
 // settable returns v without the mark that reflection puts on a field embedded by
@@ -317,7 +319,7 @@ func (w *viewer) applySlice(p *plan, v reflect.Value, kind Kind) error {
 }
 
 func (w *viewer) applyMap(p *plan, v reflect.Value, kind Kind) error {
-	if err := w.spend(v.Len(), int(p.key.typ.Size()+p.elem.typ.Size())); err != nil {
+	if err := w.spend(v.Len(), mapCost+int(p.key.typ.Size()+p.elem.typ.Size())); err != nil {
 		return err
 	}
 	c := reflect.MakeMapWithSize(p.typ, v.Len())
