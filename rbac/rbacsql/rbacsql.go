@@ -50,7 +50,8 @@ var (
 	_ persist.ContextBatchAdapter = (*Adapter)(nil)
 )
 
-// New brings the table up to date, or creates it.
+// New brings the table up to date, or creates it. One that another of Casbin's
+// adapters made is taken over: rows that are there twice are left once.
 func New(ctx context.Context, db *sql.DB, o *Options) (*Adapter, error) {
 	prefix := "casbin_"
 	if o != nil && o.TablePrefix != "" {
@@ -58,6 +59,9 @@ func New(ctx context.Context, db *sql.DB, o *Options) (*Adapter, error) {
 	}
 	d, err := sqldb.New(ctx, db, prefix)
 	if err != nil {
+		return nil, fmt.Errorf("rbacsql: %w", err)
+	}
+	if err := checkTakeover(ctx, d); err != nil {
 		return nil, fmt.Errorf("rbacsql: %w", err)
 	}
 	files, err := fs.Sub(Migrations, d.Dialect.String())

@@ -15,6 +15,9 @@ CREATE TABLE IF NOT EXISTS crmguard_rule (
 	v4    TEXT NOT NULL DEFAULT '',
 	v5    TEXT NOT NULL DEFAULT ''
 );
+-- A table of another adapter may have a row twice; once means the same.
+DELETE FROM crmguard_rule WHERE id NOT IN (SELECT MIN(id) FROM crmguard_rule
+	GROUP BY COALESCE(ptype, ''), COALESCE(v0, ''), COALESCE(v1, ''), COALESCE(v2, ''), COALESCE(v3, ''), COALESCE(v4, ''), COALESCE(v5, ''));
 CREATE UNIQUE INDEX IF NOT EXISTS crmguard_rule_row ON crmguard_rule (ptype, v0, v1, v2, v3, v4, v5);
 INSERT INTO crmguard_migrations (store, version, applied_at) VALUES ('rbac', 1, 0);
 -- +goose Down
