@@ -30,25 +30,39 @@ func System(ctx context.Context, tenant, reason string) context.Context {
 	return WithSubject(ctx, Subject{Tenant: tenant, ID: "system:" + reason, Kind: KindSystem})
 }
 
-// Act is what is being done in a context. It remembers which clients' data was
-// already opened for it, so that a norm counts each client once.
+// Act is what a subject is doing in a context. It remembers which clients' data
+// was already opened for it, so that a norm counts each client once.
 type Act struct {
 	Action   Action
 	Resource Resource
+
+	tenant, subject string // who does it
 
 	mu     sync.Mutex
 	opened map[string]struct{}
 }
 
-// WithAct returns a context in which a is being done to r. Nothing was opened
-// for it yet, whatever an outer act had opened.
+// WithAct returns a context in which the subject of ctx does a to r. Nothing was
+// opened for it yet, whatever an outer act had opened.
 func WithAct(ctx context.Context, a Action, r Resource) context.Context {
-	return context.WithValue(ctx, actKey{}, &Act{Action: a, Resource: r})
+	act := &Act{Action: a, Resource: r}
+	if s, ok := ctx.Value(subjectKey{}).(*Subject); ok {
+		act.tenant, act.subject = s.Tenant, s.ID
+	}
+	return context.WithValue(ctx, actKey{}, act)
 }
 
-// ActFrom returns what is being done in ctx, nil if nothing was declared.
+// ActFrom returns what the subject of ctx is doing, nil if nothing was declared
+// or if another subject declared it: what was opened for one person was not
+// opened for another.
 func ActFrom(ctx context.Context) *Act {
-	act, _ := ctx.Value(actKey{}).(*Act)
+	act, ok := ctx.Value(actKey{}).(*Act)
+	if !ok {
+		return nil
+	}
+	if s, ok := ctx.Value(subjectKey{}).(*Subject); ok && (s.Tenant != act.tenant || s.ID != act.subject) {
+		return nil
+	}
 	return act
 }
 

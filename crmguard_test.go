@@ -71,6 +71,23 @@ func TestActRemembersWhatItOpened(t *testing.T) {
 	require.False(t, crmguard.ActFrom(inner).Opened("c1"), "another act counts for itself")
 }
 
+// What was opened for one person was not opened for another, nor for a job.
+func TestActBelongsToItsSubject(t *testing.T) {
+	contact := crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1"}
+	ctx := crmguard.WithAct(crmguard.WithSubject(t.Context(), anna()), crmguard.View, contact)
+	crmguard.ActFrom(ctx).MarkOpened("c1")
+	require.True(t, crmguard.ActFrom(crmguard.WithSubject(ctx, anna())).Opened("c1"))
+	boris := anna()
+	boris.ID = "boris"
+	require.Nil(t, crmguard.ActFrom(crmguard.WithSubject(ctx, boris)))
+	foreign := anna()
+	foreign.Tenant = "other"
+	require.Nil(t, crmguard.ActFrom(crmguard.WithSubject(ctx, foreign)))
+	require.Nil(t, crmguard.ActFrom(crmguard.System(ctx, "acme", "job")))
+	unbound := crmguard.WithAct(t.Context(), crmguard.View, contact)
+	require.Nil(t, crmguard.ActFrom(crmguard.WithSubject(unbound, anna())), "declared for nobody")
+}
+
 func TestAssuranceNames(t *testing.T) {
 	for _, level := range []crmguard.Assurance{
 		crmguard.AssuranceNone, crmguard.AssuranceRecovered, crmguard.AssurancePassword,
@@ -102,7 +119,7 @@ func TestPrivateRedactsItself(t *testing.T) {
 	value := fmt.Sprint([]byte("+79161234567")) // %v of the bytes
 	for _, text := range []string{
 		string(asJSON), log.String(),
-		fmt.Sprint(e), fmt.Sprintf("%v", e.Private), fmt.Sprintf("%+v", e), fmt.Sprintf("%#v", e), fmt.Sprintf("%d %x %o %q", e.Private[0], e.Private[0], e, e.Private[0]),
+		fmt.Sprint(e), fmt.Sprintf("%v", e.Private), fmt.Sprintf("%+v", e), fmt.Sprintf("%#v", e), fmt.Sprintf("%d %x %o %q", e.Private[0], e.Private[0], e.Private, e.Private[0]),
 	} {
 		require.NotContains(t, text, "79161234567")
 		require.NotContains(t, text, value)
