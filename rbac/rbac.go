@@ -22,8 +22,8 @@
 //	g, unit:support, role:seller, acme
 //
 // Subjects are u:ID (a person, an integration, or a job of the host, which is
-// u:system:REASON and has the rights that rows give it, like anybody else),
-// role:NAME and unit:NAME. Roles and units are what g rows say; being a member of
+// u:system:REASON and has the rights that rows give it, like anybody else; nobody
+// else may be called so), role:NAME and unit:NAME. Roles and units are what g rows say; being a member of
 // a department in [Org] places a person in the tree of departments and gives no
 // role.
 //
@@ -44,24 +44,35 @@
 // # Questions
 //
 // A resource without ID, Owner and Unit is the whole kind: Check says yes if the
-// policy allows the action on some records, and Filter narrows the rows. A record
-// about to be created is asked for with its owner or unit, or with its ID if it has
-// neither. Moving a record to another owner or unit is two questions, before and
-// after.
+// policy allows the action on some records, and Filter narrows the rows. View,
+// Reveal, Unmask, Call, Update, Delete and Erase are done to one record: without its
+// ID they are denied, as "no-record", for the caller has lost it. A record about to
+// be created is asked for with its owner or unit, or with an ID if it has neither;
+// Create with nothing asks whether the subject may create any. Moving a record to
+// another owner or unit is two questions, before and after.
 //
 // A decision is the intersection of three: the rights of the subject, the scopes of
 // its credential ("contacts:view", "contacts:*", "section:journal:access"; nil
-// narrows nothing, empty allows nothing), and the rights of whom it acts for.
-// Subject.Roles are not read.
+// narrows nothing, empty allows nothing), and the rights of whom it acts for. What
+// is shared with that person nobody says, nor, without [Org], the departments:
+// what is not known must make no difference, or the answer is no. Subject.Roles are
+// not read.
 //
 // # Security notes
 //
 // What Casbin misreads is refused at load, all of it in one [*PolicyError]: effects
 // other than allow and deny, short and long rows, names without a prefix or that
 // Casbin could confuse, unknown scopes and actions, cycles and chains of roles
-// longer than Casbin follows, an empty policy. A refused Reload keeps the policy in
-// force. Each version of the policy is immutable, answers included: a decision never
-// mixes two, and a role that was taken away is gone with the next question.
+// longer than Casbin follows, an empty policy. When a Reload is refused, what is in
+// force and still stored stays. Each version of the policy is immutable, answers
+// included: a decision never mixes two.
+//
+// What GrantRole, RevokeRole and Revoke change holds in this process from the next
+// question on, and in other processes on the same store from their next Reload:
+// nothing tells them, so a host of several calls Reload as often as it wants them
+// to agree.
+//
+// Nobody grants what they lack, nor to themselves; see [Engine.GrantRole].
 //
 // Owner, Unit and Shared of a resource come from the server's own data. Columns that
 // Filter compares hold text and compare byte by byte, as Check does: no
@@ -111,7 +122,8 @@ type Engine struct {
 // New loads a policy from a Casbin adapter, such as that of package rbacsql. A
 // policy that Casbin would read otherwise than its author meant, or that is
 // empty, is refused with a [*PolicyError]. What an adapter itself leaves out is not
-// seen: Casbin's string adapter drops malformed rows in silence.
+// seen: Casbin's string adapter drops malformed rows in silence. To add a row that
+// is stored already must be no error to it.
 func New(ctx context.Context, adapter persist.Adapter, o *Options) (*Engine, error) {
 	if adapter == nil {
 		return nil, errors.New("rbac: no adapter")
