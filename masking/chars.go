@@ -21,14 +21,14 @@ func textOf(v reflect.Value) string {
 		return string(v.Bytes())
 	case reflect.Int32:
 		runes := make([]rune, v.Len())
-		for i := range runes {
-			runes[i] = rune(v.Index(i).Int())
+		for i, to := 0, reflect.ValueOf(runes); i < len(runes); i++ {
+			to.Index(i).SetInt(v.Index(i).Int())
 		}
 		return string(runes)
 	}
 	units := make([]uint16, v.Len())
-	for i := range units {
-		units[i] = uint16(v.Index(i).Uint())
+	for i, to := 0, reflect.ValueOf(units); i < len(units); i++ {
+		to.Index(i).SetUint(v.Index(i).Uint())
 	}
 	return string(utf16.Decode(units))
 }

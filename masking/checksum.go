@@ -4,6 +4,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/crmguard/crmguard/internal/phone"
 )
 
 // The lengths of IBANs, ISO 13616.
@@ -17,7 +19,7 @@ func ibanLen(text string) int {
 	rest := 0 // modulo 97, of what follows the first four characters
 	for i := 0; i < len(text) && gap < 3; {
 		c := text[i]
-		if isAlnum(c) {
+		if phone.IsAlnum(rune(c)) {
 			if n == maxIBAN {
 				break
 			}
@@ -25,7 +27,7 @@ func ibanLen(text string) int {
 				rest = mod97(rest, c)
 			}
 			n, i, gap = n+1, i+1, 0
-			if n >= minIBAN && (i == len(text) || !isAlnum(text[i])) && isIBAN(text[:ibanHead], rest) {
+			if n >= minIBAN && (i == len(text) || !phone.IsAlnum(rune(text[i]))) && isIBAN(text[:ibanHead], rest) {
 				longest = i
 			}
 			continue

@@ -22,29 +22,40 @@ func ExampleMask() {
 	// •••
 }
 
-// A seller sees the phones of the list masked; who may unmask them sees them.
-// The function that View asks is where the rights come in, such as
-// rbac.Engine.Fields.
+// Rights have two halves. A field that somebody may not read is emptied before
+// View, and a field that somebody may not unmask is masked by it. The rights come
+// from where the host keeps them, such as rbac.Engine.Fields.
 func ExampleView() {
 	type Contact struct {
 		ID    string `mask:"-"`
 		Name  string `mask:"name"`
 		Phone string `mask:"phone"`
 	}
+	type rights struct{ Read, Unmask bool }
 	contact := Contact{"17", "Анна Петрова", "+7 916 123-45-67"}
-	unmask := map[string]map[string]bool{"seller": {"name": true}, "owner": {"name": true, "phone": true}}
+	roles := map[string]map[string]rights{
+		"guest":  {"name": {Read: true}},
+		"seller": {"name": {Read: true, Unmask: true}, "phone": {Read: true}},
+		"owner":  {"name": {Read: true, Unmask: true}, "phone": {Read: true, Unmask: true}},
+	}
 
 	for _, role := range []string{"guest", "seller", "owner"} {
-		shown, err := masking.View(contact, func(field string) bool { return unmask[role][field] })
+		may, readable := roles[role], contact
+		for field, value := range map[string]*string{"name": &readable.Name, "phone": &readable.Phone} {
+			if !may[field].Read {
+				*value = ""
+			}
+		}
+		shown, err := masking.View(readable, func(field string) bool { return may[field].Unmask })
 		if err != nil {
 			panic(err)
 		}
-		fmt.Println(role, shown)
+		fmt.Printf("%s %q\n", role, shown)
 	}
 	// Output:
-	// guest {17 А••• П••• +7 ••• 67}
-	// seller {17 Анна Петрова +7 ••• 67}
-	// owner {17 Анна Петрова +7 916 123-45-67}
+	// guest {"17" "А••• П•••" ""}
+	// seller {"17" "Анна Петрова" "+7 ••• 67"}
+	// owner {"17" "Анна Петрова" "+7 916 123-45-67"}
 }
 
 func ExampleRefuseMasked() {

@@ -10,6 +10,7 @@
 //		Note  string `mask:"text"`         // phones, cards, addresses inside are hidden
 //		INN   string                       // no tag: hidden
 //		Born  time.Time                    // numbers, bools and times are shown
+//		Limit int    `mask:"secret"`       // 0: under a tag, numbers and times are zero
 //	}
 //
 //	shown, err := masking.View(contact, func(field string) bool { return mayUnmask[field] })
@@ -18,12 +19,13 @@
 //
 // [View] makes a masked deep copy; hand the copy, and nothing else, to templates,
 // JSON, tables and search results. [RefuseMasked] stops a mask that came back
-// from a form from being saved over the real value.
+// from a form from being saved over the real value; it cannot stop a zero, so leave
+// out of the UPDATE what was not shown in the clear.
 //
 // # What is shown
 //
 // What does not look like its kind is hidden as a whole, and so is everything of
-// an unknown kind. Of what does, at most this much is shown:
+// an unknown or misspelt kind. Of what does, at most this much is shown:
 //
 //	kind    shown                                       of the value at most
 //	phone   calling code, last 2 digits                 5 digits and half of them
@@ -31,12 +33,36 @@
 //	name    first letter of each of the first 3 words   3 letters, a third of each word
 //	card    last 4 digits                               4 digits (PCI DSS 3.4.1 allows 10)
 //	secret  nothing, not even whether there is one
-//	text    everything but phones, e-mail addresses, cards, IBANs, and INN, SNILS,
-//	        OGRN with a valid checksum
+//	text    everything but the shapes below, up to 64 KB
 //
 // A mask is always three signs wide, so that it does not tell how long the value
 // is. Letters are grapheme clusters (Unicode UAX 29): a mark is never cut off its
-// letter. An empty value stays empty, except for a secret.
+// letter. An empty value stays empty, except for a secret; [View] says what a
+// secret cannot hide.
+//
+// # What is found in a text
+//
+//   - Phones with a plus, 00, 011 or 8-10 before the calling code: of all countries.
+//   - Phones as dialled inside a country: of Russia, Kazakhstan, Ukraine, Belarus,
+//     Germany, Britain, the United States and Canada, with or without their calling
+//     code; and whatever begins with one zero and has ten to twelve digits, as in
+//     France. Numbers inside a town if they are grouped as 123-45-67 or 12-34-56.
+//   - E-mail addresses: in other scripts, quoted, with blanks beside the "@", at an
+//     address in brackets.
+//   - Cards: 13 to 19 digits with a valid checksum, or any digits in the groups that
+//     are printed on cards.
+//   - IBANs with a valid checksum.
+//   - INN and OGRN in one piece, SNILS in groups too, with a valid checksum.
+//
+// Between the digits there may be blanks of every kind, one line break, dashes,
+// dots, slashes, brackets, invisible characters, bytes that are no UTF-8, &nbsp; and
+// %20. Digits may be of any script, full-width, raised or circled. Where a phone
+// may as well be an order number of ten or eleven digits it is hidden. Dates, IP
+// addresses, GUIDs, hashes and money in thousands are shown.
+//
+// Everything else is shown: names, postal addresses, passports, numbers in words,
+// "anna at example", and phones of other countries without their calling code.
+// Beyond 64 KB a text is hidden whole, so that a hostile one costs milliseconds.
 //
 // # The mask sign
 //
@@ -48,8 +74,8 @@
 // Masking hides what is displayed. It does not decide who may see what (package
 // rbac does) and does not stop a search that tries values one by one: masked
 // fields must not be searched by part, sorted or compared for those who may not
-// unmask them. Text is searched for shapes; what people spell out in words
-// passes.
+// unmask them. Text is searched for shapes: give a field its own kind wherever it
+// has one, and no kind (which hides it) where a leak would be worse than a gap.
 package masking
 
 import (
@@ -77,7 +103,8 @@ const (
 	mask = sign + sign + sign
 )
 
-// Mask returns value as it may be shown to somebody who may not see it.
+// Mask returns value as it may be shown to somebody who may not see it. A kind that
+// is none of the above hides it whole.
 func Mask(kind Kind, value string) string {
 	var b strings.Builder
 	return masked(&b, kind, value)

@@ -144,7 +144,7 @@ const dots = ".．。｡"
 // begins with, 0 if there is none.
 func hostLen(text string) int {
 	if strings.HasPrefix(text, "[") {
-		address := strings.TrimLeftFunc(text[1:], func(r rune) bool { return r < utf8.RuneSelf && (isAlnum(byte(r)) || r == '.' || r == ':') })
+		address := strings.TrimLeftFunc(text[1:], func(r rune) bool { return r < utf8.RuneSelf && (phone.IsAlnum(r) || r == '.' || r == ':') })
 		if n := len(text) - len(address); n > 1 && strings.HasPrefix(address, "]") {
 			return n + 1
 		}
@@ -161,7 +161,7 @@ func hostLen(text string) int {
 // isHost takes bytes that are no UTF-8 for letters.
 func isHost(r rune) bool {
 	if r < utf8.RuneSelf {
-		return isAlnum(byte(r)) || r == '.' || r == '-' || r == '_'
+		return phone.IsAlnum(r) || r == '.' || r == '-' || r == '_'
 	}
 	return unicode.In(r, unicode.L, unicode.Nd, unicode.M, unicode.Cf) || r == utf8.RuneError || strings.ContainsRune(dots, r)
 }
@@ -176,11 +176,10 @@ func ibans(spans []span, text string) []span {
 				i += n - 1
 			}
 		}
-		before = isAlnum(text[i])
+		before = phone.IsAlnum(rune(text[i]))
 	}
 	return spans
 }
 
 func isAlpha(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
-func isAlnum(c byte) bool { return isAlpha(c) || isDigit(c) }

@@ -2,11 +2,13 @@ package phone
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"unicode"
 
 	"github.com/nyaruka/phonenumbers"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/text/unicode/norm"
 )
 
 func TestParse(t *testing.T) {
@@ -102,6 +104,23 @@ func TestDigit(t *testing.T) {
 		}
 	}
 	require.Greater(t, n, 600)
+}
+
+// Whatever Unicode says stands for a digit is read as that digit in a text.
+func TestAnyDigit(t *testing.T) {
+	n := 0
+	for r := range rune(unicode.MaxRune) {
+		plain := strings.Trim(norm.NFKC.String(string(r)), "().,")
+		if d, ok := AnyDigit(r); ok && !unicode.Is(unicode.Nd, r) {
+			n++
+			if len(plain) == 1 && plain != string(r) && plain != string(d) {
+				t.Fatalf("%U %q is not %q", r, plain, d)
+			}
+		} else if unicode.Is(unicode.No, r) && len(plain) == 1 && '0' <= plain[0] && plain[0] <= '9' {
+			t.Fatalf("%U is %s", r, plain)
+		}
+	}
+	require.Equal(t, 2+1+1+6+10+9*4+1+1+9*3+11+1+1, n)
 }
 
 var tabled = []string{"RU", "KZ", "UA", "BY", "DE", "GB", "US", "CA"}

@@ -115,7 +115,7 @@ func (s *scanner) next() bool {
 				continue
 			}
 		}
-		s.word = isAlnum(r)
+		s.word = IsAlnum(r)
 		d, isDigit := AnyDigit(r)
 		switch {
 		case isDigit:
@@ -191,7 +191,8 @@ func (s *scanner) add(d byte, size int, joined bool) {
 	g.End, g.to = s.pos+size, len(run.digits)
 }
 
-func isAlnum(r rune) bool {
+// IsAlnum reports whether r is an ASCII letter or digit.
+func IsAlnum(r rune) bool {
 	return '0' <= r && r <= '9' || 'a' <= r|0x20 && r|0x20 <= 'z'
 }
 
@@ -217,7 +218,7 @@ var hashLens = [...]int{32, 40, 56, 64, 96, 128}
 func hashLen(text string) int {
 	n, head, tail := 0, 0, 0 // length; digits at either end
 	var letters [6]bool
-	for n < len(text) && isAlnum(rune(text[n])) {
+	for n < len(text) && IsAlnum(rune(text[n])) {
 		c := text[n]
 		if !isHex(rune(c)) || n == hashLens[len(hashLens)-1] {
 			return 0
@@ -246,7 +247,7 @@ func hashLen(text string) int {
 const guidLen = 36
 
 func isGUID(text string) bool {
-	if len(text) < guidLen || len(text) > guidLen && isAlnum(rune(text[guidLen])) {
+	if len(text) < guidLen || len(text) > guidLen && IsAlnum(rune(text[guidLen])) {
 		return false
 	}
 	for i := range guidLen {

@@ -96,15 +96,15 @@ func isInvisible(r rune) bool {
 	return r == utf8.RuneError || unicode.In(r, unicode.Cf, unicode.Mn, unicode.Me)
 }
 
-// digitsFrom are the runs of dressed digits: raised, lowered, circled, in brackets
-// or with a stop.
-var digitsFrom = [...]struct {
-	lo, hi rune
-	first  byte // what lo stands for
+// dressed are the rows of digits that are raised, lowered, circled, in brackets or
+// with a stop: the first of each, and what the row stands for.
+var dressed = [...]struct {
+	first  rune
+	digits string
 }{
-	{'²', '³', '2'}, {'¹', '¹', '1'}, {'⁰', '⁰', '0'}, {'⁴', '⁹', '4'}, {'₀', '₉', '0'},
-	{'①', '⑨', '1'}, {'⑴', '⑼', '1'}, {'⒈', '⒐', '1'}, {'⓪', '⓪', '0'}, {'⓵', '⓽', '1'}, {'⓿', '⓿', '0'},
-	{'❶', '❾', '1'}, {'➀', '➈', '1'}, {'➊', '➒', '1'}, {'🄀', '🄀', '0'}, {'🄁', '🄊', '0'}, {'🄋', '🄋', '0'}, {'🄌', '🄌', '0'},
+	{'²', "23"}, {'¹', "1"}, {'⁰', "0"}, {'⁴', "456789"}, {'₀', "0123456789"},
+	{'①', "123456789"}, {'⑴', "123456789"}, {'⒈', "123456789"}, {'⓪', "0"}, {'⓵', "123456789"}, {'⓿', "0"},
+	{'❶', "123456789"}, {'➀', "123456789"}, {'➊', "123456789"}, {'🄀', "00123456789"}, {'🄋', "0"}, {'🄌', "0"},
 }
 
 // AnyDigit is [Digit] for texts, where digits that are no decimal digits to
@@ -116,9 +116,9 @@ func AnyDigit(r rune) (byte, bool) {
 	if !unicode.Is(unicode.No, r) {
 		return 0, false
 	}
-	for _, run := range digitsFrom {
-		if run.lo <= r && r <= run.hi {
-			return run.first + byte(r-run.lo), true
+	for _, row := range dressed {
+		if i := int(r - row.first); 0 <= i && i < len(row.digits) {
+			return row.digits[i], true
 		}
 	}
 	return 0, false

@@ -75,7 +75,7 @@ func closes(rest string) bool {
 // standard keeps each script's ten digits together and in order.
 func Digit(r rune) (byte, bool) {
 	if '0' <= r && r <= '9' {
-		return digits[r-'0'], true
+		return byte(r), true
 	}
 	if r < '\u0660' || !unicode.Is(unicode.Nd, r) { // Arabic digits are the next after ASCII's
 		return 0, false
@@ -92,10 +92,8 @@ func Digit(r rune) (byte, bool) {
 			first = int(r32.Lo)
 		}
 	}
-	return digits[(int(r)-first)%len(digits)], true
+	return '0' + byte((int(r)-first)%10), true
 }
-
-const digits = "0123456789"
 
 func isPlus(r rune) bool { return r == '+' || r == '＋' || r == '﹢' }
 
