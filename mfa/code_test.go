@@ -1,6 +1,7 @@
 package mfa
 
 import (
+	"crypto/hmac"
 	"fmt"
 	"strings"
 	"testing"
@@ -76,7 +77,7 @@ func TestShortSecretsAreRefused(t *testing.T) {
 	now := time.Unix(1111111111, 0)
 	for n := range minSecret {
 		secret := make([]byte, n)
-		code, err := app.code(base32NoPadding.EncodeToString(secret), now.Unix()/30)
+		code, err := app.code(secret, now.Unix()/30)
 		require.NoError(t, err, "the library makes one")
 		_, ok, err := app.match(secret, code, now)
 		require.ErrorIs(t, err, errSecret)
@@ -188,7 +189,7 @@ func TestDaylightSavingDoesNotMatter(t *testing.T) {
 	} {
 		for minute := range 3 * 60 {
 			now := day.Add(time.Duration(minute) * time.Minute)
-			code, err := app.code(base32NoPadding.EncodeToString(secret), now.Unix()/30)
+			code, err := app.code(secret, now.Unix()/30)
 			require.NoError(t, err)
 			step, ok, err := app.match(secret, code, now)
 			require.NoError(t, err)
@@ -196,4 +197,23 @@ func TestDaylightSavingDoesNotMatter(t *testing.T) {
 			require.Equal(t, now.UTC().Unix()/30, step)
 		}
 	}
+}
+
+// What a wrong code is compared with is what the library makes, for all of its
+// settings that fit.
+func FuzzTruncated(f *testing.F) {
+	f.Add([]byte("12345678901234567890"), int64(1), uint8(0), uint8(6))
+	f.Add([]byte("x"), int64(1<<62), uint8(2), uint8(8))
+	f.Fuzz(func(t *testing.T, secret []byte, step int64, algorithm, digits uint8) {
+		s := scheme{otp.Algorithm(algorithm % 3), otp.Digits(digits%8 + 1), 30}
+		step &= 1<<62 - 1
+		want, err := s.code(secret, step)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := s.digits.Format(s.truncated(hmac.New(s.algorithm.Hash, secret), step))
+		if got != want {
+			t.Fatalf("%v, step %d: %s, the library makes %s", s, step, got, want)
+		}
+	})
 }

@@ -19,7 +19,7 @@ type personKey struct{ tenant, person string }
 
 type memoryPerson struct {
 	person Person
-	rows   []Row // in the order of their ids
+	rows   []Row // in the order of their ids; never changed in place, because Load hands it out
 }
 
 // NewMemory returns an empty store.
@@ -32,7 +32,7 @@ func (m *Memory) Load(_ context.Context, tenant, person string) (Person, []Row, 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if p := m.persons[personKey{tenant, person}]; p != nil {
-		return p.person, slices.Clone(p.rows), nil
+		return p.person, slices.Clip(p.rows), nil
 	}
 	return Person{Tenant: tenant, ID: person}, nil, nil
 }
@@ -57,13 +57,13 @@ func (m *Memory) Advance(_ context.Context, tenant, person, id string, step int6
 	if p == nil {
 		return false, nil
 	}
-	for i := range p.rows {
-		if r := &p.rows[i]; r.ID == id && r.Active && r.Step < step {
-			r.Step = step
-			return true, nil
-		}
+	i := slices.IndexFunc(p.rows, func(r Row) bool { return r.ID == id && r.Active && r.Step < step })
+	if i < 0 {
+		return false, nil
 	}
-	return false, nil
+	p.rows = slices.Clone(p.rows)
+	p.rows[i].Step = step
+	return true, nil
 }
 
 // Change implements [Store].

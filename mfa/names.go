@@ -2,7 +2,6 @@ package mfa
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -26,12 +25,16 @@ func checkNames(ctx context.Context, tenant, person string) error {
 			return fmt.Errorf("mfa: %w", err)
 		}
 	}
-	return errors.Join(checkName("tenant", tenant, maxName, ""), checkName("person", person, maxName, ""))
+	if err := checkName("tenant", tenant, maxName, ""); err != nil {
+		return err
+	}
+	return checkName("person", person, maxName, "")
 }
 
 // checkName refuses what databases or apps refuse or change.
 func checkName(what, name string, most int, forbidden string) error {
-	if name == "" || len(name) > most || !utf8.ValidString(name) || strings.ContainsAny(name, forbidden+"\x00") {
+	if name == "" || len(name) > most || !utf8.ValidString(name) || strings.IndexByte(name, 0) >= 0 ||
+		forbidden != "" && strings.ContainsAny(name, forbidden) {
 		return fmt.Errorf("mfa: %s: want 1 to %d bytes of UTF-8 without NUL or any of %q", what, most, forbidden)
 	}
 	return nil

@@ -80,9 +80,10 @@ func (f *Factors) ReplaceRecovery(ctx context.Context, tenant, person string) (*
 // of [Factors.Verify].
 func (f *Factors) Recover(ctx context.Context, tenant, person, code string) error {
 	typed, ok := normalizeRecovery(code)
-	return f.prove(ctx, tenant, person, ok, func(p *Person, rows []Row) (match, error) {
-		return f.findRecovery(ctx, p, rows, typed)
-	})
+	if !ok {
+		return malformed(ctx, tenant, person)
+	}
+	return f.prove(ctx, tenant, person, KindRecovery, typed)
 }
 
 // findRecovery looks at all codes, used ones too, whichever fits.

@@ -103,8 +103,8 @@ func personBytes(p *Person, rows []Row) []byte {
 	return b
 }
 
-// secretBytes is what is sealed of an app: the secret, and whose it is, because
-// the place names the tenant and the row only.
+// secretBytes is what is sealed of an app: the secret, and whose it is,
+// because the place names the tenant and the row only.
 func secretBytes(person string, secret []byte) []byte {
 	b := make([]byte, 0, 128)
 	b = appendString(b, "crmguard totp v1")
@@ -115,12 +115,13 @@ func secretBytes(person string, secret []byte) []byte {
 // parseSecret returns the secret in what secretBytes made for the person. It
 // shares memory with b.
 func parseSecret(person string, b []byte) (secret []byte, err error) {
-	for _, want := range []string{"crmguard totp v1", person} {
-		got, rest, ok := cutString(b)
-		if !ok || string(got) != want {
-			return nil, errForeignSecret
-		}
-		b = rest
+	domain, b, ok := cutString(b)
+	if !ok || string(domain) != "crmguard totp v1" {
+		return nil, errForeignSecret
+	}
+	whose, b, ok := cutString(b)
+	if !ok || string(whose) != person {
+		return nil, errForeignSecret
 	}
 	secret, rest, ok := cutString(b)
 	if !ok || len(rest) > 0 {

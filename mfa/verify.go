@@ -31,9 +31,10 @@ func refused(reason string) *crmguard.Denial {
 // error means that it could not be decided, and does not count as a failure.
 func (f *Factors) Verify(ctx context.Context, tenant, person, code string) error {
 	digits, ok := normalizeCode(code)
-	return f.prove(ctx, tenant, person, ok, func(p *Person, rows []Row) (match, error) {
-		return f.findCode(ctx, p, rows, digits)
-	})
+	if !ok {
+		return malformed(ctx, tenant, person)
+	}
+	return f.prove(ctx, tenant, person, KindApp, digits)
 }
 
 // match is a row whose code was typed, and the step that this uses up.
@@ -43,28 +44,40 @@ type match struct {
 	ok   bool
 }
 
-// prove counts an attempt, looks for what was typed, makes sure that what was
-// found is genuine, and uses it up, in this order.
-func (f *Factors) prove(ctx context.Context, tenant, person string, wellFormed bool, find func(*Person, []Row) (match, error)) error {
+// malformed refuses what is no code. It cannot be guessing, and is not counted.
+func malformed(ctx context.Context, tenant, person string) error {
 	if err := checkNames(ctx, tenant, person); err != nil {
 		return err
 	}
-	if !wellFormed {
-		return refused(ReasonMalformed)
+	return refused(ReasonMalformed)
+}
+
+// prove counts an attempt, looks for what was typed among the rows of a kind,
+// makes sure that what was found is genuine, and uses it up, in this order.
+func (f *Factors) prove(ctx context.Context, tenant, person string, kind Kind, typed string) error {
+	if err := checkNames(ctx, tenant, person); err != nil {
+		return err
 	}
-	p, rows, err := f.take(ctx, tenant, person)
+	now := f.now()
+	p, rows, err := f.take(ctx, tenant, person, now)
 	if err != nil {
 		return err
 	}
-	err = f.use(ctx, &p, rows, find)
+	err = f.use(ctx, &p, rows, kind, typed, now)
 	if _, denied := errors.AsType[*crmguard.Denial](err); !denied { // it was good, or it was not the person's failure
 		f.giveBack(ctx, tenant, person)
 	}
 	return err
 }
 
-func (f *Factors) use(ctx context.Context, p *Person, rows []Row, find func(*Person, []Row) (match, error)) error {
-	found, err := find(p, rows)
+func (f *Factors) use(ctx context.Context, p *Person, rows []Row, kind Kind, typed string, now time.Time) error {
+	var found match
+	var err error
+	if kind == KindApp {
+		found, err = f.findCode(ctx, p, rows, typed, now)
+	} else {
+		found, err = f.findRecovery(ctx, p, rows, typed)
+	}
 	if err != nil {
 		return wrap("compare", err)
 	}
@@ -99,14 +112,14 @@ func (f *Factors) mustBeGenuine(ctx context.Context, p *Person, rows []Row) erro
 }
 
 // findCode looks at all apps and all steps, whichever fits.
-func (f *Factors) findCode(ctx context.Context, p *Person, rows []Row, code string) (match, error) {
+func (f *Factors) findCode(ctx context.Context, p *Person, rows []Row, code string, now time.Time) (match, error) {
 	var found match
-	now := f.now()
-	for _, r := range rows {
+	for i := range rows {
+		r := &rows[i]
 		if r.Kind != KindApp || !r.Active {
 			continue
 		}
-		step, ok, err := f.matchRow(ctx, p, rows, &r, code, now)
+		step, ok, err := f.matchRow(ctx, p, rows, r, code, now)
 		if err != nil {
 			return match{}, err
 		}
@@ -141,7 +154,7 @@ func (f *Factors) open(ctx context.Context, tenant, person string, r *Row) ([]by
 
 // take counts an attempt before anything is compared, so that parallel guesses
 // do not add up. It returns the person and the rows of a moment before.
-func (f *Factors) take(ctx context.Context, tenant, person string) (Person, []Row, error) {
+func (f *Factors) take(ctx context.Context, tenant, person string, now time.Time) (Person, []Row, error) {
 	for range changeTries {
 		p, rows, err := f.store.Load(ctx, tenant, person)
 		if err != nil {
@@ -154,7 +167,7 @@ func (f *Factors) take(ctx context.Context, tenant, person string) (Person, []Ro
 			f.warn(ctx, &p)
 			return Person{}, nil, refused(ReasonForged)
 		}
-		next, wait := p.Budget.take(f.now())
+		next, wait := p.Budget.take(now)
 		if wait > 0 {
 			return Person{}, nil, refused(ReasonPaused)
 		}

@@ -91,6 +91,7 @@ type backwards struct{ *mfa.Memory }
 
 func (s *backwards) Load(ctx context.Context, tenant, person string) (mfa.Person, []mfa.Row, error) {
 	p, rows, err := s.Memory.Load(ctx, tenant, person)
+	rows = slices.Clone(rows)
 	slices.Reverse(rows)
 	return p, rows, err
 }
