@@ -28,8 +28,9 @@
 // A stored hash is not to be trusted: whoever can write the database could put
 // in one whose password they know. Seal it, with a crmguard.Sealer at the place
 // of its tenant and person; the example of [Hasher] shows how. Parameters of a
-// hash are checked before any work is done, so that one of them cannot exhaust the
-// machine.
+// hash are checked before any work is done: it takes at most 256 MiB, and at most
+// six times the work of a hash made here, so that one that was planted cannot
+// exhaust the machine.
 //
 // [Strong] is not a search in leaked passwords: its list holds some hundred words
 // and patterns of which the most common ones are made.
@@ -73,8 +74,9 @@ const (
 
 // Options of a [Hasher].
 type Options struct {
-	// Concurrency is how many hashes are computed at a time, each in 46 MiB;
-	// 0: one a processor, at most 8.
+	// Concurrency is how many hashes are computed at a time; 0: one a processor, at
+	// most 8. Each takes 46 MiB, but a stored hash that another program made may
+	// take up to 256 MiB when it is verified.
 	Concurrency int
 }
 

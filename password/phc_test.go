@@ -1,8 +1,10 @@
 package password
 
 import (
+	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,8 +22,9 @@ var hostile = map[string]string{
 	"lanes over the bound": strings.Replace(reference, "p=1", "p=17", 1),
 	"memory below lanes":   strings.Replace(reference, "m=256", "m=7", 1),
 	"4 TiB":                strings.Replace(reference, "m=256", "m=4294967295", 1),
-	"over the bound":       strings.Replace(reference, "m=256", "m=262145", 1),
-	"work over the bound":  strings.Replace(reference, "m=256,t=2", "m=262144,t=5", 1),
+	"over the bound":       strings.Replace(reference, "m=256,t=2", "m=262145,t=1", 1),
+	"work over the bound":  strings.Replace(reference, "m=256,t=2", "m=65536,t=5", 1),
+	"work by passes":       strings.Replace(reference, "m=256,t=2", "m=4097,t=64", 1),
 	"passes":               strings.Replace(reference, "t=2", "t=4294967295", 1),
 	"overflow":             strings.Replace(reference, "m=256", "m=18446744073709551872", 1),
 	"negative":             strings.Replace(reference, "t=2", "t=-2", 1),
@@ -96,6 +99,35 @@ func TestMemoryIsBounded(t *testing.T) {
 	h.slots <- struct{}{}
 	require.NoError(t, h.VerifyNobody(t.Context(), "violet tractor"))
 	require.Len(t, h.slots, 2, "the slot was given back")
+
+	// While all slots are taken, everybody waits, until their context ends.
+	h.slots <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	errs := make([]error, 50)
+	for i := range errs {
+		wg.Go(func() { errs[i] = h.VerifyNobody(ctx, "violet tractor") })
+	}
+	cancel()
+	wg.Wait()
+	for _, err := range errs {
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	require.Len(t, h.slots, 3)
+}
+
+// Accounts can move here from other programs.
+func TestParseAcceptsWhatOtherLibrariesMake(t *testing.T) {
+	for name, costs := range map[string]string{
+		"PHP":                      "m=65536,t=4,p=1",
+		"RFC 9106, second choice":  "m=65536,t=3,p=4", // argon2-cffi too
+		"OWASP, least memory":      "m=7168,t=5,p=1",
+		"alexedwards/argon2id":     "m=65536,t=1,p=16",
+		"the most that is allowed": "m=262144,t=1,p=1",
+	} {
+		_, err := parse(strings.Replace(reference, "m=256,t=2,p=1", costs, 1))
+		require.NoError(t, err, name)
+	}
 }
 
 // Whatever parses has bounded costs and is written again as it was read.
@@ -120,4 +152,26 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("read %q, written %q", phc, got)
 		}
 	})
+}
+
+func TestSqueeze(t *testing.T) {
+	for _, tc := range []struct {
+		given, want string
+		separators  int
+	}{
+		{"", "", 0},
+		{"...", "...", 0},
+		{"p.a.s.s", "pass", 1},
+		{" p -- a.s_s. ", " pass. ", 3},
+		{"p.a.s.s word", "pass word", 1},
+		{"word p.a.s.s", "word pass", 1},
+		{"correct horse", "correct horse", 0},
+		{"п а р", "пар", 1},
+		{"\xff.a.\xfe.b", "\xff.ab", 1},
+		{"x7 a b battery c d e", "x7 ab battery cde", 1},
+	} {
+		got, separators := squeeze(tc.given)
+		require.Equal(t, tc.want, got)
+		require.Equal(t, tc.separators, separators, tc.given)
+	}
 }

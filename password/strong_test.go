@@ -3,6 +3,7 @@ package password_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -31,6 +32,16 @@ func TestStrong(t *testing.T) {
 		{"", "8f3a9c1d7b2e6054"},
 		{"", strings.Repeat("ж", 3) + "кактус плывёт домой"},
 		{"", "correct horse battery staple"},
+		{"", "x-7-#-K-q-9-v-L-w-2-$-T"},
+		{"", "k v o p z w m b q j"},
+		{"", "कमल नीला पानी हाथी"}, // vowel signs are no separators
+		{password.WeakCommon, "p.a.s.s.w.o.r.d."},
+		{password.WeakCommon, "p a s s w o r d 1 2"},
+		{password.WeakCommon, "P_@_$_$_w_0_r_d_1"},
+		{password.WeakCommon, "p--a--s--s--w--o--r--d"},
+		{password.WeakCommon, "п а р о л ь 1 2 3"},
+		{password.WeakCommon, "1.2.3.4.5.6.7.8.9"},
+		{password.WeakCommon, "p.a-s_s.w-o_r.d"},
 		{password.WeakShort, ""},
 		{password.WeakShort, "x7#Kq9vLw2$"},
 		{password.WeakShort, "щщщ7Кк9вЛв2"},
@@ -58,6 +69,12 @@ func TestStrong(t *testing.T) {
 		{password.WeakPersonal, "чай для ПЕТРОВА в полдень"},
 		{password.WeakPersonal, "rom-ash-ka violet tractor"},
 		{password.WeakPersonal, "violet kim tractor hums"},
+		{password.WeakPersonal, "violet tractor k.i.m hums"},
+		{password.WeakPersonal, "violet p e t r o v a hums"},
+		{password.WeakPersonal, "violet п_е_т_р_о_в_а hums"},
+		{password.WeakPersonal, "violet p.3.t.r.0.v.a hums"},
+		{password.WeakPersonal, "violet tractor xpetrovax"},
+		{password.WeakPersonal, "violet a.petrova tractor"},
 	} {
 		err := password.Strong(tc.given, about...)
 		if tc.code == "" {
@@ -73,8 +90,40 @@ func TestStrong(t *testing.T) {
 	}
 }
 
+// What two words make together where they meet is nobody's name.
+func TestStrongKeepsWordsApart(t *testing.T) {
+	for company, given := range map[string]string{
+		"Best":    "lamb estates quarrel violet",
+		"Kim":     "thick image violet tractor",
+		"Ivan":    "taxi vanilla violet tractor",
+		"Anna":    "slogan nasal violet tractor",
+		"Ромашка": "хром ашкали лиловый трактор",
+	} {
+		require.NoError(t, password.Strong(given, company), company)
+		require.Error(t, password.Strong(given+" "+company, company), company)
+		require.Error(t, password.Strong(given+company+"s", company), company)
+	}
+}
+
 func TestStrongIgnoresNamesTooShortToMean(t *testing.T) {
 	require.NoError(t, password.Strong("violet tractor hums underwater", "", "  ", "a", "or", "t.r@um.de"))
+}
+
+// What password managers make has signs between single characters too, and is
+// hardly ever refused.
+func TestStrongAcceptsWhatIsRandom(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same each run
+	refused := 0
+	for range 10_000 {
+		var given [password.MinCharacters]byte
+		for i := range given {
+			given[i] = byte('!' + random.IntN('~'-'!'+1))
+		}
+		if password.Strong(string(given[:])) != nil {
+			refused++
+		}
+	}
+	require.Less(t, refused, 20)
 }
 
 func FuzzStrong(f *testing.F) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -141,8 +142,8 @@ func TestFilesOfTheRepositoryRunWithAnotherTool(t *testing.T) {
 				before := schema(t, db)
 				require.NoError(t, db.Migrate(t.Context(), store, files))
 				require.Equal(t, before, schema(t, db))
-				for i := len(texts) - 1; i >= 0; i-- {
-					goose(t, pool, texts[i], "down")
+				for _, text := range slices.Backward(texts) {
+					goose(t, pool, text, "down")
 				}
 				require.Equal(t, []string{"crmguard_migrations"}, schema(t, db), "nothing is left")
 				require.NoError(t, db.Migrate(t.Context(), store, files), "the version was taken back too")
