@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/crmguardtest"
 )
 
@@ -119,12 +122,12 @@ func TestKeysBindThePlace(t *testing.T) {
 	mac, err := keys.MAC(ctx, place, []byte("row"))
 	require.NoError(t, err)
 	require.NoError(t, keys.Verify(ctx, place, []byte("row"), mac))
-	require.Error(t, keys.Verify(ctx, place, []byte("rowx"), mac))
-	require.Error(t, keys.Verify(ctx, place, []byte("row"), nil))
+	require.ErrorIs(t, keys.Verify(ctx, place, []byte("rowx"), mac), crmguard.ErrMAC)
+	require.ErrorIs(t, keys.Verify(ctx, place, []byte("row"), nil), crmguard.ErrMAC)
 	for name, other := range elsewhere() {
 		_, err = keys.Open(in(t, other.Tenant), other, sealed)
 		require.Error(t, err, name)
-		require.Error(t, keys.Verify(ctx, other, []byte("row"), mac), name)
+		require.ErrorIs(t, keys.Verify(ctx, other, []byte("row"), mac), crmguard.ErrMAC, name)
 	}
 	for i := range sealed {
 		changed := append([]byte{}, sealed...)
@@ -212,6 +215,7 @@ func TestKeysRefuseAndFail(t *testing.T) {
 		require.Error(t, call(keys, crmguard.Place{Kind: "contacts"}), "%s without a tenant", name)
 		keys.Fail(down)
 		require.ErrorIs(t, call(keys, place), down, name)
+		require.NotErrorIs(t, call(keys, place), crmguard.ErrMAC, "%s: nothing was looked at", name)
 		keys.Fail(nil)
 		require.NotErrorIs(t, call(keys, place), down, name)
 	}
@@ -240,10 +244,67 @@ func TestRecorderIsIdempotent(t *testing.T) {
 	require.Len(t, journal.Events(), 4, "events without an ID are different ones")
 	require.NotEmpty(t, journal.Events()[3].ID)
 
-	event.Outcome = 0
-	require.Error(t, journal.Record(t.Context(), event))
-	event.Outcome, event.Resource.Tenant = crmguard.Done, ""
-	require.Error(t, journal.Record(t.Context(), event))
+	// As in the journal, an ID belongs to its tenant.
+	other := crmguard.Event{
+		ID: "1", Subject: crmguard.Subject{Tenant: "other", ID: "eve", Kind: crmguard.KindEmployee},
+		Action: crmguard.View, Resource: crmguard.Resource{Tenant: "other", Kind: "contacts"}, Outcome: crmguard.Done,
+	}
+	require.NoError(t, journal.Record(t.Context(), other))
+	require.Len(t, journal.Events(), 5)
+}
+
+// Whatever events a host makes up, the stand-in takes those that the journal
+// takes, and refuses the others.
+func TestRecorderRefusesWhatTheJournalRefuses(t *testing.T) {
+	signer, _, err := audit.OpenSigner(filepath.Join(t.TempDir(), "signer"), "crm.example/journal", true)
+	require.NoError(t, err)
+	journal, err := audit.New(t.Context(), audit.NewMemory(), crmguardtest.NewKeys(), signer, nil)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, journal.Close()) }()
+	standIn := crmguardtest.NewRecorder()
+
+	taken, refused := 0, 0
+	for _, tenant := range []string{"", "acme", "other"} {
+		for _, id := range []string{"", "anna"} {
+			for kind := range crmguard.KindSystem + 2 {
+				for _, action := range []crmguard.Action{"", crmguard.View} {
+					for _, on := range []string{"", "acme"} {
+						for outcome := range crmguard.Undecided + 2 {
+							for _, count := range []int{-1, 0, 50} {
+								e := crmguard.Event{
+									Subject: crmguard.Subject{Tenant: tenant, ID: id, Kind: kind}, Action: action,
+									Resource: crmguard.Resource{Tenant: on, Kind: "contacts"}, Outcome: outcome, Count: count,
+								}
+								want, got := journal.Record(t.Context(), e), standIn.Record(t.Context(), e)
+								require.Equal(t, want == nil, got == nil, "%+v: the journal says %v, the stand-in %v", e, want, got)
+								if want == nil {
+									taken++
+								} else {
+									refused++
+								}
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	require.Len(t, standIn.Events(), taken)
+	require.NotZero(t, taken)
+	require.NotZero(t, refused)
+
+	e := crmguard.Event{Subject: anna, Action: crmguard.View, Resource: card, Outcome: crmguard.Done}
+	for name, private := range map[string][]crmguard.Private{
+		"small":    {{Client: "17", Name: "phone", Value: make([]byte, 1000)}},
+		"large":    {{Client: "17", Name: "file", Value: make([]byte, 70_000)}},
+		"together": {{Client: "17", Name: "a", Value: make([]byte, 40_000)}, {Client: "17", Name: "b", Value: make([]byte, 40_000)}},
+	} {
+		e.Private = private
+		require.Equal(t, journal.Record(t.Context(), e) == nil, standIn.Record(t.Context(), e) == nil, name)
+	}
+	e.Private, e.Fields = nil, []string{strings.Repeat("x", 70_000)}
+	require.Error(t, journal.Record(t.Context(), e))
+	require.Error(t, standIn.Record(t.Context(), e))
 }
 
 func TestCheckersRefuseForeignTenants(t *testing.T) {
