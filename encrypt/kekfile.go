@@ -30,8 +30,9 @@ func (e *KeyFileError) Unwrap() error { return e.Err }
 
 // What is wrong with a key file.
 var (
-	ErrKeyFileExposed   = errors.New("others than its owner can read it: chmod 600")
+	ErrKeyFileExposed   = errors.New("others than its owner can read or replace it: chmod 600 the file and go-w its folder, and own both")
 	ErrKeyFileInside    = errors.New("it lies inside the data folder: whoever takes the data would take the key")
+	ErrKeyFileLinked    = errors.New("it has a second name, perhaps inside the data folder: remove that hard link")
 	ErrKeyFileMalformed = errors.New("it is not a Tink keyset in JSON with an AEAD key: truncated, or another file")
 )
 
@@ -40,9 +41,11 @@ const maxKeyFile = 1 << 20
 
 // OpenKeyFile returns the KEK in a file: a Tink keyset in JSON, in the clear, as
 // tinkey makes them too. With create it makes the file, with mode 0600, and the
-// folders above it, with 0700, when it does not exist. A file that the group or
-// others can read, or that lies inside dataDir once all symbolic links are
-// followed, is refused, by a *[KeyFileError]. An empty dataDir is not checked.
+// folders above it, with 0700, when it does not exist: at installation only, or a
+// keys folder that is not mounted becomes a new, empty one. A file that others can
+// read or replace, that has a second name, or that lies inside dataDir once all
+// symbolic links are followed, is refused, by a *[KeyFileError]. An empty dataDir is
+// not checked. On systems without Unix permissions every file is refused.
 //
 // What was wrapped by another KEK is [ErrWrongKEK].
 func OpenKeyFile(path, dataDir string, create bool) (tink.AEADWithContext, error) {
@@ -54,6 +57,12 @@ func OpenKeyFile(path, dataDir string, create bool) (tink.AEADWithContext, error
 }
 
 func openKeyFile(path, dataDir string, create bool) (tink.AEADWithContext, error) {
+	// From here on only the resolved path is used: "link/../kek.json" is one file
+	// to the eye and may be another to the system.
+	path, err := resolve(path)
+	if err != nil {
+		return nil, err
+	}
 	if inside, err := within(path, dataDir); err != nil {
 		return nil, err
 	} else if inside {
@@ -63,6 +72,9 @@ func openKeyFile(path, dataDir string, create bool) (tink.AEADWithContext, error
 		if err := createKeyFile(path); err != nil {
 			return nil, err
 		}
+	}
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, ErrKeyFileMalformed // opening a pipe would wait
 	}
 	file, err := os.Open(path) //nolint:gosec // the host chooses the path
 	if err != nil {
@@ -75,8 +87,9 @@ func openKeyFile(path, dataDir string, create bool) (tink.AEADWithContext, error
 		return nil, pathless(err)
 	case !info.Mode().IsRegular() || info.Size() > maxKeyFile:
 		return nil, ErrKeyFileMalformed
-	case info.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("mode %04o: %w", info.Mode().Perm(), ErrKeyFileExposed)
+	}
+	if err := checkKeyFile(file, filepath.Dir(path)); err != nil {
+		return nil, err
 	}
 	handle, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(file))
 	if err != nil {
@@ -96,7 +109,7 @@ func createKeyFile(path string) error {
 		return pathless(err)
 	}
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(dir); err != nil {
 		return pathless(err)
 	}
 	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
@@ -122,6 +135,24 @@ func createKeyFile(path string) error {
 	return syncDir(dir)
 }
 
+// makeDir makes a folder and those above it, durably: a key that is gone after a
+// power cut takes all data with it.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	above := filepath.Dir(dir)
+	if above != dir {
+		if err := makeDir(above); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(above)
+}
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir) //nolint:gosec // the host chooses the path
 	if err != nil {
@@ -130,17 +161,14 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// within reports whether path lies inside dir, symbolic links followed. Neither
-// need exist yet.
+// within reports whether path, which is resolved, lies inside dir, symbolic links
+// followed. Neither need exist yet.
 func within(path, dir string) (bool, error) {
 	if dir == "" {
 		return false, nil
 	}
-	path, err := resolve(path)
+	dir, err := resolve(dir)
 	if err != nil {
-		return false, err
-	}
-	if dir, err = resolve(dir); err != nil {
 		return false, err
 	}
 	relative, err := filepath.Rel(dir, path)
@@ -165,8 +193,12 @@ func resolve(path string) (string, error) {
 		if _, linkErr := os.Lstat(path); linkErr == nil || !errors.Is(err, fs.ErrNotExist) {
 			return "", pathless(err)
 		}
+		above := filepath.Dir(path)
+		if above == path {
+			return "", pathless(err)
+		}
 		rest = filepath.Join(filepath.Base(path), rest)
-		path = filepath.Dir(path)
+		path = above
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -79,7 +80,7 @@ func TestKeyFileInsideTheDataFolder(t *testing.T) {
 	require.NoError(t, os.Symlink(filepath.Join(data, "sub"), filepath.Join(keys, "link")))
 	_, err := encrypt.OpenKeyFile(filepath.Join(keys, "kek.json"), data, true)
 	require.NoError(t, err)
-	require.NoError(t, os.Link(filepath.Join(keys, "kek.json"), filepath.Join(data, "linked.json")))
+	require.NoError(t, os.WriteFile(filepath.Join(data, "linked.json"), nil, 0o600))
 	require.NoError(t, os.Symlink(filepath.Join(data, "linked.json"), filepath.Join(keys, "soft.json")))
 
 	for name, test := range map[string]struct {
@@ -112,6 +113,52 @@ func TestKeyFileInsideTheDataFolder(t *testing.T) {
 	}
 	_, err = encrypt.OpenKeyFile(filepath.Join(keys, "link", "kek.json"), data, true)
 	require.Error(t, err, "a link that leads nowhere yet could lead inside later")
+}
+
+// What is checked is what is opened: to the eye "link/../kek.json" lies beside
+// link, to the system beside what link leads to.
+func TestKeyFileBehindALinkAndDots(t *testing.T) {
+	dir := t.TempDir()
+	data, keys := filepath.Join(dir, "data"), filepath.Join(dir, "keys")
+	require.NoError(t, os.MkdirAll(filepath.Join(data, "sub"), 0o700))
+	require.NoError(t, os.MkdirAll(keys, 0o700))
+	require.NoError(t, os.Symlink(filepath.Join(data, "sub"), filepath.Join(keys, "link")))
+	_, err := encrypt.OpenKeyFile(keys+"/link/../kek.json", data, true)
+	require.NoError(t, err)
+	_, err = os.Stat(filepath.Join(data, "kek.json"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+	_, err = os.Stat(filepath.Join(keys, "kek.json"))
+	require.NoError(t, err)
+}
+
+func TestKeyFileThatOthersCanReach(t *testing.T) {
+	dir := t.TempDir()
+	keys := filepath.Join(dir, "keys")
+	path := filepath.Join(keys, "kek.json")
+	_, err := encrypt.OpenKeyFile(path, "", true)
+	require.NoError(t, err)
+
+	second := filepath.Join(dir, "second.json")
+	require.NoError(t, os.Link(path, second))
+	_, err = encrypt.OpenKeyFile(path, "", false)
+	require.ErrorIs(t, err, encrypt.ErrKeyFileLinked)
+	require.NoError(t, os.Remove(second))
+
+	for mode, ok := range map[os.FileMode]bool{0o777: false, 0o770: false, 0o755: true, 0o777 | os.ModeSticky: true} {
+		require.NoError(t, os.Chmod(keys, mode))
+		_, err = encrypt.OpenKeyFile(path, "", false)
+		require.Equal(t, ok, err == nil, "folder %v: %v", mode, err)
+	}
+	if os.Geteuid() == 0 {
+		require.NoError(t, os.Chown(path, 65534, 65534))
+		_, err = encrypt.OpenKeyFile(path, "", false)
+		require.ErrorIs(t, err, encrypt.ErrKeyFileExposed, "somebody else's file")
+		require.NoError(t, os.Chown(path, 0, 0))
+	}
+	pipe := filepath.Join(dir, "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	_, err = encrypt.OpenKeyFile(pipe, "", true)
+	require.ErrorIs(t, err, encrypt.ErrKeyFileMalformed, "and nobody waits")
 }
 
 func TestKeyFileDamaged(t *testing.T) {

@@ -1,10 +1,13 @@
 package encrypt
 
 import (
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -36,6 +39,9 @@ func newPlan(t reflect.Type) (*plan, error) {
 	for _, f := range reflect.VisibleFields(t) {
 		tag, ok := f.Tag.Lookup("encrypt")
 		if !ok {
+			if !f.Anonymous && tagged(f.Type, nil) {
+				return nil, fmt.Errorf("field %s: tags inside it would be overlooked: only fields of the row and of embedded structs are sealed", f.Name)
+			}
 			continue
 		}
 		name, options, _ := strings.Cut(tag, ",")
@@ -111,8 +117,8 @@ func newFieldPlan(f reflect.StructField, name, options string) (*fieldPlan, erro
 	if err := checkName(name); err != nil {
 		return nil, fmt.Errorf("field %s: %w", f.Name, err)
 	}
-	if k := f.Type.Kind(); k == reflect.Func || k == reflect.Chan || k == reflect.UnsafePointer {
-		return nil, fmt.Errorf("field %s: a %v cannot be sealed", f.Name, f.Type)
+	if bad := unfit(f.Type, nil); bad != nil {
+		return nil, fmt.Errorf("field %s: a %v cannot be sealed: %v does not come back from JSON as it was", f.Name, f.Type, bad)
 	}
 	if options == "" {
 		return field, nil
@@ -125,6 +131,91 @@ func newFieldPlan(f reflect.StructField, name, options string) (*fieldPlan, erro
 		return nil, fmt.Errorf("field %s: only a string or *string can have an index", f.Name)
 	}
 	return field, nil
+}
+
+// tagged reports whether a type has encrypt tags somewhere inside.
+func tagged(t reflect.Type, seen []reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
+		return tagged(t.Elem(), seen)
+	case reflect.Struct:
+		if slices.Contains(seen, t) {
+			return false
+		}
+		seen = append(seen, t)
+		for f := range fieldsOf(t) {
+			if _, ok := f.Tag.Lookup("encrypt"); ok || tagged(f.Type, seen) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func fieldsOf(t reflect.Type) iter.Seq[reflect.StructField] {
+	return func(yield func(reflect.StructField) bool) {
+		for i := range t.NumField() {
+			if !yield(t.Field(i)) {
+				return
+			}
+		}
+	}
+}
+
+var (
+	marshaler   = reflect.TypeFor[json.Marshaler]()
+	unmarshaler = reflect.TypeFor[json.Unmarshaler]()
+	texter      = reflect.TypeFor[encoding.TextMarshaler]()
+	untexter    = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+// unfit returns the type inside t, or t itself, that JSON would lose or could not
+// bring back; nil if there is none.
+func unfit(t reflect.Type, seen []reflect.Type) reflect.Type {
+	if slices.Contains(seen, t) {
+		return nil
+	}
+	seen = append(seen, t)
+	pointer := reflect.PointerTo(t)
+	if t.Kind() != reflect.Interface &&
+		(pointer.Implements(marshaler) && pointer.Implements(unmarshaler) || pointer.Implements(texter) && pointer.Implements(untexter)) {
+		return nil
+	}
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Array:
+		return unfit(t.Elem(), seen)
+	case reflect.Map:
+		if bad := unfit(t.Key(), seen); bad != nil {
+			return bad
+		}
+		return unfit(t.Elem(), seen)
+	case reflect.Interface:
+		if t.NumMethod() > 0 { // JSON does not know what to put there
+			return t
+		}
+		return nil
+	case reflect.Struct:
+		if t.NumField() == 0 {
+			return nil
+		}
+		visible := false
+		for f := range fieldsOf(t) {
+			if !f.IsExported() && !f.Anonymous || f.Tag.Get("json") == "-" {
+				continue
+			}
+			visible = true
+			if bad := unfit(f.Type, seen); bad != nil {
+				return bad
+			}
+		}
+		if !visible {
+			return t // all that it holds would be lost
+		}
+		return nil
+	case reflect.Func, reflect.Chan, reflect.UnsafePointer, reflect.Complex64, reflect.Complex128, reflect.Invalid:
+		return t
+	}
+	return nil
 }
 
 // encode returns what is sealed for a value; ok is false for NULL. Strings and

@@ -60,7 +60,8 @@ type Store struct {
 var _ encrypt.Store = (*Store)(nil)
 
 // New keeps keys in a PostgreSQL database, or in a SQLite file all of whose
-// connections have secure_delete; others are refused.
+// connections have secure_delete on, journal_mode WAL and synchronous FULL; others
+// are refused.
 func New(ctx context.Context, db *sql.DB, o *Options) (*Store, error) {
 	if o == nil {
 		o = &Options{}
@@ -70,7 +71,7 @@ func New(ctx context.Context, db *sql.DB, o *Options) (*Store, error) {
 		return nil, fmt.Errorf("encryptsql: %w", err)
 	}
 	if wrapped.Dialect == sqldb.SQLite {
-		if err := checkSecureDelete(ctx, db); err != nil {
+		if err := checkSettings(ctx, db, secureDelete, synchronous, writeAhead); err != nil {
 			return nil, err
 		}
 	}

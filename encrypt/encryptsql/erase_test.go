@@ -197,6 +197,17 @@ func TestAPoolWithoutSecureDeleteIsRefused(t *testing.T) {
 	_, err = encryptsql.New(t.Context(), fast, nil)
 	require.ErrorContains(t, err, "secure_delete", "fast leaves free pages as they are")
 
+	careless, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=secure_delete(ON)&_pragma=synchronous(NORMAL)")
+	require.NoError(t, err)
+	defer closeIt(t, careless)
+	_, err = encryptsql.New(t.Context(), careless, nil)
+	require.ErrorContains(t, err, "synchronous", "a key lost in a power cut loses what it sealed")
+
+	for _, pool := range []*sql.DB{plain, fast} {
+		_, err = encryptsql.NewIndex(t.Context(), pool, nil)
+		require.ErrorContains(t, err, "secure_delete", "index values of an erased client would stay")
+	}
+
 	one := sqldbtest.SQLite(t)
 	one.SetMaxOpenConns(1)
 	_, err = encryptsql.New(t.Context(), one, nil)

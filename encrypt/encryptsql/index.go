@@ -17,13 +17,12 @@ import (
 //go:embed index/migrations/*.sql
 var indexFiles embed.FS
 
-// IndexMigrations make the table of the index, in the CRM's database.
-var IndexMigrations fs.FS = mustSub(indexFiles, "index")
-
-func mustSub(f fs.FS, dir string) fs.FS {
-	sub, err := fs.Sub(f, dir)
+// IndexMigrations returns the migrations of the index, whose table lives in the
+// CRM's database.
+func IndexMigrations() fs.FS {
+	sub, err := fs.Sub(indexFiles, "index")
 	if err != nil {
-		panic(err) // dir is a constant and a valid path
+		return indexFiles // cannot happen: the path is constant and valid
 	}
 	return sub
 }
@@ -34,7 +33,9 @@ type Index struct{ db *sqldb.DB }
 
 var _ encrypt.Index = (*Index)(nil)
 
-// NewIndex brings the table of the index up to date.
+// NewIndex brings the table of the index up to date. A SQLite pool without
+// secure_delete is refused: the index values of an erased client would stay in the
+// file.
 func NewIndex(ctx context.Context, db *sql.DB, o *Options) (*Index, error) {
 	if o == nil {
 		o = &Options{}
@@ -43,7 +44,12 @@ func NewIndex(ctx context.Context, db *sql.DB, o *Options) (*Index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encryptsql: %w", err)
 	}
-	if err := wrapped.Migrate(ctx, "index", IndexMigrations); err != nil {
+	if wrapped.Dialect == sqldb.SQLite {
+		if err := checkSettings(ctx, db, secureDelete); err != nil {
+			return nil, err
+		}
+	}
+	if err := wrapped.Migrate(ctx, "index", IndexMigrations()); err != nil {
 		return nil, fmt.Errorf("encryptsql: %w", err)
 	}
 	return &Index{wrapped}, nil

@@ -7,14 +7,19 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 
 	"github.com/crmguard/crmguard/internal/sqldb"
 )
 
 // OpenSQLite keeps keys in a file of their own, made with mode 0600 if it does not
-// exist, in a folder made with 0700. The host imports a driver for SQLite, such as
-// modernc.org/sqlite.
+// exist, in a folder made with 0700; an existing file that others can read is
+// refused. The host imports a driver for SQLite, such as modernc.org/sqlite.
 func OpenSQLite(ctx context.Context, path string) (*Store, error) {
+	if strings.ContainsAny(path, "?#") || strings.Contains(path, ":") {
+		return nil, fmt.Errorf("encryptsql: %s: drivers read more than a path from names with ?, # or a colon", path)
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("encryptsql: %w", err)
 	}
@@ -22,8 +27,12 @@ func OpenSQLite(ctx context.Context, path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encryptsql: %w", err)
 	}
-	if err := file.Close(); err != nil {
+	info, err := file.Stat()
+	if err := errors.Join(err, file.Close()); err != nil {
 		return nil, fmt.Errorf("encryptsql: %w", err)
+	}
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("encryptsql: %s has mode %04o, so others can read it: chmod 600", path, info.Mode().Perm())
 	}
 	db, err := sqldb.OpenSQLite(ctx, path)
 	if err != nil {
@@ -41,11 +50,25 @@ func OpenSQLite(ctx context.Context, path string) (*Store, error) {
 // a destroyed key could still be read from it. The next try may succeed.
 var ErrNotGoneYet = errors.New("encryptsql: the write-ahead log is in use, so the key is not gone yet")
 
-var errSecureDelete = errors.New("encryptsql: secure_delete is not on in every connection of this SQLite pool, so deleted keys would stay in the file: use OpenSQLite")
+// setting is what a pragma must be.
+type setting struct {
+	pragma string
+	good   func(value string) bool
+	why    string
+}
 
-// checkSecureDelete looks at connections held at the same time, so that one on
-// which somebody has set the pragma by hand does not vouch for the others.
-func checkSecureDelete(ctx context.Context, db *sql.DB) (err error) {
+var (
+	secureDelete = setting{"secure_delete", func(v string) bool { return v == "1" }, // 2 is "fast", which leaves free pages as they are
+		"what is deleted would stay in the file"}
+	synchronous = setting{"synchronous", func(v string) bool { return v == "2" || v == "3" },
+		"a power cut could lose a key that has sealed data already"}
+	writeAhead = setting{"journal_mode", func(v string) bool { return v == "wal" },
+		"old pages would stay in deleted journal files"}
+)
+
+// checkSettings looks at connections held at the same time, so that one on which
+// somebody has set a pragma by hand does not vouch for the others.
+func checkSettings(ctx context.Context, db *sql.DB, settings ...setting) error {
 	probes := 4
 	if limit := db.Stats().MaxOpenConnections; limit > 0 {
 		probes = min(probes, limit)
@@ -56,12 +79,14 @@ func checkSecureDelete(ctx context.Context, db *sql.DB) (err error) {
 			return fmt.Errorf("encryptsql: %w", err)
 		}
 		defer conn.Close() //nolint:errcheck // goes back to the pool
-		var secure int
-		if err := conn.QueryRowContext(ctx, `PRAGMA secure_delete`).Scan(&secure); err != nil {
-			return fmt.Errorf("encryptsql: %w", err)
-		}
-		if secure != 1 { // 2 is "fast", which leaves free pages as they are
-			return errSecureDelete
+		for _, s := range settings {
+			var value string
+			if err := conn.QueryRowContext(ctx, `PRAGMA `+s.pragma).Scan(&value); err != nil {
+				return fmt.Errorf("encryptsql: %w", err)
+			}
+			if !s.good(value) {
+				return fmt.Errorf("encryptsql: %s is %s in a connection of this SQLite pool, so %s: set it for all connections, as OpenSQLite does", s.pragma, value, s.why)
+			}
 		}
 	}
 	return nil
