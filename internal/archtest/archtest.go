@@ -40,6 +40,7 @@ var primitives = map[string][]string{
 	"masking":  {"github.com/rivo/uniseg", "golang.org/x/text"},
 	"mfa":      {"github.com/pquerna/otp"},
 	"password": {"golang.org/x/crypto", "golang.org/x/text"},
+	"quota":    nil,
 	"rbac":     {"github.com/casbin/casbin/v2", "golang.org/x/text"},
 	"session":  nil,
 }
