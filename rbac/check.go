@@ -191,12 +191,12 @@ const (
 var denialCodes = [...]string{noRule: "no-rule", denyRule: "deny-rule", outOfScope: "scope", noRecord: "no-record"}
 
 func (d *decision) check(a crmguard.Action, r crmguard.Resource) error {
-	v, err := noRecord, error(nil)
-	if r.ID != "" || isSection(r.Kind) || !slices.Contains(actionsOnOne, a) {
-		v, err = d.answer(a, r, 0)
-	}
+	v, err := d.answer(a, r, 0)
 	if err != nil {
 		return err
+	}
+	if r.ID == "" && !isSection(r.Kind) && slices.Contains(actionsOnOne, a) {
+		v = noRecord
 	}
 	if v == allowed {
 		return nil
@@ -227,11 +227,11 @@ func (d *decision) answer(a crmguard.Action, r crmguard.Resource, need relationS
 	if r.Field != "" {
 		q.action = fieldAction(a)
 	}
-	wholeKind := r.ID == "" && r.Owner == "" && r.Unit == "" && !isSection(r.Kind)
 	for _, p := range d.all() {
 		q.person = p.person
-		v, err := noRule, error(nil)
-		if wholeKind {
+		var v verdict
+		var err error
+		if r.ID == "" && r.Owner == "" && r.Unit == "" && !isSection(r.Kind) {
 			v, err = d.policy.decideKind(q, p, need)
 		} else {
 			v, err = d.policy.decideAll(q, p.relations(r))

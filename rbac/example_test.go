@@ -150,8 +150,10 @@ func ExampleEngine_GrantRole() {
 	}
 	ctx := crmguard.WithSubject(context.Background(), anna)
 	fmt.Println(e.GrantRole(ctx, crmguard.SingleTenant, "anna", "head"))
+	fmt.Println(e.GrantRole(ctx, crmguard.SingleTenant, "boris", "head"))
 	// Output:
 	// crmguard: denied by rbac: self-grant
+	// crmguard: denied by rbac: lacks-right
 }
 
 func ExampleEngine_Resolve() {

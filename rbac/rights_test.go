@@ -2,6 +2,7 @@ package rbac
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,7 +50,7 @@ p, role:all, other, contacts, export, all, allow
 		"denied":   "denies", // own, tree and all of them cover what is shared
 		"personal": "section denies",
 	} {
-		for _, role := range strings.Fields("own tree all shared field export section limited denies through export2 unit") {
+		for role := range strings.FieldsSeq("own tree all shared field export section limited denies through export2 unit") {
 			err := e.GrantRole(as(t.Context(), person(granter)), "acme", "new", role)
 			if strings.Contains(" "+may+" ", " "+role+" ") {
 				require.NoError(t, err, "%s gives %s", granter, role)
@@ -86,7 +87,7 @@ func TestAGrantGivesNothingThatTheGranterLacks(t *testing.T) {
 		for range 10 {
 			tenant, granter, role := pick(rnd, someTenants), pick(rnd, somePersons[:4]), pick(rnd, someRoles)
 			_, lacks := s.lacks(crmguard.Subject{Tenant: tenant, ID: granter, Kind: crmguard.KindEmployee}, role)
-			alone := oracle{rows: append(rows[:len(rows):len(rows)], row{"", "g", []string{"u:new", rolePrefix + role, tenant}})}
+			alone := oracle{rows: append(slices.Clip(rows), row{"", "g", []string{"u:new", rolePrefix + role, tenant}})}
 			more := false
 			for _, kind := range someKinds {
 				for _, object := range []string{kind, kind + "#phone"} {
