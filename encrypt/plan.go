@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"reflect"
 	"slices"
 	"strings"
@@ -143,23 +142,13 @@ func tagged(t reflect.Type, seen []reflect.Type) bool {
 			return false
 		}
 		seen = append(seen, t)
-		for f := range fieldsOf(t) {
+		for f := range t.Fields() {
 			if _, ok := f.Tag.Lookup("encrypt"); ok || tagged(f.Type, seen) {
 				return true
 			}
 		}
 	}
 	return false
-}
-
-func fieldsOf(t reflect.Type) iter.Seq[reflect.StructField] {
-	return func(yield func(reflect.StructField) bool) {
-		for i := range t.NumField() {
-			if !yield(t.Field(i)) {
-				return
-			}
-		}
-	}
 }
 
 var (
@@ -199,7 +188,7 @@ func unfit(t reflect.Type, seen []reflect.Type) reflect.Type {
 			return nil
 		}
 		visible := false
-		for f := range fieldsOf(t) {
+		for f := range t.Fields() {
 			if !f.IsExported() && !f.Anonymous || f.Tag.Get("json") == "-" {
 				continue
 			}
