@@ -45,7 +45,7 @@ func (k *Keyring) Erase(ctx context.Context, tenant, client string) (Receipt, er
 	if err != nil {
 		return Receipt{}, unavailable("key store", err)
 	}
-	k.cache.put(&scope, &scopeKeys{state: max(record.State, Closing), loaded: k.now(), generation: k.generation.Load()})
+	k.cache.put(&scope, &scopeKeys{scope: scope, state: max(record.State, Closing), loaded: k.now(), generation: k.generation.Load()})
 	return k.dropIndex(ctx, record)
 }
 

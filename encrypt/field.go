@@ -83,7 +83,7 @@ func (k *Keyring) newerVersion(ctx context.Context, s Scope, keys *scopeKeys, ve
 	}
 	keys, err := k.fetch(ctx, s, false)
 	if err == nil {
-		err = keys.usable()
+		err = keys.usable(&s)
 	}
 	if err != nil {
 		return nil, err
@@ -94,9 +94,17 @@ func (k *Keyring) newerVersion(ctx context.Context, s Scope, keys *scopeKeys, ve
 	return nil, ErrForeign
 }
 
+// of says whether a data key is the one of a place.
+func (key *key) of(at *crmguard.Place) bool {
+	return key.scope.Name == at.Client && key.scope.Tenant == at.Tenant
+}
+
 func (key *key) seal(at *crmguard.Place, plaintext []byte) ([]byte, error) {
 	if len(plaintext) > maxPlaintext {
 		return nil, errTooLong
+	}
+	if !key.of(at) {
+		return nil, errScope
 	}
 	h := header{algorithmGCM, key.version}
 	pooled := adPool.Get().(*[]byte)
@@ -109,6 +117,9 @@ func (key *key) seal(at *crmguard.Place, plaintext []byte) ([]byte, error) {
 
 // open takes bytes whose header was parsed.
 func (key *key) open(at *crmguard.Place, sealed []byte) ([]byte, error) {
+	if !key.of(at) {
+		return nil, errScope
+	}
 	pooled := adPool.Get().(*[]byte)
 	ad := key.fieldAD(*pooled, at)
 	plaintext, err := key.aead.Open(make([]byte, 0, len(sealed)-Overhead), nil, sealed[headerSize:], ad)

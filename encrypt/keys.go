@@ -22,6 +22,7 @@ import (
 
 // scopeKeys are the keys of one scope as last read from the store.
 type scopeKeys struct {
+	scope      Scope
 	state      State
 	versions   []*key // oldest first; the last one seals
 	loaded     int64  // when the query began
@@ -31,6 +32,7 @@ type scopeKeys struct {
 
 // key is one version, ready for use.
 type key struct {
+	scope   Scope
 	version uint32
 	aead    cipher.AEAD // of a data key
 	secret  []byte      // of an index or MAC key
@@ -39,11 +41,16 @@ type key struct {
 	left    atomic.Int64
 }
 
-// usable is nil for keys that may be used.
-func (s *scopeKeys) usable() error {
+// errScope is never returned as long as the package has no bug.
+var errScope = errors.New("encrypt: the keys of another scope came here")
+
+// usable is nil for keys that may be used for a scope.
+func (s *scopeKeys) usable(of *Scope) error {
 	switch {
 	case s == nil:
 		return ErrNoKey
+	case s.scope != *of:
+		return errScope
 	case s.broken != nil:
 		return s.broken
 	case s.state != Active || len(s.versions) == 0:
@@ -95,13 +102,12 @@ func (k *Keyring) keysOf(ctx context.Context, s *Scope, create bool) (*scopeKeys
 			return nil, err
 		}
 	}
-	return keys, keys.usable()
+	return keys, keys.usable(s)
 }
 
 // fetch reads one scope, once for all who ask at the same time.
 func (k *Keyring) fetch(ctx context.Context, s Scope, create bool) (*scopeKeys, error) {
-	name := fmt.Sprint("scope ", s.Purpose, create, len(s.Tenant), s.Tenant, s.Name)
-	keys, err := share(ctx, k, name, func(ctx context.Context) (*scopeKeys, error) {
+	keys, err := share(ctx, k, scopeFlight(s, create), func(ctx context.Context) (*scopeKeys, error) {
 		found, err := k.load(ctx, s.Tenant, []Scope{s}, create)
 		if err != nil {
 			return nil, err
@@ -116,6 +122,15 @@ func (k *Keyring) fetch(ctx context.Context, s Scope, create bool) (*scopeKeys, 
 		return known, nil
 	}
 	return keys, nil
+}
+
+// Names of flights are quoted: no two scopes share one, whatever is in their names.
+func scopeFlight(s Scope, create bool) string {
+	return fmt.Sprintf("scope %d %t %q %q", s.Purpose, create, s.Tenant, s.Name)
+}
+
+func keysetFlight(s Scope, version uint32) string {
+	return fmt.Sprintf("keyset %d %q", version, s.Tenant)
 }
 
 // sharedTimeout ends a flight that all who wait for have left.
@@ -207,11 +222,11 @@ func (k *Keyring) load(ctx context.Context, tenant string, scopes []Scope, creat
 		if len(records) == 0 {
 			continue
 		}
-		keys := &scopeKeys{state: records[0].State, loaded: started, generation: generation}
+		keys := &scopeKeys{scope: s, state: records[0].State, loaded: started, generation: generation}
 		if keys.state == Active {
 			err := k.unwrapAll(ctx, keys, records, byScope[tenantScope])
 			if errors.Is(err, ErrForeign) || errors.Is(err, ErrMalformed) {
-				found[s] = &scopeKeys{broken: fmt.Errorf("encrypt: stored key: %w", err)}
+				found[s] = &scopeKeys{scope: s, broken: fmt.Errorf("encrypt: stored key: %w", err)}
 				continue
 			}
 			if err != nil {
@@ -325,7 +340,7 @@ func (k *Keyring) unwrapAll(ctx context.Context, keys *scopeKeys, records, tenan
 		if err != nil {
 			return err
 		}
-		ready := &key{version: r.Version}
+		ready := &key{scope: r.Scope, version: r.Version}
 		if r.Scope.Purpose == DataKey {
 			if ready.aead, err = newGCM(secret); err != nil {
 				return err

@@ -136,7 +136,7 @@ func (k *Keyring) reserve(ctx context.Context, wanted []reservation) (worn []Sco
 func (k *Keyring) whyNotLeased(ctx context.Context, s Scope) error {
 	keys, err := k.fetch(ctx, s, false)
 	if err == nil {
-		err = keys.usable()
+		err = keys.usable(&s)
 	}
 	if err == nil {
 		err = fmt.Errorf("%w: the key store gives no lease", ErrUnavailable)
@@ -178,7 +178,7 @@ func (k *Keyring) nextVersion(ctx context.Context, s Scope, version uint32) (*ke
 	}
 	keys, err := k.fetch(ctx, s, false)
 	if err == nil {
-		err = keys.usable()
+		err = keys.usable(&s)
 	}
 	if err != nil {
 		return nil, err

@@ -168,8 +168,8 @@ func (t *Table[T]) askOnOpen(ctx context.Context, tenant string, cells []cell, k
 	var clients []string
 	seen := make(map[string]bool)
 	for i := range cells {
-		client := cells[i].place.Client
-		if seen[client] || keys[cells[i].scope()].usable() != nil || act.Opened(client) {
+		client, scope := cells[i].place.Client, cells[i].scope()
+		if seen[client] || keys[scope].usable(&scope) != nil || act.Opened(client) {
 			continue
 		}
 		seen[client] = true
@@ -186,7 +186,8 @@ func (t *Table[T]) askOnOpen(ctx context.Context, tenant string, cells []cell, k
 }
 
 func (t *Table[T]) openCell(ctx context.Context, c *cell, keys *scopeKeys) error {
-	if err := keys.usable(); err != nil {
+	scope := c.scope()
+	if err := keys.usable(&scope); err != nil {
 		return err
 	}
 	version, _, err := parse(c.sealed, algorithmGCM, nonceSize+tagSize)
@@ -195,7 +196,7 @@ func (t *Table[T]) openCell(ctx context.Context, c *cell, keys *scopeKeys) error
 	}
 	key := keys.version(version)
 	if key == nil {
-		if key, err = t.keys.newerVersion(ctx, c.scope(), keys, version); err != nil {
+		if key, err = t.keys.newerVersion(ctx, scope, keys, version); err != nil {
 			return err
 		}
 	}

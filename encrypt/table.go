@@ -140,12 +140,13 @@ func (t *Table[T]) reserve(ctx context.Context, batch *batch, keys map[Scope]*sc
 	for i := range batch.cells {
 		cell := &batch.cells[i]
 		scope := cell.scope()
-		if err := keys[scope].usable(); err != nil {
+		if err := keys[scope].usable(&scope); err != nil {
 			return cell.error(err)
 		}
 		counts[scope]++
 		if cell.normal != "" {
-			if err := keys[fieldScope(IndexKey, &cell.place)].usable(); err != nil {
+			index := fieldScope(IndexKey, &cell.place)
+			if err := keys[index].usable(&index); err != nil {
 				return cell.error(err)
 			}
 		}
@@ -164,7 +165,7 @@ func (t *Table[T]) reserve(ctx context.Context, batch *batch, keys map[Scope]*sc
 		if _, err := t.keys.rotate(ctx, scope, keys[scope].newest()); err != nil {
 			return err
 		}
-		if next := t.keys.cached(&scope); next.usable() == nil {
+		if next := t.keys.cached(&scope); next.usable(&scope) == nil {
 			keys[scope] = next
 		}
 	}

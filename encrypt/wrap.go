@@ -56,7 +56,7 @@ func (k *Keyring) tenantKey(ctx context.Context, records []Record, version uint3
 	if key := k.cachedTenantKey(scope, version); key != nil {
 		return key, nil
 	}
-	return share(ctx, k, fmt.Sprint("keyset ", version, scope.Tenant), func(ctx context.Context) (*key, error) {
+	return share(ctx, k, keysetFlight(scope, version), func(ctx context.Context) (*key, error) {
 		if key := k.cachedTenantKey(scope, version); key != nil {
 			return key, nil
 		}
@@ -65,8 +65,8 @@ func (k *Keyring) tenantKey(ctx context.Context, records []Record, version uint3
 		if err != nil {
 			return nil, err
 		}
-		unwrapped := &key{version: version, wrap: wrap}
-		k.cache.put(&scope, &scopeKeys{state: Active, versions: []*key{unwrapped}, loaded: started})
+		unwrapped := &key{scope: scope, version: version, wrap: wrap}
+		k.cache.put(&scope, &scopeKeys{scope: scope, state: Active, versions: []*key{unwrapped}, loaded: started})
 		return unwrapped, nil
 	})
 }
