@@ -62,7 +62,8 @@
 //
 // Everything else is shown: names, postal addresses, passports, numbers in words,
 // "anna at example", and phones of other countries without their calling code.
-// Beyond 64 KB a text is hidden whole, so that a hostile one costs milliseconds.
+// Of a text over 64 KB the rest is hidden, so that a hostile one costs some tens of
+// milliseconds at most.
 //
 // # The mask sign
 //

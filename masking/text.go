@@ -13,7 +13,7 @@ import (
 type span = [2]int
 
 // maxText is how many bytes of a text are looked at. What lies beyond is hidden,
-// so that a hostile text costs milliseconds.
+// so that a hostile text costs some tens of milliseconds at most.
 const maxText = 64 << 10
 
 // maskText hides in a text what identifies or pays: phones, e-mail addresses,
