@@ -28,8 +28,10 @@ import (
 	"github.com/crmguard/crmguard/quota"
 )
 
-// Migrations are the tables, in goose's format. [New] applies them; hosts that
-// run migrations themselves find them applied.
+// Migrations are the tables, in goose's format. [New] applies them. A host whose
+// application may not create tables runs them before, as another role and with a
+// table of goose's versions for these files alone; the application's role needs
+// SELECT on crmguard_migrations, too.
 //
 //go:embed migrations/*.sql
 var Migrations embed.FS

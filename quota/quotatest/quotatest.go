@@ -199,7 +199,7 @@ func asking(ctx context.Context, t require.TestingT, s quota.Store) {
 	ask := func(items ...string) quota.Taking {
 		return with(taking(items...), func(t *quota.Taking) { t.Ask = true })
 	}
-	require.Empty(t, take(ctx, t, s, ask("a", "b", "c", "d", "e")))
+	mustTake(ctx, t, s, ask("a", "b", "c", "d", "e"))
 	require.Empty(t, counts(ctx, t, s))
 	mustTake(ctx, t, s, taking("a", "b", "c", "d", "e"))
 	mustTake(ctx, t, s, ask("e"))

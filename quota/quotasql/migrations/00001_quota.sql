@@ -1,4 +1,11 @@
 -- +goose Up
+CREATE TABLE IF NOT EXISTS crmguard_migrations (
+	store      TEXT   NOT NULL,
+	version    BIGINT NOT NULL,
+	applied_at BIGINT NOT NULL,
+	PRIMARY KEY (store, version)
+);
+
 CREATE TABLE crmguard_quota_days (
 	tenant TEXT   NOT NULL PRIMARY KEY,
 	day    BIGINT NOT NULL
@@ -24,7 +31,10 @@ CREATE TABLE crmguard_quota_items (
 	PRIMARY KEY (tenant, day, person, counter, item)
 );
 
+INSERT INTO crmguard_migrations (store, version, applied_at) VALUES ('quota', 1, 0);
+
 -- +goose Down
+DELETE FROM crmguard_migrations WHERE store = 'quota' AND version = 1;
 DROP TABLE crmguard_quota_items;
 DROP TABLE crmguard_quota_counts;
 DROP TABLE crmguard_quota_days;
