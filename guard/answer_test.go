@@ -1,0 +1,117 @@
+package guard_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/guard"
+)
+
+func TestDenialDetailStaysInside(t *testing.T) {
+	c := newCRM(t, nil)
+	c.mux.Handle("POST /contacts/{id}/delete", c.guard.ProtectAct(crmguard.Delete, contactOf, show))
+	w := c.request("POST", "/contacts/1/delete", "anna-token")
+	require.NotContains(t, w.Body.String(), "secret detail")
+	require.Contains(t, w.Body.String(), `"code":"no-rule"`)
+	require.Equal(t, "application/problem+json", w.Header().Get("Content-Type"))
+}
+
+// A subject in the server's own context would lend its rights to everybody.
+func TestHandlerRefusesALentSubject(t *testing.T) {
+	c := newCRM(t, nil)
+	c.mux.Handle("GET /contacts/{id}", c.guard.Protect(crmguard.View, contactOf, show))
+	r := httptest.NewRequest("GET", "/contacts/1", nil)
+	r = r.WithContext(crmguard.WithSubject(r.Context(), person("anna")))
+	w := httptest.NewRecorder()
+	c.server.ServeHTTP(w, r)
+	require.Equal(t, 500, w.Code)
+	require.Empty(t, c.outcomes())
+}
+
+// A refused act is never answered with the 200 of an empty handler.
+func TestCanceledIsNo200(t *testing.T) {
+	c := newCRM(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w := httptest.NewRecorder()
+	c.guard.WriteError(w, httptest.NewRequest("GET", "/", nil).WithContext(ctx), fmt.Errorf("act: %w", context.Canceled))
+	require.Equal(t, 503, w.Code)
+}
+
+func TestLoopback(t *testing.T) {
+	c := newCRM(t, &guard.Options{Loopback: true})
+	c.mux.HandleFunc("GET /signin", func(http.ResponseWriter, *http.Request) {})
+	get := func(remote string) int {
+		r := httptest.NewRequest("GET", "/signin", nil)
+		r.RemoteAddr = remote
+		w := httptest.NewRecorder()
+		c.server.ServeHTTP(w, r)
+		return w.Code
+	}
+	require.Equal(t, 200, get("127.0.0.1:1234"))
+	require.Equal(t, 200, get("[::1]:1234"))
+	require.Equal(t, 200, get("[::ffff:127.0.0.1]:1234"))
+	require.Equal(t, 403, get("192.0.2.7:1234"))
+	require.Equal(t, 403, get("nonsense"))
+
+	w := httptest.NewRecorder()
+	c.guard.SetSession(w, "t")
+	require.NotContains(t, w.Header().Get("Set-Cookie"), "Secure")
+}
+
+func TestCookie(t *testing.T) {
+	c := newCRM(t, nil)
+	w := httptest.NewRecorder()
+	c.guard.SetSession(w, "token")
+	require.Equal(t, "__Host-session=token; Path=/; HttpOnly; Secure; SameSite=Lax", w.Header().Get("Set-Cookie"))
+	r := httptest.NewRequest("GET", "/", nil)
+	require.Empty(t, c.guard.SessionToken(r))
+	r.Header.Set("Cookie", "session=planted; __Host-session=token")
+	require.Equal(t, "token", c.guard.SessionToken(r))
+	w = httptest.NewRecorder()
+	c.guard.ClearSession(w)
+	require.Contains(t, w.Header().Get("Set-Cookie"), "Max-Age=0")
+}
+
+func TestWriteError(t *testing.T) {
+	c := newCRM(t, &guard.Options{Page: func(w http.ResponseWriter, _ *http.Request, p guard.Problem) {
+		w.WriteHeader(p.Status)
+		_, _ = fmt.Fprintf(w, "page %s %s", p.Code, p.Need)
+	}})
+	for _, tt := range []struct {
+		err    error
+		accept string
+		status int
+		body   string
+	}{
+		{&crmguard.Denial{Code: "norm", Status: crmguard.Exhausted, RetryAfter: 90*time.Second + 1}, "", 429, `"code":"norm"`},
+		{&crmguard.Denial{Code: "lockdown", Status: crmguard.Closed}, "", 503, `"code":"lockdown"`},
+		{&crmguard.Denial{Status: crmguard.StepUp, Need: crmguard.AssuranceSecondFactor}, "text/html", 401, "page step-up second-factor"},
+		{&http.MaxBytesError{Limit: 10}, "*/*", 413, "At most 10 bytes"},
+		{guard.ErrNotFound, "text/html;q=0, application/json", 404, `"code":"not-found"`},
+		{&guard.Problem{Status: 409, Title: "Changed", Code: "conflict"}, "application/json, text/html", 409, "page conflict none"},
+		{&guard.Problem{Status: 302}, "", 500, `"status":500`},
+		{errors.New("password=hunter2"), "", 500, `"code":"internal"`},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		if tt.accept != "" {
+			r.Header.Set("Accept", tt.accept)
+		}
+		w := httptest.NewRecorder()
+		c.guard.WriteError(w, r, tt.err)
+		require.Equal(t, tt.status, w.Code, "%v", tt.err)
+		require.Contains(t, w.Body.String(), tt.body)
+		require.NotContains(t, w.Body.String(), "hunter2")
+		if tt.status == 429 {
+			require.Equal(t, "91", w.Header().Get("Retry-After"), "rounded up")
+		}
+	}
+}
