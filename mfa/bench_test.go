@@ -92,3 +92,14 @@ func BenchmarkRecoverWrong(b *testing.B) {
 		}
 	}
 }
+
+func TestVerifyAllocates(t *testing.T) {
+	c := &ticking{noon}
+	f, _ := enrolled(t, c)
+	ctx := t.Context()
+	allocs := testing.AllocsPerRun(100, func() {
+		c.now = c.now.Add(24 * time.Hour)
+		_ = f.Verify(ctx, "acme", "anna", "000000")
+	})
+	require.LessOrEqual(t, allocs, 16.0, "those of the keys and of HMAC are most of them")
+}

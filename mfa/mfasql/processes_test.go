@@ -174,6 +174,7 @@ func letIn(t *testing.T, task string, args ...string) int {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
+	var children []*exec.Cmd
 	var begin []func()
 	var outputs []*bufio.Reader
 	for range processes {
@@ -185,7 +186,7 @@ func letIn(t *testing.T, task string, args ...string) int {
 		stdout, err := c.StdoutPipe()
 		require.NoError(t, err)
 		require.NoError(t, c.Start())
-		t.Cleanup(func() { require.NoError(t, c.Wait()) })
+		children = append(children, c) // the context ends those that a failure leaves behind
 		r := bufio.NewReader(stdout)
 		line, err := r.ReadString('\n')
 		require.NoError(t, err)
@@ -203,6 +204,9 @@ func letIn(t *testing.T, task string, args ...string) int {
 		n, err := strconv.Atoi(strings.TrimSpace(line))
 		require.NoError(t, err)
 		total += n
+	}
+	for _, c := range children {
+		require.NoError(t, c.Wait())
 	}
 	return total
 }
