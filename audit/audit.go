@@ -2,12 +2,12 @@
 // nobody can rewrite unnoticed.
 //
 //	store, err := auditsql.New(ctx, db, nil)               // or audit.OpenFile(dir)
-//	signer, verifier, err := audit.OpenSigner("crm-keys/journal.key", "crm.example/journal", true)
-//	journal, err := audit.New(ctx, store, keys, signer, nil)
+//	signer, verifier, err := audit.OpenSigner("crm-keys/journal.key", "crm.example/journal", install) // true once
+//	journal, err := audit.New(ctx, store, keys, signer, verifier, nil)
 //	defer journal.Close()
 //
 //	err = journal.Record(ctx, event)                       // nil: durable and chained
-//	err = journal.InTx(ctx, db, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+//	err = journal.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
 //		...                                                // the change and its entry, both or neither
 //		return record(event)
 //	})
@@ -88,6 +88,7 @@ type Log struct {
 	inbox  Inbox // nil: the store has none
 	keys   crmguard.Sealer
 	signer note.Signer
+	verify note.Verifier // of signer
 	logger *slog.Logger
 	clock  func() time.Time
 
@@ -103,15 +104,18 @@ type Log struct {
 
 var _ crmguard.Recorder = (*Log)(nil)
 
-// New opens a log and starts the goroutine that writes it; Close ends it. The
-// name of the signer's key is that of the log. The store and the keys stay the
+// New opens a log and starts the goroutine that writes it; Close ends it. Signer
+// and verifier are of one key, whose name is that of the log. The store and the keys stay the
 // caller's to close, after the Log.
 //
 // New checks that what the store holds continues its last checkpoint, and returns
 // a *[BrokenError] if it does not: signing what follows would hide the break.
-func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Signer, o *Options) (*Log, error) {
-	if store == nil || keys == nil || signer == nil {
-		return nil, errors.New("audit: a store, a sealer and a signer are needed")
+func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Signer, verifier note.Verifier, o *Options) (*Log, error) {
+	if store == nil || keys == nil || signer == nil || verifier == nil {
+		return nil, errors.New("audit: a store, a sealer, a signer and its verifier are needed")
+	}
+	if signer.Name() != verifier.Name() || signer.KeyHash() != verifier.KeyHash() {
+		return nil, errors.New("audit: signer and verifier are not of one key")
 	}
 	var opts Options
 	if o != nil {
@@ -130,6 +134,7 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 		store:  store,
 		keys:   keys,
 		signer: signer,
+		verify: verifier,
 		logger: opts.Logger,
 		clock:  opts.Clock,
 		queue:  make(chan *waiter, queueSize),

@@ -49,8 +49,8 @@ func BenchmarkFileRecord64Writers(b *testing.B) {
 	require.NoError(b, err)
 	defer func() { require.NoError(b, s.Close()) }()
 	batches := &counting{Store: s}
-	signer, _ := journaltest.Signer(b)
-	log, err := audit.New(b.Context(), batches, journaltest.NewSealer(), signer, nil)
+	signer, verifier := journaltest.Signer(b)
+	log, err := audit.New(b.Context(), batches, journaltest.NewSealer(), signer, verifier, nil)
 	require.NoError(b, err)
 	e := benchEvent()
 	writers(b, 64, func() error { return log.Record(b.Context(), e) })
@@ -89,7 +89,7 @@ func (c *counting) Append(ctx context.Context, b audit.Batch) error {
 func BenchmarkVerify(b *testing.B) {
 	s := audit.NewMemory()
 	signer, verifier := journaltest.Signer(b)
-	log, err := audit.New(b.Context(), s, journaltest.NewSealer(), signer, nil)
+	log, err := audit.New(b.Context(), s, journaltest.NewSealer(), signer, verifier, nil)
 	require.NoError(b, err)
 	e := benchEvent()
 	size := int64(0)

@@ -37,15 +37,6 @@ func signCheckpoint(p *position, signer note.Signer) (*Checkpoint, error) {
 	return &Checkpoint{Size: p.size, Note: signed}, nil
 }
 
-// parseCheckpoint reads a checkpoint without looking at its signatures.
-func parseCheckpoint(c *Checkpoint, name string, log [16]byte) (tlog.Tree, error) {
-	text, _, ok := strings.Cut(string(c.Note), "\n\n")
-	if !ok {
-		return tlog.Tree{}, errCheckpoint
-	}
-	return parseText(text+"\n", c.Size, origin(name, log))
-}
-
 // openCheckpoint reads a checkpoint and checks its signature.
 func openCheckpoint(c *Checkpoint, v note.Verifier, log [16]byte) (tlog.Tree, error) {
 	n, err := note.Open(c.Note, note.VerifierList(v))

@@ -44,9 +44,9 @@ func openCommitter(ctx context.Context, l *Log) (*committer, error) {
 		return nil, err
 	}
 	if last != nil {
-		tree, err := parseCheckpoint(last, l.signer.Name(), head.Log)
+		tree, err := openCheckpoint(last, l.verify, head.Log)
 		if err != nil {
-			return nil, err
+			return nil, &BrokenError{Seq: max(last.Size-1, 0), Detail: "cannot be continued: the newest checkpoint is not one of this log and key"}
 		}
 		if tree.N > head.Size {
 			return nil, &BrokenError{Seq: head.Size, Detail: fmt.Sprintf("a checkpoint says that there were %d entries", tree.N)}

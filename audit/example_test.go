@@ -36,7 +36,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	journal, err := audit.New(ctx, store, keys, signer, nil)
+	journal, err := audit.New(ctx, store, keys, signer, verifier, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func ExampleVerifyStore() {
 		log.Fatal(err)
 	}
 	store := audit.NewMemory()
-	journal, err := audit.New(ctx, store, journaltest.NewSealer(), signer, nil)
+	journal, err := audit.New(ctx, store, journaltest.NewSealer(), signer, verifier, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

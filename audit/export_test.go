@@ -3,6 +3,8 @@ package audit
 import (
 	"encoding/binary"
 	"os"
+
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // Queued is how many entries wait for the committer.
@@ -48,4 +50,13 @@ func EntryOffsets(content []byte, first int64) []int {
 		offsets[i] = int(o)
 	}
 	return append(offsets, int(s.size))
+}
+
+// Root is that of the tree over these rows.
+func Root(log [16]byte, rows []Row) tlog.Hash {
+	p := start(log)
+	for _, r := range rows {
+		p.add(r.Record)
+	}
+	return p.root()
 }

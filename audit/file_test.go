@@ -68,7 +68,7 @@ func fileHistory(t *testing.T, n int) (string, note.Signer, note.Verifier) {
 	for i := 0; i < n; i += 3 {
 		s := openFile(t, dir)
 		audit.SetMaxSegment(s, 1000)
-		log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
+		log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, verifier, nil)
 		require.NoError(t, err)
 		for k := i; k < min(i+3, n); k++ {
 			require.NoError(t, log.Record(t.Context(), smallEvent(k)))
@@ -107,7 +107,7 @@ func TestFileIsReopened(t *testing.T) {
 func TestFileRemembersWhatItHolds(t *testing.T) {
 	dir, signer, verifier := fileHistory(t, 5)
 	s := openFile(t, dir)
-	log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
+	log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, verifier, nil)
 	require.NoError(t, err)
 	for i := range 7 {
 		require.NoError(t, log.Record(t.Context(), smallEvent(i)))
@@ -212,7 +212,7 @@ func TestTailCut(t *testing.T) {
 		r := verify(t, s, verifier)
 		require.False(t, r.OK(), "%d bytes left", cut)
 		require.Contains(t, []audit.Verdict{audit.Truncated, audit.Broken}, r.Verdict)
-		_, err = audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
+		_, err = audit.New(t.Context(), s, journaltest.NewSealer(), signer, verifier, nil)
 		require.Error(t, err)
 		require.NoError(t, s.Close())
 		require.Equal(t, content[:cut], files(t, dir)[last], "the evidence is left as it is")
@@ -224,7 +224,7 @@ func TestTornWrite(t *testing.T) {
 	dir, signer, verifier := fileHistory(t, 2)
 	before := files(t, dir)
 	s := openFile(t, dir)
-	log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
+	log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, verifier, nil)
 	require.NoError(t, err)
 	require.NoError(t, log.Record(t.Context(), smallEvent(2)))
 	require.NoError(t, s.Close()) // before the log, so that no checkpoint is signed
@@ -243,7 +243,7 @@ func TestTornWrite(t *testing.T) {
 			torn[firstFile] = tail
 			s := openFile(t, folder(t, torn))
 			require.EqualValues(t, 2, verify(t, s, verifier).Entries, name)
-			log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
+			log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, verifier, nil)
 			require.NoError(t, err, name)
 			require.NoError(t, log.Record(t.Context(), smallEvent(5)))
 			require.NoError(t, log.Close())
@@ -349,8 +349,8 @@ func FuzzScanSegment(f *testing.F) {
 	dir := f.TempDir()
 	s, err := audit.OpenFile(dir)
 	require.NoError(f, err)
-	signer, _ := journaltest.Signer(f)
-	log, err := audit.New(f.Context(), s, journaltest.NewSealer(), signer, nil)
+	signer, verifier := journaltest.Signer(f)
+	log, err := audit.New(f.Context(), s, journaltest.NewSealer(), signer, verifier, nil)
 	require.NoError(f, err)
 	for i := range 3 {
 		require.NoError(f, log.Record(f.Context(), journaltest.Event(i)))

@@ -40,11 +40,11 @@ func TestGoldenJournal(t *testing.T) {
 func writeGolden(t *testing.T) {
 	t.Helper()
 	key := filepath.Join(t.TempDir(), "key")
-	signer, _, err := audit.OpenSigner(key, "crm.example/journal", true)
+	signer, verifier, err := audit.OpenSigner(key, "crm.example/journal", true)
 	require.NoError(t, err)
 	dir := t.TempDir()
 	s := openFile(t, dir)
-	log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
+	log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, verifier, nil)
 	require.NoError(t, err)
 	for i := range 5 {
 		require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))

@@ -40,9 +40,9 @@ func child(dir string) {
 	store, err := audit.OpenFile(filepath.Join(dir, "journal"))
 	fail(err)
 	audit.SetMaxSegment(store, 20_000)
-	signer, _, err := audit.OpenSigner(filepath.Join(dir, "key"), "crm.example/journal", true)
+	signer, verifier, err := audit.OpenSigner(filepath.Join(dir, "key"), "crm.example/journal", true)
 	fail(err)
-	log, err := audit.New(ctx, store, journaltest.NewSealer(), signer, &audit.Options{CheckpointEvery: 3 * time.Millisecond})
+	log, err := audit.New(ctx, store, journaltest.NewSealer(), signer, verifier, &audit.Options{CheckpointEvery: 3 * time.Millisecond})
 	fail(err)
 	for w := range 8 {
 		go func() {

@@ -49,7 +49,7 @@ func open(t *testing.T, s audit.Store) *journal {
 	signer, verifier := journaltest.Signer(t)
 	j := &journal{store: s, keys: journaltest.NewSealer(), verifier: verifier, logged: &lockedBuffer{}}
 	var err error
-	j.Log, err = audit.New(t.Context(), s, j.keys, signer, &audit.Options{Logger: slog.New(slog.NewTextHandler(j.logged, nil))})
+	j.Log, err = audit.New(t.Context(), s, j.keys, signer, verifier, &audit.Options{Logger: slog.New(slog.NewTextHandler(j.logged, nil))})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = j.Close() })
 	return j
@@ -383,7 +383,7 @@ func TestGroupCommit(t *testing.T) {
 func TestCheckpointsWhileRunning(t *testing.T) {
 	signer, verifier := journaltest.Signer(t)
 	s := audit.NewMemory()
-	log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, &audit.Options{CheckpointEvery: time.Millisecond})
+	log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, verifier, &audit.Options{CheckpointEvery: time.Millisecond})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, log.Close()) }()
 	require.NoError(t, log.Record(t.Context(), journaltest.Event(0)))
@@ -394,7 +394,7 @@ func TestCheckpointsWhileRunning(t *testing.T) {
 		return r.Signed == 1
 	}, 10*time.Second, time.Millisecond, "signed in time")
 
-	seldom, err := audit.New(t.Context(), audit.NewMemory(), journaltest.NewSealer(), signer, &audit.Options{CheckpointEvery: time.Hour})
+	seldom, err := audit.New(t.Context(), audit.NewMemory(), journaltest.NewSealer(), signer, verifier, &audit.Options{CheckpointEvery: time.Hour})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, seldom.Close()) }()
 	var wg sync.WaitGroup
@@ -415,11 +415,11 @@ func TestCheckpointsWhileRunning(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	signer, _ := journaltest.Signer(t)
-	_, err := audit.New(t.Context(), nil, journaltest.NewSealer(), signer, nil)
+	signer, verifier := journaltest.Signer(t)
+	_, err := audit.New(t.Context(), nil, journaltest.NewSealer(), signer, verifier, nil)
 	require.Error(t, err)
-	_, err = audit.New(t.Context(), audit.NewMemory(), nil, signer, nil)
+	_, err = audit.New(t.Context(), audit.NewMemory(), nil, signer, verifier, nil)
 	require.Error(t, err)
-	_, err = audit.New(t.Context(), audit.NewMemory(), journaltest.NewSealer(), nil, nil)
+	_, err = audit.New(t.Context(), audit.NewMemory(), journaltest.NewSealer(), nil, verifier, nil)
 	require.Error(t, err)
 }

@@ -43,7 +43,7 @@ func TestModel(t *testing.T) {
 				audit.SetSync(file, func(*os.File) error { return nil })
 				store = file
 			}
-			log, err = audit.New(t.Context(), store, keys, signer, nil)
+			log, err = audit.New(t.Context(), store, keys, signer, verifier, nil)
 			require.NoError(r, err)
 		}
 		reopen()

@@ -16,15 +16,26 @@ import (
 
 // OpenSigner reads an Ed25519 signing key from a file that only its owner may
 // read, and returns it with its verifier. The public key is written beside it, to
-// path + ".pub": copy it to where the journal is verified. With create a file that
-// does not exist is made, for a key with this name.
+// path + ".pub": copy it to where the journal is verified. A .pub that is there
+// must be that of the key.
+//
+// With create a file that does not exist is made, for a key with this name: pass
+// true at the installation only. If the key is gone and its .pub is not, no key is
+// made: what the old one signed would not verify.
 //
 // Name is usually a host and path without scheme, such as "crm.example/journal".
 // Keep the file outside the folder of the data that the journal protects.
 func OpenSigner(path, name string, create bool) (note.Signer, note.Verifier, error) {
 	secret, err := readKey(path)
 	if errors.Is(err, fs.ErrNotExist) && create {
-		secret, err = createKey(path, name)
+		_, public := os.Stat(path + ".pub")
+		switch secret, err = readKey(path); { // again: another process may have made both meanwhile
+		case !errors.Is(err, fs.ErrNotExist):
+		case errors.Is(public, fs.ErrNotExist):
+			secret, err = createKey(path, name)
+		default:
+			err = errors.Join(fmt.Errorf("%s.pub is there without its key: put the key back", path), public, err)
+		}
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("audit: signing key: %w", err)
@@ -44,10 +55,8 @@ func OpenSigner(path, name string, create bool) (note.Signer, note.Verifier, err
 	if err != nil {
 		return nil, nil, fmt.Errorf("audit: signing key %s: %w", path, err)
 	}
-	if _, err := os.Stat(path + ".pub"); errors.Is(err, fs.ErrNotExist) {
-		if err := os.WriteFile(path+".pub", []byte(public+"\n"), 0o644); err != nil { //nolint:gosec // it is public
-			return nil, nil, fmt.Errorf("audit: public key: %w", err)
-		}
+	if err := pinPublic(path+".pub", public); err != nil {
+		return nil, nil, fmt.Errorf("audit: public key: %w", err)
 	}
 	return signer, verifier, nil
 }
@@ -64,7 +73,6 @@ func readKey(path string) (string, error) {
 	return strings.TrimSpace(string(text)), err
 }
 
-// createKey writes the whole file before it gets its name, and never replaces one.
 func createKey(path, name string) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return "", err
@@ -73,23 +81,11 @@ func createKey(path, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".key-*") // made 0600
-	if err != nil {
-		return "", err
-	}
-	defer os.Remove(f.Name()) //nolint:errcheck // the link below is what counts
-	_, err = f.WriteString(secret + "\n")
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return "", err
-	}
-	switch err := os.Link(f.Name(), path); {
-	case errors.Is(err, fs.ErrExist): // another process was first
-		return readKey(path)
-	case err != nil:
-		return "", err
-	}
-	return secret, syncDir(filepath.Dir(path))
+	err = writeOnce(path, secret+"\n", 0o600, func() (err error) {
+		secret, err = readKey(path)
+		return err
+	})
+	return secret, err
 }
 
 // publicKey derives the verifier's text from the signer's, which ends with an
@@ -106,6 +102,42 @@ func publicKey(secret string) (string, error) {
 	}
 	private := ed25519.NewKeyFromSeed(key[1:])
 	return note.NewEd25519VerifierKey(parts[2], private.Public().(ed25519.PublicKey))
+}
+
+// pinPublic writes the public key, or compares it with the one that is there.
+func pinPublic(path, public string) error {
+	text, err := os.ReadFile(path) //nolint:gosec // the host's own path
+	if errors.Is(err, fs.ErrNotExist) {
+		return writeOnce(path, public+"\n", 0o644, func() error { return pinPublic(path, public) })
+	}
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(string(text)) != public {
+		return fmt.Errorf("%s is that of another key", path)
+	}
+	return nil
+}
+
+// writeOnce writes the whole file before it gets its name, and never replaces one:
+// if another process was first, it returns what exists returns.
+func writeOnce(path, text string, mode os.FileMode, exists func() error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".key-*") // made 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // the link below is what counts
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	switch err := os.Link(f.Name(), path); {
+	case errors.Is(err, fs.ErrExist):
+		return exists()
+	case err != nil:
+		return err
+	}
+	return syncDir(filepath.Dir(path))
 }
 
 func syncDir(dir string) error {

@@ -75,3 +75,24 @@ func TestOpenSignerRace(t *testing.T) {
 	wg.Wait()
 	require.Len(t, hashes, 1)
 }
+
+func TestOpenSignerAndItsPublicKey(t *testing.T) {
+	const name = "crm.example/journal"
+	path := filepath.Join(t.TempDir(), "key")
+	_, _, err := audit.OpenSigner(path, name, true)
+	require.NoError(t, err)
+	public, err := os.ReadFile(path + ".pub")
+	require.NoError(t, err)
+
+	other := filepath.Join(t.TempDir(), "key")
+	_, _, err = audit.OpenSigner(other, name, true)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(other+".pub", public, 0o600))
+	_, _, err = audit.OpenSigner(other, name, true)
+	require.ErrorContains(t, err, "another key", "verifiers would be handed the wrong one")
+
+	require.NoError(t, os.Remove(path))
+	_, _, err = audit.OpenSigner(path, name, true)
+	require.ErrorIs(t, err, os.ErrNotExist, "a lost key is not replaced silently")
+	require.NoFileExists(t, path)
+}

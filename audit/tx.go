@@ -11,6 +11,12 @@ import (
 
 type txKey struct{}
 
+// beginner is an [Inbox] of a database that refuses to write in a transaction that
+// began by reading: Begin makes its first statement a write that changes nothing.
+type beginner interface {
+	Begin(ctx context.Context, tx Tx) error
+}
+
 // WithTx returns a context for what runs while a transaction of the host is open.
 // Record refuses it at once ([ErrOpenTx]): it would wait for the transaction to end, which
 // on SQLite waits for Record.
@@ -21,17 +27,29 @@ func WithTx(ctx context.Context) context.Context { return context.WithValue(ctx,
 // everything is rolled back. The database must be the one in which the store keeps its tables.
 //
 // After InTx returns nil the entries are durable; they are chained, and found,
-// moments later. Inside fn use record, never [Log.Record]. Private values are
-// sealed before anything of the entry is written.
-func (l *Log) InTx(ctx context.Context, db *sql.DB, fn func(tx *sql.Tx, record func(crmguard.Event) error) error) error {
+// moments later. Inside fn use record, and for everything else the context that fn
+// is given: Record refuses it at once, instead of waiting for this transaction.
+//
+// Entries are sealed inside the transaction, when fn records them. A Sealer that
+// keeps its keys in the same SQLite database must have those of the tenant and of
+// the clients concerned at hand: it cannot write while fn does.
+func (l *Log) InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error) error {
 	if l.inbox == nil {
 		return ErrNoInbox
+	}
+	if ctx.Value(txKey{}) != nil {
+		return ErrOpenTx
 	}
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("audit: begin: %w", err)
 	}
 	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing; before, the first error counts
+	if b, ok := l.inbox.(beginner); ok {
+		if err := b.Begin(ctx, tx); err != nil {
+			return fmt.Errorf("audit: begin: %w", err)
+		}
+	}
 	var failed error
 	recorded := false
 	record := func(e crmguard.Event) error {
@@ -40,7 +58,7 @@ func (l *Log) InTx(ctx context.Context, db *sql.DB, fn func(tx *sql.Tx, record f
 		recorded = true
 		return err
 	}
-	if err := fn(tx, record); err != nil {
+	if err := fn(WithTx(ctx), tx, record); err != nil {
 		return err
 	}
 	if failed != nil {

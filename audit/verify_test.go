@@ -48,7 +48,7 @@ func history(t *testing.T, n int) (*fixed, note.Signer, note.Verifier) {
 	signer, verifier := journaltest.Signer(t)
 	m := audit.NewMemory()
 	for i := 0; i < n || i == 0; i += 4 {
-		log, err := audit.New(t.Context(), m, journaltest.NewSealer(), signer, nil)
+		log, err := audit.New(t.Context(), m, journaltest.NewSealer(), signer, verifier, nil)
 		require.NoError(t, err)
 		for k := i; k < min(i+4, n); k++ {
 			require.NoError(t, log.Record(t.Context(), journaltest.Event(k)))
@@ -156,7 +156,7 @@ func TestVerdicts(t *testing.T) {
 // A log that contradicts its last checkpoint is not continued: signing what
 // follows would hide the break.
 func TestNewRefusesWhatItCannotContinue(t *testing.T) {
-	good, signer, _ := history(t, 11)
+	good, signer, verifier := history(t, 11)
 	sealer := journaltest.NewSealer()
 	for name, change := range map[string]func(f *fixed){
 		"tail cut":           func(f *fixed) { f.rows = f.rows[:9]; f.head.Size, f.head.Chain = 9, f.rows[8].Chain },
@@ -168,7 +168,7 @@ func TestNewRefusesWhatItCannotContinue(t *testing.T) {
 	} {
 		f := good.clone()
 		change(f)
-		_, err := audit.New(t.Context(), f, sealer, signer, nil)
+		_, err := audit.New(t.Context(), f, sealer, signer, verifier, nil)
 		require.Error(t, err, name)
 		if name != "other id" {
 			_, broken := errors.AsType[*audit.BrokenError](err)
@@ -282,7 +282,7 @@ func TestPlantedForks(t *testing.T) {
 	write := func(s audit.Store) {
 		var logs []*audit.Log
 		for range 2 {
-			log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
+			log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, verifier, nil)
 			require.NoError(t, err)
 			logs = append(logs, log)
 		}
@@ -337,4 +337,30 @@ func TestVerdictWords(t *testing.T) {
 	require.Equal(t, "anchor stale", string(text))
 	_, err = audit.VerifyStore(t.Context(), audit.NewMemory(), nil)
 	require.Error(t, err)
+}
+
+// What lets New go on must be signed, not merely look like a checkpoint.
+func TestNewOpensTheCheckpoint(t *testing.T) {
+	good, signer, verifier := history(t, 11)
+	stranger, _ := journaltest.Signer(t)
+	f := good.clone()
+	rewrite(t, f, f.head.Log, 2)
+	forged := checkpointOf(t, f, stranger)
+	f.checkpoints = []audit.Checkpoint{{Size: 11, Note: forged}}
+	_, err := audit.New(t.Context(), f, journaltest.NewSealer(), signer, verifier, nil)
+	_, broken := errors.AsType[*audit.BrokenError](err)
+	require.True(t, broken, "%v", err)
+
+	_, other := journaltest.Signer(t)
+	_, err = audit.New(t.Context(), audit.NewMemory(), journaltest.NewSealer(), signer, other, nil)
+	require.ErrorContains(t, err, "one key")
+}
+
+// checkpointOf signs the tree that the rows have.
+func checkpointOf(t *testing.T, f *fixed, signer note.Signer) []byte {
+	t.Helper()
+	text := fmt.Sprintf("%s/%x\n%d\n%s\n", signer.Name(), f.head.Log, len(f.rows), audit.Root(f.head.Log, f.rows))
+	n, err := note.Sign(&note.Note{Text: text}, signer)
+	require.NoError(t, err)
+	return n
 }

@@ -256,9 +256,9 @@ func TestRecorderIsIdempotent(t *testing.T) {
 // Whatever events a host makes up, the stand-in takes those that the journal
 // takes, and refuses the others.
 func TestRecorderRefusesWhatTheJournalRefuses(t *testing.T) {
-	signer, _, err := audit.OpenSigner(filepath.Join(t.TempDir(), "signer"), "crm.example/journal", true)
+	signer, verifier, err := audit.OpenSigner(filepath.Join(t.TempDir(), "signer"), "crm.example/journal", true)
 	require.NoError(t, err)
-	journal, err := audit.New(t.Context(), audit.NewMemory(), crmguardtest.NewKeys(), signer, nil)
+	journal, err := audit.New(t.Context(), audit.NewMemory(), crmguardtest.NewKeys(), signer, verifier, nil)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, journal.Close()) }()
 	standIn := crmguardtest.NewRecorder()

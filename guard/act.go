@@ -96,7 +96,7 @@ func Describe(ctx context.Context, add func(d *Details)) {
 // returns. Under [Guard.Protect] and outside an act it refuses.
 //
 //	err := guard.Settle(ctx, func(done crmguard.Event) error {
-//		return journal.InTx(ctx, db, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+//		return journal.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
 //			... // the change
 //			return record(done)
 //		})

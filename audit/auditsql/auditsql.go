@@ -3,7 +3,7 @@
 // the change that it tells of.
 //
 //	store, err := auditsql.New(ctx, db, nil)
-//	journal, err := audit.New(ctx, store, keys, signer, nil)
+//	journal, err := audit.New(ctx, store, keys, signer, verifier, nil)
 //
 // # Security notes
 //
@@ -109,19 +109,66 @@ func (s *Store) identify(ctx context.Context) error {
 	return nil
 }
 
-// Head implements [audit.Store].
+// Head implements [audit.Store]. A row that no reader would come across, because
+// its number is below zero or beyond the last entry, is a *[audit.BrokenError].
 func (s *Store) Head(ctx context.Context) (audit.Head, error) {
+	// Index rows are committed with their entries, so these come first.
+	first, last, err := s.ends(ctx, "clients")
+	if err != nil {
+		return audit.Head{}, fmt.Errorf("auditsql: head: %w", err)
+	}
+	h, err := s.top(ctx)
+	if err != nil {
+		return h, err
+	}
+	lowest, _, err := s.ends(ctx, "entries")
+	switch {
+	case err != nil:
+		return h, fmt.Errorf("auditsql: head: %w", err)
+	case lowest.v != nil && (!lowest.ok || lowest.n < 0):
+		return h, &audit.BrokenError{Seq: lowest.n, Detail: "its number is below zero"}
+	case first.v == nil || first.ok && first.n >= 0 && last.ok && last.n < h.Size:
+		return h, nil
+	}
+	// Where entries were removed from the end, the checkpoint over them says more.
+	signed, err := s.Checkpoints(ctx, h.Size, 1)
+	if err != nil || len(signed) > 0 {
+		return h, err
+	}
+	return h, &audit.BrokenError{Seq: h.Size, Detail: "there is a client of an entry that there is not"}
+}
+
+// ends returns the lowest and the highest number in a table.
+func (s *Store) ends(ctx context.Context, table string) (first, last number, err error) {
+	for order, n := range map[string]*number{"ASC": &first, "DESC": &last} {
+		query := s.db.Q(`SELECT seq FROM crmguard_audit_` + table + ` WHERE log = $1 ORDER BY seq ` + order + ` LIMIT 1`)
+		if err := s.db.QueryRowContext(ctx, query, s.log).Scan(n); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return first, last, err
+		}
+	}
+	return first, last, nil
+}
+
+// top returns where the last row says that the log stands.
+func (s *Store) top(ctx context.Context) (audit.Head, error) {
 	h := audit.Head{Log: s.id}
+	var last number
 	var chain []byte
-	err := s.db.QueryRowContext(ctx, s.db.Q(`SELECT seq + 1, chain FROM crmguard_audit_entries WHERE log = $1 ORDER BY seq DESC LIMIT 1`), s.log).Scan(&h.Size, &chain)
+	err := s.db.QueryRowContext(ctx, s.db.Q(`SELECT seq, chain FROM crmguard_audit_entries WHERE log = $1 ORDER BY seq DESC LIMIT 1`), s.log).Scan(&last, &chain)
 	if errors.Is(err, sql.ErrNoRows) {
 		return h, nil
 	}
 	if err != nil {
 		return h, fmt.Errorf("auditsql: head: %w", err)
 	}
+	// A reader goes as far as there can be rows, and says where they end.
+	h.Size = maxSeq
+	if !last.ok || last.n >= maxSeq {
+		return h, &audit.BrokenError{Seq: last.n, Detail: "that is no number of an entry"}
+	}
+	h.Size = max(last.n+1, 0)
 	if len(chain) != 32 {
-		return h, &audit.BrokenError{Seq: h.Size - 1, Detail: "its chain hash has another length"}
+		return h, &audit.BrokenError{Seq: last.n, Detail: "its chain hash has another length"}
 	}
 	h.Chain = [32]byte(chain)
 	return h, nil
@@ -137,9 +184,14 @@ func (s *Store) Checkpoints(ctx context.Context, after int64, n int) ([]audit.Ch
 	var list []audit.Checkpoint
 	for rows.Next() {
 		var c audit.Checkpoint
-		if err := rows.Scan(&c.Size, &c.Note); err != nil {
+		var size number
+		if err := rows.Scan(&size, &c.Note); err != nil {
 			return nil, fmt.Errorf("auditsql: checkpoints: %w", err)
 		}
+		if !size.ok {
+			return nil, &audit.BrokenError{Detail: "a checkpoint has no number for its size"}
+		}
+		c.Size = size.n
 		list = append(list, c)
 	}
 	if err := rows.Err(); err != nil {

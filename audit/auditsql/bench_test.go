@@ -2,6 +2,7 @@ package auditsql_test
 
 import (
 	"crypto/rand"
+	"context"
 	"database/sql"
 	"sync"
 	"sync/atomic"
@@ -49,8 +50,8 @@ func pool(b *testing.B) *sql.DB {
 
 func benchLog(b *testing.B, db *sql.DB) *audit.Log {
 	b.Helper()
-	signer, _ := journaltest.Signer(b)
-	log, err := audit.New(b.Context(), newStore(b, db), journaltest.NewSealer(), signer, nil)
+	signer, verifier := journaltest.Signer(b)
+	log, err := audit.New(b.Context(), newStore(b, db), journaltest.NewSealer(), signer, verifier, nil)
 	require.NoError(b, err)
 	return log
 }
@@ -100,7 +101,7 @@ func BenchmarkPostgresBusinessTransaction(b *testing.B) {
 			}
 			share(b, func() error {
 				if with {
-					return log.InTx(b.Context(), db, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+					return log.InTx(b.Context(), db, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
 						if err := insert(tx); err != nil {
 							return err
 						}

@@ -42,12 +42,12 @@ func ExampleNew() {
 		log.Fatal(err)
 	}
 	keys := journaltest.NewSealer() // of the host: encrypt.Keyring
-	journal, err := audit.New(ctx, store, keys, signer, nil)
+	journal, err := audit.New(ctx, store, keys, signer, verifier, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
 
-	err = journal.InTx(ctx, db, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+	err = journal.InTx(ctx, db, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO contacts (id, stage) VALUES ('17', 'new')`); err != nil {
 			return err
 		}

@@ -17,7 +17,7 @@ import (
 func TestTampering(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
 		signer, verifier := journaltest.Signer(t)
-		log := openLog(t, db, signer)
+		log := openLog(t, db, signer, verifier)
 		for i := range 6 {
 			require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))
 		}
@@ -66,7 +66,7 @@ func TestTampering(t *testing.T) {
 
 		// Rows under each other's numbers.
 		for _, statement := range []string{
-			`UPDATE crmguard_audit_entries SET seq = -1 WHERE seq = 2`, `UPDATE crmguard_audit_entries SET seq = 2 WHERE seq = 3`, `UPDATE crmguard_audit_entries SET seq = 3 WHERE seq = -1`,
+			`UPDATE crmguard_audit_entries SET seq = 100 WHERE seq = 2`, `UPDATE crmguard_audit_entries SET seq = 2 WHERE seq = 3`, `UPDATE crmguard_audit_entries SET seq = 3 WHERE seq = 100`,
 		} {
 			_, err := db.Exec(statement)
 			require.NoError(t, err)
@@ -99,7 +99,7 @@ func backup(t *testing.T, db *sql.DB) (restore func()) {
 func TestEveryByteOfARow(t *testing.T) {
 	db := sqldbtest.SQLite(t)
 	signer, verifier := journaltest.Signer(t)
-	log := openLog(t, db, signer)
+	log := openLog(t, db, signer, verifier)
 	for i := range 3 {
 		require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))
 	}
@@ -134,8 +134,8 @@ func TestEveryByteOfARow(t *testing.T) {
 // Columns decide what is found; the record decides what is shown.
 func TestFindShowsWhatTheRecordSays(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		signer, _ := journaltest.Signer(t)
-		log := openLog(t, db, signer)
+		signer, verifier := journaltest.Signer(t)
+		log := openLog(t, db, signer, verifier)
 		for i := range 4 {
 			require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))
 		}
@@ -159,8 +159,8 @@ func TestFindShowsWhatTheRecordSays(t *testing.T) {
 // Entries that this process saw are gone: it does not go on as if nothing were.
 func TestTailCutWhileInUse(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		signer, _ := journaltest.Signer(t)
-		log := openLog(t, db, signer)
+		signer, verifier := journaltest.Signer(t)
+		log := openLog(t, db, signer, verifier)
 		for i := range 4 {
 			require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))
 		}

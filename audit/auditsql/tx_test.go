@@ -19,9 +19,9 @@ import (
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
 
-func openLog(t *testing.T, db *sql.DB, signer note.Signer) *audit.Log {
+func openLog(t *testing.T, db *sql.DB, signer note.Signer, verifier note.Verifier) *audit.Log {
 	t.Helper()
-	log, err := audit.New(t.Context(), newStore(t, db), journaltest.NewSealer(), signer, nil)
+	log, err := audit.New(t.Context(), newStore(t, db), journaltest.NewSealer(), signer, verifier, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = log.Close() })
 	return log
@@ -59,12 +59,12 @@ func count(t *testing.T, db *sql.DB, table string) (n int) {
 func TestInTx(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
 		signer, verifier := journaltest.Signer(t)
-		log := openLog(t, db, signer)
+		log := openLog(t, db, signer, verifier)
 		store := newStore(t, db)
 		_, err := db.Exec(`CREATE TABLE contacts (id BIGINT PRIMARY KEY)`)
 		require.NoError(t, err)
 		change := func(i int, end error) error {
-			return log.InTx(t.Context(), db, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+			return log.InTx(t.Context(), db, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
 				if _, err := tx.Exec(`INSERT INTO contacts (id) VALUES ($1)`, i); err != nil {
 					return err
 				}
@@ -77,12 +77,12 @@ func TestInTx(t *testing.T) {
 		require.NoError(t, change(1, nil))
 		no := errors.New("no")
 		require.ErrorIs(t, change(2, no), no)
-		require.NoError(t, log.InTx(t.Context(), db, func(_ *sql.Tx, record func(crmguard.Event) error) error {
+		require.NoError(t, log.InTx(t.Context(), db, func(_ context.Context, _ *sql.Tx, record func(crmguard.Event) error) error {
 			return record(journaltest.Event(1)) // again
 		}))
 
 		// A record that failed takes the change with it, even if fn goes on.
-		err = log.InTx(t.Context(), db, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+		err = log.InTx(t.Context(), db, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
 			if _, err := tx.Exec(`INSERT INTO contacts (id) VALUES (3)`); err != nil {
 				return err
 			}
@@ -91,7 +91,7 @@ func TestInTx(t *testing.T) {
 		})
 		require.Error(t, err)
 		require.Panics(t, func() {
-			_ = log.InTx(t.Context(), db, func(_ *sql.Tx, record func(crmguard.Event) error) error {
+			_ = log.InTx(t.Context(), db, func(_ context.Context, _ *sql.Tx, record func(crmguard.Event) error) error {
 				require.NoError(t, record(journaltest.Event(4)))
 				panic("the host's bug")
 			})
@@ -110,8 +110,8 @@ func TestInTx(t *testing.T) {
 
 func TestRecordTx(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		signer, _ := journaltest.Signer(t)
-		log := openLog(t, db, signer)
+		signer, verifier := journaltest.Signer(t)
+		log := openLog(t, db, signer, verifier)
 		store := newStore(t, db)
 		for i, commit := range []bool{true, false, true} {
 			tx, err := db.Begin()
@@ -137,7 +137,7 @@ func TestInboxOfACrashedProcess(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
 		signer, verifier := journaltest.Signer(t)
 		store := newStore(t, db)
-		first := openLog(t, db, signer)
+		first := openLog(t, db, signer, verifier)
 		require.NoError(t, first.Record(t.Context(), journaltest.Event(0)))
 		waiting := bodies(t, 400)
 		require.NoError(t, first.Close())
@@ -153,7 +153,7 @@ func TestInboxOfACrashedProcess(t *testing.T) {
 
 		var logs []*audit.Log
 		for range 3 { // three sequencers at once
-			logs = append(logs, openLog(t, db, signer))
+			logs = append(logs, openLog(t, db, signer, verifier))
 		}
 		require.Eventually(t, func() bool { return count(t, db, "crmguard_audit_inbox") == 1 }, time.Minute, 5*time.Millisecond)
 		var errs error
@@ -174,8 +174,8 @@ func TestInboxOfACrashedProcess(t *testing.T) {
 func bodies(t *testing.T, n int) []audit.Waiting {
 	t.Helper()
 	c := &capture{Memory: audit.NewMemory()}
-	signer, _ := journaltest.Signer(t)
-	log, err := audit.New(t.Context(), c, journaltest.NewSealer(), signer, nil)
+	signer, verifier := journaltest.Signer(t)
+	log, err := audit.New(t.Context(), c, journaltest.NewSealer(), signer, verifier, nil)
 	require.NoError(t, err)
 	for i := range n {
 		_, err = log.RecordTx(t.Context(), nil, journaltest.Event(i))
@@ -204,7 +204,7 @@ func TestManyLogsOneChain(t *testing.T) {
 		var wg sync.WaitGroup
 		var open []*audit.Log
 		for n := range logs {
-			log := openLog(t, db, signer)
+			log := openLog(t, db, signer, verifier)
 			open = append(open, log)
 			for w := range writers {
 				wg.Go(func() {
@@ -220,7 +220,7 @@ func TestManyLogsOneChain(t *testing.T) {
 			}
 			wg.Go(func() {
 				for i := range 20 {
-					require.NoError(t, log.InTx(t.Context(), db, func(_ *sql.Tx, record func(crmguard.Event) error) error {
+					require.NoError(t, log.InTx(t.Context(), db, func(_ context.Context, _ *sql.Tx, record func(crmguard.Event) error) error {
 						e := journaltest.Event(i)
 						e.ID = fmt.Sprintf("tx-%d-%d", n, i)
 						return record(e)
@@ -249,14 +249,16 @@ func TestNamedLogs(t *testing.T) {
 		for i, name := range []string{"", "second"} {
 			s, err := auditsql.New(t.Context(), db, &auditsql.Options{Log: name, TablePrefix: "acme_"})
 			require.NoError(t, err)
-			log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, nil)
+			log, err := audit.New(t.Context(), s, journaltest.NewSealer(), signer, verifier, nil)
 			require.NoError(t, err)
 			for range i + 1 {
 				e := journaltest.Event(1)
 				e.ID = ""
 				require.NoError(t, log.Record(t.Context(), e))
 			}
-			require.NoError(t, log.InTx(t.Context(), db, func(_ *sql.Tx, record func(crmguard.Event) error) error { return record(journaltest.Event(7)) }))
+			require.NoError(t, log.InTx(t.Context(), db, func(_ context.Context, _ *sql.Tx, record func(crmguard.Event) error) error {
+				return record(journaltest.Event(7))
+			}))
 			require.NoError(t, log.Close())
 			r := verify(t, s, verifier)
 			require.True(t, r.OK())
@@ -273,5 +275,35 @@ func TestNamedLogs(t *testing.T) {
 		s, err := auditsql.New(t.Context(), db, &auditsql.Options{TablePrefix: "acme_"})
 		require.NoError(t, err)
 		require.False(t, verify(t, s, verifier).OK())
+	})
+}
+
+// A transaction that reads first writes later, whoever wrote meanwhile; and what
+// would wait for it fails at once.
+func TestInTxReadsFirst(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		signer, verifier := journaltest.Signer(t)
+		log := openLog(t, db, signer, verifier)
+		_, err := db.Exec(`CREATE TABLE contacts (id BIGINT PRIMARY KEY)`)
+		require.NoError(t, err)
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				require.NoError(t, log.InTx(t.Context(), db, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
+					require.ErrorIs(t, log.Record(ctx, journaltest.Event(100+i)), audit.ErrOpenTx)
+					require.ErrorIs(t, log.InTx(ctx, db, nil), audit.ErrOpenTx)
+					var n int
+					if err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM contacts`).Scan(&n); err != nil {
+						return err
+					}
+					if _, err := tx.ExecContext(ctx, `INSERT INTO contacts (id) VALUES ($1)`, i); err != nil {
+						return err
+					}
+					return record(journaltest.Event(i))
+				}))
+			})
+		}
+		wg.Wait()
+		require.Equal(t, 20, count(t, db, "contacts"))
 	})
 }

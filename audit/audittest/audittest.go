@@ -53,7 +53,7 @@ func record(t *testing.T, s audit.Store, n int) *journaltest.Sealer {
 	t.Helper()
 	signer, verifier := journaltest.Signer(t)
 	sealer := journaltest.NewSealer()
-	log, err := audit.New(t.Context(), s, sealer, signer, nil)
+	log, err := audit.New(t.Context(), s, sealer, signer, verifier, nil)
 	require.NoError(t, err)
 	for i := range n {
 		require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))

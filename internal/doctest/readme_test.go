@@ -119,7 +119,7 @@ func Example_audit() {
 	check(err)
 	store, err := audit.OpenFile(filepath.Join(dir, "journal")) // or auditsql.New
 	check(err)
-	journal, err := audit.New(ctx, store, keys, signer, nil)
+	journal, err := audit.New(ctx, store, keys, signer, verifier, nil)
 	check(err)
 	defer func() { check(journal.Close()) }()
 	check(journal.Record(ctx, crmguard.Event{ // nil: durable and chained

@@ -131,7 +131,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if a.journal, err = audit.New(ctx, entries, keys, a.vault.signer, &audit.Options{Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+	if a.journal, err = audit.New(ctx, entries, keys, a.vault.signer, a.vault.verifier, &audit.Options{Logger: a.log, Clock: a.cfg.Clock}); err != nil {
 		return fmt.Errorf("the journal does not continue what was signed before: %w", err)
 	}
 	a.people = &people{db: a.db, keys: keys, allDemo: a.cfg.Loopback}

@@ -157,7 +157,7 @@ func (a *App) save(ctx context.Context, c *Contact, write func(tx *sql.Tx) error
 		return err
 	}
 	return guard.Settle(ctx, func(done crmguard.Event) error {
-		return a.journal.InTx(ctx, a.db.DB, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+		return a.journal.InTx(ctx, a.db.DB, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
 			if err := write(tx); err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"database/sql"
 	"net/http"
 	"time"
@@ -64,7 +65,7 @@ func (a *App) forget(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	err := guard.Settle(ctx, func(done crmguard.Event) error {
-		return a.journal.InTx(ctx, a.db.DB, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+		return a.journal.InTx(ctx, a.db.DB, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
 			if err := tombstone(ctx, tx, c.ID, a.now()); err != nil {
 				return err
 			}

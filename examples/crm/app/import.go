@@ -171,7 +171,7 @@ func (a *App) importBatch(ctx context.Context, batch []*Contact) (added int, err
 	}
 	e := systemEvent(ctx, crmguard.Import, crmguard.Resource{Tenant: tenant, Kind: kind}, now)
 	e.Count = len(fresh)
-	err = a.journal.InTx(ctx, a.db.DB, func(tx *sql.Tx, record func(crmguard.Event) error) error {
+	err = a.journal.InTx(ctx, a.db.DB, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
 		for i, c := range fresh {
 			if err := insertContact(ctx, tx, c, keys[i]); err != nil {
 				return err
