@@ -3,6 +3,8 @@ package encrypt
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/crmguard/crmguard/internal/uptime"
 )
 
 // coarse is how far the coarse clock may lag, besides what a busy machine delays
@@ -12,16 +14,18 @@ const (
 	slack  = 500 * time.Millisecond
 )
 
-// coarseClock tells the time since it was made. Asking the operating system costs
+// coarseClock tells the process's uptime. Asking the operating system costs
 // as much as a quarter of sealing a field, so a timer asks for all: it runs only
 // while the clock is in use, and ends by itself.
 type coarseClock struct {
-	base time.Time
 	time atomic.Int64 // 0 while the timer does not run
 	used atomic.Bool
 }
 
 func (c *coarseClock) now() int64 {
+	if uptime.Moved() != nil {
+		return c.exact()
+	}
 	if now := c.time.Load(); now != 0 {
 		if !c.used.Load() {
 			c.used.Store(true)
@@ -37,7 +41,7 @@ func (c *coarseClock) now() int64 {
 }
 
 // exact is never 0.
-func (c *coarseClock) exact() int64 { return int64(time.Since(c.base)) + 1 }
+func (c *coarseClock) exact() int64 { return int64(uptime.Now()) + 1 }
 
 func (c *coarseClock) tick() {
 	if !c.used.Swap(false) {

@@ -129,7 +129,7 @@ type Options struct {
 	IndexLife time.Duration
 
 	Logger *slog.Logger
-	Clock  func() time.Time
+	Clock  func() time.Time // for the times in records and receipts only; nil: time.Now
 }
 
 // Keyring holds the keys of all tenants of a process. It is safe for concurrent
@@ -138,7 +138,6 @@ type Keyring struct {
 	kek   tink.AEADWithContext
 	store Store
 	opts  Options
-	base  time.Time // for Options.Clock
 	clock coarseClock
 
 	cache   *cache
@@ -147,7 +146,8 @@ type Keyring struct {
 	generation atomic.Uint64 // grows when the store's revision has changed
 	leaseEnd   atomic.Int64  // until when cached keys of this generation hold
 	pollDue    atomic.Int64
-	revision   int64 // of the last poll, guarded by pollMu
+	revision   int64       // of the last poll, guarded by pollMu
+	polled     atomic.Bool // at least once, before any key was read
 	pollMu     sync.Mutex
 	background sync.WaitGroup
 
@@ -167,7 +167,7 @@ func New(kek tink.AEADWithContext, store Store, o *Options) (*Keyring, error) {
 	if kek == nil || store == nil {
 		return nil, errors.New("encrypt: a KEK and a key store are needed")
 	}
-	k := &Keyring{kek: kek, store: store, revision: -1}
+	k := &Keyring{kek: kek, store: store}
 	if o != nil {
 		k.opts = *o
 	}
@@ -183,10 +183,6 @@ func New(kek tink.AEADWithContext, store Store, o *Options) (*Keyring, error) {
 	if k.opts.Logger == nil {
 		k.opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	k.clock.base = time.Now()
-	if k.opts.Clock != nil {
-		k.base = k.opts.Clock()
-	}
 	k.cache = newCache(k.opts.CacheEntries)
 	return k, nil
 }
@@ -198,13 +194,8 @@ func setDefault[T comparable](value *T, otherwise T) {
 	}
 }
 
-// now is the time since the keyring was made, on the monotonic clock.
-func (k *Keyring) now() int64 {
-	if k.opts.Clock == nil {
-		return k.clock.now()
-	}
-	return int64(k.opts.Clock().Sub(k.base))
-}
+// now is the time that leases run on: never Options.Clock, which somebody may set.
+func (k *Keyring) now() int64 { return k.clock.now() }
 
 // wallClock is the time for receipts and records.
 func (k *Keyring) wallClock() time.Time {

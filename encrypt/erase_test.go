@@ -27,7 +27,7 @@ func refuses(k *encrypt.Keyring, sealed []byte) error {
 }
 
 func TestErase(t *testing.T) {
-	kek, store, clock := newKEK(t), encrypt.NewMemory(), newClock()
+	kek, store, clock := newKEK(t), encrypt.NewMemory(), newClock(t)
 	index := encrypt.NewMemoryIndex()
 	ctx := acting("acme")
 	options := &encrypt.Options{Clock: clock.Now, Index: index, BackupRetention: 40 * 24 * time.Hour}
@@ -113,7 +113,7 @@ func (s deaf) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Recor
 }
 
 func TestTheCheckNoticesANodeThatDoesNotRefuse(t *testing.T) {
-	kek, store, clock := newKEK(t), encrypt.NewMemory(), newClock()
+	kek, store, clock := newKEK(t), encrypt.NewMemory(), newClock(t)
 	options := &encrypt.Options{Clock: clock.Now}
 	here, there := openKeyring(t, kek, store, options), openKeyring(t, kek, deaf{store}, options)
 	sealed, err := here.Seal(acting("acme"), home, []byte("x"))
@@ -177,7 +177,7 @@ func (f *failing) Advance(ctx context.Context, scope encrypt.Scope, to encrypt.S
 }
 
 func TestErasureGoesOnAfterFailures(t *testing.T) {
-	clock, ctx := newClock(), acting("acme")
+	clock, ctx := newClock(t), acting("acme")
 	index := &failing{Index: encrypt.NewMemoryIndex(), broken: true}
 	store := &failing{Store: encrypt.NewMemory(), broken: true}
 	k := newKeyring(t, store, &encrypt.Options{Clock: clock.Now, Index: index})
@@ -239,7 +239,7 @@ func (s lagging) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Re
 }
 
 func TestReceiptAsJSON(t *testing.T) {
-	clock := newClock()
+	clock := newClock(t)
 	k := newKeyring(t, encrypt.NewMemory(), &encrypt.Options{Clock: clock.Now})
 	receipt, err := k.Erase(acting("acme"), "acme", "c1")
 	require.NoError(t, err)

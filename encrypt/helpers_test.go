@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/internal/uptime"
 )
 
 type contact struct {
@@ -57,12 +58,15 @@ func (c *counting) Closing(ctx context.Context) (int64, []encrypt.Record, error)
 	return c.Store.Closing(ctx)
 }
 
-// clock is a clock that tests move.
+// clock is the time of day and the time of leases, which tests move.
 type clock struct{ nanos atomic.Int64 }
 
-func newClock() *clock {
+// newClock puts all keyrings under a clock until the test ends.
+func newClock(tb testing.TB) *clock {
 	c := &clock{}
 	c.nanos.Store(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixNano())
+	start := c.Now()
+	tb.Cleanup(uptime.Move(func() time.Duration { return time.Hour + c.Now().Sub(start) }))
 	return c
 }
 

@@ -77,6 +77,7 @@ func (k *Keyring) valid(s *scopeKeys, now int64) bool {
 	// other order, so keys of an old generation never profit from a new lease.
 	leaseEnd := k.leaseEnd.Load()
 	return s.generation == k.generation.Load() &&
+		s.loaded <= now && // a clock that went back tells nothing
 		(now < leaseEnd || now-s.loaded < int64(Lease-slack)) &&
 		now-s.loaded < int64(k.opts.CacheAge)
 }
@@ -84,7 +85,7 @@ func (k *Keyring) valid(s *scopeKeys, now int64) bool {
 // cached returns keys that may be used, nil when the store must be asked.
 func (k *Keyring) cached(s *Scope) *scopeKeys {
 	now := k.now()
-	if now > k.pollDue.Load() {
+	if now > k.pollDue.Load() && k.polled.Load() {
 		k.pollSoon(now)
 	}
 	if keys := k.cache.get(s); keys != nil && k.valid(keys, now) {
@@ -202,6 +203,9 @@ func (k *Keyring) load(ctx context.Context, tenant string, scopes []Scope, creat
 		if err := checkName(s.Tenant, s.Name); err != nil {
 			return nil, err
 		}
+	}
+	if err := k.firstPoll(ctx); err != nil {
+		return nil, err
 	}
 	started, generation := k.now(), k.generation.Load()
 	tenantScope := Scope{Tenant: tenant, Purpose: TenantKeyset}

@@ -222,7 +222,7 @@ func TestWhoeverGivesUpDoesNotEndItForOthers(t *testing.T) {
 }
 
 func TestKEKOutage(t *testing.T) {
-	kek, store, clock := newKEK(t), encrypt.NewMemory(), newClock()
+	kek, store, clock := newKEK(t), encrypt.NewMemory(), newClock(t)
 	ctx := acting("acme")
 	k := openKeyring(t, kek, store, &encrypt.Options{Clock: clock.Now, CacheAge: time.Minute})
 	sealed, err := k.Seal(ctx, home, []byte("x"))
@@ -286,7 +286,7 @@ func (s *brokenStore) Closing(ctx context.Context) (int64, []encrypt.Record, err
 // Without the key store nobody knows whether a client was erased elsewhere, so
 // cached keys end with the lease.
 func TestKeyStoreOutage(t *testing.T) {
-	store, clock := &brokenStore{Store: encrypt.NewMemory()}, newClock()
+	store, clock := &brokenStore{Store: encrypt.NewMemory()}, newClock(t)
 	ctx := acting("acme")
 	k := newKeyring(t, store, &encrypt.Options{Clock: clock.Now})
 	sealed, err := k.Seal(ctx, home, []byte("x"))
@@ -395,7 +395,7 @@ func TestWhyThereIsNoLease(t *testing.T) {
 		"store lost it": {func(_ *testing.T, _ *encrypt.Keyring, store *swapped) { store.Store = encrypt.NewMemory() }, encrypt.ErrNoKey},
 	} {
 		t.Run(name, func(t *testing.T) {
-			kek, store, clock := newKEK(t), &swapped{encrypt.NewMemory()}, newClock()
+			kek, store, clock := newKEK(t), &swapped{encrypt.NewMemory()}, newClock(t)
 			sealed, err := openKeyring(t, kek, store, nil).Seal(ctx, home, nil)
 			require.NoError(t, err)
 			k := openKeyring(t, kek, store, &encrypt.Options{Clock: clock.Now})

@@ -68,12 +68,29 @@ func (k *Keyring) poll(ctx context.Context) error {
 	if err != nil {
 		return unavailable("key store", err)
 	}
-	if revision != k.revision {
-		k.revision = revision
+	if k.polled.Load() && revision != k.revision {
 		k.generation.Add(1)
 	}
+	k.revision = revision
 	k.leaseEnd.Store(started + int64(Lease-slack))
+	k.pollDue.Store(started + int64(Lease/2))
+	k.polled.Store(true)
 	return nil
+}
+
+// firstPoll learns the revision before any key is read, so that the polls after it
+// notice whatever changes then, and the next one drops nothing for no reason.
+func (k *Keyring) firstPoll(ctx context.Context) error {
+	if k.polled.Load() {
+		return nil
+	}
+	_, err := share(ctx, k, "first poll", func(ctx context.Context) (struct{}, error) {
+		if k.polled.Load() {
+			return struct{}{}, nil
+		}
+		return struct{}{}, k.poll(ctx)
+	})
+	return err
 }
 
 // take counts one message about to be sealed and returns the key to seal it with:

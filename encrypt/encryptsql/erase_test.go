@@ -19,6 +19,7 @@ import (
 	"github.com/crmguard/crmguard/encrypt/encryptsql"
 	"github.com/crmguard/crmguard/internal/sqldb"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
+	"github.com/crmguard/crmguard/internal/uptime"
 )
 
 const clients = 60
@@ -80,6 +81,8 @@ func busyPool(t *testing.T, k *encrypt.Keyring, store encrypt.Store) map[string]
 
 func newKeyring(t *testing.T, store encrypt.Store, clock func() time.Time) *encrypt.Keyring {
 	t.Helper()
+	start := clock()
+	t.Cleanup(uptime.Move(func() time.Duration { return clock().Sub(start) }))
 	kek, err := encrypt.OpenKeyFile(filepath.Join(t.TempDir(), "kek.json"), "", true)
 	require.NoError(t, err)
 	k, err := encrypt.New(kek, store, &encrypt.Options{Clock: clock})

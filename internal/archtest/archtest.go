@@ -50,6 +50,7 @@ var internals = map[string][]string{
 	"internal/phone":           nil,
 	"internal/sqldb":           nil,
 	"internal/sqldb/sqldbtest": {"github.com/jackc/pgx/v5", "modernc.org/sqlite"},
+	"internal/uptime":          nil,
 }
 
 // tools serve this repository and are no part of the library.

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard/internal/uptime"
 )
 
 // installation is a CRM in temporary folders, with its parts within reach.
@@ -52,6 +54,8 @@ func newInstallation(t *testing.T, contacts []byte) *installation {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	in := &installation{t: t}
+	start := time.Now()
+	t.Cleanup(uptime.Move(func() time.Duration { return time.Since(start) + time.Duration(in.late.Load()) }))
 	in.cfg = Config{
 		Data: filepath.Join(dir, "crm-data"), Keys: filepath.Join(dir, "crm-keys"), Loopback: true, Contacts: contacts,
 		Logger: slog.New(slog.DiscardHandler),
