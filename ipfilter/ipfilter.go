@@ -135,8 +135,8 @@ func New(keys crmguard.Authenticator, directory Directory, o *Options) (*Filter,
 
 // Check says yes if the subject may come from Subject.Addr; it looks at the action
 // and the resource only to refuse another tenant's. Each no is a
-// *[crmguard.Denial] by "ipfilter" with one of this package's codes. A job of the
-// host without address is allowed.
+// *[crmguard.Denial] by "ipfilter" with one of this package's codes, or that of
+// [crmguard.CheckTenant]. A job of the host without address is allowed.
 func (f *Filter) Check(ctx context.Context, s crmguard.Subject, _ crmguard.Action, r crmguard.Resource) error {
 	if err := crmguard.CheckTenant(s, r.Tenant); err != nil {
 		return err

@@ -180,16 +180,21 @@ func TestUndecided(t *testing.T) {
 		_, denied := errors.AsType[*crmguard.Denial](err)
 		require.False(t, denied)
 	}
-	undecided(f.Check(t.Context(), crmguard.Subject{}, crmguard.View, contact))
-	undecided(f.Check(t.Context(), person("anna", office), crmguard.View, crmguard.Resource{Tenant: "other"}))
-	undecided(f.Check(t.Context(), person("anna", office), crmguard.View, crmguard.Resource{}))
+	for _, err := range []error{
+		f.Check(t.Context(), crmguard.Subject{}, crmguard.View, contact),
+		f.Check(t.Context(), person("anna", office), crmguard.View, crmguard.Resource{Tenant: "other"}),
+		f.Check(t.Context(), person("anna", office), crmguard.View, crmguard.Resource{}),
+	} {
+		_, denied := errors.AsType[*crmguard.Denial](err)
+		require.True(t, denied, "a foreign tenant and nobody are a plain no")
+	}
 	foreign := person("anna", office)
 	foreign.Tenant = "other"
 	undecided(f.Check(t.Context(), foreign, crmguard.View, crmguard.Resource{Tenant: "other"}))
 	_, err := f.Explain(t.Context(), foreign)
 	undecided(err)
 	_, err = f.Explain(t.Context(), crmguard.Subject{Tenant: "acme"})
-	undecided(err)
+	require.Error(t, err)
 	_, loaded := f.InForce("other")
 	require.False(t, loaded)
 
