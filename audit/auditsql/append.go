@@ -79,6 +79,8 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, rows []audit.Row) error 
 	return err
 }
 
+// insertClients leaves a row that is there as it is: whoever planted it said what
+// the record says, too.
 func (s *Store) insertClients(ctx context.Context, tx *sql.Tx, rows []audit.Row) error {
 	var query strings.Builder
 	var args []any
@@ -86,7 +88,7 @@ func (s *Store) insertClients(ctx context.Context, tx *sql.Tx, rows []audit.Row)
 		if len(args) == 0 {
 			return nil
 		}
-		_, err := tx.ExecContext(ctx, s.db.Q(`INSERT INTO crmguard_audit_clients (log, tenant, client, seq) VALUES `+query.String()), args...)
+		_, err := tx.ExecContext(ctx, s.db.Q(`INSERT INTO crmguard_audit_clients (log, tenant, client, seq) VALUES `+query.String()+` ON CONFLICT DO NOTHING`), args...)
 		query.Reset()
 		args = args[:0]
 		return err
@@ -149,22 +151,43 @@ func (s *Store) continues(ctx context.Context, tx *sql.Tx, after audit.Head) err
 	return err
 }
 
-// lost finds out why a key was taken: the numbers, or the events.
+// lost finds out why a key was taken: the numbers, or the events. An event is
+// there only if the log holds it where everybody reads it, and its record says so:
+// a row that somebody hid must not stand for an entry that was never written.
 func (s *Store) lost(ctx context.Context, b audit.Batch) error {
+	switch head, err := s.top(ctx); {
+	case err != nil:
+		return err
+	case head != b.After:
+		return audit.ErrMoved
+	}
 	var dup audit.DuplicateError
 	for i := range b.Rows {
 		k := &b.Rows[i].Keys
-		var seq int64
-		err := s.db.QueryRowContext(ctx, s.db.Q(`SELECT seq FROM crmguard_audit_entries WHERE log = $1 AND tenant = $2 AND event = $3 AND outcome = $4`),
-			s.log, k.Tenant, k.Event, int64(k.Outcome)).Scan(&seq)
-		if err == nil {
-			dup.Index = append(dup.Index, i)
-		} else if !errors.Is(err, sql.ErrNoRows) {
+		there, err := s.entries(ctx, selectEntries+` AND tenant = $2 AND event = $3 AND outcome = $4 LIMIT 1`, s.log, k.Tenant, k.Event, int64(k.Outcome))
+		if err != nil {
 			return fmt.Errorf("auditsql: append: %w", err)
 		}
+		if len(there) == 0 {
+			continue
+		}
+		e := &there[0]
+		if err := e.damage(b.After.Size); err != nil {
+			return err
+		}
+		if e.row.Seq >= b.After.Size {
+			return &audit.BrokenError{Seq: e.row.Seq, Detail: "there are fewer entries"}
+		}
+		if err := s.clients(ctx, there[:1]); err != nil {
+			return fmt.Errorf("auditsql: append: %w", err)
+		}
+		if err := e.row.Check(); err != nil {
+			return err
+		}
+		dup.Index = append(dup.Index, i)
 	}
-	if head, err := s.Head(ctx); err != nil || head != b.After || dup.Index == nil {
-		return errors.Join(audit.ErrMoved, err)
+	if dup.Index == nil {
+		return &audit.BrokenError{Seq: b.After.Size, Detail: "the database refuses it as a duplicate, and holds none"}
 	}
 	return &dup
 }

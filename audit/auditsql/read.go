@@ -3,6 +3,7 @@ package auditsql
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -13,72 +14,129 @@ import (
 
 const selectEntries = `SELECT seq, tenant, event, outcome, subject, kind, object, action, occurred, chain, hashes, record FROM crmguard_audit_entries WHERE log = $1`
 
+// maxSeq is more than there can be entries; one can be added to it.
+const maxSeq = 1 << 62
+
+// number is a column that should hold an integer. SQLite keeps whatever somebody
+// writes there.
+type number struct {
+	v  any // as it was read, to go on from; nil if there was no row
+	n  int64
+	ok bool
+}
+
+// Scan implements [sql.Scanner].
+func (n *number) Scan(v any) error {
+	n.v = v
+	n.n, n.ok = v.(int64)
+	return nil
+}
+
 // Read implements [audit.Store].
 func (s *Store) Read(ctx context.Context, from int64, n int) ([]audit.Row, error) {
-	rows, damaged, err := s.entries(ctx, selectEntries+` AND seq >= $2 ORDER BY seq LIMIT $3`, s.log, from, n)
+	next := max(from, 0)
+	after := next - 1 // on SQLite a row may stand at 3.5
+	if next == 0 {
+		after = math.MinInt64 // so that a row below zero is seen
+	}
+	found, err := s.entries(ctx, selectEntries+` AND seq > $2 ORDER BY seq LIMIT $3`, s.log, after, n)
 	if err != nil {
 		return nil, fmt.Errorf("auditsql: read: %w", err)
 	}
-	if damaged != nil && len(rows) == 0 {
-		return nil, damaged
+	for i := range found {
+		if err := found[i].damage(next); err != nil {
+			if i == 0 {
+				return nil, err
+			}
+			found = found[:i]
+			break
+		}
+		next = found[i].row.Seq + 1
 	}
-	if len(rows) == 0 {
+	if len(found) == 0 {
 		return nil, nil
 	}
-	if err := s.clients(ctx, rows); err != nil {
+	if err := s.clients(ctx, found); err != nil {
 		return nil, fmt.Errorf("auditsql: read: %w", err)
+	}
+	rows := make([]audit.Row, len(found))
+	for i := range found {
+		rows[i] = found[i].row
 	}
 	return rows, nil
 }
 
-// entries stops before the first row whose hashes do not have their length.
-func (s *Store) entries(ctx context.Context, query string, args ...any) (list []audit.Row, damaged *audit.BrokenError, err error) {
+// entry is a row as it was found, and what of it is no row of ours.
+type entry struct {
+	row     audit.Row
+	seq     number
+	damaged string
+}
+
+// damage returns a *BrokenError or nil. Next is the number that is expected.
+func (e *entry) damage(next int64) error {
+	switch {
+	case e.damaged == "":
+		return nil
+	case !e.seq.ok || e.seq.n > maxSeq:
+		return &audit.BrokenError{Seq: next, Detail: e.damaged}
+	}
+	return &audit.BrokenError{Seq: e.seq.n, Detail: e.damaged}
+}
+
+func (s *Store) entries(ctx context.Context, query string, args ...any) ([]entry, error) {
 	rows, err := s.db.QueryContext(ctx, s.db.Q(query), args...)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer rows.Close() //nolint:errcheck // Err tells
+	var list []entry
 	for rows.Next() {
-		var r audit.Row
-		k := &r.Keys
-		var outcome int64
+		var e entry
+		r, k := &e.row, &e.row.Keys
+		var outcome, occurred number
 		var chain, hashes []byte
-		if err := rows.Scan(&r.Seq, &k.Tenant, &k.Event, &outcome, &k.Subject, &k.Kind, &k.Record, &k.Action, &k.Time, &chain, &hashes, &r.Record); err != nil {
-			return nil, nil, err
+		if err := rows.Scan(&e.seq, &k.Tenant, &k.Event, &outcome, &k.Subject, &k.Kind, &k.Record, &k.Action, &occurred, &chain, &hashes, &r.Record); err != nil {
+			return nil, err
 		}
-		if len(chain) != 32 || len(hashes)%32 != 0 || outcome < 0 || outcome > 255 {
-			return list, &audit.BrokenError{Seq: r.Seq, Detail: "a hash or number has another length"}, nil
+		switch {
+		case !e.seq.ok || e.seq.n < 0 || e.seq.n > maxSeq:
+			e.damaged = "a row has what is no number of an entry"
+		case !occurred.ok || !outcome.ok || outcome.n < 0 || outcome.n > math.MaxUint8:
+			e.damaged = "a column holds no number, or one too large"
+		case len(chain) != 32 || len(hashes)%32 != 0:
+			e.damaged = "a hash has another length"
+		default:
+			r.Seq, k.Time, k.Outcome, r.Chain = e.seq.n, occurred.n, crmguard.Outcome(outcome.n), [32]byte(chain)
+			for ; len(hashes) > 0; hashes = hashes[32:] {
+				r.Hashes = append(r.Hashes, [32]byte(hashes[:32]))
+			}
 		}
-		k.Outcome = crmguard.Outcome(outcome)
-		r.Chain = [32]byte(chain)
-		for ; len(hashes) > 0; hashes = hashes[32:] {
-			r.Hashes = append(r.Hashes, [32]byte(hashes[:32]))
-		}
-		list = append(list, r)
+		list = append(list, e)
 	}
-	return list, nil, rows.Err()
+	return list, rows.Err()
 }
 
 // clients fills in the clients of consecutive rows.
-func (s *Store) clients(ctx context.Context, list []audit.Row) error {
+func (s *Store) clients(ctx context.Context, list []entry) error {
 	byLine := make(map[int64]*audit.Row, len(list))
 	for i := range list {
-		byLine[list[i].Seq] = &list[i]
+		byLine[list[i].row.Seq] = &list[i].row
 	}
 	rows, err := s.db.QueryContext(ctx, s.db.Q(`SELECT seq, tenant, client FROM crmguard_audit_clients WHERE log = $1 AND seq BETWEEN $2 AND $3`),
-		s.log, list[0].Seq, list[len(list)-1].Seq)
+		s.log, list[0].row.Seq, list[len(list)-1].row.Seq)
 	if err != nil {
 		return err
 	}
 	defer rows.Close() //nolint:errcheck // Err tells
 	for rows.Next() {
-		var seq int64
+		var seq number
 		var tenant, client string
 		if err := rows.Scan(&seq, &tenant, &client); err != nil {
 			return err
 		}
-		r := byLine[seq]
-		if r == nil {
+		r := byLine[seq.n]
+		if r == nil || !seq.ok {
 			continue
 		}
 		if tenant != r.Keys.Tenant { // makes the row differ from its record
@@ -90,12 +148,12 @@ func (s *Store) clients(ctx context.Context, list []audit.Row) error {
 		return err
 	}
 	for i := range list {
-		slices.Sort(list[i].Keys.Clients)
+		slices.Sort(list[i].row.Keys.Clients)
 	}
 	return nil
 }
 
-// Find implements [audit.Store].
+// Find implements [audit.Store]. A damaged row is left out: the others are found.
 func (s *Store) Find(ctx context.Context, q audit.Query) ([]audit.Row, error) {
 	var where strings.Builder
 	args := []any{s.log}
@@ -120,19 +178,34 @@ func (s *Store) Find(ctx context.Context, q audit.Query) ([]audit.Row, error) {
 	if !q.To.IsZero() {
 		and("occurred <", sqldb.Micros(q.To))
 	}
-	if q.Before > 0 {
-		and("seq <", q.Before)
-	}
 	if q.Client != "" {
 		args = append(args, q.Client)
 		fmt.Fprintf(&where, " AND seq IN (SELECT c.seq FROM crmguard_audit_clients c WHERE c.log = $1 AND c.tenant = $2 AND c.client = $%d)", len(args))
 	}
-	args = append(args, q.Limit)
-	rows, _, err := s.entries(ctx, selectEntries+where.String()+fmt.Sprintf(" ORDER BY seq DESC LIMIT $%d", len(args)), args...)
-	if err != nil {
-		return nil, fmt.Errorf("auditsql: find: %w", err)
+	var found []audit.Row
+	before := any(int64(maxSeq))
+	if q.Before > 0 {
+		before = q.Before
 	}
-	return rows, nil
+	for {
+		page := append(slices.Clone(args), before, q.Limit)
+		list, err := s.entries(ctx, selectEntries+where.String()+fmt.Sprintf(" AND seq >= 0 AND seq < $%d ORDER BY seq DESC LIMIT $%d", len(page)-1, len(page)), page...)
+		if err != nil {
+			return nil, fmt.Errorf("auditsql: find: %w", err)
+		}
+		for i := range list {
+			if list[i].damaged == "" {
+				found = append(found, list[i].row)
+			}
+			if len(found) == q.Limit {
+				return found, nil
+			}
+			before = list[i].seq.v
+		}
+		if len(list) < q.Limit {
+			return found, nil
+		}
+	}
 }
 
 // Waiting implements [audit.Inbox].

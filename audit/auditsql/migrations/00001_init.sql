@@ -15,7 +15,7 @@ CREATE TABLE crmguard_audit_logs (
 -- repeat what the record says.
 CREATE TABLE crmguard_audit_entries (
 	log      TEXT     NOT NULL,
-	seq      BIGINT   NOT NULL,
+	seq      BIGINT   NOT NULL CHECK (seq BETWEEN 0 AND 4611686018427387904),
 	tenant   TEXT     NOT NULL,
 	event    TEXT     NOT NULL,
 	outcome  SMALLINT NOT NULL,
@@ -44,7 +44,7 @@ CREATE TABLE crmguard_audit_clients (
 	log    TEXT   NOT NULL,
 	tenant TEXT   NOT NULL,
 	client TEXT   NOT NULL,
-	seq    BIGINT NOT NULL,
+	seq    BIGINT NOT NULL CHECK (seq BETWEEN 0 AND 4611686018427387904),
 	PRIMARY KEY (log, tenant, client, seq)
 );
 
@@ -52,7 +52,7 @@ CREATE INDEX crmguard_audit_clients_of ON crmguard_audit_clients (log, seq);
 
 CREATE TABLE crmguard_audit_checkpoints (
 	log  TEXT   NOT NULL,
-	size BIGINT NOT NULL,
+	size BIGINT NOT NULL CHECK (size BETWEEN 0 AND 4611686018427387904),
 	note BYTEA  NOT NULL,
 	PRIMARY KEY (log, size)
 );
