@@ -25,7 +25,7 @@ func TestURI(t *testing.T) {
 	require.Equal(t, url.Values{
 		"secret": {e.Secret()}, "issuer": {"Acme CRM"}, "algorithm": {"SHA1"}, "digits": {"6"}, "period": {"30"},
 	}, u.Query())
-	require.NotContains(t, u.RawQuery, "+", "some apps do not read it as a space")
+	require.Equal(t, "otpauth://totp/Acme%20CRM:anna%2Bcrm%40acme.example?secret="+e.Secret()+"&issuer=Acme%20CRM&algorithm=SHA1&digits=6&period=30", e.URI())
 	secret, err := base32NoPadding.DecodeString(e.Secret())
 	require.NoError(t, err)
 	require.Len(t, secret, 20)
@@ -51,6 +51,7 @@ func FuzzNewKey(f *testing.F) {
 	f.Add("Acme CRM", "anna@acme.example")
 	f.Add("Акме", "a/../b")
 	f.Add("A&B", "100%")
+	f.Add("&", "0") // which pquerna/otp writes as an empty issuer
 	f.Fuzz(func(t *testing.T, issuer, account string) {
 		secret := []byte("12345678901234567890")
 		key, err := newKey(issuer, account, secret)
@@ -58,7 +59,7 @@ func FuzzNewKey(f *testing.F) {
 			return
 		}
 		u, err := url.Parse(key.URL())
-		if err != nil || u.Path != "/"+issuer+":"+account || u.Query().Get("issuer") != issuer || u.Query().Get("secret") != base32NoPadding.EncodeToString(secret) {
+		if err != nil || key.String() != key.URL() || u.Path != "/"+issuer+":"+account || u.Query().Get("issuer") != issuer || u.Query().Get("secret") != base32NoPadding.EncodeToString(secret) {
 			t.Fatalf("%q %q: %s", issuer, account, key.URL())
 		}
 	})
