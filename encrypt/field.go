@@ -32,15 +32,20 @@ func (k *Keyring) Seal(ctx context.Context, at crmguard.Place, plaintext []byte)
 		return nil, err
 	}
 	scope := Scope{at.Tenant, DataKey, at.Client}
-	keys, err := k.keysOf(ctx, &scope, true)
-	if err != nil {
-		return nil, err
+	for range 2 {
+		keys, err := k.keysOf(ctx, &scope, true)
+		if err != nil {
+			return nil, err
+		}
+		key, err := k.take(ctx, scope, keys.newest())
+		if err != nil {
+			return nil, err
+		}
+		if k.current(keys, k.now()) { // take may have waited
+			return key.seal(&at, plaintext)
+		}
 	}
-	key, err := k.take(ctx, scope, keys.newest())
-	if err != nil {
-		return nil, err
-	}
-	return key.seal(&at, plaintext)
+	return nil, errStalled
 }
 
 // Open implements [crmguard.Sealer]. At a place with a client it needs a Subject of
@@ -58,39 +63,55 @@ func (k *Keyring) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([
 	if err != nil {
 		return nil, err
 	}
-	key := keys.version(version)
-	if key == nil {
-		if key, err = k.newerVersion(ctx, scope, keys, version); err != nil {
+	key, err := k.opening(ctx, &scope, keys, version)
+	if err != nil {
+		return nil, err
+	}
+	if act := crmguard.ActFrom(ctx); at.Client != "" && k.opts.OnOpen != nil && !act.Opened(at.Client) {
+		if err := k.askOnOpen(ctx, act, at.Tenant, []string{at.Client}); err != nil {
 			return nil, err
 		}
-	}
-	if at.Client != "" && k.opts.OnOpen != nil {
-		act := crmguard.ActFrom(ctx)
-		if !act.Opened(at.Client) {
-			if err := k.opts.OnOpen(ctx, at.Tenant, []string{at.Client}); err != nil {
-				return nil, fmt.Errorf("encrypt: opening: %w", err)
-			}
-			act.MarkOpened(at.Client)
+		if key, err = k.opening(ctx, &scope, keys, version); err != nil {
+			return nil, err
 		}
 	}
 	return key.open(&at, sealed)
 }
 
-// newerVersion looks whether another node has made the version since keys were read.
-func (k *Keyring) newerVersion(ctx context.Context, s Scope, keys *scopeKeys, version uint32) (*key, error) {
-	if version < keys.newest().version {
-		return nil, ErrForeign
+// askOnOpen may take as long as it likes: keys are looked at again after it.
+func (k *Keyring) askOnOpen(ctx context.Context, act *crmguard.Act, tenant string, clients []string) error {
+	if err := k.opts.OnOpen(ctx, tenant, clients); err != nil {
+		return fmt.Errorf("encrypt: opening: %w", err)
 	}
-	keys, err := k.fetch(ctx, s, false)
-	if err == nil {
-		err = keys.usable(&s)
-	}
+	act.MarkOpened(clients...)
+	return nil
+}
+
+// opening returns the key that opens what was made with one version. It may be used
+// at this moment; whoever waits calls again.
+func (k *Keyring) opening(ctx context.Context, s *Scope, keys *scopeKeys, version uint32) (*key, error) {
+	keys, err := k.still(ctx, s, keys)
 	if err != nil {
 		return nil, err
 	}
 	if key := keys.version(version); key != nil {
 		return key, nil
 	}
+	if sought := keys.sought.Load(); version < keys.newest().version || sought != 0 && k.now()-sought < int64(Lease/2) {
+		return nil, ErrForeign
+	}
+	// Another node may have made the version since. As anybody can write any version
+	// into a row, nobody looks for one again soon.
+	if keys, err = k.fetch(ctx, *s, false); err != nil {
+		return nil, err
+	}
+	if err := keys.usable(s); err != nil {
+		return nil, err
+	}
+	if key := keys.version(version); key != nil {
+		return key, nil
+	}
+	keys.sought.Store(k.now())
 	return nil, ErrForeign
 }
 

@@ -27,7 +27,8 @@ type scopeKeys struct {
 	versions   []*key // oldest first; the last one seals
 	loaded     int64  // when the query began
 	generation uint64
-	broken     error // why the stored keys of this scope alone cannot be used; never cached
+	sought     atomic.Int64 // when a version was looked for that the store did not have
+	broken     error        // why the stored keys of this scope alone cannot be used; never cached
 }
 
 // key is one version, ready for use.
@@ -70,16 +71,43 @@ func (s *scopeKeys) version(v uint32) *key {
 	return nil
 }
 
-// valid says whether keys may be used now: no state has changed since they were
-// read, as far as a look at the store within the last [Lease] tells.
+// valid says whether cached keys may be used now, without asking anybody.
 func (k *Keyring) valid(s *scopeKeys, now int64) bool {
+	return k.current(s, now) && now-s.loaded < int64(k.opts.CacheAge)
+}
+
+// current says whether keys may be used now as far as erasures go: no state has changed since they were
+// read, as far as a look at the store within the last [Lease] tells.
+func (k *Keyring) current(s *scopeKeys, now int64) bool {
 	// The end of the lease is read before the generation: a poll sets them in the
 	// other order, so keys of an old generation never profit from a new lease.
 	leaseEnd := k.leaseEnd.Load()
 	return s.generation == k.generation.Load() &&
 		s.loaded <= now && // a clock that went back tells nothing
-		(now < leaseEnd || now-s.loaded < int64(Lease-slack)) &&
-		now-s.loaded < int64(k.opts.CacheAge)
+		(now < leaseEnd || now-s.loaded < int64(Lease-slack))
+}
+
+// errStalled is returned when even keys that were read a second time are too old
+// to be used by the time they arrive.
+var errStalled = fmt.Errorf("%w: the key store or the KEK takes longer than a lease", ErrUnavailable)
+
+// settled says whether what was read needs no second look: it is current, or says
+// something that stays.
+func (k *Keyring) settled(s *scopeKeys) bool {
+	return s == nil || s.state != Active || k.current(s, k.now())
+}
+
+// still returns keys that may be used at this moment: those given or, if they have
+// run out while the caller waited for something, the same scope's as they are now.
+func (k *Keyring) still(ctx context.Context, s *Scope, keys *scopeKeys) (*scopeKeys, error) {
+	if k.current(keys, k.now()) {
+		return keys, nil
+	}
+	keys, err := k.fetch(ctx, *s, false)
+	if err != nil {
+		return nil, err
+	}
+	return keys, keys.usable(s)
 }
 
 // cached returns keys that may be used, nil when the store must be asked.
@@ -108,21 +136,22 @@ func (k *Keyring) keysOf(ctx context.Context, s *Scope, create bool) (*scopeKeys
 
 // fetch reads one scope, once for all who ask at the same time.
 func (k *Keyring) fetch(ctx context.Context, s Scope, create bool) (*scopeKeys, error) {
-	keys, err := share(ctx, k, scopeFlight(s, create), func(ctx context.Context) (*scopeKeys, error) {
-		found, err := k.load(ctx, s.Tenant, []Scope{s}, create)
+	for range 2 { // the first flight may have begun before an Erase that has ended since
+		keys, err := share(ctx, k, scopeFlight(s, create), func(ctx context.Context) (*scopeKeys, error) {
+			found, err := k.load(ctx, s.Tenant, []Scope{s}, create)
+			if err != nil {
+				return nil, err
+			}
+			return found[s], nil
+		})
 		if err != nil {
 			return nil, err
 		}
-		return found[s], nil
-	})
-	if err != nil {
-		return nil, err
+		if k.settled(keys) {
+			return keys, nil
+		}
 	}
-	// The flight may have begun before an Erase that has ended since.
-	if known := k.cache.get(&s); known != nil && known.state != Active {
-		return known, nil
-	}
-	return keys, nil
+	return nil, errStalled
 }
 
 // Names of flights are quoted: no two scopes share one, whatever is in their names.
@@ -134,8 +163,9 @@ func keysetFlight(s Scope, version uint32) string {
 	return fmt.Sprintf("keyset %d %q", version, s.Tenant)
 }
 
-// sharedTimeout ends a flight that all who wait for have left.
-const sharedTimeout = 30 * time.Second
+// sharedTimeout ends a flight that all who wait for have left. What comes later
+// than a lease could not be used.
+const sharedTimeout = Lease - 2*time.Second
 
 // share runs fn once for all concurrent callers with the same name. A caller that
 // gives up does not end it for the others.
@@ -160,10 +190,27 @@ func share[T any](ctx context.Context, k *Keyring, name string, fn func(ctx cont
 	}
 }
 
-// keysOfAll returns the keys of scopes of one tenant, with at most one query for
-// those that are not cached. Scopes without a key are missing from the answer;
-// closed ones are in it.
+// keysOfAll returns the keys of scopes of one tenant, with one query for those that
+// are not cached; a second one only when the first took longer than a lease. Scopes
+// without a key are missing from the answer; closed ones are in it.
 func (k *Keyring) keysOfAll(ctx context.Context, tenant string, scopes []Scope, create bool) (map[Scope]*scopeKeys, error) {
+	for range 2 {
+		all, err := k.readAll(ctx, tenant, scopes, create)
+		if err != nil {
+			return nil, err
+		}
+		settled := true
+		for _, keys := range all {
+			settled = settled && k.settled(keys)
+		}
+		if settled {
+			return all, nil
+		}
+	}
+	return nil, errStalled
+}
+
+func (k *Keyring) readAll(ctx context.Context, tenant string, scopes []Scope, create bool) (map[Scope]*scopeKeys, error) {
 	all := make(map[Scope]*scopeKeys, len(scopes))
 	var missing []Scope
 	for _, s := range scopes {

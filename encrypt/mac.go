@@ -80,11 +80,9 @@ func (k *Keyring) verify(ctx context.Context, at crmguard.Place, data, mac []byt
 	if err != nil {
 		return err
 	}
-	key := keys.version(version)
-	if key == nil {
-		if key, err = k.newerVersion(ctx, scope, keys, version); err != nil {
-			return err
-		}
+	key, err := k.opening(ctx, &scope, keys, version)
+	if err != nil {
+		return err
 	}
 	if !hmac.Equal(tag, key.hmac(domainMAC, &at, data)) {
 		return ErrForeign

@@ -3,7 +3,6 @@ package encrypt
 import (
 	"context"
 	"errors"
-	"fmt"
 	"reflect"
 
 	"github.com/crmguard/crmguard"
@@ -142,7 +141,11 @@ func (t *Table[T]) Open(ctx context.Context, tenant string, rows ...*T) error {
 		if err != nil {
 			return err
 		}
-		if err := t.askOnOpen(ctx, tenant, cells, keys); err != nil {
+		asked, err := t.askOnOpen(ctx, tenant, cells, keys)
+		if err == nil && asked {
+			keys, err = t.keys.keysOfAll(ctx, tenant, scopes, false) // from the cache unless that took long
+		}
+		if err != nil {
 			return err
 		}
 		for i := range cells {
@@ -160,9 +163,9 @@ func (t *Table[T]) Open(ctx context.Context, tenant string, rows ...*T) error {
 }
 
 // askOnOpen asks once for all clients that can be opened and were not yet.
-func (t *Table[T]) askOnOpen(ctx context.Context, tenant string, cells []cell, keys map[Scope]*scopeKeys) error {
+func (t *Table[T]) askOnOpen(ctx context.Context, tenant string, cells []cell, keys map[Scope]*scopeKeys) (asked bool, err error) {
 	if t.keys.opts.OnOpen == nil {
-		return nil
+		return false, nil
 	}
 	act := crmguard.ActFrom(ctx)
 	var clients []string
@@ -176,13 +179,9 @@ func (t *Table[T]) askOnOpen(ctx context.Context, tenant string, cells []cell, k
 		clients = append(clients, client)
 	}
 	if len(clients) == 0 {
-		return nil
+		return false, nil
 	}
-	if err := t.keys.opts.OnOpen(ctx, tenant, clients); err != nil {
-		return fmt.Errorf("encrypt: opening: %w", err)
-	}
-	act.MarkOpened(clients...)
-	return nil
+	return true, t.keys.askOnOpen(ctx, act, tenant, clients)
 }
 
 func (t *Table[T]) openCell(ctx context.Context, c *cell, keys *scopeKeys) error {
@@ -194,11 +193,9 @@ func (t *Table[T]) openCell(ctx context.Context, c *cell, keys *scopeKeys) error
 	if err != nil {
 		return err
 	}
-	key := keys.version(version)
-	if key == nil {
-		if key, err = t.keys.newerVersion(ctx, scope, keys, version); err != nil {
-			return err
-		}
+	key, err := t.keys.opening(ctx, &scope, keys, version)
+	if err != nil {
+		return err
 	}
 	plaintext, err := key.open(&c.place, c.sealed)
 	if err != nil {

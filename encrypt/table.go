@@ -103,20 +103,33 @@ func (t *Table[T]) Seal(ctx context.Context, tenant string, rows ...*T) ([]Index
 		batch.store()
 		return nil, nil // all values are NULL
 	}
-	keys, err := t.keys.keysOfAll(ctx, tenant, batch.scopes, true)
-	if err != nil {
-		return nil, err
+	for range 2 {
+		keys, err := t.keys.keysOfAll(ctx, tenant, batch.scopes, true)
+		if err != nil {
+			return nil, err
+		}
+		if err := t.reserve(ctx, batch, keys); err != nil {
+			return nil, err
+		}
+		entries, err := t.sealAll(ctx, batch, keys)
+		if !errors.Is(err, errStalled) {
+			return entries, err
+		}
 	}
-	if err := t.reserve(ctx, batch, keys); err != nil {
-		return nil, err
-	}
-	var entries []IndexEntry
+	return nil, errStalled
+}
+
+// sealAll stores nothing and returns errStalled when keys have run out meanwhile.
+func (t *Table[T]) sealAll(ctx context.Context, batch *batch, keys map[Scope]*scopeKeys) (entries []IndexEntry, err error) {
 	for i := range batch.cells {
 		cell := &batch.cells[i]
 		scope := cell.scope()
 		key, err := t.keys.take(ctx, scope, keys[scope].newest())
 		if err != nil {
 			return nil, err
+		}
+		if !t.keys.current(keys[scope], t.keys.now()) { // reserving may have taken long
+			return nil, errStalled
 		}
 		if cell.sealed, err = key.seal(&cell.place, cell.plaintext); err != nil {
 			return nil, cell.error(err)
@@ -126,7 +139,7 @@ func (t *Table[T]) Seal(ctx context.Context, tenant string, rows ...*T) ([]Index
 		}
 		index := keys[fieldScope(IndexKey, &cell.place)].newest()
 		entries = append(entries, IndexEntry{
-			Tenant: tenant, Client: cell.place.Client, Kind: t.kind, Record: cell.place.Record, Field: cell.place.Field,
+			Tenant: cell.place.Tenant, Client: cell.place.Client, Kind: t.kind, Record: cell.place.Record, Field: cell.place.Field,
 			Version: index.version, Value: index.pseudonym(&cell.place, []byte(cell.normal)),
 		})
 	}

@@ -1,0 +1,156 @@
+package encrypt_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// during runs hooks when something waits, after it has happened.
+type during struct {
+	encrypt.Store
+	load, lease func()
+}
+
+func (d *during) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Record, error) {
+	records, err := d.Store.Load(ctx, scopes)
+	if d.load != nil {
+		d.load()
+	}
+	return records, err
+}
+
+func (d *during) Lease(ctx context.Context, records []encrypt.Record, n uint64) ([]encrypt.Record, error) {
+	leased, err := d.Store.Lease(ctx, records, n)
+	if d.lease != nil {
+		d.lease()
+	}
+	return leased, err
+}
+
+// slowKEK runs a hook in every decryption.
+type slowKEK struct {
+	tink.AEADWithContext
+	hook func()
+}
+
+func (k *slowKEK) DecryptWithContext(ctx context.Context, b, ad []byte) ([]byte, error) {
+	if k.hook != nil {
+		k.hook()
+	}
+	return k.AEADWithContext.DecryptWithContext(ctx, b, ad)
+}
+
+// stalled is a node of which something stalls for longer than a lease.
+type stalled struct {
+	clock   *clock
+	memory  *encrypt.Memory
+	store   *during
+	kek     *slowKEK
+	onOpen  func()
+	k       *encrypt.Keyring
+	table   *encrypt.Table[contact]
+	row     *contact
+	elapses func() // a lease passes and meanwhile another node closes the client
+}
+
+func stall(t *testing.T) *stalled {
+	s := &stalled{clock: newClock(t), memory: encrypt.NewMemory()}
+	s.store, s.kek = &during{Store: s.memory}, &slowKEK{AEADWithContext: newKEK(t)}
+	writer, err := encrypt.NewTable[contact](openKeyring(t, s.kek, s.memory, &encrypt.Options{Index: encrypt.NewMemoryIndex()}), "contacts", nil)
+	require.NoError(t, err)
+	note := "x"
+	s.row = &contact{ID: "c1", Phone: "+79123456789", Note: &note}
+	_, err = writer.Seal(acting("acme"), "acme", s.row)
+	require.NoError(t, err)
+	s.k = openKeyring(t, s.kek, s.store, &encrypt.Options{Index: encrypt.NewMemoryIndex(), OnOpen: func(context.Context, string, []string) error {
+		if s.onOpen != nil {
+			s.onOpen()
+		}
+		return nil
+	}})
+	s.table, err = encrypt.NewTable[contact](s.k, "contacts", nil)
+	require.NoError(t, err)
+	done := false
+	s.elapses = func() {
+		if done {
+			return
+		}
+		done = true
+		_, err := s.memory.Advance(t.Context(), encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}, encrypt.Closing, s.clock.Now())
+		require.NoError(t, err)
+		s.clock.Advance(encrypt.Lease)
+	}
+	return s
+}
+
+// calls are the ways to use keys, each of which must notice that time has passed.
+func (s *stalled) calls() map[string]func() error {
+	at := crmguard.Place{Tenant: "acme", Client: "c1", Kind: "contacts", Record: "c1", Field: "phone"}
+	return map[string]func() error{
+		"open":       func() error { _, err := s.k.Open(acting("acme"), at, s.row.PhoneSealed); return err },
+		"seal":       func() error { _, err := s.k.Seal(acting("acme"), at, nil); return err },
+		"open table": func() error { return s.table.Open(acting("acme"), "acme", s.row) },
+		"seal table": func() error { _, err := s.table.Seal(acting("acme"), "acme", s.row); return err },
+	}
+}
+
+func TestKeysAreLookedAtAgainAfterEveryWait(t *testing.T) {
+	waits := map[string]struct {
+		set  func(s *stalled)
+		with []string
+	}{
+		"OnOpen":           {func(s *stalled) { s.onOpen = s.elapses }, []string{"open", "open table"}},
+		"the KEK":          {func(s *stalled) { s.kek.hook = s.elapses }, []string{"open", "seal", "open table", "seal table"}},
+		"reading keys":     {func(s *stalled) { s.store.load = s.elapses }, []string{"open", "seal", "open table", "seal table"}},
+		"a lease of count": {func(s *stalled) { s.store.lease = s.elapses }, []string{"seal", "seal table"}},
+	}
+	for name, wait := range waits {
+		for _, call := range wait.with {
+			t.Run(name+" "+call, func(t *testing.T) {
+				s := stall(t)
+				wait.set(s)
+				require.ErrorIs(t, s.calls()[call](), crmguard.ErrErased)
+				require.Error(t, s.calls()["open table"]())
+				require.Empty(t, s.row.Phone)
+			})
+		}
+	}
+}
+
+// A store that is always slower than a lease gives no keys at all.
+func TestAStoreSlowerThanALeaseIsUnavailable(t *testing.T) {
+	for _, call := range []string{"open", "seal", "open table", "seal table"} {
+		t.Run(call, func(t *testing.T) {
+			s := stall(t)
+			s.store.load = func() { s.clock.Advance(encrypt.Lease) }
+			require.ErrorIs(t, s.calls()[call](), encrypt.ErrUnavailable)
+		})
+	}
+	for _, call := range []string{"seal", "seal table"} {
+		t.Run("lease "+call, func(t *testing.T) {
+			s := stall(t)
+			s.store.lease = func() { s.clock.Advance(encrypt.Lease) }
+			err := s.calls()[call]()
+			if err != nil { // the second try needs no lease of messages any more
+				require.ErrorIs(t, err, encrypt.ErrUnavailable)
+			}
+		})
+	}
+}
+
+// A stall without an erasure costs a query, nothing else.
+func TestAStallAloneDoesNoHarm(t *testing.T) {
+	for _, call := range []string{"open", "open table"} {
+		t.Run(call, func(t *testing.T) {
+			s := stall(t)
+			s.onOpen = func() { s.clock.Advance(encrypt.Lease) }
+			require.NoError(t, s.calls()[call]())
+		})
+	}
+}
