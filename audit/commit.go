@@ -155,17 +155,20 @@ func (c *committer) sequence(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	for race := 0; ; race++ {
-		waiting, err := c.inbox.Waiting(ctx, maxBatch)
+	skip, race := 0, 0 // skip: those that do not decode, which stay
+	var unreadable error
+	for {
+		waiting, err := c.inbox.Waiting(ctx, skip, maxBatch)
 		if err != nil {
-			return fmt.Errorf("audit: read the inbox: %w", err)
+			return errors.Join(unreadable, fmt.Errorf("audit: read the inbox: %w", err))
 		}
 		items := make([]*item, 0, len(waiting))
-		var unreadable error
 		for i := range waiting {
 			content, err := decodeBody(waiting[i].Body)
 			if err != nil {
-				unreadable = fmt.Errorf("audit: an entry in the inbox since %d: %w", waiting[i].Since, err)
+				if unreadable == nil {
+					unreadable = fmt.Errorf("audit: an entry in the inbox since %d: %w", waiting[i].Since, err)
+				}
 				continue
 			}
 			items = append(items, &item{keys: content.keys(), body: waiting[i].Body, waiting: &waiting[i]})
@@ -173,11 +176,14 @@ func (c *committer) sequence(ctx context.Context) error {
 		err = c.appendItems(ctx, items)
 		switch {
 		case errors.Is(err, ErrMoved) && race < maxRaces: // another process took them
+			race++
+			continue
 		case err != nil:
-			return err
-		case len(items) == 0 || len(waiting) < maxBatch:
+			return errors.Join(unreadable, err)
+		case len(waiting) < maxBatch:
 			return unreadable
 		}
+		skip += len(waiting) - len(items)
 	}
 }
 

@@ -56,9 +56,11 @@ type Inbox interface {
 	// is left alone.
 	Put(ctx context.Context, tx Tx, w Waiting) error
 
-	// Waiting returns at most n entries, oldest first. It takes none out:
-	// Append does, in the step that chains them.
-	Waiting(ctx context.Context, n int) ([]Waiting, error)
+	// Waiting returns at most n entries, oldest first, without the first skip. It
+	// takes none out: Append does, in the step that chains them. An entry that Put
+	// did not write, or a body of an excessive length, is returned without a body:
+	// what somebody planted keeps nobody from reading the others.
+	Waiting(ctx context.Context, skip, n int) ([]Waiting, error)
 }
 
 // Tx is the host's open transaction: *[sql.Tx], or whatever wraps it.
@@ -159,6 +161,18 @@ type DuplicateError struct{ Index []int }
 // Error gives their number.
 func (e *DuplicateError) Error() string {
 	return fmt.Sprintf("audit: %d entries are there already", len(e.Index))
+}
+
+// ConflictError says that an event was not recorded, because another one with the
+// same tenant, ID and outcome, which says something else, was there first.
+type ConflictError struct {
+	Tenant, ID string
+	Outcome    crmguard.Outcome
+}
+
+// Error names the event.
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("audit: event %q (%v) is there already and says something else", e.ID, e.Outcome)
 }
 
 // BrokenError says that a log is not what was written.

@@ -29,6 +29,10 @@ func TestStore(t *testing.T) {
 	for name, open := range map[string]func(testing.TB) *sql.DB{"sqlite": sqldbtest.SQLite, "postgres": sqldbtest.Postgres} {
 		t.Run(name, func(t *testing.T) {
 			audittest.Run(t, func(t *testing.T) audit.Store { return newStore(t, open(t)) })
+			audittest.RunInbox(t, func(t *testing.T) (audittest.InboxStore, *sql.DB) {
+				db := open(t)
+				return newStore(t, db), db
+			})
 		})
 	}
 }

@@ -208,21 +208,44 @@ func (s *Store) Find(ctx context.Context, q audit.Query) ([]audit.Row, error) {
 	}
 }
 
-// Waiting implements [audit.Inbox].
-func (s *Store) Waiting(ctx context.Context, n int) ([]audit.Waiting, error) {
-	rows, err := s.db.QueryContext(ctx, s.db.Q(`SELECT since, tenant, event, outcome, body FROM crmguard_audit_inbox WHERE log = $1 ORDER BY since, event, outcome LIMIT $2`), s.log, n)
+// maxWaiting is the size of a body that is read at all: more than a sealed entry
+// has.
+const maxWaiting = 128 << 10
+
+// text is a column that should hold text. SQLite keeps bytes there, too, which no
+// text is equal to.
+type text struct {
+	s  string
+	ok bool
+}
+
+// Scan implements [sql.Scanner].
+func (t *text) Scan(v any) error {
+	t.s, t.ok = v.(string)
+	return nil
+}
+
+// Waiting implements [audit.Inbox]. What Put cannot have written is returned
+// without a body.
+func (s *Store) Waiting(ctx context.Context, skip, n int) ([]audit.Waiting, error) {
+	query := fmt.Sprintf(`SELECT since, tenant, event, outcome, CASE WHEN length(body) <= %d THEN body END FROM crmguard_audit_inbox WHERE log = $1 ORDER BY since, tenant, event, outcome LIMIT $2 OFFSET $3`, maxWaiting)
+	rows, err := s.db.QueryContext(ctx, s.db.Q(query), s.log, n, skip)
 	if err != nil {
 		return nil, fmt.Errorf("auditsql: inbox: %w", err)
 	}
 	defer rows.Close() //nolint:errcheck // Err tells
 	var list []audit.Waiting
 	for rows.Next() {
-		var w audit.Waiting
-		var outcome int64
-		if err := rows.Scan(&w.Since, &w.Tenant, &w.Event, &outcome, &w.Body); err != nil {
+		var tenant, event text
+		var since, outcome number
+		var body []byte
+		if err := rows.Scan(&since, &tenant, &event, &outcome, &body); err != nil {
 			return nil, fmt.Errorf("auditsql: inbox: %w", err)
 		}
-		w.Outcome = crmguard.Outcome(outcome) //nolint:gosec // compared with the body's
+		w := audit.Waiting{Since: since.n, Tenant: tenant.s, Event: event.s}
+		if since.ok && tenant.ok && event.ok && outcome.ok && outcome.n >= 0 && outcome.n <= math.MaxUint8 {
+			w.Outcome, w.Body = crmguard.Outcome(outcome.n), body
+		}
 		list = append(list, w)
 	}
 	if err := rows.Err(); err != nil {

@@ -194,7 +194,7 @@ func (c *capture) Put(_ context.Context, _ audit.Tx, w audit.Waiting) error {
 	c.put = append(c.put, w)
 	return nil
 }
-func (c *capture) Waiting(context.Context, int) ([]audit.Waiting, error) { return nil, nil }
+func (c *capture) Waiting(context.Context, int, int) ([]audit.Waiting, error) { return nil, nil }
 
 // Several processes on one database make one chain, whatever way the entries come.
 func TestManyLogsOneChain(t *testing.T) {

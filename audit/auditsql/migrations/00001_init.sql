@@ -68,6 +68,8 @@ CREATE TABLE crmguard_audit_inbox (
 	PRIMARY KEY (log, tenant, event, outcome)
 );
 
+CREATE INDEX crmguard_audit_inbox_order ON crmguard_audit_inbox (log, since, tenant, event, outcome);
+
 INSERT INTO crmguard_migrations (store, version, applied_at) VALUES ('audit', 1, 0);
 
 -- +goose Down
