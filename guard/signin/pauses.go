@@ -55,8 +55,7 @@ type bucket struct {
 
 // level is what is left of the attempts at a time.
 func (b *bucket) level(now time.Time) float64 {
-	since := max(0, now.Sub(b.last)) // a clock that was set back forgets nothing
-	return max(0, b.attempts-float64(since)/float64(forgetEvery))
+	return max(0, b.attempts-float64(max(0, now.Sub(b.last)))/float64(forgetEvery))
 }
 
 func newPauses(free int) *pauses {
@@ -74,17 +73,21 @@ func (p *pauses) take(k key, now time.Time) time.Duration {
 		b = &bucket{last: now}
 		p.buckets[k] = b
 	}
+	if now.Before(b.last) { // the clock was set back: nothing is forgotten, and nobody waits for the old time
+		b.last = now
+	}
 	level := b.level(now)
 	if wait := p.pause(level) - now.Sub(b.last); wait > 0 {
-		return min(wait, longestPause) // a clock that was set back must not lock anybody out
+		return wait
 	}
 	b.attempts, b.last = level+1, now
 	return 0
 }
 
-// pause is 0 for the free attempts, then 1, 2, 4 … seconds.
+// pause is 0 for the free attempts, then 1, 2, 4 … seconds after the last one. What
+// has been forgotten of an attempt counts only once it is a whole one.
 func (p *pauses) pause(level float64) time.Duration {
-	over := int(level) - p.free
+	over := int(math.Ceil(level)) - p.free
 	if over < 0 {
 		return 0
 	}

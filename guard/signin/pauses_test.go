@@ -30,12 +30,38 @@ func TestPausesStayBounded(t *testing.T) {
 }
 
 func TestClockSetBackLocksNobodyOut(t *testing.T) {
+	now := time.Now()
+	p := newPauses(2)
+	require.Zero(t, p.take(key{}, now))
+	require.Zero(t, p.take(key{}, now.Add(-24*time.Hour)), "one attempt is free on any clock")
+
+	for range 4 {
+		p.take(key{1}, now)
+	}
+	back := now.Add(-24 * time.Hour)
+	require.Positive(t, p.take(key{1}, back), "nothing is forgotten")
+	require.Zero(t, p.take(key{1}, back.Add(longestPause)), "and nobody waits for the old time")
+}
+
+// Pauses double; one 32 comes twice because a minute of waiting forgets an attempt.
+func TestPausesGrow(t *testing.T) {
 	p := newPauses(2)
 	now := time.Now()
-	for range 4 {
-		p.take(key{}, now)
+	var waits []time.Duration
+	for range 10 {
+		for p.take(key{}, now) == 0 {
+			now = now.Add(time.Microsecond)
+		}
+		wait := p.take(key{}, now)
+		waits = append(waits, wait.Round(time.Second))
+		now = now.Add(wait)
 	}
-	require.LessOrEqual(t, p.take(key{}, now.Add(-24*time.Hour)), longestPause)
+	require.Equal(t, []time.Duration{1, 2, 4, 8, 16, 32, 32, 60, 60, 60}, func() (s []time.Duration) {
+		for _, w := range waits {
+			s = append(s, w/time.Second)
+		}
+		return s
+	}())
 }
 
 func TestNetworkKey(t *testing.T) {
