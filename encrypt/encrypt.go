@@ -100,6 +100,9 @@ var (
 	// cache go on working for a while.
 	ErrUnavailable = errors.New("encrypt: keys are not available now")
 
+	// ErrNotErased says that nobody has ordered the erasure of a client.
+	ErrNotErased = errors.New("encrypt: no erasure was ordered")
+
 	errNoSubject = errors.New("encrypt: data of a client opens only with a subject of the same tenant in the context")
 	errTenant    = errors.New("encrypt: empty tenant")
 	errName      = errors.New("encrypt: names are valid UTF-8 without zero bytes, at most 512 bytes long")
@@ -150,6 +153,8 @@ type Keyring struct {
 	polled     atomic.Bool // at least once, before any key was read
 	pollMu     sync.Mutex
 	background sync.WaitGroup
+
+	seen sightings
 
 	closeMu sync.Mutex // no poll starts once closed is set under it
 	closed  atomic.Bool
@@ -212,8 +217,8 @@ func (k *Keyring) Check(ctx context.Context) error {
 	if k.closed.Load() {
 		return errClosed
 	}
-	if _, _, err := k.store.Closing(ctx); err != nil {
-		return unavailable("key store", err)
+	if _, _, err := k.closing(ctx); err != nil {
+		return err
 	}
 	return k.checkKEK(ctx)
 }

@@ -48,10 +48,9 @@ func TestErase(t *testing.T) {
 	require.NoError(t, err)
 	want := encrypt.Receipt{
 		Tenant: "acme", Client: "c1", State: "closing", ClosedAt: start, IndexRows: 1,
-		UnreadableAfter: start.Add(encrypt.ClosingTime + 40*24*time.Hour),
-		UnlinkableAfter: start.Add(encrypt.ClosingTime + 90*24*time.Hour),
 	}
 	require.Equal(t, want, receipt)
+	require.NoError(t, there.Check(ctx), "so that it knows")
 	require.NoError(t, refuses(here, sealed))
 	_, err = table.Seal(ctx, "acme", row)
 	require.ErrorIs(t, err, crmguard.ErrErased)
@@ -77,6 +76,7 @@ func TestErase(t *testing.T) {
 	finished, err = there.FinishErasures(context.Background())
 	require.NoError(t, err)
 	want.State, want.DestroyedAt = "destroyed", clock.Now()
+	want.UnreadableAfter, want.UnlinkableAfter = clock.Now().Add(40*24*time.Hour), clock.Now().Add(90*24*time.Hour)
 	require.Equal(t, []encrypt.Receipt{want}, finished, "with the one late index row")
 	finished, err = here.FinishErasures(context.Background())
 	require.NoError(t, err)
@@ -245,6 +245,12 @@ func TestReceiptAsJSON(t *testing.T) {
 	require.NoError(t, err)
 	text, err := json.Marshal(receipt)
 	require.NoError(t, err)
-	require.JSONEq(t, `{"tenant":"acme","client":"c1","state":"closing","closed_at":"2026-03-01T12:00:00Z",
-		"unreadable_after":"2026-03-31T12:01:10Z","unlinkable_after":"2026-05-30T12:01:10Z","index_rows":0}`, string(text))
+	require.JSONEq(t, `{"tenant":"acme","client":"c1","state":"closing","closed_at":"2026-03-01T12:00:00Z","index_rows":0}`, string(text))
+	clock.Advance(encrypt.ClosingTime)
+	finished, err := k.FinishErasures(t.Context())
+	require.NoError(t, err)
+	text, err = json.Marshal(finished)
+	require.NoError(t, err)
+	require.JSONEq(t, `[{"tenant":"acme","client":"c1","state":"destroyed","closed_at":"2026-03-01T12:00:00Z","destroyed_at":"2026-03-01T12:01:10Z",
+		"unreadable_after":"2026-03-31T12:01:10Z","unlinkable_after":"2026-05-30T12:01:10Z","index_rows":0}]`, string(text))
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/crmguard/crmguard"
 )
 
 // How many messages a node reserves at once, so that the count that the store
@@ -64,9 +66,9 @@ func (k *Keyring) poll(ctx context.Context) error {
 	k.pollMu.Lock()
 	defer k.pollMu.Unlock()
 	started := k.now()
-	revision, _, err := k.store.Closing(ctx)
+	revision, _, err := k.closing(ctx)
 	if err != nil {
-		return unavailable("key store", err)
+		return err
 	}
 	if k.polled.Load() && revision != k.revision {
 		k.generation.Add(1)
@@ -162,9 +164,13 @@ func (k *Keyring) whyNotLeased(ctx context.Context, s Scope) error {
 }
 
 // rotate makes the next version of a worn key and returns it with one message
-// taken. Until maxMessages a failure does no harm: the old key seals on.
+// taken. Until maxMessages a failure does no harm: the old key seals on, unless
+// it turns out that the client was closed.
 func (k *Keyring) rotate(ctx context.Context, s Scope, old *key) (*key, error) {
 	next, err := k.nextVersion(ctx, s, old.version+1)
+	if errors.Is(err, crmguard.ErrErased) {
+		return nil, err
+	}
 	if err != nil {
 		k.opts.Logger.WarnContext(ctx, "encrypt: a key has sealed very many messages and could not be replaced", "version", old.version, "error", err)
 		return old, nil
