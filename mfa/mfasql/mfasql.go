@@ -81,7 +81,7 @@ func (s *Store) Load(ctx context.Context, tenant, person string) (mfa.Person, []
 			return p, nil, fmt.Errorf("mfasql: load: %w", err)
 		}
 		scanned.into(&p)
-		if row.id.valid {
+		if row.id.Valid {
 			list = append(list, row.value())
 		}
 	}

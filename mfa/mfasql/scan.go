@@ -1,7 +1,6 @@
 package mfasql
 
 import (
-	"bytes"
 	"cmp"
 	"slices"
 
@@ -14,68 +13,29 @@ import (
 // with such a row from being revoked. Instead it becomes a value that the MAC
 // does not fit, so that it is refused as forged.
 
-type text struct {
-	string
-	valid bool // not NULL and of this type
-}
-
-// Scan implements sql.Scanner.
-func (t *text) Scan(value any) error {
-	switch v := value.(type) {
-	case string:
-		*t = text{v, true}
-	case []byte:
-		*t = text{string(v), true}
-	default:
-		*t = text{}
-	}
-	return nil
-}
-
-type number struct {
-	int64
-	valid bool
-}
-
-// Scan implements sql.Scanner.
-func (n *number) Scan(value any) error {
-	v, ok := value.(int64)
-	*n = number{v, ok}
-	return nil
-}
-
-type blob []byte
-
-// Scan implements sql.Scanner.
-func (b *blob) Scan(value any) error {
-	v, _ := value.([]byte)
-	*b = bytes.Clone(v)
-	return nil
-}
-
 type scanPerson struct {
-	tenant               text // NULL: no row
-	version, empty, last number
-	mac                  blob
+	tenant               sqldb.Text // NULL: no row
+	version, empty, last sqldb.Number
+	mac                  sqldb.Blob
 }
 
 func (s *scanPerson) targets() []any { return []any{&s.tenant, &s.version, &s.mac, &s.empty, &s.last} }
 
 func (s *scanPerson) into(p *mfa.Person) {
-	if !s.tenant.valid {
+	if !s.tenant.Valid {
 		return
 	}
-	p.Version, p.MAC = s.version.int64, mfa.Opaque(s.mac)
+	p.Version, p.MAC = s.version.Int64, mfa.Opaque(s.mac)
 	if p.Version <= 0 { // no version that this package writes, and 0 would say that there is no row
 		p.Version = -1
 	}
-	p.Budget = mfa.Budget{Empty: sqldb.Time(s.empty.int64), Last: sqldb.Time(s.last.int64)}
+	p.Budget = mfa.Budget{Empty: sqldb.Time(s.empty.Int64), Last: sqldb.Time(s.last.Int64)}
 }
 
 type scanRow struct {
-	id, kind              text
-	active, step, created number
-	sealed                blob
+	id, kind              sqldb.Text
+	active, step, created sqldb.Number
+	sealed                sqldb.Blob
 }
 
 func (s *scanRow) targets() []any {
@@ -84,10 +44,10 @@ func (s *scanRow) targets() []any {
 
 func (s *scanRow) value() mfa.Row {
 	r := mfa.Row{
-		ID: s.id.string, Kind: mfa.Kind(s.kind.string), Active: s.active == number{1, true}, Step: s.step.int64,
-		Created: sqldb.Time(s.created.int64), Sealed: mfa.Opaque(s.sealed),
+		ID: s.id.String, Kind: mfa.Kind(s.kind.String), Active: s.active == sqldb.Number{Int64: 1, Valid: true}, Step: s.step.Int64,
+		Created: sqldb.Time(s.created.Int64), Sealed: mfa.Opaque(s.sealed),
 	}
-	if !s.kind.valid || !s.created.valid || !s.active.valid || s.active.int64>>1 != 0 {
+	if !s.kind.Valid || !s.created.Valid || !s.active.Valid || s.active.Int64>>1 != 0 {
 		r.Kind = "" // which no MAC is made of
 	}
 	return r

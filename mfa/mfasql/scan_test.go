@@ -34,7 +34,7 @@ func FuzzScan(f *testing.F) {
 		scan(s.targets())
 		p := mfa.Person{Tenant: "acme", ID: "anna"}
 		s.into(&p)
-		if s.tenant.valid && p.Version == 0 {
+		if s.tenant.Valid && p.Version == 0 {
 			t.Fatalf("version %v: a row that looks like none", pick(1))
 		}
 	})

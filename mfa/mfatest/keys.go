@@ -6,7 +6,6 @@ import (
 	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -54,7 +53,7 @@ func (k keys) MAC(_ context.Context, at crmguard.Place, data []byte) ([]byte, er
 
 func (k keys) Verify(_ context.Context, at crmguard.Place, data, mac []byte) error {
 	if !hmac.Equal(k.mac("mac", at, data), mac) {
-		return errors.New("mfatest: wrong MAC")
+		return crmguard.ErrMAC
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package sessionsql
 
 import (
-	"bytes"
 	"database/sql"
 	"encoding/json"
 	"math"
@@ -16,50 +15,11 @@ import (
 // with such a row from being closed. Instead the row loses its verifier, so that
 // it is refused as forged.
 
-type text struct {
-	string
-	valid bool // not NULL and of this type
-}
-
-// Scan implements sql.Scanner.
-func (t *text) Scan(value any) error {
-	switch v := value.(type) {
-	case string:
-		*t = text{v, true}
-	case []byte:
-		*t = text{string(v), true}
-	default:
-		*t = text{}
-	}
-	return nil
-}
-
-type number struct {
-	int64
-	valid bool
-}
-
-// Scan implements sql.Scanner.
-func (n *number) Scan(value any) error {
-	v, ok := value.(int64)
-	*n = number{v, ok}
-	return nil
-}
-
-type blob []byte
-
-// Scan implements sql.Scanner.
-func (b *blob) Scan(value any) error {
-	v, _ := value.([]byte)
-	*b = bytes.Clone(v)
-	return nil
-}
-
 type scanRow struct {
-	id, tenant, person, onBehalfOf, device, addr                      text
-	scopes                                                            sql.Null[text]
-	kind, assurance, authenticatedAt, startedAt, usedAt, endAt, epoch number
-	verifier                                                          blob
+	id, tenant, person, onBehalfOf, device, addr                      sqldb.Text
+	scopes                                                            sql.Null[sqldb.Text]
+	kind, assurance, authenticatedAt, startedAt, usedAt, endAt, epoch sqldb.Number
+	verifier                                                          sqldb.Blob
 }
 
 func (s *scanRow) targets() []any {
@@ -71,47 +31,48 @@ func (s *scanRow) targets() []any {
 
 func (s *scanRow) value() session.Row {
 	r := session.Row{
-		ID: s.id.string, Tenant: s.tenant.string, Person: s.person.string, OnBehalfOf: s.onBehalfOf.string,
-		AuthenticatedAt: sqldb.Time(s.authenticatedAt.int64), Device: s.device.string,
-		Started: sqldb.Time(s.startedAt.int64), Used: sqldb.Time(s.usedAt.int64), End: sqldb.Time(s.endAt.int64),
-		Epoch: s.epoch.int64, Verifier: session.MAC(s.verifier),
+		ID: s.id.String, Tenant: s.tenant.String, Person: s.person.String, OnBehalfOf: s.onBehalfOf.String,
+		AuthenticatedAt: sqldb.Time(s.authenticatedAt.Int64), Device: s.device.String,
+		Started: sqldb.Time(s.startedAt.Int64), Used: sqldb.Time(s.usedAt.Int64), End: sqldb.Time(s.endAt.Int64),
+		Epoch: s.epoch.Int64, Verifier: session.MAC(s.verifier),
 	}
-	fits := s.id.valid && s.tenant.valid && s.person.valid && s.onBehalfOf.valid && s.device.valid && s.addr.valid &&
-		s.kind.fits() && s.assurance.fits() && s.authenticatedAt.valid && s.startedAt.valid && s.usedAt.valid &&
-		s.endAt.valid && s.epoch.valid
-	if fits {
-		r.Kind = crmguard.SubjectKind(s.kind.int64)         //nolint:gosec // it fits
-		r.Assurance = crmguard.Assurance(s.assurance.int64) //nolint:gosec // it fits
+	typed := s.id.Valid && s.tenant.Valid && s.person.Valid && s.onBehalfOf.Valid && s.device.Valid && s.addr.Valid &&
+		fits(s.kind) && fits(s.assurance) && s.authenticatedAt.Valid && s.startedAt.Valid && s.usedAt.Valid &&
+		s.endAt.Valid && s.epoch.Valid
+	if typed {
+		r.Kind = crmguard.SubjectKind(s.kind.Int64)         //nolint:gosec // it fits
+		r.Assurance = crmguard.Assurance(s.assurance.Int64) //nolint:gosec // it fits
 	}
-	fits = r.Addr.UnmarshalText([]byte(s.addr.string)) == nil && fits
+	typed = r.Addr.UnmarshalText([]byte(s.addr.String)) == nil && typed
 	if s.scopes.Valid {
 		r.Scopes = []string{}
-		err := json.Unmarshal([]byte(s.scopes.V.string), &r.Scopes)
-		fits = fits && err == nil && r.Scopes != nil
+		err := json.Unmarshal([]byte(s.scopes.V.String), &r.Scopes)
+		typed = typed && err == nil && r.Scopes != nil
 	}
-	if !fits {
+	if !typed {
 		r.Verifier = nil
 	}
 	return r
 }
 
-func (n number) fits() bool { return n.valid && n.int64 >= 0 && n.int64 <= math.MaxUint8 }
+// fits reports whether a number is one of those types that are bytes.
+func fits(n sqldb.Number) bool { return n.Valid && n.Int64 >= 0 && n.Int64 <= math.MaxUint8 }
 
 type scanPerson struct {
-	tenant        text // NULL: no row
-	closed, epoch number
-	mac           blob
+	tenant        sqldb.Text // NULL: no row
+	closed, epoch sqldb.Number
+	mac           sqldb.Blob
 }
 
 func (s *scanPerson) targets() []any { return []any{&s.tenant, &s.closed, &s.epoch, &s.mac} }
 
 func (s *scanPerson) value(tenant, id string) session.Person {
 	p := session.Person{Tenant: tenant, ID: id}
-	if !s.tenant.valid {
+	if !s.tenant.Valid {
 		return p
 	}
-	p.Closed = s.closed != number{0, true}
-	p.Epoch, p.MAC = s.epoch.int64, session.MAC(s.mac)
+	p.Closed = s.closed != sqldb.Number{Int64: 0, Valid: true}
+	p.Epoch, p.MAC = s.epoch.Int64, session.MAC(s.mac)
 	return p
 }
 

@@ -106,7 +106,7 @@ func (s *Store) Person(ctx context.Context, tenant, id string) (session.Person, 
 			return session.Person{}, nil, fmt.Errorf("sessionsql: read a person: %w", err)
 		}
 		p = person.value(tenant, id)
-		if row.id.valid {
+		if row.id.Valid {
 			list = append(list, row.value())
 		}
 	}
