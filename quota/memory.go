@@ -12,9 +12,6 @@ import (
 // shards of a Memory, so that people do not wait for each other.
 const shards = 64
 
-// keptItems is the size of a set that is worth keeping for the next day.
-const keptItems = 256
-
 var _ Store = (*Memory)(nil)
 
 // Memory is a [Store] in memory, for tests and for hosts of one process whose norms
@@ -30,7 +27,8 @@ type Memory struct {
 const never Day = math.MinInt32
 
 type memoryTenant struct {
-	day atomic.Int32 // the tenant's day
+	name string
+	day  atomic.Int32 // the tenant's day
 }
 
 // turn returns the later of day and the tenant's day, which it becomes.
@@ -48,19 +46,20 @@ func (t *memoryTenant) turn(day Day) Day {
 
 type shard struct {
 	mu      sync.Mutex
-	persons map[personKey]*memoryPerson
-	sweep   []personDay // in the order of their days, to be looked at when these may be over
+	persons map[uint64]*memoryPerson // by hash; others with the same hash follow as next
+	sweep   []personDay              // in the order of their days, to be looked at when these may be over
 }
 
-type personKey struct{ tenant, person string }
-
 type personDay struct {
-	key personKey
-	day Day
+	person *memoryPerson
+	day    Day
 }
 
 type memoryPerson struct {
+	hash     uint64
 	tenant   *memoryTenant
+	name     string
+	next     *memoryPerson
 	day      Day
 	attempts Count
 	counters []memoryCounter // few
@@ -69,75 +68,98 @@ type memoryPerson struct {
 type memoryCounter struct {
 	name  string
 	count Count
-	items map[string]int64 // item → holder, 0 if nobody may give it back
+	items itemSet
 }
 
 // NewMemory returns an empty store.
 func NewMemory() *Memory {
 	m := &Memory{seed: maphash.MakeSeed()}
 	for i := range m.shards {
-		m.shards[i].persons = map[personKey]*memoryPerson{}
+		m.shards[i].persons = map[uint64]*memoryPerson{}
 	}
 	return m
 }
 
-func (m *Memory) shard(person string) *shard {
-	return &m.shards[maphash.String(m.seed, person)%shards]
+func (m *Memory) shard(person string) (*shard, uint64) {
+	hash := maphash.String(m.seed, person)
+	return &m.shards[hash%shards], hash
 }
 
 func (m *Memory) tenant(name string) *memoryTenant {
 	if t, ok := m.tenants.Load(name); ok {
 		return t.(*memoryTenant)
 	}
-	first := &memoryTenant{}
+	first := &memoryTenant{name: strings.Clone(name)}
 	first.day.Store(int32(never))
-	t, _ := m.tenants.LoadOrStore(name, first)
+	t, _ := m.tenants.LoadOrStore(first.name, first)
 	return t.(*memoryTenant)
 }
 
 // Take implements [Store].
 func (m *Memory) Take(_ context.Context, t Taking) (Taken, error) {
-	s := m.shard(t.Person)
+	s, hash := m.shard(t.Person)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.today(m, &t)
-	var someIndexes, someFresh [4]int // on the stack, for as many limits as there usually are
+	p := s.today(m, hash, &t)
+	var somePlaces [4]place // on the stack, for as many limits as there usually are
+	var someFresh [4]int
 	var someCounts [4]Count
-	indexes, fresh, counts := someIndexes[:0], someFresh[:0], someCounts[:0]
+	places, fresh, counts := somePlaces[:0], someFresh[:0], someCounts[:0]
+	changes := len(t.Items) == 0
 	for i := range t.Limits {
-		index := p.counter(t.Limits[i].Counter)
-		c := &p.counters[index]
+		at := place{counter: p.counter(t.Limits[i].Counter)}
+		c := &p.counters[at.counter]
 		n := 0
 		for _, item := range t.Items {
-			if _, seen := c.items[item]; !seen {
+			at.slot, at.hash, at.seen = c.items.find(m.seed, item)
+			if !at.seen {
 				n++
 			}
+			changes = changes || !at.seen || c.items.slots[at.slot].holder != 0
 		}
-		indexes, fresh, counts = append(indexes, index), append(fresh, n), append(counts, c.count)
+		places, fresh, counts = append(places, at), append(fresh, n), append(counts, c.count)
 	}
 	taken := Taken{Day: p.day}
+	if !changes {
+		return taken, nil
+	}
 	taken.Refused, taken.Fired = t.Decide(&p.attempts, counts, fresh)
-	for i, index := range indexes {
-		c := &p.counters[index]
+	for i, at := range places {
+		c := &p.counters[at.counter]
 		c.count = counts[i]
 		if taken.Refused == "" && !t.Ask {
-			c.add(&t, fresh[i])
+			c.add(m.seed, &t, at)
 		}
 	}
 	return taken, nil
 }
 
+// place is where the last item of a Taking is, or would go, in one counter.
+type place struct {
+	counter, slot int
+	hash          uint32
+	seen          bool
+}
+
+func (s *shard) find(hash uint64, tenant, person string) *memoryPerson {
+	for p := s.persons[hash]; p != nil; p = p.next {
+		if p.name == person && p.tenant.name == tenant {
+			return p
+		}
+	}
+	return nil
+}
+
 // today returns the person as of the tenant's day.
-func (s *shard) today(m *Memory, t *Taking) *memoryPerson {
-	key := personKey{t.Tenant, t.Person}
-	p := s.persons[key]
+func (s *shard) today(m *Memory, hash uint64, t *Taking) *memoryPerson {
+	p := s.find(hash, t.Tenant, t.Person)
 	if p == nil {
-		p = &memoryPerson{tenant: m.tenant(t.Tenant), day: never}
-		s.persons[key] = p
+		p = &memoryPerson{hash: hash, tenant: m.tenant(t.Tenant), name: strings.Clone(t.Person), next: s.persons[hash], day: never}
+		s.persons[hash] = p
 	}
 	if day := p.tenant.turn(t.Day); p.day != day {
 		p.begin(day)
-		s.sweep = append(s.sweep, personDay{key, day})
+		s.sweep = append(s.sweep, personDay{p, day})
 		s.removeOld()
 	}
 	return p
@@ -147,32 +169,42 @@ func (s *shard) today(m *Memory, t *Taking) *memoryPerson {
 func (p *memoryPerson) begin(day Day) {
 	p.day, p.attempts = day, Count{}
 	for i := range p.counters {
-		c := &p.counters[i]
-		c.count = Count{}
-		if len(c.items) > keptItems {
-			c.items = nil
-		}
-		clear(c.items)
+		p.counters[i].count = Count{}
+		p.counters[i].items.empty()
 	}
 }
 
 // removeOld looks at the two persons that have waited longest, so that there are
-// never many more in memory than have opened something today.
+// never many more in memory than have opened something today or the day before. Who
+// comes every day is not made anew every day.
 func (s *shard) removeOld() {
-	for range 2 {
-		if len(s.sweep) == 0 {
-			return
-		}
-		oldest := s.sweep[0]
-		p := s.persons[oldest.key]
-		if p != nil && p.day == oldest.day {
-			if p.day >= Day(p.tenant.day.Load()) {
+	for range min(2, len(s.sweep)) {
+		p, day := s.sweep[0].person, s.sweep[0].day
+		if p.day == day {
+			if day >= Day(p.tenant.day.Load())-1 {
 				return
 			}
-			delete(s.persons, oldest.key)
+			s.remove(p)
 		}
+		s.sweep[0].person = nil
 		s.sweep = s.sweep[1:]
 	}
+}
+
+func (s *shard) remove(gone *memoryPerson) {
+	kept := (*memoryPerson)(nil)
+	for p := s.persons[gone.hash]; p != nil; {
+		next := p.next
+		if p != gone {
+			p.next, kept = kept, p
+		}
+		p = next
+	}
+	if kept == nil {
+		delete(s.persons, gone.hash)
+		return
+	}
+	s.persons[gone.hash] = kept
 }
 
 // counter returns the index of a counter, which may be new.
@@ -186,28 +218,26 @@ func (p *memoryPerson) counter(name string) int {
 	return len(p.counters) - 1
 }
 
-// add takes the items, of which fresh are new.
-func (c *memoryCounter) add(t *Taking, fresh int) {
-	if fresh > 0 && c.items == nil && len(t.Items) > 0 {
-		c.items = make(map[string]int64)
-	}
+// add takes the items. If there is one, it is at the place that was found.
+func (c *memoryCounter) add(seed maphash.Seed, t *Taking, at place) {
 	for _, item := range t.Items {
-		holder, seen := c.items[item]
-		switch {
-		case !seen:
-			c.items[strings.Clone(item)] = t.Holder // not a part of something larger
-		case holder != 0 && holder != t.Holder:
-			c.items[item] = 0
+		if len(t.Items) > 1 {
+			at.slot, at.hash, at.seen = c.items.find(seed, item)
+		}
+		if !at.seen {
+			c.items.insert(at.slot, at.hash, item, t.Holder)
+		} else if c.items.slots[at.slot].holder != t.Holder {
+			c.items.slots[at.slot].holder = 0
 		}
 	}
 }
 
 // Return implements [Store].
 func (m *Memory) Return(_ context.Context, t Taking, fired []Fired) error {
-	s := m.shard(t.Person)
+	s, hash := m.shard(t.Person)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.persons[personKey{t.Tenant, t.Person}]
+	p := s.find(hash, t.Tenant, t.Person)
 	if p == nil || p.day != t.Day {
 		return nil // that day is over
 	}
@@ -218,14 +248,16 @@ func (m *Memory) Return(_ context.Context, t Taking, fired []Fired) error {
 		}
 		p.counters[p.counter(f.Counter)].count.Fired &^= f.Level
 	}
+	if t.Holder == 0 || len(t.Items) == 0 {
+		return nil
+	}
+	wanted := make(map[string]bool, len(t.Items))
+	for _, item := range t.Items {
+		wanted[item] = true
+	}
 	for _, l := range t.Limits {
 		c := &p.counters[p.counter(l.Counter)]
-		for _, item := range t.Items {
-			if holder, ok := c.items[item]; ok && holder != 0 && holder == t.Holder {
-				delete(c.items, item)
-				c.count.N--
-			}
-		}
+		c.count.N -= c.items.removeAll(func(item string, holder int64) bool { return holder == t.Holder && wanted[item] })
 	}
 	return nil
 }
@@ -236,10 +268,10 @@ func (m *Memory) Read(_ context.Context, tenant, person string, day Day) (Readin
 		day = max(day, Day(t.(*memoryTenant).day.Load()))
 	}
 	r := Reading{Day: day, Counters: map[string]Count{}}
-	s := m.shard(person)
+	s, hash := m.shard(person)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.persons[personKey{tenant, person}]
+	p := s.find(hash, tenant, person)
 	if p == nil || p.day != day {
 		return r, nil
 	}

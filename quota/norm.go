@@ -3,7 +3,6 @@ package quota
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/crmguard/crmguard"
@@ -52,11 +51,10 @@ func (n Norm) Counter() string {
 	return n.Of.String() + " " + string(n.Action) + " " + n.Kind
 }
 
+func (n Norm) limit() Limit { return Limit{n.Counter(), n.Soft, n.Hard} }
+
 // withView are the actions whose records are cards too.
 var withView = []crmguard.Action{crmguard.Reveal, crmguard.Unmask, crmguard.Call, crmguard.Update, crmguard.Delete}
-
-// cards are the actions that surely open the record that they are about.
-var cards = []crmguard.Action{crmguard.View, crmguard.Reveal, crmguard.Unmask, crmguard.Call}
 
 func (n Norm) check() error {
 	switch {
@@ -73,7 +71,7 @@ func (n Norm) check() error {
 	case n.Kind == "":
 		return errors.New("a kind is needed")
 	}
-	if err := checkName(n.Kind); err != nil {
+	if err := checkNames(n.Kind); err != nil {
 		return fmt.Errorf("kind: %w", err)
 	}
 	allowed := []crmguard.Action{crmguard.List, crmguard.Search}
@@ -86,104 +84,117 @@ func (n Norm) check() error {
 	return nil
 }
 
-type (
-	target struct {
-		unit   Unit
-		action crmguard.Action
-		kind   string // empty: any kind that no norm names
-	}
-	// table holds the limits of acts on the kinds that norms name, and under "" on
-	// all others.
-	table struct {
-		limits map[target][]Limit
-		named  map[target]bool // a norm of View or of the action names the kind
-	}
+// class is what an act is to norms.
+type class uint8
+
+const (
+	viewing class = iota // and whatever is not named below
+	revealing
+	unmasking
+	calling
+	updating
+	deleting
+	exporting
+	listing
+	searching
+	classes
 )
+
+func classOf(a crmguard.Action) class {
+	switch a {
+	case crmguard.Reveal, "":
+		return revealing
+	case crmguard.Unmask:
+		return unmasking
+	case crmguard.Call:
+		return calling
+	case crmguard.Update:
+		return updating
+	case crmguard.Delete:
+		return deleting
+	case crmguard.Export:
+		return exporting
+	case crmguard.List:
+		return listing
+	case crmguard.Search:
+		return searching
+	}
+	return viewing
+}
+
+// table holds the limits of acts, by kind and class. The first kind is "", for all
+// kinds that no norm names. Kinds are few, so looking from the first on is fast.
+type table []kindLimits
+
+type kindLimits struct {
+	kind             string
+	records, queries [classes][]Limit
+	named            [classes]bool // a norm of View or of the action names the kind
+}
+
+func (t table) of(kind string) *kindLimits {
+	for i := range t {
+		if t[i].kind == kind {
+			return &t[i]
+		}
+	}
+	return &t[0]
+}
 
 // compile makes the table, and the limit of attempts.
 func compile(norms []Norm) (table, Limit, error) {
 	if len(norms) == 0 {
-		return table{}, Limit{}, errors.New("quota: no norms")
+		return nil, Limit{}, errors.New("quota: no norms")
 	}
 	attempts := Limit{Counter: AttemptsCounter}
-	own := map[target][]Limit{}
-	kinds := map[string]bool{"": true}
+	kinds := []string{""}
 	for i, n := range norms {
 		if err := n.check(); err != nil {
-			return table{}, Limit{}, fmt.Errorf("quota: norm %d: %w", i, err)
+			return nil, Limit{}, fmt.Errorf("quota: norm %d: %w", i, err)
 		}
 		if slices.ContainsFunc(norms[:i], func(o Norm) bool { return o.Counter() == n.Counter() }) {
-			return table{}, Limit{}, fmt.Errorf("quota: norm %d is there twice: %s", i, n.Counter())
+			return nil, Limit{}, fmt.Errorf("quota: norm %d is there twice: %s", i, n.Counter())
 		}
-		limit := Limit{n.Counter(), n.Soft, n.Hard}
 		if n.Of == Attempts {
-			attempts = limit
-			continue
+			attempts = n.limit()
+		} else if !slices.Contains(kinds, n.Kind) {
+			kinds = append(kinds, n.Kind)
 		}
-		own[target{n.Of, n.Action, n.Kind}] = []Limit{limit}
-		other := target{n.Of, n.Action, ""}
-		own[other] = append(own[other], limit)
-		kinds[n.Kind] = true
 	}
-	// of finds the norms of one action for a kind, or all of them.
-	of := func(u Unit, a crmguard.Action, kind string) []Limit {
-		if limits := own[target{u, a, kind}]; limits != nil {
-			return limits
-		}
-		return own[target{u, a, ""}]
-	}
-	t := table{limits: map[target][]Limit{}, named: map[target]bool{}}
-	for kind := range maps.Keys(kinds) {
-		view := of(Records, crmguard.View, kind)
-		t.limits[target{Records, crmguard.View, kind}] = view
-		for _, a := range withView {
-			t.limits[target{Records, a, kind}] = slices.Concat(view, of(Records, a, kind))
-		}
-		for _, a := range cards {
-			t.named[target{Records, a, kind}] = kind != "" && (own[target{Records, crmguard.View, kind}] != nil || own[target{Records, a, kind}] != nil)
-		}
-		t.limits[target{Records, crmguard.Export, kind}] = view
-		if limits := of(Records, crmguard.Export, kind); limits != nil {
-			t.limits[target{Records, crmguard.Export, kind}] = limits
-		}
-		for _, a := range []crmguard.Action{crmguard.List, crmguard.Search} {
-			t.limits[target{Records, a, kind}] = of(Records, a, kind)
-			t.limits[target{Queries, a, kind}] = of(Queries, a, kind)
-		}
+	t := make(table, len(kinds))
+	for i, kind := range kinds {
+		t[i] = limitsOf(norms, kind)
 	}
 	return t, attempts, nil
 }
 
-// records returns the limits of opening clients of a kind.
-func (t *table) records(a crmguard.Action, kind string) []Limit {
-	if a == "" {
-		a = crmguard.Reveal
+func limitsOf(norms []Norm, kind string) kindLimits {
+	// find returns the limits of one action on the kind, or on all kinds.
+	find := func(u Unit, a crmguard.Action) (limits []Limit, named bool) {
+		for _, n := range norms {
+			if n.Of != u || n.Action != a {
+				continue
+			}
+			if n.Kind == kind {
+				return []Limit{n.limit()}, true
+			}
+			limits = append(limits, n.limit())
+		}
+		return limits, false
 	}
-	if limits, ok := t.limits[target{Records, a, kind}]; ok {
-		return limits
+	k := kindLimits{kind: kind}
+	view, viewNamed := find(Records, crmguard.View)
+	k.records[viewing], k.named[viewing] = view, viewNamed
+	for _, a := range withView {
+		own, named := find(Records, a)
+		k.records[classOf(a)], k.named[classOf(a)] = slices.Concat(view, own), viewNamed || named
 	}
-	if limits, ok := t.limits[target{Records, a, ""}]; ok { // of a kind without norms
-		return limits
+	if k.records[exporting], _ = find(Records, crmguard.Export); k.records[exporting] == nil {
+		k.records[exporting] = view
 	}
-	if limits, ok := t.limits[target{Records, crmguard.View, kind}]; ok { // an action without norms
-		return limits
+	for _, a := range []crmguard.Action{crmguard.List, crmguard.Search} {
+		k.records[classOf(a)], _ = find(Records, a)
+		k.queries[classOf(a)], _ = find(Queries, a)
 	}
-	return t.limits[target{Records, crmguard.View, ""}]
-}
-
-// card returns the limits of opening one record whose id is its client's, none if
-// no norm names the kind.
-func (t *table) card(a crmguard.Action, kind string) []Limit {
-	if !t.named[target{Records, a, kind}] {
-		return nil
-	}
-	return t.limits[target{Records, a, kind}]
-}
-
-// queries returns the limits of listing or searching a kind.
-func (t *table) queries(a crmguard.Action, kind string) []Limit {
-	if limits, ok := t.limits[target{Queries, a, kind}]; ok {
-		return limits
-	}
-	return t.limits[target{Queries, a, ""}]
+	return k
 }

@@ -145,7 +145,7 @@ func (q *Quota) OnOpen(ctx context.Context, tenant string, clients []string) err
 		}
 		action, kind = act.Action, act.Resource.Kind
 	}
-	limits := q.table.records(action, kind)
+	limits := q.table.of(kind).records[classOf(action)]
 	if len(limits) == 0 || len(clients) == 0 {
 		return nil
 	}
@@ -153,7 +153,7 @@ func (q *Quota) OnOpen(ctx context.Context, tenant string, clients []string) err
 	if err != nil {
 		return err
 	}
-	return q.take(ctx, &s, Taking{Items: items, Limits: limits})
+	return q.take(ctx, &s, &Taking{Items: items, Limits: limits})
 }
 
 // Check is for [crmguard.Checker], and to be asked once for each act, before it.
@@ -170,18 +170,19 @@ func (q *Quota) Check(ctx context.Context, s crmguard.Subject, a crmguard.Action
 	if s.Kind == crmguard.KindSystem {
 		return nil
 	}
+	class, limits := classOf(a), q.table.of(r.Kind)
 	switch a {
 	case crmguard.List, crmguard.Search:
-		if limits := q.table.queries(a, r.Kind); len(limits) > 0 {
-			return q.take(ctx, &s, Taking{Limits: limits})
+		if queries := limits.queries[class]; len(queries) > 0 {
+			return q.take(ctx, &s, &Taking{Limits: queries})
 		}
-	default:
-		if limits := q.table.card(a, r.Kind); len(limits) > 0 && r.ID != "" {
+	case crmguard.View, crmguard.Reveal, crmguard.Unmask, crmguard.Call:
+		if limits.named[class] && r.ID != "" {
 			items, err := distinct([]string{r.ID})
 			if err != nil {
 				return err
 			}
-			return q.take(ctx, &s, Taking{Items: items, Limits: limits, Ask: true})
+			return q.take(ctx, &s, &Taking{Items: items, Limits: limits.records[class], Ask: true})
 		}
 	}
 	return nil

@@ -15,25 +15,20 @@ type tabKey struct{ q *Quota }
 type tab struct {
 	holder int64
 
-	mu     sync.Mutex
-	closed bool
-	taken  []Taking
+	mu    sync.Mutex
+	taken []Taking
 }
 
-func (t *tab) add(taking Taking) error {
+// add notes what was taken. After the end of OpenOrRefund it stays taken.
+func (t *tab) add(taking Taking) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
-		return errors.New("quota: opening after the refund")
-	}
 	t.taken = append(t.taken, taking)
-	return nil
 }
 
 func (t *tab) close() []Taking {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.closed = true
 	return t.taken
 }
 

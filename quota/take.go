@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/crmguard/crmguard"
 )
@@ -39,7 +37,7 @@ func (q *Quota) moment(ctx context.Context, tenant string) (moment, error) {
 }
 
 // take counts t for the subject, and for whom it acts.
-func (q *Quota) take(ctx context.Context, s *crmguard.Subject, t Taking) error {
+func (q *Quota) take(ctx context.Context, s *crmguard.Subject, t *Taking) error {
 	m, err := q.moment(ctx, s.Tenant)
 	if err != nil {
 		return err
@@ -50,17 +48,17 @@ func (q *Quota) take(ctx context.Context, s *crmguard.Subject, t Taking) error {
 		t.Holder = tab.holder
 	}
 	if s.OnBehalfOf == "" || s.OnBehalfOf == s.ID {
-		return q.takeOne(ctx, s, &t, m, tab)
+		return q.takeOne(ctx, s, t, m, tab)
 	}
 	if t.Holder == 0 {
 		t.Holder = newHolder()
 	}
-	if err := q.takeOne(ctx, s, &t, m, tab); err != nil {
+	if err := q.takeOne(ctx, s, t, m, tab); err != nil {
 		return err
 	}
-	first := t
+	first := *t
 	t.Person, t.Day = s.OnBehalfOf, dayOf(m.now, m.loc)
-	err = q.takeOne(ctx, s, &t, m, tab)
+	err = q.takeOne(ctx, s, t, m, tab)
 	if err != nil && !t.Ask {
 		ctx, cancel := detached(ctx)
 		defer cancel()
@@ -82,9 +80,7 @@ func (q *Quota) takeOne(ctx context.Context, s *crmguard.Subject, t *Taking, m m
 	}
 	t.Day = taken.Day
 	if tab != nil && taken.Refused == "" && !t.Ask {
-		if err := tab.add(*t); err != nil {
-			return err
-		}
+		tab.add(*t)
 	}
 	if len(taken.Fired) > 0 {
 		if err := q.tell(ctx, s, t, taken.Fired, m.now); err != nil {
@@ -114,20 +110,13 @@ func newHolder() int64 {
 // maxName is longer than ids are, so that what a store keeps is bounded.
 const maxName = 512
 
-var errName = errors.New("quota: names are valid UTF-8 without zero bytes, of 1 to 512 bytes")
+var errName = errors.New("quota: names have 1 to 512 bytes")
 
 func checkNames(names ...string) error {
 	for _, name := range names {
-		if err := checkName(name); err != nil {
-			return err
+		if name == "" || len(name) > maxName {
+			return errName
 		}
-	}
-	return nil
-}
-
-func checkName(name string) error {
-	if name == "" || len(name) > maxName || !utf8.ValidString(name) || strings.IndexByte(name, 0) >= 0 {
-		return errName
 	}
 	return nil
 }
