@@ -94,6 +94,9 @@ var (
 	// ErrNoKey says that the key store has never had the key: it may be older than
 	// the data, or another's.
 	ErrNoKey = errors.New("encrypt: the key store has no such key")
+	// ErrDamaged says that a stored key does not unwrap, or not as what it is stored
+	// as: the key store was damaged or changed.
+	ErrDamaged = errors.New("encrypt: a key in the key store is damaged")
 	// ErrWrongKEK says that the KEK is not the one that wrapped the stored keys.
 	ErrWrongKEK = errors.New("encrypt: the key-encryption key does not fit the key store")
 	// ErrUnavailable says that the KEK or the key store did not answer. Keys in the

@@ -97,11 +97,9 @@ func (k *Keyring) opening(ctx context.Context, s *Scope, keys *scopeKeys, versio
 	if key := keys.version(version); key != nil {
 		return key, nil
 	}
-	if sought := keys.sought.Load(); version < keys.newest().version || sought != 0 && k.now()-sought < int64(Lease/2) {
+	if !k.maySeek(keys, version) {
 		return nil, ErrForeign
 	}
-	// Another node may have made the version since. As anybody can write any version
-	// into a row, nobody looks for one again soon.
 	if keys, err = k.fetch(ctx, *s, false); err != nil {
 		return nil, err
 	}
@@ -113,6 +111,13 @@ func (k *Keyring) opening(ctx context.Context, s *Scope, keys *scopeKeys, versio
 	}
 	keys.sought.Store(k.now())
 	return nil, ErrForeign
+}
+
+// maySeek says whether another node may have made a version since keys were read. As
+// anybody can write any version into a row, one is looked for once in a while only.
+func (k *Keyring) maySeek(keys *scopeKeys, version uint32) bool {
+	sought := keys.sought.Load()
+	return version > keys.newest().version && (sought == 0 || k.now()-sought >= int64(Lease/2))
 }
 
 // of says whether a data key is the one of a place.

@@ -26,6 +26,7 @@ type scopeKeys struct {
 	state      State
 	versions   []*key // oldest first; the last one seals
 	loaded     int64  // when the query began
+	unwrapped  int64  // when the KEK was asked
 	generation uint64
 	sought     atomic.Int64 // when a version was looked for that the store did not have
 	broken     error        // why the stored keys of this scope alone cannot be used; never cached
@@ -33,13 +34,14 @@ type scopeKeys struct {
 
 // key is one version, ready for use.
 type key struct {
-	scope   Scope
-	version uint32
-	aead    cipher.AEAD // of a data key
-	secret  []byte      // of an index or MAC key
-	prefix  []byte      // of the associated data, the same for all fields of a scope
-	wrap    tink.AEAD   // of a tenant's keyset
-	left    atomic.Int64
+	scope     Scope
+	version   uint32
+	aead      cipher.AEAD // of a data key
+	secret    []byte      // of an index or MAC key
+	prefix    []byte      // of the associated data, the same for all fields of a scope
+	wrap      tink.AEAD   // of a tenant's keyset
+	unwrapped int64       // when the KEK was asked for it
+	left      atomic.Int64
 }
 
 // errScope is never returned as long as the package has no bug.
@@ -73,7 +75,7 @@ func (s *scopeKeys) version(v uint32) *key {
 
 // valid says whether cached keys may be used now, without asking anybody.
 func (k *Keyring) valid(s *scopeKeys, now int64) bool {
-	return k.current(s, now) && now-s.loaded < int64(k.opts.CacheAge)
+	return k.current(s, now) && now-s.unwrapped < int64(k.opts.CacheAge)
 }
 
 // current says whether keys may be used now as far as erasures go: no state has changed since they were
@@ -273,11 +275,11 @@ func (k *Keyring) load(ctx context.Context, tenant string, scopes []Scope, creat
 		if len(records) == 0 {
 			continue
 		}
-		keys := &scopeKeys{scope: s, state: records[0].State, loaded: started, generation: generation}
+		keys := &scopeKeys{scope: s, state: records[0].State, loaded: started, unwrapped: started, generation: generation}
 		if keys.state == Active {
 			err := k.unwrapAll(ctx, keys, records, byScope[tenantScope])
-			if errors.Is(err, ErrForeign) || errors.Is(err, ErrMalformed) {
-				found[s] = &scopeKeys{scope: s, broken: fmt.Errorf("encrypt: stored key: %w", err)}
+			if errors.Is(err, ErrDamaged) {
+				found[s] = &scopeKeys{scope: s, broken: err}
 				continue
 			}
 			if err != nil {
@@ -387,10 +389,11 @@ func (k *Keyring) insert(ctx context.Context, fresh []Record, byScope map[Scope]
 // unwrapAll makes records of one scope ready for use.
 func (k *Keyring) unwrapAll(ctx context.Context, keys *scopeKeys, records, tenantRecords []Record) error {
 	for _, r := range records {
-		secret, err := k.unwrapKey(ctx, r, tenantRecords)
+		secret, since, err := k.unwrapKey(ctx, r, tenantRecords)
 		if err != nil {
 			return err
 		}
+		keys.unwrapped = min(keys.unwrapped, since)
 		ready := &key{scope: r.Scope, version: r.Version}
 		if r.Scope.Purpose == DataKey {
 			if ready.aead, err = newGCM(secret); err != nil {

@@ -141,7 +141,7 @@ func TestAKeyServesItsScopeOnly(t *testing.T) {
 				}
 			}}
 			_, err = openKeyring(t, kek, store, nil).Open(ctx, client(1), sealed)
-			require.ErrorIs(t, err, encrypt.ErrForeign)
+			require.ErrorIs(t, err, encrypt.ErrDamaged)
 		})
 	}
 }

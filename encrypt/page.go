@@ -141,6 +141,9 @@ func (t *Table[T]) Open(ctx context.Context, tenant string, rows ...*T) error {
 		if err != nil {
 			return err
 		}
+		if err := t.newerVersions(ctx, tenant, cells, keys); err != nil {
+			return err
+		}
 		asked, err := t.askOnOpen(ctx, tenant, cells, keys)
 		if err == nil && asked {
 			keys, err = t.keys.keysOfAll(ctx, tenant, scopes, false) // from the cache unless that took long
@@ -160,6 +163,34 @@ func (t *Table[T]) Open(ctx context.Context, tenant string, rows ...*T) error {
 		}
 	}
 	return rowErrors(failed, len(rows))
+}
+
+// newerVersions reads anew, in one query, the keys of all cells that another node may
+// have sealed with a version made since.
+func (t *Table[T]) newerVersions(ctx context.Context, tenant string, cells []cell, keys map[Scope]*scopeKeys) error {
+	var wanted []Scope
+	seen := make(map[Scope]bool)
+	for i := range cells {
+		version, _, err := parse(cells[i].sealed, algorithmGCM, nonceSize+tagSize)
+		scope := cells[i].scope()
+		if known := keys[scope]; err == nil && known.usable(&scope) == nil && t.keys.maySeek(known, version) && !seen[scope] {
+			seen[scope] = true
+			wanted = append(wanted, scope)
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	found, err := t.keys.load(ctx, tenant, wanted, false)
+	if err != nil {
+		return err
+	}
+	for _, scope := range wanted {
+		if keys[scope] = found[scope]; found[scope] != nil {
+			found[scope].sought.Store(t.keys.now())
+		}
+	}
+	return nil
 }
 
 // askOnOpen asks once for all clients that can be opened and were not yet.

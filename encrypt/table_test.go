@@ -317,7 +317,7 @@ func TestADamagedKeyHurtsItsClientOnly(t *testing.T) {
 	failed, ok := errors.AsType[encrypt.RowErrors](table.Open(ctx, "acme", rows...))
 	require.True(t, ok)
 	require.Len(t, failed, 1)
-	require.ErrorIs(t, failed[0], encrypt.ErrForeign)
+	require.ErrorIs(t, failed[0], encrypt.ErrDamaged)
 	require.NotEmpty(t, rows[2].Phone)
 }
 

@@ -26,21 +26,22 @@ func wrapKey(wrapping *key, s Scope, version uint32, secret []byte) ([]byte, err
 	return append(h.append(nil), ciphertext...), nil
 }
 
-// unwrapKey is the inverse of wrapKey for a stored record.
-func (k *Keyring) unwrapKey(ctx context.Context, r Record, tenantRecords []Record) ([]byte, error) {
+// unwrapKey is the inverse of wrapKey for a stored record. It says since when the
+// tenant's keyset has been unwrapped.
+func (k *Keyring) unwrapKey(ctx context.Context, r Record, tenantRecords []Record) (secret []byte, since int64, err error) {
 	version, ciphertext, err := parse(r.Wrapped, algorithmWrapped, keySize)
 	if err != nil {
-		return nil, err
+		return nil, 0, ErrDamaged
 	}
 	wrapping, err := k.tenantKey(ctx, tenantRecords, version)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	secret, err := wrapping.wrap.Decrypt(ciphertext, scopeAD(domainKey, header{algorithmWrapped, version}, r.Scope, r.Version))
+	secret, err = wrapping.wrap.Decrypt(ciphertext, scopeAD(domainKey, header{algorithmWrapped, version}, r.Scope, r.Version))
 	if err != nil || len(secret) != keySize {
-		return nil, ErrForeign
+		return nil, 0, ErrDamaged
 	}
-	return secret, nil
+	return secret, wrapping.unwrapped, nil
 }
 
 // tenantKey returns one version of a tenant's keyset: from the cache, or with one
@@ -50,7 +51,7 @@ func (k *Keyring) tenantKey(ctx context.Context, records []Record, version uint3
 	for ; i < len(records) && records[i].Version != version; i++ {
 	}
 	if i == len(records) {
-		return nil, fmt.Errorf("%w: tenant's keyset %d", ErrForeign, version)
+		return nil, fmt.Errorf("%w: no version %d of the tenant's keyset", ErrDamaged, version)
 	}
 	scope := records[i].Scope
 	if key := k.cachedTenantKey(scope, version); key != nil {
@@ -65,7 +66,7 @@ func (k *Keyring) tenantKey(ctx context.Context, records []Record, version uint3
 		if err != nil {
 			return nil, err
 		}
-		unwrapped := &key{scope: scope, version: version, wrap: wrap}
+		unwrapped := &key{scope: scope, version: version, wrap: wrap, unwrapped: started}
 		k.cache.put(&scope, &scopeKeys{scope: scope, state: Active, versions: []*key{unwrapped}, loaded: started})
 		return unwrapped, nil
 	})
@@ -104,7 +105,7 @@ func (k *Keyring) createTenant(ctx context.Context, scope Scope, byScope map[Sco
 func (k *Keyring) unwrapKeyset(ctx context.Context, r Record) (tink.AEAD, error) {
 	version, ciphertext, err := parse(r.Wrapped, algorithmKeyset, 1)
 	if err != nil || version != kekVersion {
-		return nil, fmt.Errorf("encrypt: tenant's keyset: %w", ErrMalformed)
+		return nil, fmt.Errorf("%w: the tenant's keyset", ErrDamaged)
 	}
 	kek := &remember{AEADWithContext: k.kek}
 	encrypted := keysetCiphertext(ciphertext)
@@ -186,7 +187,7 @@ func (k *Keyring) checkKEK(ctx context.Context) error {
 	}
 	_, ciphertext, err := parse(records[0].Wrapped, algorithmKeyset, 1)
 	if err != nil {
-		return fmt.Errorf("encrypt: check of the KEK: %w", err)
+		return fmt.Errorf("%w: the check of the KEK", ErrDamaged)
 	}
 	text, err := k.kek.DecryptWithContext(ctx, ciphertext, ad)
 	if err != nil {
