@@ -7,18 +7,24 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/crmguardtest"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/guard"
+	"github.com/crmguard/crmguard/ipfilter"
 	"github.com/crmguard/crmguard/masking"
+	"github.com/crmguard/crmguard/mfa"
 	"github.com/crmguard/crmguard/password"
+	"github.com/crmguard/crmguard/quota"
 	"github.com/crmguard/crmguard/rbac"
 	"github.com/crmguard/crmguard/session"
+	"github.com/pquerna/otp/totp"
 )
 
 // The examples of README.md, which shows their bodies. Output is checked.
@@ -160,6 +166,72 @@ func Example_session() {
 	// Output:
 	// anna <nil>
 	// crmguard: denied by session: unknown-session
+}
+
+func Example_ipfilter() {
+	keys := crmguardtest.NewKeys() // encrypt.New in a host
+	olga := crmguard.Subject{Tenant: "default", ID: "olga", Kind: crmguard.KindEmployee, Addr: netip.MustParseAddr("203.0.113.7")}
+	ctx := crmguard.WithSubject(ctx, olga) // the owner, in the office
+
+	addrs, err := ipfilter.New(keys, nil, nil)
+	check(err)
+	check(addrs.Load(ctx, "default", nil)) // no rules yet
+	rules := ipfilter.Rules{Company: ipfilter.List{Allow: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}}}
+	next, err := addrs.Prepare(ctx, rules, []ipfilter.Owner{{ID: "olga"}}, nil) // refused if olga locked herself out
+	check(err)
+	check(addrs.Load(ctx, "default", next.JSON)) // a host stores it first
+	contacts := crmguard.Resource{Tenant: "default", Kind: "contacts"}
+	fmt.Println(addrs.Check(ctx, olga, crmguard.List, contacts))
+	olga.Addr = netip.MustParseAddr("198.51.100.9")
+	fmt.Println(addrs.Check(ctx, olga, crmguard.List, contacts))
+	// Output:
+	// <nil>
+	// crmguard: denied by ipfilter: company-unlisted
+}
+
+func Example_mfa() {
+	keys := crmguardtest.NewKeys() // encrypt.New in a host
+	clock := crmguardtest.NewClock(time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC))
+	app := func(e *mfa.Enrolment) string { // what Anna's app shows
+		code, err := totp.GenerateCode(e.Secret(), clock.Now())
+		check(err)
+		return code
+	}
+
+	factors, err := mfa.New(mfa.NewMemory(), keys, "Acme CRM", &mfa.Options{Clock: clock.Now}) // mfasql.New
+	check(err)
+	enrolment, err := factors.Enrol(ctx, "default", "anna", "anna@acme.example")
+	check(err)
+	_, err = enrolment.QR() // a PNG for the app; the enrolment hides itself in logs
+	check(err)
+	check(factors.Confirm(ctx, "default", "anna", enrolment.ID, app(enrolment)))
+	clock.Advance(30 * time.Second)
+	code := app(enrolment)
+	fmt.Println(factors.Verify(ctx, "default", "anna", code))
+	fmt.Println(factors.Verify(ctx, "default", "anna", code)) // a code is good once
+	// Output:
+	// <nil>
+	// crmguard: denied by mfa: refused
+}
+
+func Example_quota() {
+	kyiv, err := time.LoadLocation("Europe/Kyiv")
+	check(err)
+	zone := func(context.Context, string) (*time.Location, error) { return kyiv, nil }
+
+	norms, err := quota.New(quota.NewMemory(), zone, []quota.Norm{{Action: crmguard.View, Kind: "contacts", Soft: 1, Hard: 2}}, nil)
+	check(err)
+	ctx := crmguard.WithSubject(ctx, anna)
+	for _, client := range []string{"17", "18", "17", "19"} {
+		resource := crmguard.Resource{Tenant: "default", Kind: "contacts", ID: client}
+		ctx := crmguard.WithAct(ctx, crmguard.View, resource)
+		fmt.Println(client, norms.OnOpen(ctx, "default", []string{client})) // encrypt calls it before it opens
+	}
+	// Output:
+	// 17 <nil>
+	// 18 <nil>
+	// 17 <nil>
+	// 19 crmguard: denied by quota: norm
 }
 
 // Example_guard is compiled, not run: it serves.
