@@ -21,9 +21,11 @@ const maxSegment = 64 << 20
 // Each batch is written and flushed once. A write that a crash cut short is
 // dropped when the next one is made: nobody was told that it succeeded. A file
 // that was changed otherwise still opens, so that [VerifyStore] can say where, but
-// a [Log] refuses it. It keeps about 60 bytes of memory an entry; Find reads
-// backwards through the files, without an index.
+// a [Log] refuses it. A file that is removed, renamed or written by somebody else
+// while it is in use ends the use: [ErrPoisoned]. It keeps about 60 bytes of memory
+// an entry; Find reads backwards through the files, without an index.
 type File struct {
+	ops
 	dir  string
 	lock *os.File
 
@@ -34,42 +36,61 @@ type File struct {
 	chain       [32]byte
 	known       map[[32]byte]struct{}
 	checkpoints []Checkpoint
-	signed      *os.File
-	signedSize  int64
+	signed      tail  // the file of checkpoints
+	unfinished  bool  // the last batch may be what a crash left
 	damage      error // found when opened
 	unsigned    error // the file of checkpoints is damaged
 	flushed     bool  // what was there when opened is on the disk
 	poison      error // ErrPoisoned or ErrClosed
-	sync        func(*os.File) error
 	maxSegment  int64
 }
 
 var _ Store = (*File)(nil)
 
+// ops are what durability hangs on.
+type ops struct {
+	sync    func(*os.File) error
+	syncDir func(dir string) error
+	writeAt func(f *os.File, b []byte, at int64) (int, error)
+}
+
+var realOps = ops{sync: (*os.File).Sync, syncDir: syncDir, writeAt: (*os.File).WriteAt}
+
+// tail is the end of a file that is written to.
+type tail struct {
+	file *os.File
+	size int64 // of what is right
+	end  int64 // of the file: beyond size is what a crash left
+}
+
 // OpenFile opens the store in dir, or makes one. A second process, or a second
 // OpenFile, gets an error. Close it after its Log.
 func OpenFile(dir string) (*File, error) {
-	f, err := openFile(dir)
+	f, err := openFile(dir, realOps)
 	if err != nil {
 		return nil, fmt.Errorf("audit: open %s: %w", dir, err)
 	}
 	return f, nil
 }
 
-func openFile(dir string) (*File, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+func openFile(dir string, o ops) (*File, error) {
+	dir, err := filepath.Abs(dir) // a host may change its working folder
+	if err != nil {
+		return nil, err
+	}
+	if err := o.makeDir(dir); err != nil {
 		return nil, err
 	}
 	lock, err := lockFile(filepath.Join(dir, "lock"))
 	if err != nil {
 		return nil, err
 	}
-	f := &File{
-		dir: dir, lock: lock, known: make(map[[32]byte]struct{}),
-		sync: (*os.File).Sync, maxSegment: maxSegment,
-	}
+	f := &File{ops: o, dir: dir, lock: lock, known: make(map[[32]byte]struct{}), maxSegment: maxSegment}
 	if err := errors.Join(f.load(), f.loadCheckpoints()); err != nil {
 		return nil, errors.Join(err, f.closeFiles())
+	}
+	if n := len(f.checkpoints); f.unfinished && f.unsigned == nil && (n == 0 || f.checkpoints[n-1].Size <= f.size) {
+		f.damage = nil
 	}
 	return f, nil
 }
@@ -122,12 +143,13 @@ func (f *File) loadSegment(first int64, last bool) error {
 	if err != nil {
 		return err
 	}
-	s := &segment{file: file, first: first}
+	s := &segment{tail: tail{file: file}, first: first}
 	f.segments = append(f.segments, s)
 	content, err := os.ReadFile(file.Name())
 	if err != nil {
 		return err
 	}
+	s.end = int64(len(content))
 	damaged, torn := s.scan(content, &f.log, func(r *Row) {
 		f.known[r.Keys.id()] = struct{}{}
 		f.size, f.chain = r.Seq+1, r.Chain
@@ -135,6 +157,7 @@ func (f *File) loadSegment(first int64, last bool) error {
 	switch {
 	case damaged >= 0:
 		f.damaged(damaged, "it is damaged in the file")
+		f.unfinished = last && s.size > 0 && !batchAfter(content, int(s.size))
 	case torn && !last:
 		f.damaged(f.size, "the file ends early")
 	}
@@ -150,23 +173,23 @@ func (f *File) loadCheckpoints() error {
 			return nil
 		}
 		head := appendFrame(nil, frameFile, []byte(checkpointHead), f.log[:])
-		f.signedSize = int64(len(head))
-		f.signed, err = createFile(f.dir, checkpointName, head)
+		f.signed, err = f.createFile(f.dir, checkpointName, head)
 		return err
 	}
 	if err != nil {
 		return err
 	}
-	if f.signed, err = os.OpenFile(path, os.O_RDWR, 0); err != nil { //nolint:gosec // the host's own path
+	if f.signed.file, err = os.OpenFile(path, os.O_RDWR, 0); err != nil { //nolint:gosec // the host's own path
 		return err
 	}
+	f.signed.end = int64(len(content))
 	kind, payload, n, state := readFrame(content, 0)
 	if state != frameOK || kind != frameFile || string(payload) != checkpointHead+string(f.log[:]) {
 		f.unsigned = &BrokenError{Detail: "the file of checkpoints is damaged"}
 		return nil
 	}
-	for f.signedSize = int64(n); f.signedSize < int64(len(content)); f.signedSize += int64(n) {
-		kind, payload, n, state = readFrame(content, int(f.signedSize))
+	for f.signed.size = int64(n); f.signed.size < int64(len(content)); f.signed.size += int64(n) {
+		kind, payload, n, state = readFrame(content, int(f.signed.size))
 		if state == frameTorn {
 			return nil
 		}
@@ -195,16 +218,42 @@ func (f *File) head() Head {
 	return h
 }
 
-// Read implements [Store].
-func (f *File) Read(_ context.Context, from int64, n int) ([]Row, error) {
+// view is what a reader goes through without keeping anybody from writing.
+type view struct {
+	segments []segment
+	size     int64
+}
+
+func (f *File) view() (view, error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if errors.Is(f.poison, ErrClosed) {
-		return nil, ErrClosed
+		return view{}, ErrClosed
+	}
+	v := view{segments: make([]segment, len(f.segments)), size: f.size}
+	for i, s := range f.segments {
+		v.segments[i] = *s
+	}
+	return v, nil
+}
+
+func (v *view) row(seq int64) (Row, error) {
+	i, found := slices.BinarySearchFunc(v.segments, seq, func(s segment, seq int64) int { return cmp.Compare(s.first, seq) })
+	if !found {
+		i--
+	}
+	return v.segments[i].read(seq)
+}
+
+// Read implements [Store].
+func (f *File) Read(_ context.Context, from int64, n int) ([]Row, error) {
+	v, err := f.view()
+	if err != nil {
+		return nil, err
 	}
 	var rows []Row
-	for seq := max(from, 0); seq < f.size && len(rows) < n; seq++ {
-		row, err := f.row(seq)
+	for seq := max(from, 0); seq < v.size && len(rows) < n; seq++ {
+		row, err := v.row(seq)
 		if err != nil && len(rows) > 0 {
 			return rows, nil
 		}
@@ -219,27 +268,18 @@ func (f *File) Read(_ context.Context, from int64, n int) ([]Row, error) {
 	return rows, nil
 }
 
-func (f *File) row(seq int64) (Row, error) {
-	i, found := slices.BinarySearchFunc(f.segments, seq, func(s *segment, seq int64) int { return cmp.Compare(s.first, seq) })
-	if !found {
-		i--
-	}
-	return f.segments[i].read(seq)
-}
-
 // Find implements [Store].
 func (f *File) Find(ctx context.Context, q Query) ([]Row, error) {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	if errors.Is(f.poison, ErrClosed) {
-		return nil, ErrClosed
+	v, err := f.view()
+	if err != nil {
+		return nil, err
 	}
 	var found []Row
-	for seq := newest(q, f.size); seq >= 0 && len(found) < q.Limit; seq-- {
+	for seq := newest(q, v.size); seq >= 0 && len(found) < q.Limit; seq-- {
 		if seq%1024 == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		row, err := f.row(seq)
+		row, err := v.row(seq)
 		if _, broken := errors.AsType[*BrokenError](err); broken {
 			continue // one entry must not hide those before it
 		}
@@ -279,8 +319,8 @@ func (f *File) closeFiles() error {
 	for _, s := range f.segments {
 		err = errors.Join(err, s.file.Close())
 	}
-	if f.signed != nil {
-		err = errors.Join(err, f.signed.Close())
+	if f.signed.file != nil {
+		err = errors.Join(err, f.signed.file.Close())
 	}
 	return errors.Join(err, f.lock.Close())
 }

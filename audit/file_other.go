@@ -5,7 +5,6 @@ package audit
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 )
 
@@ -14,5 +13,3 @@ import (
 func lockFile(string) (*os.File, error) {
 	return nil, fmt.Errorf("the file store locks its folder with flock: %w", errors.ErrUnsupported)
 }
-
-func unlinked(fs.FileInfo) bool { return false }

@@ -5,7 +5,6 @@ package audit
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"syscall"
 )
@@ -20,9 +19,4 @@ func lockFile(path string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("in use by another process: %w", err), f.Close())
 	}
 	return f, nil
-}
-
-func unlinked(info fs.FileInfo) bool {
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && stat.Nlink == 0
 }

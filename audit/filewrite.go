@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 )
 
@@ -23,6 +25,9 @@ func (f *File) Append(_ context.Context, b Batch) error {
 	case len(b.Taken) > 0:
 		return ErrNoInbox
 	}
+	if err := f.untouched(); err != nil {
+		return err
+	}
 	if err := f.flushFound(); err != nil {
 		return err
 	}
@@ -37,6 +42,28 @@ func (f *File) Append(_ context.Context, b Batch) error {
 	return nil
 }
 
+// untouched checks that the files are those that others will find later, and that
+// nobody else wrote to them: whoever removes the lock lets a second process in,
+// whose entries this one must not write over.
+func (f *File) untouched() error {
+	live := f.segments[len(f.segments)-1]
+	for _, file := range []*os.File{f.lock, live.file, f.signed.file} {
+		opened, err := file.Stat()
+		named, errName := os.Stat(file.Name())
+		if err = errors.Join(err, errName); err != nil || !os.SameFile(opened, named) {
+			f.poison = ErrPoisoned
+			return errors.Join(fmt.Errorf("audit: %s was removed or renamed while it was in use: %w", file.Name(), ErrPoisoned), err)
+		}
+		for _, t := range []*tail{&live.tail, &f.signed} {
+			if t.file == file && opened.Size() != t.end {
+				f.poison = ErrPoisoned
+				return fmt.Errorf("audit: %s was written to or cut by somebody else: %w", file.Name(), ErrPoisoned)
+			}
+		}
+	}
+	return nil
+}
+
 // flushFound flushes what was there when the store was opened: a killed process
 // may have written it without a flush, and now it is about to be signed, or
 // acknowledged as there already.
@@ -44,7 +71,8 @@ func (f *File) flushFound() error {
 	if f.flushed {
 		return nil
 	}
-	if err := f.sync(f.segments[len(f.segments)-1].file); err != nil {
+	err := errors.Join(f.sync(f.segments[len(f.segments)-1].file), f.sync(f.signed.file), f.syncDir(f.dir))
+	if err != nil {
 		f.poison = ErrPoisoned
 		return fmt.Errorf("audit: flush: %w: %w", ErrPoisoned, err)
 	}
@@ -69,12 +97,15 @@ func (f *File) appendRows(b Batch) error {
 	offsets := make([]uint32, len(b.Rows))
 	for i := range b.Rows {
 		offsets[i] = uint32(s.size) + uint32(len(data)) //nolint:gosec // segments are small
-		data = appendEntry(data, &b.Rows[i])
+		kind := frameEntry
+		if i == 0 {
+			kind = frameBatch
+		}
+		data = appendEntry(data, kind, &b.Rows[i])
 	}
-	if err := f.write(s.file, s.size, data); err != nil {
+	if err := f.write(&s.tail, data); err != nil {
 		return err
 	}
-	s.size += int64(len(data))
 	s.offsets = append(s.offsets, offsets...)
 	for i := range b.Rows {
 		f.known[b.Rows[i].Keys.id()] = struct{}{}
@@ -88,56 +119,90 @@ func (f *File) appendCheckpoint(c Checkpoint) error {
 	if _, found := slices.BinarySearchFunc(f.checkpoints, c.Size, compareSize); found {
 		return nil
 	}
-	data := appendSigned(nil, c)
-	if err := f.write(f.signed, f.signedSize, data); err != nil {
+	if err := f.write(&f.signed, appendSigned(nil, c)); err != nil {
 		return err
 	}
-	f.signedSize += int64(len(data))
 	f.checkpoints = insertCheckpoint(f.checkpoints, c)
 	return nil
 }
 
 // rotate begins a new segment.
 func (f *File) rotate() error {
-	head := segmentHead(f.log, f.size)
-	file, err := createFile(f.dir, segmentName(f.size), head)
+	t, err := f.createFile(f.dir, segmentName(f.size), segmentHead(f.log, f.size))
 	if err != nil {
 		return err
 	}
-	f.segments = append(f.segments, &segment{file: file, first: f.size, size: int64(len(head))})
+	f.segments = append(f.segments, &segment{tail: t, first: f.size})
 	return nil
 }
 
-// write puts data where the file is right so far, over whatever a crash left
-// there, and flushes it. A write that failed is taken back, so that a full disk
+// write adds data to a file, over whatever a crash left there before it was
+// opened, and flushes it. A write that failed is taken back, so that a full disk
 // can be cleared. After a flush that failed nothing can be known about the file,
 // even if a second one succeeds.
-func (f *File) write(file *os.File, at int64, data []byte) error {
-	info, err := file.Stat()
-	if err != nil {
-		return fmt.Errorf("audit: %w", err)
-	}
-	if unlinked(info) || info.Size() < at {
-		f.poison = ErrPoisoned
-		return fmt.Errorf("audit: %s was removed or cut while it was in use: %w", file.Name(), ErrPoisoned)
-	}
-	if info.Size() > at {
-		if err := file.Truncate(at); err != nil {
+func (f *File) write(t *tail, data []byte) error {
+	if t.end > t.size {
+		if err := t.file.Truncate(t.size); err != nil {
 			return fmt.Errorf("audit: drop an unfinished write: %w", err)
 		}
+		t.end = t.size
 	}
-	if _, err := file.WriteAt(data, at); err != nil {
-		if undo := file.Truncate(at); undo != nil {
+	if _, err := f.writeAt(t.file, data, t.size); err != nil {
+		if undo := t.file.Truncate(t.size); undo != nil {
 			f.poison = ErrPoisoned
 			err = errors.Join(err, undo)
 		}
 		return fmt.Errorf("audit: write: %w", err)
 	}
-	if err := f.sync(file); err != nil {
+	if err := f.sync(t.file); err != nil {
 		f.poison = ErrPoisoned
 		return fmt.Errorf("audit: flush: %w: %w", ErrPoisoned, err)
 	}
+	t.size += int64(len(data))
+	t.end = t.size
 	return nil
+}
+
+// makeDir makes a folder and those above it, and flushes the names of what it made.
+func (o *ops) makeDir(dir string) error {
+	var above []string
+	for at := dir; ; at = filepath.Dir(at) {
+		if _, err := os.Stat(at); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		above = append(above, filepath.Dir(at))
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, folder := range above {
+		if err := o.syncDir(folder); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// createFile writes a file with its first frame under a temporary name, so that a
+// crash leaves no half of it.
+func (o *ops) createFile(dir, name string, head []byte) (tail, error) {
+	path := filepath.Join(dir, name)
+	f, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // the host's own path
+	if err != nil {
+		return tail{}, err
+	}
+	_, err = f.Write(head)
+	if err = errors.Join(err, o.sync(f), f.Close()); err != nil {
+		return tail{}, err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return tail{}, err
+	}
+	if err := o.syncDir(dir); err != nil {
+		return tail{}, err
+	}
+	f, err = os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // the host's own path
+	return tail{file: f, size: int64(len(head)), end: int64(len(head))}, err
 }
 
 func appendSigned(b []byte, c Checkpoint) []byte {

@@ -14,9 +14,12 @@ const (
 	sector    = 512
 
 	frameFile       byte = 'F' // first in each file: says what it is
+	frameBatch      byte = 'B' // an entry that begins a batch
 	frameEntry      byte = 'E'
 	frameCheckpoint byte = 'C'
 )
+
+func isEntry(kind byte) bool { return kind == frameEntry || kind == frameBatch }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -82,4 +85,19 @@ func tornOrDamaged(b []byte, from, to int) frameState {
 		return frameTorn
 	}
 	return frameDamaged
+}
+
+// batchAfter looks for a whole frame that begins a batch, after damage at b[from:].
+// A batch is written when the one before it is on the disk: without such a frame
+// the damage lies in the last batch, whose sectors reach the disk in any order.
+func batchAfter(b []byte, from int) bool {
+	for i := from + 1; i < len(b); i++ {
+		if b[i] != frameBatch {
+			continue
+		}
+		if kind, _, _, state := readFrame(b, i); state == frameOK && kind == frameBatch {
+			return true
+		}
+	}
+	return false
 }

@@ -5,8 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io/fs"
 	"strconv"
 	"strings"
 )
@@ -31,31 +30,9 @@ func segmentFirst(name string) (int64, bool) {
 }
 
 type segment struct {
-	file    *os.File
+	tail
 	first   int64
 	offsets []uint32 // of the frame of each entry
-	size    int64    // of what is right
-}
-
-// createFile writes a file with its first frame under a temporary name, so that a
-// crash leaves no half of it.
-func createFile(dir, name string, head []byte) (*os.File, error) {
-	path := filepath.Join(dir, name)
-	f, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // the host's own path
-	if err != nil {
-		return nil, err
-	}
-	_, err = f.Write(head)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return nil, err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return nil, err
-	}
-	if err := syncDir(dir); err != nil {
-		return nil, err
-	}
-	return os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // the host's own path
 }
 
 func segmentHead(log [16]byte, first int64) []byte {
@@ -73,13 +50,13 @@ func parseSegmentHead(payload []byte) (log [16]byte, first int64, ok bool) {
 }
 
 // appendEntry appends the frame of an entry: chain, hashes, record.
-func appendEntry(b []byte, r *Row) []byte {
+func appendEntry(b []byte, kind byte, r *Row) []byte {
 	parts := make([][]byte, 0, 2+len(r.Hashes))
 	parts = append(parts, r.Chain[:])
 	for i := range r.Hashes {
 		parts = append(parts, r.Hashes[i][:])
 	}
-	return appendFrame(b, frameEntry, append(parts, r.Record)...)
+	return appendFrame(b, kind, append(parts, r.Record)...)
 }
 
 // parseEntry reads the entry with this number. How many hashes it has follows
@@ -122,7 +99,7 @@ func (s *segment) scan(content []byte, log *[16]byte, visit func(*Row)) (damaged
 		if state == frameTorn {
 			return -1, true
 		}
-		if state != frameOK || kind != frameEntry {
+		if state != frameOK || !isEntry(kind) {
 			return seq, false
 		}
 		row, ok := parseEntry(payload, seq)
@@ -143,11 +120,13 @@ func (s *segment) read(seq int64) (Row, error) {
 		end = int64(s.offsets[i+1])
 	}
 	b := make([]byte, end-int64(s.offsets[i]))
-	if _, err := s.file.ReadAt(b, int64(s.offsets[i])); err != nil {
+	if _, err := s.file.ReadAt(b, int64(s.offsets[i])); errors.Is(err, fs.ErrClosed) {
+		return Row{}, ErrClosed
+	} else if err != nil {
 		return Row{}, &BrokenError{Seq: seq, Detail: "the file does not hold it any more"}
 	}
 	kind, payload, _, state := readFrame(b, 0)
-	if state == frameOK && kind == frameEntry {
+	if state == frameOK && isEntry(kind) {
 		if row, ok := parseEntry(payload, seq); ok {
 			return row, nil
 		}
