@@ -4,7 +4,7 @@
 // The recommended path: a KEK outside the data folder, a key store of its own,
 // and struct tags on the rows.
 //
-//	kek, err := encrypt.OpenKeyFile("crm-keys/kek.json", "crm-data", true)
+//	kek, err := encrypt.OpenKeyFile("crm-keys/kek.json", "crm-data", false)
 //	store, err := encryptsql.OpenSQLite(ctx, "crm-keys/keys.db")
 //	index, err := encryptsql.NewIndex(ctx, db, nil)
 //	keys, err := encrypt.New(kek, store, &encrypt.Options{Index: index, OnOpen: norms.OnOpen})
@@ -13,6 +13,9 @@
 //	entries, err := contacts.Seal(ctx, tenant, &row)  // before BEGIN; then INSERT row.PhoneSealed
 //	err = index.Put(ctx, tx, tenant, "contacts", []string{row.ID}, entries)
 //	err = contacts.Open(ctx, tenant, rows...)         // after SELECT, a page at once
+//
+// Only an installation passes create=true: later, a volume of keys that was not
+// mounted must be an error, and not become a new, empty key store.
 //
 // Journals, sessions and the like use the [Keyring] itself, as a
 // [crmguard.Sealer], [crmguard.Pseudonymizer] and [crmguard.Authenticator].
@@ -37,14 +40,16 @@
 //   - A sealed value is bound to tenant, client, kind, record and field. It opens
 //     nowhere else, and a value that does not open is an error, never shown as is.
 //   - Opening data of a client needs a [crmguard.Subject] of the same tenant in
-//     the context, and asks Options.OnOpen first, once per client and act.
+//     the context, and asks Options.OnOpen first, once per client and act (more often
+//     only when one act opens the same client several times at the same moment).
 //   - AES-GCM does not commit to its key; nothing here lets a caller choose keys.
 //   - Lengths are not hidden: a sealed value is 36 bytes longer than the plain one.
 //   - Equal values of one field have equal index values. Whoever holds an index
 //     key can test all phone numbers; so index rows belong in no dump, and are
 //     deleted with the client.
-//   - Field encryption uses only what FIPS 140-3 mode allows. The tenants'
-//     keysets and key files use Tink's AES-GCM, which GODEBUG=fips140=only refuses.
+//   - Fields, pseudonyms and MACs use only what FIPS 140-3 mode allows, but every key
+//     is wrapped by Tink's AES-GCM, which GODEBUG=fips140=only refuses: the package
+//     does not run under it.
 //   - Deleting from PostgreSQL leaves copies in its heap until VACUUM, in its WAL
 //     and in backups. Options.BackupRetention must cover the longest of them.
 //
@@ -97,7 +102,8 @@ var (
 	// ErrDamaged says that a stored key does not unwrap, or not as what it is stored
 	// as: the key store was damaged or changed.
 	ErrDamaged = errors.New("encrypt: a key in the key store is damaged")
-	// ErrWrongKEK says that the KEK is not the one that wrapped the stored keys.
+	// ErrWrongKEK says that the KEK is not the one that wrapped the stored keys. Only
+	// KEKs that can tell say so, such as key files; see [Keyring.Check].
 	ErrWrongKEK = errors.New("encrypt: the key-encryption key does not fit the key store")
 	// ErrUnavailable says that the KEK or the key store did not answer. Keys in the
 	// cache go on working for a while.
@@ -119,12 +125,13 @@ type Options struct {
 
 	// OnOpen may refuse that data of these clients is opened. It is called before
 	// anything is decrypted, once per batch, with the clients that were not yet
-	// opened in the context's act; with all of them where no act was declared. Nil:
-	// nothing is counted.
+	// opened in the context's act; with all of them where no act was declared. Calls of
+	// one act that run at the same time may each ask for the same client. Nil: nothing
+	// is counted.
 	OnOpen func(ctx context.Context, tenant string, clients []string) error
 
 	CacheEntries int           // 0: 16,000 clients, about 1 kB each
-	CacheAge     time.Duration // 0: 15 minutes; then the KEK is asked again
+	CacheAge     time.Duration // 0: 15 minutes after the KEK was asked for a tenant it is asked again
 
 	// BackupRetention is the age at which the last backup of the key store is
 	// destroyed, with the database's own logs; 0: 30 days.
@@ -179,10 +186,8 @@ func New(kek tink.AEADWithContext, store Store, o *Options) (*Keyring, error) {
 	if o != nil {
 		k.opts = *o
 	}
-	for _, d := range []time.Duration{k.opts.CacheAge, k.opts.BackupRetention, k.opts.IndexLife, time.Duration(k.opts.CacheEntries)} {
-		if d < 0 {
-			return nil, errors.New("encrypt: negative option")
-		}
+	if k.opts.CacheEntries < 0 || min(k.opts.CacheAge, k.opts.BackupRetention, k.opts.IndexLife) < 0 {
+		return nil, errors.New("encrypt: negative option")
 	}
 	setDefault(&k.opts.CacheEntries, defaultEntries)
 	setDefault(&k.opts.CacheAge, defaultAge)
@@ -215,7 +220,9 @@ func (k *Keyring) wallClock() time.Time {
 }
 
 // Check asks the key store and the KEK, for health pages and at start. Its errors
-// are [ErrUnavailable] and [ErrWrongKEK].
+// are [ErrUnavailable], [ErrDamaged] and [ErrWrongKEK]. Most KMSs refuse what another
+// of their keys has encrypted in words of their own: a wrong key of a KMS is seen as
+// ErrUnavailable, with the KMS's error in it.
 func (k *Keyring) Check(ctx context.Context) error {
 	if k.closed.Load() {
 		return errClosed

@@ -139,3 +139,42 @@ func TestWhatDoesNotCount(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, n.asked, 1)
 }
+
+// Whatever goes wrong, what stood in the plain fields before does not pass for what
+// was opened.
+func TestNothingStaleIsShown(t *testing.T) {
+	n := &norm{full: true}
+	store := &brokenStore{Store: encrypt.NewMemory()}
+	options := &encrypt.Options{OnOpen: n.OnOpen, Index: encrypt.NewMemoryIndex()}
+	table, err := encrypt.NewTable[contact](newKeyring(t, store, options), "contacts", nil)
+	require.NoError(t, err)
+	down := &brokenStore{Store: encrypt.NewMemory()}
+	down.down.Store(true)
+	dead, err := encrypt.NewTable[contact](newKeyring(t, down, options), "contacts", nil)
+	require.NoError(t, err)
+	for name, open := range map[string]func(rows []*contact) error{
+		"no tenant":    func(rows []*contact) error { return table.Open(acting("acme"), "", rows...) },
+		"foreign":      func(rows []*contact) error { return table.Open(acting("other"), "acme", rows...) },
+		"nobody":       func(rows []*contact) error { return table.Open(context.Background(), "acme", rows...) },
+		"norm is full": func(rows []*contact) error { return table.Open(acting("acme"), "acme", rows...) },
+		"store down":   func(rows []*contact) error { return dead.Open(acting("acme"), "acme", rows...) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			rows := page(2)
+			_, err := table.Seal(acting("acme"), "acme", rows...)
+			require.NoError(t, err)
+			require.Error(t, open(append(rows, nil)))
+			for _, row := range rows {
+				require.Empty(t, row.Phone)
+				require.Nil(t, row.Note)
+				require.NotNil(t, row.PhoneSealed)
+			}
+		})
+	}
+}
+
+func TestRowErrorsCount(t *testing.T) {
+	one := encrypt.RowError{Row: 3, Record: "c3", Field: "phone", Err: encrypt.ErrForeign}
+	require.Contains(t, encrypt.RowErrors{one}.Error(), "one row did not open")
+	require.Contains(t, encrypt.RowErrors{one, one}.Error(), "2 rows did not open")
+}

@@ -101,8 +101,13 @@ var errValue = errors.New("encrypt: the value cannot be converted to or from JSO
 // Open fills the plain fields of rows from the sealed ones: with at most one query
 // to the key store, and after asking Options.OnOpen once. Rows that do not open
 // have empty plain fields and are named by the [RowErrors] that is returned; all
-// others are open. After any other error no row is.
+// others are open. After any other error the plain fields of all rows are empty.
 func (t *Table[T]) Open(ctx context.Context, tenant string, rows ...*T) error {
+	for _, row := range rows {
+		if row != nil {
+			t.zero(reflect.ValueOf(row).Elem()) // nothing that was there before may pass for what was opened
+		}
+	}
 	if tenant == "" {
 		return errTenant
 	}
@@ -118,7 +123,6 @@ func (t *Table[T]) Open(ctx context.Context, tenant string, rows ...*T) error {
 			continue
 		}
 		v := reflect.ValueOf(row).Elem()
-		t.zero(v) // nothing that was there before may pass for what was opened
 		place, err := t.ids(tenant, v)
 		if err != nil {
 			failed[i] = RowError{Row: i, Record: place.Record, Err: err}

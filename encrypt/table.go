@@ -47,6 +47,9 @@ func (e RowErrors) Error() string {
 	if len(e) == 0 {
 		return "encrypt: no errors"
 	}
+	if len(e) == 1 {
+		return fmt.Sprintf("encrypt: one row did not open: %v", e[0])
+	}
 	return fmt.Sprintf("encrypt: %d rows did not open, first: %v", len(e), e[0])
 }
 
@@ -147,7 +150,8 @@ func (t *Table[T]) sealAll(ctx context.Context, batch *batch, keys map[Scope]*sc
 	return entries, nil
 }
 
-// reserve refuses closed clients and leases messages for all cells in one call.
+// reserve refuses closed clients and leases messages for all keys that have too few
+// left, in one call; worn keys are replaced one by one.
 func (t *Table[T]) reserve(ctx context.Context, batch *batch, keys map[Scope]*scopeKeys) error {
 	counts := make(map[Scope]int64)
 	for i := range batch.cells {
