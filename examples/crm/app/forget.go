@@ -80,9 +80,9 @@ func (a *App) forget(w http.ResponseWriter, r *http.Request) error {
 }
 
 // receipt shows what is left of an erased client: that there was one, and how far
-// the erasure has come. Asking again for an erasure that was ordered changes nothing.
+// the erasure has come.
 func (a *App) receipt(w http.ResponseWriter, r *http.Request, c *Contact) error {
-	receipt, err := a.vault.keys.Erase(r.Context(), tenant, c.ID)
+	receipt, err := a.vault.keys.Receipt(r.Context(), tenant, c.ID)
 	if err != nil {
 		return err
 	}
