@@ -54,7 +54,6 @@ package audit
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -72,20 +71,33 @@ const (
 	maxBatch        = 256
 	queueSize       = 1024
 	pollEvery       = time.Second      // for the inbox: entries of crashed or forgetful writers
-	storeTimeout    = 30 * time.Second // one step of the store; a hung one must not stop Close
+	storeTimeout    = 30 * time.Second // one step of the store, or one signature
+
+	maxEvery    = time.Hour           // Options.CheckpointEvery
+	maxUnsigned = 8 * checkpointEvery // entries; what a log in use leaves for a moment is less
+	slack       = 10 * time.Minute    // for a signer that fails for a while
+	maxDown     = 7 * 24 * time.Hour  // after a crash, until New signs what it finds
+
+	maxPrivate = 256 // values of an entry: each may need a key of its own
 )
 
 // Options of a [Log]. Nil means all defaults.
 type Options struct {
-	CheckpointEvery time.Duration // 0: a minute
+	CheckpointEvery time.Duration // 0: a minute; at most an hour; the same in all processes
 	Logger          *slog.Logger  // nil: none
 	Clock           func() time.Time
+
+	// AcceptUnsigned lets New go on from entries that should have been signed and
+	// are not, and sign them. They may be forged: for once, after a look at them.
+	AcceptUnsigned bool
 }
 
 // Log is a journal. It is a [crmguard.Recorder].
 type Log struct {
 	store  Store
-	inbox  Inbox // nil: the store has none
+	inbox  Inbox    // nil: the store has none
+	id     [16]byte // of the log
+	every  time.Duration
 	keys   crmguard.Sealer
 	signer note.Signer
 	verify note.Verifier // of signer
@@ -95,11 +107,12 @@ type Log struct {
 	queue chan *waiter
 	nudge chan struct{} // the inbox may hold something
 
-	mu     sync.RWMutex // held for reading while something is put into the queue
-	closed bool
-	quit   chan struct{}
-	ended  chan struct{}
-	endErr error // of the last steps; set before ended is closed
+	mu       sync.Mutex
+	closed   bool
+	entering sync.WaitGroup // who puts something into the queue; nobody begins after closed
+	quit     chan struct{}
+	ended    chan struct{}
+	endErr   error // of the last steps; set before ended is closed
 }
 
 var _ crmguard.Recorder = (*Log)(nil)
@@ -109,7 +122,9 @@ var _ crmguard.Recorder = (*Log)(nil)
 // caller's to close, after the Log.
 //
 // New checks that what the store holds continues its last checkpoint, and returns
-// a *[BrokenError] if it does not: signing what follows would hide the break.
+// a *[BrokenError] if it does not: signing what follows would hide the break. The
+// same goes for entries without any checkpoint, and for more, or older, entries
+// after the last one than a log leaves unsigned: see [Options].
 func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Signer, verifier note.Verifier, o *Options) (*Log, error) {
 	if store == nil || keys == nil || signer == nil || verifier == nil {
 		return nil, errors.New("audit: a store, a sealer, a signer and its verifier are needed")
@@ -124,6 +139,9 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 	if opts.CheckpointEvery <= 0 {
 		opts.CheckpointEvery = defaultEvery
 	}
+	if opts.CheckpointEvery > maxEvery {
+		return nil, fmt.Errorf("audit: checkpoints are at most %v apart", maxEvery)
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -132,6 +150,7 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 	}
 	l := &Log{
 		store:  store,
+		every:  opts.CheckpointEvery,
 		keys:   keys,
 		signer: signer,
 		verify: verifier,
@@ -143,11 +162,11 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 		ended:  make(chan struct{}),
 	}
 	l.inbox, _ = store.(Inbox)
-	c, err := openCommitter(ctx, l)
+	c, err := openCommitter(ctx, l, opts.AcceptUnsigned)
 	if err != nil {
 		return nil, err
 	}
-	go c.run(context.WithoutCancel(ctx), opts.CheckpointEvery)
+	go c.run(context.WithoutCancel(ctx))
 	return l, nil
 }
 
@@ -159,8 +178,9 @@ type waiter struct {
 }
 
 // Record keeps an event. Nil means that the entry is chained and durable, or that
-// one with the same tenant, ID and outcome was there already. An event without an
-// ID gets one, an event without a time the present.
+// one with the same tenant, ID and outcome was there already; if that one says
+// something else, the error is a *[ConflictError]. An event without an ID gets one,
+// an event without a time the present.
 //
 // If ctx ends while Record waits, the entry may or may not be written: record it
 // again under the same ID.
@@ -185,17 +205,28 @@ func (l *Log) Record(ctx context.Context, e crmguard.Event) error {
 }
 
 func (l *Log) enqueue(ctx context.Context, w *waiter) error {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if l.closed {
-		return ErrClosed
+	if err := l.enter(); err != nil {
+		return err
 	}
+	defer l.entering.Done()
 	select {
 	case l.queue <- w:
 		return nil
+	case <-l.quit:
+		return ErrClosed
 	case <-ctx.Done():
 		return fmt.Errorf("audit: waiting for the queue: %w", ctx.Err())
 	}
+}
+
+func (l *Log) enter() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return ErrClosed
+	}
+	l.entering.Add(1)
+	return nil
 }
 
 // Close writes what waits, signs a last checkpoint and ends the goroutine. A
@@ -209,107 +240,4 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	<-l.ended
 	return l.endErr
-}
-
-var (
-	errTenant  = errors.New("audit: an event needs a tenant, and one that is done the same for subject and resource")
-	errSubject = errors.New("audit: an event needs a subject with ID and kind; only a refused or failed one may lack it")
-	errEvent   = errors.New("audit: an event needs an action, an outcome and a count that is not negative")
-)
-
-// prepare checks, completes, seals and encodes an event.
-func (l *Log) prepare(ctx context.Context, e crmguard.Event) (*content, []byte, error) {
-	normalise(&e)
-	tenant, err := check(&e)
-	if err != nil {
-		return nil, nil, err
-	}
-	if e.ID == "" {
-		e.ID = newID(l.clock())
-	}
-	if e.Time.IsZero() {
-		e.Time = l.clock()
-	}
-	c := &content{tenant: tenant, event: e}
-	size := 0
-	for _, p := range e.Private {
-		size += len(p.Value)
-	}
-	if size > maxBody { // before the work of sealing it
-		return nil, nil, &TooLargeError{Size: size, Limit: maxRecord}
-	}
-	for _, p := range e.Private {
-		v := SealedValue{Client: p.Client, Name: p.Name}
-		v.Sealed, err = l.keys.Seal(ctx, v.place(tenant, e.ID), p.Value)
-		switch {
-		case errors.Is(err, crmguard.ErrErased):
-			v.Sealed, v.Erased = nil, true
-		case err != nil:
-			return nil, nil, fmt.Errorf("audit: seal a private value: %w", err)
-		}
-		c.sealed = append(c.sealed, v)
-	}
-	c.event.Private = nil // no plaintext goes further than this
-	body, err := encodeBody(c)
-	if err != nil {
-		return nil, nil, err
-	}
-	return c, body, nil
-}
-
-func (v *SealedValue) place(tenant, event string) crmguard.Place {
-	return crmguard.Place{Tenant: tenant, Client: v.Client, Kind: "audit", Record: event, Field: v.Name}
-}
-
-// check returns the tenant in whose journal the event belongs. An attempt on
-// another tenant's resource is the business of the tenant whose subject tried.
-func check(e *crmguard.Event) (tenant string, err error) {
-	if e.Action == "" || e.Outcome < crmguard.Attempted || e.Outcome > crmguard.Undecided || e.Count < 0 {
-		return "", errEvent
-	}
-	refused := e.Outcome >= crmguard.Denied
-	s := &e.Subject
-	tenant = s.Tenant
-	if tenant == "" && refused {
-		tenant = e.Resource.Tenant
-	}
-	if tenant == "" || e.Resource.Tenant != tenant && !refused {
-		return "", errTenant
-	}
-	known := s.ID != "" && s.Kind >= crmguard.KindEmployee && s.Kind <= crmguard.KindSystem
-	if stranger := s.ID == "" && s.Kind <= crmguard.KindSystem; !known && !(refused && stranger) {
-		return "", errSubject
-	}
-	return tenant, nil
-}
-
-func normalise(e *crmguard.Event) {
-	s, r := &e.Subject, &e.Resource
-	for _, text := range []*string{
-		&e.ID, &e.Reason, &e.Request, &e.Policy,
-		&s.Tenant, &s.ID, &s.OnBehalfOf, &s.Session, &s.Device,
-		&r.Tenant, &r.Kind, &r.ID, &r.Field, &r.Owner, &r.Unit,
-	} {
-		*text = clean(*text)
-	}
-	e.Action = crmguard.Action(clean(string(e.Action)))
-	e.Fields, s.Roles, s.Units, s.Scopes = cleanAll(e.Fields), cleanAll(s.Roles), cleanAll(s.Units), cleanAll(s.Scopes)
-	private := make([]crmguard.Private, len(e.Private)) // the caller's slice stays as it is
-	for i, p := range e.Private {
-		private[i] = crmguard.Private{Client: clean(p.Client), Name: clean(p.Name), Value: p.Value}
-	}
-	e.Private = private
-}
-
-// newID returns a UUID of version 7 (RFC 9562): milliseconds, then 74 random bits.
-func newID(now time.Time) string {
-	var b [16]byte
-	_, _ = rand.Read(b[6:]) // never fails
-	ms := now.UnixMilli()
-	for i := range 6 {
-		b[i] = byte(ms >> (40 - 8*i)) //nolint:gosec // the byte is what is wanted
-	}
-	b[6] = b[6]&0x0f | 0x70
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

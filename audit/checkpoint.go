@@ -52,6 +52,33 @@ func openCheckpoint(c *Checkpoint, v note.Verifier, log [16]byte) (tlog.Tree, er
 	return parseText(n.Text, c.Size, origin(v.Name(), log))
 }
 
+// pinned is a checkpoint that was kept outside the store.
+type pinned struct {
+	origin string
+	size   int64
+	root   tlog.Hash
+}
+
+func openPinned(text string, v note.Verifier) (*pinned, error) {
+	n, err := note.Open([]byte(text), note.VerifierList(v))
+	if err != nil {
+		return nil, fmt.Errorf("audit: the checkpoint that was kept outside: %w", err)
+	}
+	lines := strings.SplitN(n.Text, "\n", 3)
+	if len(lines) < 3 {
+		return nil, errCheckpoint
+	}
+	size, err := strconv.ParseInt(lines[1], 10, 64)
+	if err != nil {
+		return nil, errCheckpoint
+	}
+	tree, err := parseText(n.Text, size, lines[0])
+	if err != nil {
+		return nil, err
+	}
+	return &pinned{origin: lines[0], size: tree.N, root: tree.Hash}, nil
+}
+
 func parseText(text string, size int64, origin string) (tlog.Tree, error) {
 	lines := strings.Split(text, "\n")
 	if len(lines) != 4 || lines[3] != "" {

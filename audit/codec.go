@@ -131,10 +131,14 @@ func (r *reader) int64() int64 {
 }
 
 func (r *reader) time() time.Time {
-	if v := r.int64(); v != 0 {
-		return time.UnixMicro(v).UTC()
+	v := r.int64()
+	if v < 0 || v > lastMicro {
+		r.failed = true
 	}
-	return time.Time{}
+	if r.failed || v == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(v).UTC()
 }
 
 func (r *reader) count() int {

@@ -18,63 +18,27 @@ const maxRaces = 200
 type committer struct {
 	*Log
 	at      position
-	signed  int64 // size of the newest checkpoint
-	batched int   // size of the batch before
+	sig     signing
+	seq     sequencer
+	batched int  // size of the batch before
+	lagging bool // the inbox could not be chained, and that was said
 }
 
 // item is an entry to be chained: of a waiter, or of the inbox.
 type item struct {
+	content *content
 	keys    Keys
 	body    []byte
 	waiter  *waiter  // or
 	waiting *Waiting // exactly one
 	known   bool     // the log holds it already
-}
-
-// openCommitter reads where the log stands: from the last checkpoint on by
-// hashing every record, so that nothing is signed that was changed meanwhile.
-func openCommitter(ctx context.Context, l *Log) (*committer, error) {
-	head, err := l.store.Head(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("audit: read the head: %w", err)
-	}
-	c := &committer{Log: l, at: start(head.Log), signed: -1}
-	last, err := lastCheckpoint(ctx, l.store)
-	if err != nil {
-		return nil, err
-	}
-	if last != nil {
-		tree, err := openCheckpoint(last, l.verify, head.Log)
-		if err != nil {
-			return nil, &BrokenError{Seq: max(last.Size-1, 0), Detail: "cannot be continued: the newest checkpoint is not one of this log and key"}
-		}
-		if tree.N > head.Size {
-			return nil, &BrokenError{Seq: head.Size, Detail: fmt.Sprintf("a checkpoint says that there were %d entries", tree.N)}
-		}
-		if c.at, err = at(ctx, l.store, head.Log, tree.N); err != nil {
-			return nil, err
-		}
-		if c.at.root() != tree.Hash {
-			return nil, &BrokenError{Seq: max(tree.N-1, 0), Detail: "the tree is not the one that was signed"}
-		}
-		c.signed = tree.N
-	}
-	if err := c.follow(ctx); err != nil {
-		return nil, err
-	}
-	if c.at.head() != head && c.at.size <= head.Size {
-		return nil, &BrokenError{Seq: c.at.size, Detail: "the log is shorter than its head says"}
-	}
-	if c.signed < 0 { // so that a log without any checkpoint is never right
-		return c, c.sign(ctx)
-	}
-	return c, nil
+	err     error    // another one was there first
 }
 
 // run is the life of the goroutine.
-func (c *committer) run(ctx context.Context, every time.Duration) {
+func (c *committer) run(ctx context.Context) {
 	defer close(c.ended)
-	checkpoint := time.NewTicker(every)
+	checkpoint := time.NewTicker(c.every)
 	defer checkpoint.Stop()
 	var poll <-chan time.Time // nil: never
 	if c.inbox != nil {
@@ -82,43 +46,63 @@ func (c *committer) run(ctx context.Context, every time.Duration) {
 		defer ticker.Stop()
 		poll = ticker.C
 	}
+	due := c.at.size > c.sig.signed // what a crash left is signed at once
 	for {
-		due := false
+		if due && c.at.size > c.sig.signed || c.at.size-c.sig.signed >= checkpointEvery {
+			c.beginSigning(ctx)
+		}
+		due = false
 		select {
 		case w := <-c.queue:
 			c.commit(ctx, c.drain(w))
 		case <-c.nudge:
-			c.complain(ctx, c.sequence(ctx))
+			c.turn(ctx)
 		case <-poll:
-			c.complain(ctx, c.sequence(ctx))
+			c.turn(ctx)
+		case s := <-c.sig.result:
+			c.settle(ctx, c.keep(ctx, s))
 		case <-checkpoint.C:
 			due = true
 		case <-c.quit:
 			c.endErr = c.end(ctx)
 			return
 		}
-		// A signature that fails is tried again at the next occasion; meanwhile
-		// entries are durable and chained.
-		if due && c.at.size > c.signed || c.at.size-c.signed >= checkpointEvery {
-			c.complain(ctx, c.sign(ctx))
-		}
 	}
 }
 
-func (c *committer) complain(ctx context.Context, err error) {
-	if err != nil {
+// turn chains one page of the inbox. If there are more, it asks for another turn,
+// so that those who wait in the queue have theirs.
+func (c *committer) turn(ctx context.Context) {
+	more, err := c.sequence(ctx)
+	if more {
+		c.wake()
+	}
+	if err != nil && !c.lagging {
 		c.logger.LogAttrs(ctx, slog.LevelError, "audit: the journal lags behind", slog.Any("error", err))
 	}
+	c.lagging = err != nil
 }
 
 // end writes what waits. Nobody adds to the queue any more.
 func (c *committer) end(ctx context.Context) error {
+	c.entering.Wait()
 	for len(c.queue) > 0 {
 		c.commit(ctx, c.drain(<-c.queue))
 	}
-	err := c.sequence(ctx)
-	if c.at.size > c.signed {
-		err = errors.Join(err, c.sign(ctx))
+	more, err := c.sequence(ctx)
+	for more && err == nil {
+		more, err = c.sequence(ctx)
+	}
+	if c.inbox != nil {
+		err = errors.Join(err, c.seq.left())
+	}
+	if c.sig.result != nil { // one is being made of fewer entries
+		if signErr := c.signNow(ctx); signErr != nil {
+			return errors.Join(err, signErr)
+		}
+	}
+	if c.at.size > c.sig.signed {
+		err = errors.Join(err, c.signNow(ctx))
 	}
 	return err
 }
@@ -130,7 +114,7 @@ func (c *committer) drain(first *waiter) []*item {
 	items := make([]*item, 0, maxBatch)
 	w := first
 	for {
-		items = append(items, &item{keys: w.content.keys(), body: w.body, waiter: w})
+		items = append(items, &item{content: w.content, keys: w.content.keys(), body: w.body, waiter: w})
 		if len(items) == maxBatch {
 			return items
 		}
@@ -146,63 +130,36 @@ func (c *committer) drain(first *waiter) []*item {
 	}
 }
 
-// sequence chains what is in the inbox. An entry that does not decode stays there:
-// a newer program wrote it, or somebody tampered with it, and it is not ours to
-// drop.
-func (c *committer) sequence(ctx context.Context) error {
-	if c.inbox == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	skip, race := 0, 0 // skip: those that do not decode, which stay
-	var unreadable error
-	for {
-		waiting, err := c.inbox.Waiting(ctx, skip, maxBatch)
-		if err != nil {
-			return errors.Join(unreadable, fmt.Errorf("audit: read the inbox: %w", err))
-		}
-		items := make([]*item, 0, len(waiting))
-		for i := range waiting {
-			content, err := decodeBody(waiting[i].Body)
-			if err != nil {
-				if unreadable == nil {
-					unreadable = fmt.Errorf("audit: an entry in the inbox since %d: %w", waiting[i].Since, err)
-				}
-				continue
-			}
-			items = append(items, &item{keys: content.keys(), body: waiting[i].Body, waiting: &waiting[i]})
-		}
-		err = c.appendItems(ctx, items)
-		switch {
-		case errors.Is(err, ErrMoved) && race < maxRaces: // another process took them
-			race++
-			continue
-		case err != nil:
-			return errors.Join(unreadable, err)
-		case len(waiting) < maxBatch:
-			return unreadable
-		}
-		skip += len(waiting) - len(items)
-	}
-}
-
 // commit appends entries of waiters in one step and then acknowledges them.
 func (c *committer) commit(ctx context.Context, items []*item) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	err := c.appendItems(ctx, items)
 	for _, it := range items {
+		if it.err != nil {
+			it.waiter.done <- it.err
+			continue
+		}
 		it.waiter.done <- err
 	}
 }
 
 func (c *committer) appendItems(ctx context.Context, items []*item) error {
-	seen := make(map[[32]byte]bool, len(items))
+	seen := make(map[[32]byte]*item, len(items))
 	for _, it := range items {
 		id := it.keys.id()
-		it.known = seen[id]
-		seen[id] = true
+		first := seen[id]
+		if first == nil {
+			seen[id] = it
+			continue
+		}
+		it.known = true
+		if !it.content.same(first.content, it.content.timed && first.content.timed) {
+			it.err = it.content.conflict()
+		}
+	}
+	if !writable(c.clock()) {
+		return errTime
 	}
 	for race := 0; ; race++ {
 		next, batch, fresh := c.batch(items)
@@ -216,11 +173,16 @@ func (c *committer) appendItems(ctx context.Context, items []*item) error {
 		}
 		if dup, ok := errors.AsType[*DuplicateError](err); ok && len(dup.Index) > 0 {
 			for _, i := range dup.Index {
-				fresh[i].known = true
+				if i < 0 || i >= len(fresh) {
+					return fmt.Errorf("audit: append: the store names row %d of %d: %w", i, len(fresh), err)
+				}
+				if err := c.compare(ctx, fresh[i]); err != nil {
+					return err
+				}
 			}
 			continue
 		}
-		if !errors.Is(err, ErrMoved) || race == maxRaces {
+		if !errors.Is(err, ErrMoved) || race >= maxRaces {
 			return fmt.Errorf("audit: append: %w", err)
 		}
 		before := c.at.size
@@ -239,6 +201,20 @@ func (c *committer) appendItems(ctx context.Context, items []*item) error {
 			return err
 		}
 	}
+}
+
+// compare marks an entry that the log holds already, and says so if that one says
+// something else.
+func (c *committer) compare(ctx context.Context, it *item) error {
+	same, err := c.holds(ctx, it.content)
+	if err != nil {
+		return err
+	}
+	it.known = true
+	if !same {
+		it.err = it.content.conflict()
+	}
+	return nil
 }
 
 // unmoved says what it means that a log moved without growing: entries that were
@@ -262,7 +238,7 @@ func (c *committer) batch(items []*item) (position, Batch, []*item) {
 	fresh := make([]*item, 0, len(items))
 	recorded := c.clock()
 	for _, it := range items {
-		if it.waiting != nil {
+		if it.waiting != nil && it.err == nil {
 			b.Taken = append(b.Taken, *it.waiting)
 		}
 		if it.known {
@@ -307,18 +283,4 @@ func (c *committer) follow(ctx context.Context) error {
 			return nil
 		}
 	}
-}
-
-func (c *committer) sign(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	signed, err := signCheckpoint(&c.at, c.signer)
-	if err != nil {
-		return err
-	}
-	if err := c.store.Append(ctx, Batch{After: c.at.head(), Checkpoint: signed}); err != nil {
-		return fmt.Errorf("audit: keep a checkpoint: %w", err)
-	}
-	c.signed = c.at.size
-	return nil
 }

@@ -42,6 +42,9 @@ func (l *Log) Find(ctx context.Context, q Query) (Page, error) {
 	if q.Before < 0 || q.Limit < 0 {
 		return Page{}, errors.New("audit: a query's cursor and limit are not negative")
 	}
+	if clean(q.Tenant) != q.Tenant || clean(q.Subject) != q.Subject || clean(q.Client) != q.Client {
+		return Page{}, errName
+	}
 	if q.Limit == 0 {
 		q.Limit = defaultLimit
 	}
@@ -73,6 +76,33 @@ func (l *Log) Find(ctx context.Context, q Query) (Page, error) {
 		page.Entries = append(page.Entries, rec.entry())
 	}
 	return page, nil
+}
+
+// holds reports whether the log holds an entry that says the same. All that it can
+// be found by is the same, too, so other entries need not be looked at.
+func (l *Log) holds(ctx context.Context, c *content) (bool, error) {
+	k := c.keys()
+	q := Query{Tenant: k.Tenant, Subject: k.Subject, Kind: k.Kind, Record: k.Record, Action: k.Action, Outcome: k.Outcome, Limit: maxLimit}
+	if c.timed {
+		q.From, q.To = time.UnixMicro(k.Time), time.UnixMicro(k.Time+1)
+	}
+	for {
+		rows, err := l.store.Find(ctx, q)
+		if err != nil {
+			return false, fmt.Errorf("audit: find the entry that is there: %w", err)
+		}
+		for i := range rows {
+			if rows[i].Keys.Event != k.Event {
+				continue
+			}
+			rec, err := decodeRecord(rows[i].Record)
+			return err == nil && rec.same(c, c.timed), nil
+		}
+		if len(rows) < q.Limit || rows[len(rows)-1].Seq == 0 {
+			return false, nil
+		}
+		q.Before = rows[len(rows)-1].Seq
+	}
 }
 
 // OpenPrivate opens the private values of an entry through the sealer, so that its

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -45,6 +46,7 @@ type content struct {
 	tenant string
 	event  crmguard.Event // Private without values
 	sealed []SealedValue
+	timed  bool // the caller said when it happened; not part of the body
 }
 
 func appendHead(b []byte, log [16]byte, seq int64, recorded time.Time) []byte {
@@ -89,6 +91,9 @@ func encodeBody(c *content) ([]byte, error) {
 
 // decodeBody accepts exactly what encodeBody returns.
 func decodeBody(b []byte) (*content, error) {
+	if len(b) > maxBody {
+		return nil, errMalformed
+	}
 	r := reader{b: b}
 	c := &content{}
 	e := &c.event
@@ -120,7 +125,7 @@ func decodeBody(b []byte) (*content, error) {
 		c.sealed = append(c.sealed, v)
 		e.Private = append(e.Private, crmguard.Private{Client: v.Client, Name: v.Name})
 	}
-	if r.failed || len(r.b) != 0 || c.tenant == "" || e.ID == "" ||
+	if r.failed || len(r.b) != 0 || c.tenant == "" || e.ID == "" || e.Time.IsZero() || e.Count < 0 ||
 		e.Outcome < crmguard.Attempted || e.Outcome > crmguard.Undecided {
 		return nil, errMalformed
 	}
@@ -150,6 +155,9 @@ func decodeRecord(b []byte) (*record, error) {
 	rec.seq = int64(seq)
 	r := reader{b: b[25:headSize]}
 	rec.recorded = r.time()
+	if r.failed || rec.recorded.IsZero() {
+		return nil, errMalformed
+	}
 	body, err := decodeBody(b[headSize:])
 	if err != nil {
 		return nil, err
@@ -201,13 +209,40 @@ func rowID(tenant, event string, outcome crmguard.Outcome) [32]byte {
 	return sha256.Sum256(append(b, event...))
 }
 
-// keyText returns s, or a digest if s is too long for an index.
+// same reports whether two contents say the same: sealed bytes differ each time,
+// and a time counts only if the caller gave it.
+func (c *content) same(o *content, times bool) bool {
+	a, errA := encodeBody(c.bare(times))
+	b, errB := encodeBody(o.bare(times))
+	return errA == nil && errB == nil && bytes.Equal(a, b)
+}
+
+func (c *content) bare(times bool) *content {
+	b := *c
+	if !times {
+		b.event.Time = time.Time{}
+	}
+	b.sealed = make([]SealedValue, len(c.sealed))
+	for i, v := range c.sealed {
+		b.sealed[i] = SealedValue{Client: v.Client, Name: v.Name, Erased: true}
+	}
+	return &b
+}
+
+func (c *content) conflict() error {
+	return &ConflictError{Tenant: c.tenant, ID: c.event.ID, Outcome: c.event.Outcome}
+}
+
+const digestPrefix = "sha256:"
+
+// keyText returns s, or a digest if s is too long for an index, or might be taken
+// for a digest.
 func keyText(s string) string {
-	if len(s) <= maxKey {
+	if len(s) <= maxKey && !strings.HasPrefix(s, digestPrefix) {
 		return s
 	}
 	sum := sha256.Sum256([]byte(s))
-	return "sha256:" + hex.EncodeToString(sum[:])
+	return digestPrefix + hex.EncodeToString(sum[:])
 }
 
 // clean makes s something that every database stores as text. Requests choose
@@ -228,6 +263,23 @@ func cleanAll(list []string) []string {
 		cleaned[i] = clean(s)
 	}
 	return cleaned
+}
+
+// lastMicro is the last microsecond of the year 9999.
+var lastMicro = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro() - 1
+
+// writable reports whether t comes back as it was written.
+func writable(t time.Time) bool {
+	year := t.UTC().Year() // of times far away UnixMicro means nothing
+	return year >= 1970 && year <= 9999 && t.UnixMicro() > 0
+}
+
+// stored is t as it comes back.
+func stored(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.UTC().Truncate(time.Microsecond)
 }
 
 func micros(t time.Time) int64 {

@@ -49,8 +49,10 @@ type Store interface {
 
 // Inbox is what a store offers besides that lives in the host's database: a place
 // where an entry waits that was written in the host's transaction, until a [Log]
-// moves it into the chain. It may also have a method Begin(ctx, tx) error, which
-// [Log.InTx] calls before anything else is done in the transaction.
+// moves it into the chain. It may also have methods Begin(ctx, tx) error, which
+// [Log.InTx] calls before anything else is done in the transaction, and Held(ctx, tx,
+// w) (body []byte, err error), which reads what is there in place of w; without it
+// an entry that is there already is taken for another one.
 type Inbox interface {
 	// Put adds an entry inside tx. One with the same tenant, event and outcome
 	// is left alone.

@@ -11,10 +11,15 @@ import (
 
 type txKey struct{}
 
-// beginner is an [Inbox] of a database that refuses to write in a transaction that
-// began by reading: Begin makes its first statement a write that changes nothing.
-type beginner interface {
+// txInbox is what an [Inbox] offers besides, inside the host's transaction.
+type txInbox interface {
+	// Begin is called before anything else is done in a transaction of InTx. A
+	// database that refuses to write in one that began by reading writes here.
 	Begin(ctx context.Context, tx Tx) error
+
+	// Held returns the body that is there with the tenant, event and outcome of
+	// w, seen from inside tx; nil if there is none.
+	Held(ctx context.Context, tx Tx, w Waiting) (body []byte, err error)
 }
 
 // WithTx returns a context for what runs while a transaction of the host is open.
@@ -45,17 +50,16 @@ func (l *Log) InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context,
 		return fmt.Errorf("audit: begin: %w", err)
 	}
 	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing; before, the first error counts
-	if b, ok := l.inbox.(beginner); ok {
+	if b, ok := l.inbox.(txInbox); ok {
 		if err := b.Begin(ctx, tx); err != nil {
 			return fmt.Errorf("audit: begin: %w", err)
 		}
 	}
 	var failed error
-	recorded := false
+	seen := make(map[[32]byte]*content)
 	record := func(e crmguard.Event) error {
-		_, err := l.RecordTx(ctx, tx, e)
+		err := l.recordTx(ctx, tx, e, seen)
 		failed = errors.Join(failed, err)
-		recorded = true
 		return err
 	}
 	if err := fn(WithTx(ctx), tx, record); err != nil {
@@ -67,7 +71,7 @@ func (l *Log) InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context,
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("audit: commit: %w", err)
 	}
-	if recorded {
+	if len(seen) > 0 {
 		l.wake()
 	}
 	return nil
@@ -75,31 +79,97 @@ func (l *Log) InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context,
 
 // RecordTx writes an entry inside a transaction of the host's: it exists if and
 // only if that commits. Call settle when it has ended, so that the entry is
-// chained at once; without settle it is chained within about a second.
+// chained at once; without settle it is chained within about a second. Another
+// entry in its place is a *[ConflictError]: roll back.
 func (l *Log) RecordTx(ctx context.Context, tx Tx, e crmguard.Event) (settle func(committed bool), err error) {
-	if l.inbox == nil {
-		return nil, ErrNoInbox
-	}
-	l.mu.RLock()
-	closed := l.closed
-	l.mu.RUnlock()
-	if closed {
-		return nil, ErrClosed
-	}
-	c, body, err := l.prepare(ctx, e)
-	if err != nil {
+	if err := l.recordTx(ctx, tx, e, nil); err != nil {
 		return nil, err
-	}
-	keys := c.keys()
-	w := Waiting{Tenant: keys.Tenant, Event: keys.Event, Outcome: keys.Outcome, Since: micros(l.clock()), Body: body}
-	if err := l.inbox.Put(ctx, tx, w); err != nil {
-		return nil, fmt.Errorf("audit: put into the inbox: %w", err)
 	}
 	return func(committed bool) {
 		if committed {
 			l.wake()
 		}
 	}, nil
+}
+
+// recordTx remembers in seen what the transaction holds already, if that is not nil.
+func (l *Log) recordTx(ctx context.Context, tx Tx, e crmguard.Event, seen map[[32]byte]*content) error {
+	if l.inbox == nil {
+		return ErrNoInbox
+	}
+	if err := l.enter(); err != nil {
+		return err
+	}
+	defer l.entering.Done()
+	c, body, err := l.prepare(ctx, e)
+	if err != nil {
+		return err
+	}
+	keys := c.keys()
+	if before := seen[keys.id()]; before != nil {
+		if !c.same(before, c.timed && before.timed) {
+			return c.conflict()
+		}
+		return nil
+	}
+	w, err := l.sealWaiting(ctx, c, body)
+	if err != nil {
+		return err
+	}
+	watched := &watchedTx{Tx: tx}
+	if err := l.inbox.Put(ctx, watched, w); err != nil {
+		return fmt.Errorf("audit: put into the inbox: %w", err)
+	}
+	if watched.used && watched.rows == 0 {
+		if err := l.inPlaceOf(ctx, tx, w, c); err != nil {
+			return err
+		}
+	}
+	if seen != nil {
+		seen[keys.id()] = c
+	}
+	return nil
+}
+
+// watchedTx counts the rows that were written: none means that an entry with the
+// same keys is there.
+type watchedTx struct {
+	Tx
+	used bool
+	rows int64
+}
+
+func (t *watchedTx) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	result, err := t.Tx.ExecContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	n, err := result.RowsAffected()
+	t.used = true
+	t.rows += n
+	return result, err
+}
+
+// inPlaceOf returns nil if what is there in place of w says the same as c, so that
+// nothing is lost.
+func (l *Log) inPlaceOf(ctx context.Context, tx Tx, w Waiting, c *content) error {
+	inbox, ok := l.inbox.(txInbox)
+	if !ok {
+		return c.conflict()
+	}
+	body, err := inbox.Held(ctx, tx, w)
+	if err != nil {
+		return fmt.Errorf("audit: look for the entry in its place: %w", err)
+	}
+	w.Body = body
+	there, _, err := l.openWaiting(ctx, &w)
+	if err != nil {
+		return fmt.Errorf("%w: what is there does not open: %w", c.conflict(), err)
+	}
+	if !there.same(c, false) {
+		return c.conflict()
+	}
+	return nil
 }
 
 func (l *Log) wake() {

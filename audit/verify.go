@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -13,12 +14,12 @@ import (
 // Verdict is what a verification found. The zero value is [CannotVerify].
 type Verdict uint8
 
-// The verdicts. Intact needs an anchor, a checkpoint kept outside, that the log
-// was compared with; without one the best verdict is Unanchored. Pruned and AnchorStale belong to
-// retention and anchors.
+// The verdicts. Intact needs a checkpoint that was kept outside and that the log was
+// compared with; without one the best verdict is Unanchored. Pruned and AnchorStale
+// belong to retention and anchors.
 const (
-	CannotVerify Verdict = iota // no checkpoint, or one that this key did not sign
-	Intact                      // all entries are as they were written, and something outside says so too
+	CannotVerify Verdict = iota // no checkpoint, one that this key did not sign, or entries that should be signed by now
+	Intact                      // all entries are as signed, and a checkpoint kept outside fits
 	Unanchored                  // all entries are as signed, but nothing outside vouches for it
 	AnchorStale                 // as signed, but the anchor is too old
 	Pruned                      // old entries were removed by retention, the rest is as signed
@@ -50,11 +51,14 @@ type Report struct {
 	Entries    int64   `json:"entries"`    // that were read and are right
 	Signed     int64   `json:"signed"`     // of these, covered by a checkpoint; the rest by the chain alone
 	At         int64   `json:"at"`         // first entry that is wrong, for Broken, Truncated and Forked
-	Checkpoint string  `json:"checkpoint"` // the newest that is right; keep it elsewhere
+	Pinned     int64   `json:"pinned"`     // of these, covered by the checkpoint that was kept outside
+	Checkpoint string  `json:"checkpoint"` // the newest that is right; keep it elsewhere, for VerifyAgainst
 	Detail     string  `json:"detail"`     // for people
 }
 
-// OK reports whether every entry is as it was written, as far as can be told.
+// OK reports whether every entry is as it was written, as far as can be told. With
+// the verdict [Unanchored] that is not far: whoever writes the store can remove
+// checkpoints from the end and rewrite what only they covered.
 func (r Report) OK() bool { return r.Verdict == Intact || r.Verdict == Unanchored }
 
 // Unsigned is how many entries are covered by the chain alone.
@@ -63,19 +67,45 @@ func (r Report) Unsigned() int64 { return r.Entries - r.Signed }
 // Verify reads the whole log and recomputes everything: see [VerifyStore]. Entries
 // may be recorded meanwhile.
 func (l *Log) Verify(ctx context.Context, v note.Verifier) (Report, error) {
-	return VerifyStore(ctx, l.store, v)
+	return l.VerifyAgainst(ctx, v, "")
+}
+
+// VerifyAgainst does the same, and compares the log with a checkpoint that was kept
+// outside, the text that [Report.Checkpoint] gave: see [VerifyStoreAgainst].
+func (l *Log) VerifyAgainst(ctx context.Context, v note.Verifier, pinned string) (Report, error) {
+	return verifyStore(ctx, l.store, v, pinned, l.clock(), l.every+slack)
 }
 
 // VerifyStore verifies a log that need not be in use: each record has the hash
 // that was stored and the number where it stands, chain and tree follow from the
 // records, what rows are found by is what the records say, and every checkpoint
-// is signed by v and has the root that the tree had. The error is for what could
-// not be read; what was read and is wrong is a verdict.
+// is signed by v and has the root that the tree had. More, or older, entries after
+// the last checkpoint than a log leaves unsigned cannot be verified; that may be what
+// a crash left, too. The error is for what could not be read; what was read and is
+// wrong is a verdict.
 func VerifyStore(ctx context.Context, s Store, v note.Verifier) (Report, error) {
+	return VerifyStoreAgainst(ctx, s, v, "")
+}
+
+// VerifyStoreAgainst does the same, and compares the log with a checkpoint that was
+// kept outside: all entries that it covers must be there. If they are, and nothing
+// else is wrong, the verdict is [Intact] instead of [Unanchored]; Report.Pinned says
+// how far that reaches. A pinned text that v did not sign is an error.
+func VerifyStoreAgainst(ctx context.Context, s Store, v note.Verifier, pinned string) (Report, error) {
+	return verifyStore(ctx, s, v, pinned, time.Now(), maxEvery+slack)
+}
+
+func verifyStore(ctx context.Context, s Store, v note.Verifier, pinned string, now time.Time, allowed time.Duration) (Report, error) {
 	if v == nil {
 		return Report{}, errors.New("audit: a verifier is needed")
 	}
-	ver := verification{store: s, verifier: v}
+	ver := verification{store: s, verifier: v, now: now, allowed: allowed}
+	if pinned != "" {
+		var err error
+		if ver.pin, err = openPinned(pinned, v); err != nil {
+			return Report{}, err
+		}
+	}
 	// A log in use grows: checkpoints are read before the rows that they cover,
 	// and no further than they went at the beginning.
 	newest, damaged := lastCheckpoint(ctx, s)
@@ -88,6 +118,10 @@ func VerifyStore(ctx context.Context, s Store, v note.Verifier) (Report, error) 
 	}
 	ver.at = start(head.Log)
 	ver.Log = hex.EncodeToString(head.Log[:])
+	if ver.pin != nil && ver.pin.origin != origin(v.Name(), head.Log) {
+		ver.doubt(Restored, "the checkpoint that was kept outside is of another log")
+		ver.pin = nil
+	}
 	if damaged != nil {
 		ver.doubt(CannotVerify, "the checkpoints are damaged")
 	} else if newest == nil {
@@ -113,7 +147,11 @@ type verification struct {
 	store    Store
 	verifier note.Verifier
 	at       position
-	doubted  bool // a checkpoint is of no use: the verdict, unless a row is broken
+	pin      *pinned // kept outside; nil: none
+	now      time.Time
+	allowed  time.Duration // age of the first unsigned entry
+	since    time.Time     // when that was recorded
+	doubted  bool          // a checkpoint is of no use: the verdict, unless a row is broken
 
 	until  int64 // size of the newest checkpoint to look at
 	more   bool  // there are checkpoints still to be fetched
@@ -148,9 +186,13 @@ func (v *verification) run(ctx context.Context, head Head, headErr error) error 
 			return fmt.Errorf("audit: read entries: %w", err)
 		}
 		for i := range rows {
-			if _, err := v.at.accept(&rows[i]); err != nil {
+			rec, err := v.at.accept(&rows[i])
+			if err != nil {
 				broken, _ := errors.AsType[*BrokenError](err)
 				return v.fail(Broken, broken.Seq, broken.Detail)
+			}
+			if rec.seq == v.Signed {
+				v.since = rec.recorded
 			}
 			v.Entries = v.at.size
 			if done, err := v.checkpoints(ctx); done || err != nil {
@@ -166,6 +208,12 @@ func (v *verification) run(ctx context.Context, head Head, headErr error) error 
 
 // checkpoints compares the tree with each checkpoint of its present size.
 func (v *verification) checkpoints(ctx context.Context) (done bool, err error) {
+	if v.pin != nil && v.pin.size == v.at.size {
+		if v.at.root() != v.pin.root {
+			return true, v.fail(Forked, v.Signed, fmt.Sprintf("the first %d entries are not those of the checkpoint that was kept outside", v.pin.size))
+		}
+		v.Pinned = v.pin.size
+	}
 	for {
 		if len(v.page) == 0 && v.more {
 			if v.page, err = v.store.Checkpoints(ctx, v.passed-1, maxBatch); err != nil {
@@ -197,6 +245,9 @@ func (v *verification) end(ctx context.Context, head Head, headErr error) error 
 	if broken, ok := errors.AsType[*BrokenError](headErr); ok {
 		return v.fail(Broken, broken.Seq, broken.Detail)
 	}
+	if v.pin != nil && v.pin.size > v.at.size {
+		return v.fail(Truncated, v.at.size, fmt.Sprintf("the checkpoint that was kept outside says that there were %d entries", v.pin.size))
+	}
 	if v.until > v.at.size {
 		if signed, err := v.beyond(ctx); signed || err != nil {
 			return err
@@ -205,7 +256,16 @@ func (v *verification) end(ctx context.Context, head Head, headErr error) error 
 	if head.Size > v.at.size {
 		return v.fail(Broken, v.at.size, "the log is shorter than its head says")
 	}
+	if detail := overdue(v.Unsigned(), v.now.Sub(v.since), v.allowed); detail != "" {
+		v.At = v.Signed
+		v.doubt(CannotVerify, detail+": checkpoints were removed, a crash left them, or the signer fails")
+	}
 	if v.doubted {
+		return nil
+	}
+	if v.pin != nil {
+		v.Verdict = Intact
+		v.Detail = fmt.Sprintf("all %d entries are as they were written; %d of them are signed; the first %d are those of the checkpoint that was kept outside", v.Entries, v.Signed, v.Pinned)
 		return nil
 	}
 	v.Verdict = Unanchored

@@ -2,6 +2,8 @@ package auditsql
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/crmguard/crmguard/audit"
@@ -19,4 +21,21 @@ func (s *Store) Begin(ctx context.Context, tx audit.Tx) error {
 		return fmt.Errorf("auditsql: begin: %w", err)
 	}
 	return nil
+}
+
+// Held returns the body that is in the inbox with the keys of w, nil if none is.
+func (s *Store) Held(ctx context.Context, tx audit.Tx, w audit.Waiting) ([]byte, error) {
+	reader, ok := tx.(interface {
+		QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	})
+	if !ok {
+		return nil, errors.New("auditsql: inbox: the transaction cannot read")
+	}
+	var body []byte
+	err := reader.QueryRowContext(ctx, s.db.Q(fmt.Sprintf(`SELECT CASE WHEN length(body) <= %d THEN body END FROM crmguard_audit_inbox WHERE log = $1 AND tenant = $2 AND event = $3 AND outcome = $4`, maxWaiting)),
+		s.log, w.Tenant, w.Event, int64(w.Outcome)).Scan(&body)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("auditsql: inbox: %w", err)
+	}
+	return body, nil
 }

@@ -1,0 +1,171 @@
+package audit
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/crmguard/crmguard"
+)
+
+// What waits in the inbox is sealed as a whole, so that nobody adds to it who can
+// write the database but has no keys: version, id of the log, body.
+const (
+	inboxVersion = 1
+	inboxHead    = 1 + 16
+	maxOdd       = 4096             // entries that are remembered as not being this log's
+	oddAgain     = 10 * time.Second // until such an entry is tried again: the key store may have been down
+)
+
+var errNotOurs = errors.New("not sealed for this log, tenant, event and outcome")
+
+func inboxPlace(tenant, event string, outcome crmguard.Outcome) crmguard.Place {
+	return crmguard.Place{Tenant: tenant, Kind: "audit-inbox", Record: event, Field: outcome.String()}
+}
+
+func (l *Log) sealWaiting(ctx context.Context, c *content, body []byte) (Waiting, error) {
+	k := c.keys()
+	plain := make([]byte, 0, inboxHead+len(body))
+	plain = append(plain, inboxVersion)
+	plain = append(plain, l.id[:]...)
+	plain = append(plain, body...)
+	sealed, err := l.keys.Seal(ctx, inboxPlace(k.Tenant, k.Event, k.Outcome), plain)
+	if err != nil {
+		return Waiting{}, fmt.Errorf("audit: seal an entry for the inbox: %w", err)
+	}
+	return Waiting{Tenant: k.Tenant, Event: k.Event, Outcome: k.Outcome, Since: micros(l.clock()), Body: sealed}, nil
+}
+
+func (l *Log) openWaiting(ctx context.Context, w *Waiting) (*content, []byte, error) {
+	if w.Tenant == "" || len(w.Body) == 0 {
+		return nil, nil, errNotOurs
+	}
+	plain, err := l.keys.Open(ctx, inboxPlace(w.Tenant, w.Event, w.Outcome), w.Body)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(plain) < inboxHead || [16]byte(plain[1:inboxHead]) != l.id {
+		return nil, nil, errNotOurs
+	}
+	if plain[0] != inboxVersion {
+		return nil, nil, fmt.Errorf("of version %d, this program knows %d", plain[0], inboxVersion)
+	}
+	body := plain[inboxHead:]
+	c, err := decodeBody(body)
+	if err != nil {
+		return nil, nil, err
+	}
+	if k := c.keys(); k.Tenant != w.Tenant || k.Event != w.Event || k.Outcome != w.Outcome {
+		return nil, nil, errNotOurs
+	}
+	return c, body, nil
+}
+
+// oddity is an entry of the inbox that cannot be chained. It stays: it was planted,
+// a newer program wrote it, or its key cannot be had at the moment.
+type oddity struct {
+	again time.Time
+	pass  int
+}
+
+// sequencer is what the committer remembers of the inbox.
+type sequencer struct {
+	skip  int // odd entries before the page that comes next
+	pass  int // how often the inbox was read to its end
+	moved int // how often in a row another process took what this one wanted
+	odd   map[[32]byte]oddity
+	why   error // of one of them
+}
+
+func oddID(w *Waiting) [32]byte {
+	id, body := rowID(w.Tenant, w.Event, w.Outcome), sha256.Sum256(w.Body)
+	return sha256.Sum256(append(id[:], body[:]...))
+}
+
+// sequence chains one page of the inbox, and reports whether there may be more.
+func (c *committer) sequence(ctx context.Context) (more bool, err error) {
+	if c.inbox == nil {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s := &c.seq
+	waiting, err := c.inbox.Waiting(ctx, s.skip, maxBatch)
+	if err != nil {
+		return false, fmt.Errorf("audit: read the inbox: %w", err)
+	}
+	items := make([]*item, 0, len(waiting))
+	fresh, odd := 0, 0
+	leave := func(w *Waiting, why error) {
+		odd++
+		id := oddID(w)
+		if _, known := s.odd[id]; !known {
+			if len(s.odd) >= maxOdd {
+				return
+			}
+			fresh++
+			s.why = why
+		}
+		s.odd[id] = oddity{again: time.Now().Add(oddAgain), pass: s.pass}
+	}
+	for i := range waiting {
+		w := &waiting[i]
+		if id := oddID(w); len(s.odd) > 0 && time.Now().Before(s.odd[id].again) {
+			s.odd[id] = oddity{again: s.odd[id].again, pass: s.pass}
+			odd++
+			continue
+		}
+		content, body, err := c.openWaiting(ctx, w)
+		if err != nil && ctx.Err() != nil {
+			return false, fmt.Errorf("audit: open the inbox: %w", err)
+		}
+		if err != nil {
+			leave(w, err)
+			continue
+		}
+		items = append(items, &item{content: content, keys: content.keys(), body: body, waiting: w})
+	}
+	err = c.appendItems(ctx, items)
+	if errors.Is(err, ErrMoved) && s.moved < maxRaces { // another process took them
+		s.moved++
+		return true, pause(ctx, s.moved)
+	}
+	s.moved = 0
+	if err != nil {
+		return false, err
+	}
+	for _, it := range items {
+		if it.err != nil {
+			leave(it.waiting, it.err)
+		} else {
+			delete(s.odd, oddID(it.waiting))
+		}
+	}
+	if fresh > 0 {
+		c.logger.LogAttrs(ctx, slog.LevelError, "audit: entries in the inbox are left: they are not this journal's",
+			slog.Int("new", fresh), slog.Int("all", len(s.odd)), slog.Any("error", s.why))
+	}
+	if more = len(waiting) == maxBatch; more {
+		s.skip += odd
+		return true, nil
+	}
+	for id, o := range s.odd { // those that are gone
+		if o.pass != s.pass {
+			delete(s.odd, id)
+		}
+	}
+	s.skip = 0
+	s.pass++
+	return false, nil
+}
+
+// left says at the end that entries stay in the inbox.
+func (s *sequencer) left() error {
+	if len(s.odd) == 0 {
+		return nil
+	}
+	return fmt.Errorf("audit: %d entries of the inbox are left, the last of them: %w", len(s.odd), s.why)
+}

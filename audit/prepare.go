@@ -1,0 +1,154 @@
+package audit
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/crmguard/crmguard"
+)
+
+var (
+	errTenant  = errors.New("audit: an event needs a tenant, and one that is done the same for subject and resource")
+	errSubject = errors.New("audit: an event needs a subject with ID and kind; only a refused or failed one may lack it")
+	errEvent   = errors.New("audit: an event needs an action, an outcome and a count that is not negative")
+	errName    = errors.New("audit: tenant, ID, subject and client are UTF-8 without NUL")
+	errTime    = errors.New("audit: times are after 1970 and before 10000")
+)
+
+// prepare checks, completes, seals and encodes an event.
+func (l *Log) prepare(ctx context.Context, e crmguard.Event) (*content, []byte, error) {
+	if err := checkNames(&e); err != nil {
+		return nil, nil, err
+	}
+	normalise(&e)
+	tenant, err := check(&e)
+	if err != nil {
+		return nil, nil, err
+	}
+	if e.ID == "" {
+		e.ID = newID(l.clock())
+	}
+	timed := !e.Time.IsZero()
+	if !timed {
+		e.Time = l.clock()
+	}
+	e.Time, e.Subject.AuthenticatedAt = stored(e.Time), stored(e.Subject.AuthenticatedAt)
+	if !writable(e.Time) || !e.Subject.AuthenticatedAt.IsZero() && !writable(e.Subject.AuthenticatedAt) {
+		return nil, nil, errTime
+	}
+	c := &content{tenant: tenant, event: e, timed: timed, sealed: make([]SealedValue, len(e.Private))}
+	size := 0
+	for i, p := range e.Private {
+		size += len(p.Value)
+		c.sealed[i] = SealedValue{Client: p.Client, Name: p.Name, Erased: true}
+	}
+	c.event.Private = nil // no plaintext goes further than this
+	// What is too large fails before anything is sealed: that may make keys.
+	body, err := encodeBody(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(body)+size > maxBody {
+		return nil, nil, &TooLargeError{Size: headSize + len(body) + size, Limit: maxRecord}
+	}
+	for i, p := range e.Private {
+		v := &c.sealed[i]
+		v.Sealed, err = l.keys.Seal(ctx, v.place(tenant, e.ID), p.Value)
+		switch v.Erased = errors.Is(err, crmguard.ErrErased); {
+		case v.Erased:
+			v.Sealed = nil
+		case err != nil:
+			return nil, nil, fmt.Errorf("audit: seal a private value: %w", err)
+		}
+	}
+	if len(c.sealed) > 0 {
+		if body, err = encodeBody(c); err != nil {
+			return nil, nil, err
+		}
+	}
+	return c, body, nil
+}
+
+// checkNames refuses names that are not UTF-8 or hold NUL: repaired, two of them
+// would be one. A refused attempt may name any tenant whatsoever.
+func checkNames(e *crmguard.Event) error {
+	if len(e.Private) > maxPrivate {
+		return fmt.Errorf("audit: an event has %d private values, at most %d are kept", len(e.Private), maxPrivate)
+	}
+	names := []string{e.ID, e.Subject.Tenant, e.Subject.ID}
+	if e.Outcome < crmguard.Denied || e.Subject.Tenant == "" {
+		names = append(names, e.Resource.Tenant)
+	}
+	for _, p := range e.Private {
+		names = append(names, p.Client)
+	}
+	for _, name := range names {
+		if clean(name) != name {
+			return errName
+		}
+	}
+	return nil
+}
+
+func (v *SealedValue) place(tenant, event string) crmguard.Place {
+	return crmguard.Place{Tenant: tenant, Client: v.Client, Kind: "audit", Record: event, Field: v.Name}
+}
+
+// check returns the tenant in whose journal the event belongs. An attempt on
+// another tenant's resource is the business of the tenant whose subject tried.
+func check(e *crmguard.Event) (tenant string, err error) {
+	if e.Action == "" || e.Outcome < crmguard.Attempted || e.Outcome > crmguard.Undecided || e.Count < 0 {
+		return "", errEvent
+	}
+	refused := e.Outcome >= crmguard.Denied
+	s := &e.Subject
+	tenant = s.Tenant
+	if tenant == "" && refused {
+		tenant = e.Resource.Tenant
+	}
+	if keyText(tenant) != tenant { // it is a key of rows, and of what the inbox is sealed under
+		return "", fmt.Errorf("audit: a tenant has at most %d bytes and does not begin with %s", maxKey, digestPrefix)
+	}
+	if tenant == "" || e.Resource.Tenant != tenant && !refused {
+		return "", errTenant
+	}
+	known := s.ID != "" && s.Kind >= crmguard.KindEmployee && s.Kind <= crmguard.KindSystem
+	if stranger := s.ID == "" && s.Kind <= crmguard.KindSystem; !known && !(refused && stranger) {
+		return "", errSubject
+	}
+	return tenant, nil
+}
+
+func normalise(e *crmguard.Event) {
+	s, r := &e.Subject, &e.Resource
+	for _, text := range []*string{
+		&e.ID, &e.Reason, &e.Request, &e.Policy,
+		&s.Tenant, &s.ID, &s.OnBehalfOf, &s.Session, &s.Device,
+		&r.Tenant, &r.Kind, &r.ID, &r.Field, &r.Owner, &r.Unit,
+	} {
+		*text = clean(*text)
+	}
+	e.Action = crmguard.Action(clean(string(e.Action)))
+	e.Fields, s.Roles, s.Units, s.Scopes = cleanAll(e.Fields), cleanAll(s.Roles), cleanAll(s.Units), cleanAll(s.Scopes)
+	private := make([]crmguard.Private, len(e.Private)) // the caller's slice stays as it is
+	for i, p := range e.Private {
+		private[i] = crmguard.Private{Client: clean(p.Client), Name: clean(p.Name), Value: p.Value}
+	}
+	e.Private = private
+}
+
+// newID returns a UUID of version 7 (RFC 9562): milliseconds, then 74 random bits.
+func newID(now time.Time) string {
+	var b [16]byte
+	_, _ = rand.Read(b[6:]) // never fails
+	ms := now.UnixMilli()
+	for i := range 6 {
+		b[i] = byte(ms >> (40 - 8*i)) //nolint:gosec // the byte is what is wanted
+	}
+	b[6] = b[6]&0x0f | 0x70
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
