@@ -58,8 +58,8 @@ func (m *Memory) Append(_ context.Context, b Batch) error {
 		}
 		for i := range b.Rows {
 			m.known[b.Rows[i].Keys.id()] = struct{}{}
+			m.rows = append(m.rows, b.Rows[i].clone())
 		}
-		m.rows = append(m.rows, b.Rows...)
 	}
 	if b.Checkpoint != nil {
 		m.checkpoints = insertCheckpoint(m.checkpoints, *b.Checkpoint)
@@ -88,7 +88,7 @@ func insertCheckpoint(list []Checkpoint, c Checkpoint) []Checkpoint {
 	if found {
 		return list
 	}
-	return slices.Insert(list, i, c)
+	return slices.Insert(list, i, c.clone())
 }
 
 // Read implements [Store].
@@ -97,7 +97,11 @@ func (m *Memory) Read(_ context.Context, from int64, n int) ([]Row, error) {
 	defer m.mu.RUnlock()
 	size := int64(len(m.rows))
 	from = min(max(from, 0), size)
-	return slices.Clone(m.rows[from:min(from+int64(n), size)]), nil
+	var rows []Row
+	for seq := from; seq < size && len(rows) < n; seq++ {
+		rows = append(rows, m.rows[seq].clone())
+	}
+	return rows, nil
 }
 
 // Find implements [Store]. It looks at every row until the page is full.
@@ -107,7 +111,7 @@ func (m *Memory) Find(_ context.Context, q Query) ([]Row, error) {
 	var found []Row
 	for seq := newest(q, int64(len(m.rows))); seq >= 0 && len(found) < q.Limit; seq-- {
 		if m.rows[seq].Keys.matches(&q) {
-			found = append(found, m.rows[seq])
+			found = append(found, m.rows[seq].clone())
 		}
 	}
 	return found, nil
@@ -133,5 +137,9 @@ func pageOf(list []Checkpoint, after int64, n int) []Checkpoint {
 	if found {
 		i++
 	}
-	return slices.Clone(list[i:min(i+n, len(list))])
+	page := slices.Clone(list[i:min(i+n, len(list))])
+	for i := range page {
+		page[i] = page[i].clone()
+	}
+	return page
 }

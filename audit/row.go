@@ -1,5 +1,10 @@
 package audit
 
+import (
+	"bytes"
+	"slices"
+)
+
 // Check returns a *[BrokenError] unless number and keys of the row are what its
 // record says. It says nothing about hashes. A store asks before it lets a row
 // that was there decide something.
@@ -13,3 +18,12 @@ func (r *Row) Check() error {
 	}
 	return nil
 }
+
+// clone returns a row that shares no memory with r.
+func (r *Row) clone() Row {
+	c := *r
+	c.Record, c.Hashes, c.Keys.Clients = bytes.Clone(r.Record), slices.Clone(r.Hashes), slices.Clone(r.Keys.Clients)
+	return c
+}
+
+func (c *Checkpoint) clone() Checkpoint { return Checkpoint{Size: c.Size, Note: bytes.Clone(c.Note)} }

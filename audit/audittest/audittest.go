@@ -260,13 +260,41 @@ func keepsCheckpoints(t *testing.T, s audit.Store) {
 
 func returnsCopies(t *testing.T, s audit.Store) {
 	all := rows(t, 2)
-	add(t, s, all...)
-	got, err := s.Read(t.Context(), 0, 2)
-	require.NoError(t, err)
-	got[0].Seq = 99
-	again, err := s.Read(t.Context(), 0, 2)
-	require.NoError(t, err)
-	require.EqualValues(t, 0, again[0].Seq)
+	want := rows(t, 2)
+	for i := range all { // sealed anew each time
+		want[i].Record = slices.Clone(all[i].Record)
+		want[i].Hashes = slices.Clone(all[i].Hashes)
+		want[i].Chain = all[i].Chain
+	}
+	spoil := func(list []audit.Row) {
+		for i := range list {
+			list[i].Seq = 99
+			list[i].Record[40] ^= 1
+			list[i].Hashes[0][0] ^= 1
+			list[i].Keys.Clients[0] = "nobody"
+		}
+	}
+	checkpoint := audit.Checkpoint{Size: 2, Note: []byte("note")}
+	require.NoError(t, s.Append(t.Context(), audit.Batch{After: head(t, s), Rows: all, Checkpoint: &checkpoint}))
+	spoil(all)
+	checkpoint.Note[0] = 'x'
+	for range 2 {
+		got, err := s.Read(t.Context(), 0, 2)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+		spoil(got)
+		found, err := s.Find(t.Context(), audit.Query{Tenant: "acme", Limit: 2})
+		require.NoError(t, err)
+		require.Len(t, found, 2)
+		require.Equal(t, want[1].Record, found[0].Record)
+		for i := range found {
+			found[i].Record[40] ^= 1
+		}
+		checkpoints, err := s.Checkpoints(t.Context(), -1, 2)
+		require.NoError(t, err)
+		require.Equal(t, []audit.Checkpoint{{Size: 2, Note: []byte("note")}}, checkpoints)
+		checkpoints[0].Note[0] = 'x'
+	}
 }
 
 func logsVerify(t *testing.T, s audit.Store) { record(t, s, 20) }
