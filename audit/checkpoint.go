@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -98,17 +99,24 @@ func parseText(text string, size int64, origin string) (tlog.Tree, error) {
 	return tlog.Tree{N: n, Hash: tlog.Hash(hash)}, nil
 }
 
-// lastCheckpoint returns nil if there is none.
+// lastCheckpoint returns nil if there is none. A store is asked for the first one
+// beyond some size; so it goes ahead in steps that grow, and back where there is
+// none, instead of through all of them.
 func lastCheckpoint(ctx context.Context, s Store) (*Checkpoint, error) {
 	var last *Checkpoint
-	for after := int64(-1); ; after = last.Size {
-		page, err := s.Checkpoints(ctx, after, maxBatch)
+	after := int64(-1)
+	for step := int64(1); step > 0; {
+		page, err := s.Checkpoints(ctx, after+step-1, 1)
 		if err != nil {
 			return nil, fmt.Errorf("audit: read checkpoints: %w", err)
 		}
 		if len(page) == 0 {
-			return last, nil
+			step /= 2
+			continue
 		}
-		last = &page[len(page)-1]
+		last = &page[0]
+		after = last.Size
+		step = min(2*step, math.MaxInt64-after)
 	}
+	return last, nil
 }

@@ -1,6 +1,9 @@
 package audit
 
-import "os"
+import (
+	"context"
+	"os"
+)
 
 // OpenFileWith opens a store whose flushes and writes go through these functions;
 // nil is the real one.
@@ -17,3 +20,6 @@ func OpenFileWith(dir string, sync func(*os.File) error, syncDir func(string) er
 	}
 	return openFile(dir, o)
 }
+
+// LastCheckpoint finds the newest checkpoint.
+func LastCheckpoint(ctx context.Context, s Store) (*Checkpoint, error) { return lastCheckpoint(ctx, s) }

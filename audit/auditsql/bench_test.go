@@ -1,8 +1,8 @@
 package auditsql_test
 
 import (
-	"crypto/rand"
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"sync"
 	"sync/atomic"

@@ -210,3 +210,22 @@ func TestHostileColumns(t *testing.T) {
 		require.True(t, verify(t, store, verifier).OK())
 	})
 }
+
+// A record under another number is not shown, however well its columns fit.
+func TestFindShowsNoRecordTwice(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		signer, verifier := journaltest.Signer(t)
+		log := openLog(t, db, signer, verifier)
+		for i := range 4 {
+			require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))
+		}
+		plant(t, db, `UPDATE crmguard_audit_entries SET record = (SELECT record FROM crmguard_audit_entries WHERE seq = 1) WHERE seq = 2`)
+		page, err := log.Find(t.Context(), audit.Query{Tenant: "acme"})
+		require.NoError(t, err)
+		var seqs []int64
+		for _, e := range page.Entries {
+			seqs = append(seqs, e.Seq)
+		}
+		require.Equal(t, []int64{3, 1, 0}, seqs)
+	})
+}
