@@ -3,6 +3,7 @@ package audit
 import (
 	"encoding/binary"
 	"os"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -59,4 +60,29 @@ func Root(log [16]byte, rows []Row) tlog.Hash {
 		p.add(r.Record)
 	}
 	return p.root()
+}
+
+// MemoryOf is a store that holds these.
+func MemoryOf(log [16]byte, rows []Row, checkpoints []Checkpoint) *Memory {
+	m := NewMemory()
+	m.log, m.rows, m.checkpoints = log, append(m.rows, rows...), append(m.checkpoints, checkpoints...)
+	for _, r := range rows {
+		m.known[r.Keys.id()] = struct{}{}
+	}
+	return m
+}
+
+// Aged chains the rows anew, as if they had been recorded so much earlier.
+func Aged(log [16]byte, rows []Row, age time.Duration) []Row {
+	p := start(log)
+	aged := make([]Row, len(rows))
+	for i, r := range rows {
+		rec, err := decodeRecord(r.Record)
+		if err != nil {
+			panic(err)
+		}
+		aged[i] = p.add(append(appendHead(nil, log, r.Seq, rec.recorded.Add(-age)), r.Record[headSize:]...))
+		aged[i].Keys = r.Keys
+	}
+	return aged
 }
