@@ -14,6 +14,13 @@ import (
 	"github.com/crmguard/crmguard/quota"
 )
 
+// tb is what *testing.T and *rapid.T have in common.
+type tb interface {
+	require.TestingT
+	Helper()
+	Context() context.Context
+}
+
 // clock shows what it is set to.
 type clock struct {
 	mu sync.Mutex
@@ -44,7 +51,7 @@ type desk struct {
 
 var cardNorm = quota.Norm{Action: crmguard.View, Kind: "contacts", Soft: 3, Hard: 5}
 
-func newDesk(t testing.TB, store quota.Store, norms ...quota.Norm) *desk {
+func newDesk(t tb, store quota.Store, norms ...quota.Norm) *desk {
 	t.Helper()
 	d := &desk{clock: &clock{}, zone: location(t, "Europe/Moscow"), store: store}
 	d.clock.set(time.Date(2026, 3, 2, 12, 0, 0, 0, d.zone))
@@ -67,7 +74,7 @@ func newDesk(t testing.TB, store quota.Store, norms ...quota.Norm) *desk {
 	return d
 }
 
-func location(t testing.TB, name string) *time.Location {
+func location(t tb, name string) *time.Location {
 	t.Helper()
 	loc, err := time.LoadLocation(name)
 	require.NoError(t, err)
@@ -79,11 +86,11 @@ func anna() crmguard.Subject {
 }
 
 // as is a context in which s acts on contacts.
-func as(t testing.TB, s crmguard.Subject, a crmguard.Action) context.Context {
+func as(t tb, s crmguard.Subject, a crmguard.Action) context.Context {
 	return on(t, s, a, "contacts")
 }
 
-func on(t testing.TB, s crmguard.Subject, a crmguard.Action, kind string) context.Context {
+func on(t tb, s crmguard.Subject, a crmguard.Action, kind string) context.Context {
 	return crmguard.WithAct(crmguard.WithSubject(t.Context(), s), a, crmguard.Resource{Tenant: s.Tenant, Kind: kind, ID: "1"})
 }
 
