@@ -249,7 +249,7 @@ func TestDamageBeforeAnotherBatch(t *testing.T) {
 	require.NoError(t, s.Close())
 	covered := files(t, dir)
 	offsets := audit.EntryOffsets(unsigned[firstFile], 0)
-	for seq := int64(0); seq < 7; seq++ {
+	for seq := range int64(7) {
 		for name, all := range map[string]map[string][]byte{"unsigned": unsigned, "covered": covered} {
 			changed := maps.Clone(all)
 			changed[firstFile] = slices.Clone(all[firstFile])
