@@ -56,10 +56,10 @@ func TestCacheAgeCountsFromTheKEK(t *testing.T) {
 	_, err := k.Open(acting("acme"), client(0), sealed[0])
 	require.NoError(t, err)
 	kek.down.Store(true)
-	clock.Advance(50 * time.Second)
+	clock.Advance(55 * time.Second)
 	_, err = k.Open(acting("acme"), client(1), sealed[1])
 	require.NoError(t, err, "a client that is new in the cache")
-	clock.Advance(10 * time.Second)
+	clock.Advance(5 * time.Second)
 	for i := range sealed {
 		_, err = k.Open(acting("acme"), client(i), sealed[i])
 		require.ErrorIs(t, err, encrypt.ErrUnavailable, "client %d", i)

@@ -37,13 +37,16 @@ func (k *Keyring) Seal(ctx context.Context, at crmguard.Place, plaintext []byte)
 		if err != nil {
 			return nil, err
 		}
-		key, err := k.take(ctx, scope, keys.newest())
-		if err != nil {
-			return nil, err
+		key := keys.newest()
+		if key.left.Add(-1) < 0 {
+			if key, err = k.takeMore(ctx, scope, key); err != nil {
+				return nil, err
+			}
+			if !k.current(keys, k.now()) { // that may have taken long
+				continue
+			}
 		}
-		if k.current(keys, k.now()) { // take may have waited
-			return key.seal(&at, plaintext)
-		}
+		return key.seal(&at, plaintext)
 	}
 	return nil, errStalled
 }
@@ -63,7 +66,7 @@ func (k *Keyring) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([
 	if err != nil {
 		return nil, err
 	}
-	key, err := k.opening(ctx, &scope, keys, version)
+	key, err := k.versionOf(ctx, &scope, keys, version)
 	if err != nil {
 		return nil, err
 	}
@@ -87,20 +90,25 @@ func (k *Keyring) askOnOpen(ctx context.Context, act *crmguard.Act, tenant strin
 	return nil
 }
 
-// opening returns the key that opens what was made with one version. It may be used
-// at this moment; whoever waits calls again.
+// opening returns the key of one version after something that may have taken long.
 func (k *Keyring) opening(ctx context.Context, s *Scope, keys *scopeKeys, version uint32) (*key, error) {
 	keys, err := k.still(ctx, s, keys)
 	if err != nil {
 		return nil, err
 	}
+	return k.versionOf(ctx, s, keys, version)
+}
+
+// versionOf returns the key of one version, from the store if it must.
+func (k *Keyring) versionOf(ctx context.Context, s *Scope, keys *scopeKeys, version uint32) (*key, error) {
 	if key := keys.version(version); key != nil {
 		return key, nil
 	}
 	if !k.maySeek(keys, version) {
 		return nil, ErrForeign
 	}
-	if keys, err = k.fetch(ctx, *s, false); err != nil {
+	keys, err := k.fetch(ctx, *s, false)
+	if err != nil {
 		return nil, err
 	}
 	if err := keys.usable(s); err != nil {

@@ -334,6 +334,20 @@ func TestMessagesAreCounted(t *testing.T) {
 	require.LessOrEqual(t, total(), sealedBy+2*1024+2)
 }
 
+// Keys that are read anew go on with what they had reserved: the count in the store
+// would grow by a lease at every reading otherwise.
+func TestReadingKeysAnewWastesNoMessages(t *testing.T) {
+	kek, store, clock := newKEK(t), &counting{Store: encrypt.NewMemory()}, newClock(t)
+	k := openKeyring(t, kek, store, nil)
+	for range 5 {
+		_, err := k.Seal(acting("acme"), home, nil)
+		require.NoError(t, err)
+		clock.Advance(time.Hour)
+	}
+	require.GreaterOrEqual(t, store.loads.Load(), int64(5), "read anew each time")
+	require.Zero(t, store.leases.Load())
+}
+
 // A key that has sealed 2^28 messages is replaced, one that has sealed 2^31 refuses.
 func TestWornKeysAreReplaced(t *testing.T) {
 	kek, memory := newKEK(t), encrypt.NewMemory()
@@ -445,7 +459,9 @@ func TestClosedKeyring(t *testing.T) {
 	ctx := acting("acme")
 	sealed, err := k.Seal(ctx, home, nil)
 	require.NoError(t, err)
+	require.NotZero(t, k.Cached())
 	require.NoError(t, k.Close())
+	require.Zero(t, k.Cached(), "no key stays in memory")
 	_, err = k.Seal(ctx, home, nil)
 	require.Error(t, err)
 	_, err = k.Open(ctx, home, sealed)

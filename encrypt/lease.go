@@ -101,6 +101,11 @@ func (k *Keyring) take(ctx context.Context, s Scope, key *key) (*key, error) {
 	if key.left.Add(-1) >= 0 {
 		return key, nil
 	}
+	return k.takeMore(ctx, s, key)
+}
+
+// takeMore is take for a key of which nothing is left.
+func (k *Keyring) takeMore(ctx context.Context, s Scope, key *key) (*key, error) {
 	worn, err := k.reserve(ctx, []reservation{{s, key, 1}})
 	if err != nil || len(worn) == 0 {
 		return key, err

@@ -81,7 +81,7 @@ func (k *Keyring) verify(ctx context.Context, at crmguard.Place, data, mac []byt
 	if err != nil {
 		return err
 	}
-	key, err := k.opening(ctx, &scope, keys, version)
+	key, err := k.versionOf(ctx, &scope, keys, version)
 	if err != nil {
 		return err
 	}
