@@ -28,17 +28,27 @@
 // the client's data and still verifies. A name or phone number put into another
 // field stays readable for ever.
 //
-// What [Log.Verify] says holds against whoever can write the database or the
-// files but has no signing key: entries covered by a checkpoint cannot be
-// changed, removed, reordered or added to. Entries after the last checkpoint (at
-// most a minute or 1024 of them, see [Report]) are covered by the chain alone,
-// which such a person can compute anew; and checkpoints can be removed together
-// with the entries that they cover. Nothing outside vouches for the log yet,
-// hence the verdict [Unanchored]: keep the newest checkpoint of a report
-// elsewhere. Whoever holds the database and the signing key can rewrite all.
+// Whoever can write the database or the files, but has no signing key, cannot
+// change, remove, reorder or add entries that a checkpoint covers. But checkpoints
+// lie in the same store: such a person can remove them from the end, and rewrite
+// everything after the oldest one that is left. Without anything outside, the best
+// verdict is therefore [Unanchored]. Keep Report.Checkpoint elsewhere and give it to
+// [Log.VerifyAgainst]: what it covers is then proved, and the verdict is [Intact].
+//
+// A tail without checkpoints is not called right, and not signed by [New], if it is
+// longer or older than what a log leaves. A checkpoint is begun every
+// CheckpointEvery and after 1024 entries; while the signer fails, or several
+// processes write, more entries wait for it (Report.Unsigned). More than 8192, or
+// some older than CheckpointEvery and ten minutes, make Verify say [CannotVerify];
+// New tolerates a week, since a crash leaves a tail, too, and logs that it signs it.
+// A forger who keeps a tail short and its times fresh is found by a kept checkpoint
+// only. Whoever holds the database and the signing key can rewrite all the same what
+// no checkpoint outside covers.
 //
 // An entry in the inbox, between the commit of the host's transaction and the
-// sequencer, at most a second, is not chained: its removal is not noticed.
+// sequencer, is not chained: its removal is not noticed. Usually that is a moment;
+// without a running Log it lasts. It is sealed as a whole under the tenant's key, so
+// that nobody plants or alters one who has no keys; such rows are left and told of.
 //
 // The verifying key comes from a pinned file or a flag, never from the store.
 //

@@ -61,8 +61,8 @@ func (c *committer) run(ctx context.Context) {
 			c.turn(ctx)
 		case s := <-c.sig.result:
 			c.settle(ctx, c.keep(ctx, s))
-		case <-checkpoint.C:
-			due = true
+		case <-checkpoint.C: // what a process left that crashed beside this one is signed, too
+			due = c.catchUp(ctx)
 		case <-c.quit:
 			c.endErr = c.end(ctx)
 			return
@@ -81,6 +81,19 @@ func (c *committer) turn(ctx context.Context) {
 		c.logger.LogAttrs(ctx, slog.LevelError, "audit: the journal lags behind", slog.Any("error", err))
 	}
 	c.lagging = err != nil
+}
+
+// catchUp takes in what other processes appended, and reports whether all of it
+// continues what this one knows.
+func (c *committer) catchUp(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	err := c.follow(ctx)
+	if err != nil && !c.lagging {
+		c.logger.LogAttrs(ctx, slog.LevelError, "audit: the journal cannot be signed", slog.Any("error", err))
+		c.lagging = true
+	}
+	return err == nil
 }
 
 // end writes what waits. Nobody adds to the queue any more.

@@ -218,3 +218,23 @@ func TestWrongIndexIsAnError(t *testing.T) {
 	j := open(t, wrongIndex{audit.NewMemory()})
 	require.ErrorContains(t, j.Record(t.Context(), journaltest.Event(0)), "names row 7 of 1")
 }
+
+// What a process left that crashed beside another is signed by the other.
+func TestSignsForOthers(t *testing.T) {
+	signer, verifier := journaltest.Signer(t)
+	store := audit.NewMemory()
+	log, err := audit.New(t.Context(), store, journaltest.NewSealer(), signer, verifier, &audit.Options{CheckpointEvery: time.Millisecond})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, log.Close()) }()
+	never := gateSigner{signer, make(chan struct{})}
+	crashed, err := audit.New(t.Context(), store, journaltest.NewSealer(), never, verifier, nil)
+	require.NoError(t, err)
+	require.NoError(t, crashed.Record(t.Context(), journaltest.Event(0)))
+	require.Eventually(t, func() bool {
+		r, err := log.Verify(t.Context(), verifier)
+		require.NoError(t, err)
+		return r.Signed == 1
+	}, 10*time.Second, time.Millisecond)
+	close(never.gate)
+	require.NoError(t, crashed.Close())
+}

@@ -113,10 +113,13 @@ func (c *committer) sequence(ctx context.Context) (more bool, err error) {
 	}
 	for i := range waiting {
 		w := &waiting[i]
-		if id := oddID(w); len(s.odd) > 0 && time.Now().Before(s.odd[id].again) {
-			s.odd[id] = oddity{again: s.odd[id].again, pass: s.pass}
-			odd++
-			continue
+		if len(s.odd) > 0 {
+			id := oddID(w)
+			if o := s.odd[id]; time.Now().Before(o.again) {
+				s.odd[id] = oddity{again: o.again, pass: s.pass}
+				odd++
+				continue
+			}
 		}
 		content, body, err := c.openWaiting(ctx, w)
 		if err != nil && ctx.Err() != nil {
@@ -140,7 +143,7 @@ func (c *committer) sequence(ctx context.Context) (more bool, err error) {
 	for _, it := range items {
 		if it.err != nil {
 			leave(it.waiting, it.err)
-		} else {
+		} else if len(s.odd) > 0 {
 			delete(s.odd, oddID(it.waiting))
 		}
 	}

@@ -41,7 +41,7 @@ func openCommitter(ctx context.Context, l *Log, acceptUnsigned bool) (*committer
 	if err := c.judgeTail(ctx, since, acceptUnsigned); err != nil {
 		return nil, err
 	}
-	if last == nil { // so that a log without any checkpoint is never right
+	if last == nil { // from now on a log without any is not right
 		if err := c.signNow(ctx); err != nil {
 			return nil, err
 		}

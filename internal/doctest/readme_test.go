@@ -121,7 +121,7 @@ func Example_audit() {
 	defer func() { check(os.RemoveAll(dir)) }()
 	keys := crmguardtest.NewKeys() // encrypt.New in a host
 
-	signer, verifier, err := audit.OpenSigner(filepath.Join(dir, "journal.key"), "crm.example/journal", true)
+	signer, verifier, err := audit.OpenSigner(filepath.Join(dir, "journal.key"), "crm.example/journal", true) // true: when it is installed, never later
 	check(err)
 	store, err := audit.OpenFile(filepath.Join(dir, "journal")) // or auditsql.New
 	check(err)
