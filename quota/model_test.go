@@ -2,6 +2,7 @@ package quota_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,7 +14,9 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 	"github.com/crmguard/crmguard/quota"
+	"github.com/crmguard/crmguard/quota/quotasql"
 )
 
 // fault is one mistake that the model can be told to make, to show that the
@@ -350,4 +353,43 @@ func TestModelFindsFaults(t *testing.T) {
 			t.Fatal("not found")
 		})
 	}
+}
+
+// The same plays on databases, fewer because each is made for one.
+func TestModelOnDatabases(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		for seed := range 20 {
+			store, err := quotasql.New(t.Context(), db, &quotasql.Options{TablePrefix: fmt.Sprintf("play%d_", seed)})
+			require.NoError(t, err)
+			require.NoError(t, rapid.Custom(func(r *rapid.T) error { return play(r, store, noFault) }).Example(seed))
+		}
+	})
+}
+
+// A set of items against a map.
+func TestItemSet(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		s, want := quota.NewItemSet(), map[string]int64{}
+		for range rapid.IntRange(0, 200).Draw(r, "steps") {
+			item := rapid.StringMatching(`[a-c]{0,4}`).Draw(r, "item")
+			holder := rapid.Int64Range(0, 2).Draw(r, "holder")
+			switch rapid.IntRange(0, 30).Draw(r, "turn") {
+			case 0:
+				removed := s.Remove(holder)
+				before := len(want)
+				maps.DeleteFunc(want, func(_ string, h int64) bool { return h == holder })
+				require.Equal(r, before-len(want), removed)
+			case 1:
+				s.Empty()
+				clear(want)
+			default:
+				_, there := want[item]
+				require.Equal(r, !there, s.Add(item, holder))
+				if !there {
+					want[item] = holder
+				}
+			}
+			require.Equal(r, want, s.All())
+		}
+	})
 }
