@@ -32,7 +32,7 @@ func (k *Keyring) Seal(ctx context.Context, at crmguard.Place, plaintext []byte)
 		return nil, err
 	}
 	scope := Scope{at.Tenant, DataKey, at.Client}
-	for range 2 {
+	for range attempts {
 		keys, err := k.keysOf(ctx, &scope, true)
 		if err != nil {
 			return nil, err

@@ -89,8 +89,11 @@ func (k *Keyring) current(s *scopeKeys, now int64) bool {
 		(now < leaseEnd || now-s.loaded < int64(Lease-slack))
 }
 
-// errStalled is returned when even keys that were read a second time are too old
-// to be used by the time they arrive.
+// attempts to get keys that are current when they arrive: besides a stall, an erasure
+// or a poll that notices one ends the use of whatever is being read.
+const attempts = 4
+
+// errStalled is returned after the last of them.
 var errStalled = fmt.Errorf("%w: the key store or the KEK takes longer than a lease", ErrUnavailable)
 
 // settled says whether what was read needs no second look: it is current, or says
@@ -138,7 +141,7 @@ func (k *Keyring) keysOf(ctx context.Context, s *Scope, create bool) (*scopeKeys
 
 // fetch reads one scope, once for all who ask at the same time.
 func (k *Keyring) fetch(ctx context.Context, s Scope, create bool) (*scopeKeys, error) {
-	for range 2 { // the first flight may have begun before an Erase that has ended since
+	for range attempts { // the first flight may have begun before an Erase that has ended since
 		keys, err := share(ctx, k, scopeFlight(s, create), func(ctx context.Context) (*scopeKeys, error) {
 			found, err := k.load(ctx, s.Tenant, []Scope{s}, create)
 			if err != nil {
@@ -193,10 +196,10 @@ func share[T any](ctx context.Context, k *Keyring, name string, fn func(ctx cont
 }
 
 // keysOfAll returns the keys of scopes of one tenant, with one query for those that
-// are not cached; a second one only when the first took longer than a lease. Scopes
+// are not cached; another one only when the answer was not current any more. Scopes
 // without a key are missing from the answer; closed ones are in it.
 func (k *Keyring) keysOfAll(ctx context.Context, tenant string, scopes []Scope, create bool) (map[Scope]*scopeKeys, error) {
-	for range 2 {
+	for range attempts {
 		all, err := k.readAll(ctx, tenant, scopes, create)
 		if err != nil {
 			return nil, err

@@ -106,7 +106,7 @@ func (t *Table[T]) Seal(ctx context.Context, tenant string, rows ...*T) ([]Index
 		batch.store()
 		return nil, nil // all values are NULL
 	}
-	for range 2 {
+	for range attempts {
 		keys, err := t.keys.keysOfAll(ctx, tenant, batch.scopes, true)
 		if err != nil {
 			return nil, err
