@@ -3,7 +3,9 @@ package audit_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -237,4 +239,36 @@ func TestSignsForOthers(t *testing.T) {
 	}, 10*time.Second, time.Millisecond)
 	close(never.gate)
 	require.NoError(t, crashed.Close())
+}
+
+// brokenSigner fails until it is mended.
+type brokenSigner struct {
+	note.Signer
+	broken *atomic.Bool
+}
+
+func (s brokenSigner) Sign(b []byte) ([]byte, error) {
+	if s.broken.Load() {
+		return nil, errors.New("the signer is away")
+	}
+	return s.Signer.Sign(b)
+}
+
+func TestFailingSignerIsToldOfOnce(t *testing.T) {
+	signer, verifier := journaltest.Signer(t)
+	away := brokenSigner{signer, &atomic.Bool{}}
+	logged := &lockedBuffer{}
+	log, err := audit.New(t.Context(), audit.NewMemory(), journaltest.NewSealer(), away, verifier,
+		&audit.Options{CheckpointEvery: time.Millisecond, Logger: slog.New(slog.NewTextHandler(logged, nil))})
+	require.NoError(t, err)
+	away.broken.Store(true)
+	require.NoError(t, log.Record(t.Context(), journaltest.Event(0)))
+	require.Eventually(t, func() bool { return strings.Contains(logged.String(), "signer is away") }, 10*time.Second, time.Millisecond)
+	for i := range 20 {
+		require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))
+		time.Sleep(time.Millisecond)
+	}
+	require.Equal(t, 1, strings.Count(logged.String(), "signer is away"))
+	away.broken.Store(false)
+	require.NoError(t, log.Close(), "the last attempt does not wait")
 }

@@ -121,3 +121,18 @@ func TestEncodeAllocates(t *testing.T) {
 	c := &content{tenant: "acme", event: e}
 	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _, _ = encodeBody(c) }), 3.0, "the body, and the address as text")
 }
+
+func TestDecodeRefusesWhatNobodyWrites(t *testing.T) {
+	_, err := decodeBody(make([]byte, maxBody+1))
+	require.ErrorIs(t, err, errMalformed)
+	require.Regexp(t, "^sha256:[0-9a-f]{64}$", keyText("sha256:short"), "no text is taken for a digest")
+	require.NotEqual(t, "sha256:short", keyText("sha256:short"))
+	for _, micro := range []int64{-1, lastMicro + 1} {
+		r := reader{b: appendTime(nil, time.UnixMicro(micro))}
+		require.True(t, r.time().IsZero())
+		require.True(t, r.failed)
+	}
+	r := reader{b: appendTime(nil, time.UnixMicro(lastMicro))}
+	require.Equal(t, lastMicro, r.time().UnixMicro())
+	require.False(t, r.failed)
+}
