@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/crmguard/crmguard v0.0.0
 	github.com/crmguard/crmguard/examples v0.0.0
+	github.com/sethvargo/go-limiter v0.7.1
 	github.com/showa-93/go-mask v0.6.2
 	github.com/stretchr/testify v1.12.1
 	github.com/tink-crypto/tink-go/v2 v2.9.0
