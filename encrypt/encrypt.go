@@ -32,7 +32,7 @@
 //
 // [Keyring.Erase] closes a client: this process refuses at once, others within
 // [Lease]. After [ClosingTime] the host's [Keyring.FinishErasures] destroys the
-// key. What backups still hold, and until when, is in the [Receipt]. The id is
+// key. Until when backups still hold it is in the [Receipt] from then on. The id is
 // never used again: everything about it is [crmguard.ErrErased] from then on.
 //
 // # Security notes
