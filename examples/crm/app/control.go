@@ -26,8 +26,8 @@ const maxImport = 256 << 20
 
 func socketPath(keys string) string { return filepath.Join(keys, "control.sock") }
 
-// listenControl opens the socket. The lock on the data folder shows that no other
-// process serves it, so that a socket that is there was left by a crash.
+// listenControl opens the socket. The vault holds the lock on the keys folder, so
+// that no other process serves there: a socket that is there was left by a crash.
 func (a *App) listenControl() (net.Listener, error) {
 	path := socketPath(a.cfg.Keys)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -7,6 +7,6 @@ import (
 	"os"
 )
 
-func lockFolder(string) (*os.File, error) {
+func lockFolder(_, _ string) (*os.File, error) {
 	return nil, errors.New("this example needs a system with flock, such as Linux or macOS")
 }

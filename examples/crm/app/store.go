@@ -35,7 +35,7 @@ func openStore(ctx context.Context, dir string) (*store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
-	lock, err := lockFolder(dir)
+	lock, err := lockFolder(dir, "data")
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -21,6 +22,8 @@ import (
 // backups: without it the data opens nowhere.
 type vault struct {
 	dir      string
+	lock     *os.File
+	owner    []byte // id of the installation, nil before the first start is over
 	store    *encryptsql.Store
 	keys     *encrypt.Keyring
 	signer   note.Signer
@@ -29,6 +32,12 @@ type vault struct {
 
 // journalName is the name of the journal's signing key.
 const journalName = "crmguard-example-crm/journal"
+
+// ownerFile names the installation whose keys these are. It is written after the
+// data names it too, and before anything else is sealed: a first start that was
+// interrupted goes on with keys that nobody owns, and keys that somebody owns are
+// never adopted by other data.
+const ownerFile = "installation"
 
 // openVault opens the keys folder. Keys are created only for a data folder in
 // which nothing was ever sealed.
@@ -68,6 +77,17 @@ func (v *vault) open(ctx context.Context, dataDir string, create bool, o *encryp
 	} else if info.Mode().Perm()&0o077 != 0 {
 		return fmt.Errorf("the keys folder %s can be read by others: chmod 700 it", v.dir)
 	}
+	var err error
+	if v.lock, err = lockFolder(v.dir, "keys"); err != nil {
+		return err
+	}
+	if v.owner, err = os.ReadFile(filepath.Join(v.dir, ownerFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keys folder: %w", err)
+	}
+	if create && len(v.owner) > 0 {
+		return fmt.Errorf("the keys in %s belong to a CRM, but the database in %s is new or was emptied, so that it may not use them: put back a backup of the data folder or name the right one with -data; for a new CRM name a new keys folder with -keys",
+			v.dir, dataDir)
+	}
 	kek, err := encrypt.OpenKeyFile(filepath.Join(v.dir, names[0]), dataDir, create)
 	if err != nil {
 		return err
@@ -100,17 +120,54 @@ func (v *vault) belongs(ctx context.Context, data *store, installation []byte) e
 		if err := data.set(ctx, "installation-mac", mac); err != nil {
 			return err
 		}
-		return data.set(ctx, "installation", installation)
+		if err := data.set(ctx, "installation", installation); err != nil {
+			return err
+		}
+		return v.own(installation)
 	}
 	mac, err := data.setting(ctx, "installation-mac")
 	if err == nil {
 		err = v.keys.Verify(ctx, at, installation, mac)
+	}
+	if err == nil && v.owner == nil {
+		return v.own(installation) // only this was interrupted
+	}
+	if err == nil && !bytes.Equal(v.owner, installation) {
+		err = fmt.Errorf("they say so in the file %s", ownerFile)
 	}
 	if err != nil {
 		return fmt.Errorf("the keys in %s belong to another installation than the data in %s: nothing was changed; name the right folder with -keys (%w)",
 			v.dir, data.dir, err)
 	}
 	return nil
+}
+
+// own writes whose keys these are, so that a crash leaves the whole file or none.
+func (v *vault) own(installation []byte) error {
+	path := filepath.Join(v.dir, ownerFile)
+	err := os.WriteFile(path+".new", installation, 0o600)
+	if err == nil {
+		err = syncPath(path + ".new")
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err == nil {
+		err = syncPath(v.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("keys folder: %w", err)
+	}
+	v.owner = installation
+	return nil
+}
+
+func syncPath(path string) error {
+	f, err := os.Open(path) //nolint:gosec // in the keys folder
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func (v *vault) close() error {
@@ -120,6 +177,9 @@ func (v *vault) close() error {
 	}
 	if v.store != nil {
 		errs = append(errs, v.store.Close())
+	}
+	if v.lock != nil {
+		errs = append(errs, v.lock.Close()) // last: what it protects is closed
 	}
 	return errors.Join(errs...)
 }
