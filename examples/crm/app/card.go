@@ -153,14 +153,11 @@ func (a *App) reveal(w http.ResponseWriter, r *http.Request) error {
 	name := r.PostForm.Get("field")
 	guard.Describe(r.Context(), func(e *guard.Details) { e.Fields = []string{name} })
 	c := stateOf(r.Context()).contact
-	if !c.Erased.IsZero() {
-		return crmguard.ErrErased
-	}
 	body, err := a.cardPage(r, c, name)
 	if err != nil {
 		return err
 	}
-	if !c.Erased.IsZero() { // erased while this was under way
+	if !c.Erased.IsZero() {
 		return crmguard.ErrErased
 	}
 	if c.Damaged {

@@ -134,7 +134,8 @@ func insertContact(ctx context.Context, tx *sql.Tx, c *Contact, importKey []byte
 var errChanged = errors.New("the contact was changed meanwhile")
 
 // updateContact replaces a row that still has the version that was read and that
-// still lies within what the person may change.
+// still lies within what the person may change. It was sealed a moment ago, so the
+// client was not erased, whatever the row said.
 func updateContact(ctx context.Context, tx *sql.Tx, c *Contact, within predicate) error {
 	args := []any{c.Owner, c.Unit, c.Country, micros(c.Updated),
 		c.NameSealed, c.PhoneSealed, c.EmailSealed, c.CompanySealed, c.CitySealed, c.NoteSealed, c.ID, c.Version}
@@ -143,9 +144,9 @@ func updateContact(ctx context.Context, tx *sql.Tx, c *Contact, within predicate
 		return err
 	}
 	//nolint:gosec // where is from rbac.Filter, which checks its columns
-	result, err := tx.ExecContext(ctx, `UPDATE contacts SET version = version + 1, owner = $1, unit = $2, country = $3, updated_at = $4,
+	result, err := tx.ExecContext(ctx, `UPDATE contacts SET version = version + 1, erased_at = 0, owner = $1, unit = $2, country = $3, updated_at = $4,
 			name = $5, phone = $6, email = $7, company = $8, city = $9, note = $10
-		WHERE id = $11 AND version = $12 AND erased_at = 0 AND (`+where+`)`, append(args, whereArgs...)...)
+		WHERE id = $11 AND version = $12 AND (`+where+`)`, append(args, whereArgs...)...)
 	if err != nil {
 		return fmt.Errorf("update a contact: %w", err)
 	}
@@ -162,7 +163,7 @@ func tombstone(ctx context.Context, tx interface {
 }, id string, now time.Time) error {
 	_, err := tx.ExecContext(ctx, `UPDATE contacts SET version = version + 1, erased_at = $1, updated_at = $1, import_key = NULL, country = '',
 			name = NULL, phone = NULL, email = NULL, company = NULL, city = NULL, note = NULL
-		WHERE id = $2 AND erased_at = 0`, micros(now), id)
+		WHERE id = $2 AND (erased_at = 0 OR COALESCE(import_key, name, phone, email, company, city, note) IS NOT NULL)`, micros(now), id)
 	if err != nil {
 		return fmt.Errorf("erase a contact: %w", err)
 	}

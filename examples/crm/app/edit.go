@@ -68,10 +68,8 @@ func (a *App) editForm(w http.ResponseWriter, r *http.Request) error {
 
 // openForChange opens a whole contact, or says that it was erased.
 func (a *App) openForChange(ctx context.Context, c *Contact) error {
-	if c.Erased.IsZero() {
-		if err := a.openContacts(ctx, []*Contact{c}); err != nil {
-			return err
-		}
+	if err := a.openContacts(ctx, []*Contact{c}); err != nil {
+		return err
 	}
 	if !c.Erased.IsZero() {
 		return crmguard.ErrErased

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
@@ -208,6 +209,9 @@ func (f *fieldRights) drop(c *Contact) error {
 // that does not open for another reason, because somebody changed it past the CRM
 // or the disk did, is marked as damaged and shows nothing; the others stay usable.
 func (a *App) openContacts(ctx context.Context, contacts []*Contact) error {
+	if err := a.believeErased(ctx, contacts); err != nil {
+		return err
+	}
 	err := a.table.Open(ctx, tenant, contacts...)
 	failed, ok := errors.AsType[encrypt.RowErrors](err)
 	if !ok {
@@ -224,6 +228,28 @@ func (a *App) openContacts(ctx context.Context, contacts []*Contact) error {
 		for _, t := range c.texts() {
 			*t.value, *t.sealed = "", nil
 		}
+	}
+	return nil
+}
+
+// believeErased takes what rows say about their erasure for a hint: whoever can
+// write the database can write that too. The key store alone knows. Where no
+// erasure was ordered, the row opens as any other, or is damaged if it was emptied.
+func (a *App) believeErased(ctx context.Context, contacts []*Contact) error {
+	for _, c := range contacts {
+		if c.Erased.IsZero() {
+			continue
+		}
+		_, err := a.vault.keys.Receipt(ctx, tenant, c.ID)
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, encrypt.ErrNotErased) {
+			return err
+		}
+		a.log.ErrorContext(ctx, "a contact says that it was erased, but nobody ordered that", "contact", c.ID)
+		c.Erased = time.Time{}
+		c.Damaged = !slices.ContainsFunc(c.texts(), func(t text) bool { return *t.sealed != nil })
 	}
 	return nil
 }

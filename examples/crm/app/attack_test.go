@@ -1,0 +1,58 @@
+package app
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// tamper changes the database past the CRM.
+func (in *installation) tamper(query string, args ...any) {
+	in.t.Helper()
+	result, err := in.app.db.ExecContext(in.t.Context(), query, args...)
+	require.NoError(in.t, err)
+	n, err := result.RowsAffected()
+	require.NoError(in.t, err)
+	require.Positive(in.t, n)
+}
+
+// TestForgedErasure: whoever writes into the database that a client was erased
+// makes no view destroy a key, and hides nobody. Only the key store knows.
+func TestForgedErasure(t *testing.T) {
+	in := newInstallation(t, sample(6))
+	owner, seller := in.signedIn("owner"), in.signedIn("seller1")
+	id, emptied := in.idOf(0), in.idOf(3)
+	in.tamper(`UPDATE contacts SET erased_at = 1700000000000000 WHERE id = $1`, id)
+	in.tamper(`UPDATE contacts SET erased_at = 1700000000000000, name = NULL, phone = NULL, email = NULL, company = NULL, city = NULL, note = NULL WHERE id = $1`, emptied)
+	for _, path := range []string{"/contacts/" + id, "/contacts/" + id + "/forget", "/contacts"} {
+		status, page := owner.get(path)
+		require.Equal(t, http.StatusOK, status, path)
+		has(t, page, "Quillfeather0000", path)
+		hasNot(t, page, "Erased client", path)
+	}
+	_, page := owner.get("/contacts/" + emptied)
+	has(t, page, "does not open")
+	hasNot(t, page, "Erased client")
+	for _, client := range []string{id, emptied} {
+		_, err := in.app.vault.keys.Receipt(crmguard.System(t.Context(), tenant, "test"), tenant, client)
+		require.ErrorIs(t, err, encrypt.ErrNotErased, "no view orders an erasure")
+	}
+	status, page := seller.post("/contacts/"+id+"/reveal", "field", "phone", "reason", "call-client")
+	require.Equal(t, http.StatusOK, status)
+	has(t, page, "+7 916 555-00-00")
+
+	// An edit mends the row, and a forged mark keeps nothing from being emptied.
+	status, page = seller.post("/contacts/"+id+"/edit", "version", "1", "name", "Quillfeather0000 Mended", "owner", "seller1", "country", "RU")
+	require.Equal(t, http.StatusOK, status)
+	has(t, page, "Saved.")
+	in.tamper(`UPDATE contacts SET erased_at = 1700000000000000 WHERE id = $1`, id)
+	_, page = owner.post("/contacts/"+id+"/forget", "reason", "client-request")
+	has(t, page, "This is the receipt")
+	var left int
+	require.NoError(t, in.app.db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM contacts WHERE id = $1 AND COALESCE(name, phone, note, import_key) IS NOT NULL`, id).Scan(&left))
+	require.Zero(t, left)
+}
