@@ -175,7 +175,12 @@ func (a *App) fill(r *http.Request, c *Contact, isNew bool) error {
 	if err != nil {
 		return err
 	}
-	form.Owner, form.Country = r.PostForm.Get("owner"), strings.TrimSpace(r.PostForm.Get("country"))
+	if r.PostForm.Has("owner") {
+		form.Owner = r.PostForm.Get("owner")
+	}
+	if r.PostForm.Has("country") {
+		form.Country = strings.TrimSpace(r.PostForm.Get("country"))
+	}
 	form.Version, _ = strconv.ParseInt(r.PostForm.Get("version"), 10, 64)
 	stateOf(ctx).form = form
 	typed := Contact{Country: form.Country}
@@ -187,8 +192,8 @@ func (a *App) fill(r *http.Request, c *Contact, isNew bool) error {
 		}
 		in.Value = strings.ReplaceAll(r.PostForm.Get(t.name), "\r\n", "\n")
 		*values[i].value = in.Value
-		if in.Value == "" && in.Masked != "" {
-			continue // keeps what is hidden
+		if strings.TrimSpace(in.Value) == "" && in.Masked != "" {
+			continue // keeps what is hidden: nobody clears what they do not see
 		}
 		*t.value = in.Value
 	}
