@@ -37,11 +37,11 @@ type Contact struct {
 	PhoneSealed   []byte `encrypt:"phone,sealed"`
 	Email         string `encrypt:"email,index=email" mask:"email"`
 	EmailSealed   []byte `encrypt:"email,sealed"`
-	Company       string `encrypt:"company" mask:"text"`
+	Company       string `encrypt:"company" mask:"name"`
 	CompanySealed []byte `encrypt:"company,sealed"`
-	City          string `encrypt:"city" mask:"text"`
+	City          string `encrypt:"city" mask:"name"`
 	CitySealed    []byte `encrypt:"city,sealed"`
-	Note          string `encrypt:"note" mask:"text"`
+	Note          string `encrypt:"note" mask:"secret"`
 	NoteSealed    []byte `encrypt:"note,sealed"`
 }
 

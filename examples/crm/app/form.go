@@ -62,7 +62,7 @@ func (a *App) form(ctx context.Context, c *Contact, isNew bool) (*formPage, erro
 		}
 		in := input{Name: t.name, Label: t.label, Long: t.name == "note", Wide: t.name == "note" || t.name == "name"}
 		switch {
-		case may[t.name].Unmask || isNew, may[t.name].Read && *masked[i].value == *t.value: // nothing is hidden in it
+		case may[t.name].Unmask || isNew:
 			in.Value = *t.value
 		case may[t.name].Read:
 			in.Masked = *masked[i].value

@@ -98,7 +98,7 @@ func TestPlay(t *testing.T) {
 	t.Run("reveal", func(t *testing.T) {
 		_, page := seller.get("/contacts/" + mine)
 		has(t, page, "+7 ••• 00")
-		has(t, page, "card •••", "what is inside the note is hidden too")
+		hasNot(t, page, "Whisper0000", "the note is hidden as a whole")
 		hasNot(t, page, "4111")
 		status, page := seller.post("/contacts/"+mine+"/reveal", "field", "phone")
 		require.Equal(t, http.StatusUnprocessableEntity, status, "without a reason")
