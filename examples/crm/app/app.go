@@ -79,6 +79,7 @@ type App struct {
 	handler http.Handler
 
 	importing sync.Mutex
+	staffing  sync.Mutex // one at a time hires or closes somebody: what was checked stays true
 
 	stop       context.CancelFunc
 	background sync.WaitGroup
@@ -193,36 +194,57 @@ func (a *App) openRights(ctx context.Context) (*rbac.Engine, error) {
 	return rights, nil
 }
 
+// Stages of the first start, each stored before it begins.
+const (
+	stageSetting  = "first-start"
+	stageCompany  = "company"
+	stageContacts = "contacts"
+	stageDone     = "done"
+)
+
 // firstStart creates the demo company and its contacts, once; what a crash
-// interrupted goes on from where it was.
+// interrupted goes on from where it was. Where it was is proven by a MAC: a company
+// that exists is never founded again because somebody changed a row.
 func (a *App) firstStart(ctx context.Context) error {
-	for _, step := range []struct {
-		name string
-		run  func(ctx context.Context) error
-	}{
-		{"company", a.founding},
-		{"contacts", func(ctx context.Context) error {
-			if a.cfg.Contacts == nil {
-				return nil
-			}
-			report, err := a.Import(ctx, a.cfg.Contacts, nil, a.cfg.Progress)
-			a.log.InfoContext(ctx, "first import", "rows", report.Rows, "added", report.Added, "duplicates", report.Duplicates, "bad", len(report.Bad))
-			return err
-		}},
-	} {
-		done, err := a.db.setting(ctx, step.name)
+	ctx = crmguard.System(ctx, tenant, "first-start")
+	stored, err := a.vault.proven(ctx, a.db, stageSetting)
+	if err != nil {
+		return fmt.Errorf("the database %s was changed past the CRM: nobody was let in; put back a backup of the data folder (%w)", a.db.dir, err)
+	}
+	stage := string(stored)
+	reach := func(next string) error {
+		stage = next
+		return a.vault.prove(ctx, a.db, stageSetting, []byte(next))
+	}
+	if stage == "" {
+		accounts, err := a.people.accounts(ctx)
 		if err != nil {
 			return err
 		}
-		if done != nil {
-			continue
+		if len(accounts) > 0 {
+			return fmt.Errorf("the database %s has accounts, but its setting %s is gone: nobody was let in; put back a backup of the data folder", a.db.dir, stageSetting)
 		}
-		if err := step.run(crmguard.System(ctx, tenant, "first-start")); err != nil {
+		if err := reach(stageCompany); err != nil {
 			return err
 		}
-		if err := a.db.set(ctx, step.name, []byte("done")); err != nil {
+	}
+	if stage == stageCompany {
+		if err := a.founding(ctx); err != nil {
 			return err
 		}
+		if err := reach(stageContacts); err != nil {
+			return err
+		}
+	}
+	if stage == stageContacts {
+		if a.cfg.Contacts != nil {
+			report, err := a.Import(ctx, a.cfg.Contacts, nil, a.cfg.Progress)
+			a.log.InfoContext(ctx, "first import", "rows", report.Rows, "added", report.Added, "duplicates", report.Duplicates, "bad", len(report.Bad))
+			if err != nil {
+				return err
+			}
+		}
+		return reach(stageDone)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	_ "embed"
 	"encoding/base32"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -58,7 +59,8 @@ var demoAccounts = []account{
 	{"integration", integration, "Form on the website", "sales", false, true, "integration"},
 }
 
-// founding creates the demo company. Each step may run again after a crash.
+// founding creates the demo company. Each step may run again after a crash, and
+// lets in nobody who has an account already.
 func (a *App) founding(ctx context.Context) error {
 	for _, u := range demoUnits {
 		if _, err := a.db.ExecContext(ctx, `INSERT INTO units (id, name, parent) VALUES ($1, $2, NULLIF($3, '')) ON CONFLICT (id) DO NOTHING`,
@@ -77,25 +79,69 @@ func (a *App) founding(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := a.hire(ctx, person, hash); err != nil {
+		// Somebody who was closed is not let in again, whatever became of the account.
+		state, err := a.sessions.State(ctx, tenant, person.ID)
+		if err != nil {
 			return err
+		}
+		if state.Closed && state.Epoch != 0 {
+			continue
+		}
+		if err := a.hire(ctx, person, hash); err != nil && !errors.Is(err, errTaken) {
+			return fmt.Errorf("account %s: %w", person.ID, err)
 		}
 	}
 	return nil
 }
 
-// hire stores an account and lets it in, with its role.
+// errTaken says that there is an account with that login.
+var errTaken = errors.New("the login is taken")
+
+// hire lets somebody in who has no account yet, with their role, and records it.
+// The account comes last: whatever fails before, the login is not taken and can be
+// hired again.
 func (a *App) hire(ctx context.Context, person account, hash string) error {
-	if _, err := a.people.add(ctx, person, hash, a.now()); err != nil {
+	a.staffing.Lock()
+	defer a.staffing.Unlock()
+	accounts, err := a.people.accounts(ctx)
+	if err != nil {
 		return err
 	}
-	if err := a.people.refresh(ctx); err != nil {
+	if slices.ContainsFunc(accounts, func(p account) bool { return p.ID == person.ID }) {
+		return errTaken
+	}
+	e := systemEvent(ctx, crmguard.Grant, crmguard.Resource{Tenant: tenant, Kind: "staff", ID: person.ID, Unit: person.Unit}, a.now())
+	e.Outcome, e.Reason = crmguard.Attempted, "role:"+person.role
+	if err := a.journal.Record(ctx, e); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	e.Outcome = crmguard.Done
+	if err = a.letIn(ctx, person, hash); err != nil {
+		e.Outcome = crmguard.Failed
+	}
+	if recordErr := a.journal.Record(ctx, e); recordErr != nil {
+		return errors.Join(err, fmt.Errorf("journal: %w", recordErr))
+	}
+	return err
+}
+
+func (a *App) letIn(ctx context.Context, person account, hash string) error {
+	// An attempt that failed may have left another role.
+	if _, err := a.rights.Revoke(ctx, tenant, person.ID); err != nil {
 		return err
 	}
 	if err := a.rights.GrantRole(ctx, tenant, person.ID, person.role); err != nil {
 		return err
 	}
-	return a.sessions.OpenPerson(ctx, tenant, person.ID)
+	if err := a.sessions.OpenPerson(ctx, tenant, person.ID); err != nil {
+		return err
+	}
+	if added, err := a.people.add(ctx, person, hash, a.now()); err != nil {
+		return err
+	} else if !added {
+		return errTaken
+	}
+	return a.people.refresh(ctx)
 }
 
 // DemoPassword is the password of all demo accounts of this installation. It

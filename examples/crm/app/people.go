@@ -197,28 +197,10 @@ func (a *App) AddAccount(ctx context.Context, n NewAccount) (secret string, err 
 	if err != nil {
 		return "", err
 	}
-	ctx = crmguard.System(ctx, tenant, "account")
 	person := account{ID: n.Login, Kind: employee, Title: n.Title, Unit: n.Unit, Head: n.Role == "head", role: n.Role}
-	e := systemEvent(ctx, crmguard.Grant, crmguard.Resource{Tenant: tenant, Kind: "staff", ID: n.Login, Unit: n.Unit}, a.now())
-	e.Outcome, e.Reason = crmguard.Attempted, "role:"+n.Role
-	if err := a.journal.Record(ctx, e); err != nil {
-		return "", fmt.Errorf("journal: %w", err)
-	}
-	e.Outcome = crmguard.Done
-	added, err := a.people.add(ctx, person, hash, a.now())
-	if err == nil && !added {
-		err = fmt.Errorf("the login %q is taken", n.Login)
-	}
-	if err == nil {
-		err = a.hire(ctx, person, hash)
-	}
-	if err != nil {
-		e.Outcome = crmguard.Failed
-	}
-	if recordErr := a.journal.Record(ctx, e); recordErr != nil {
-		return "", errors.Join(err, fmt.Errorf("journal: %w", recordErr))
-	}
-	if err != nil {
+	if err := a.hire(crmguard.System(ctx, tenant, "account"), person, hash); errors.Is(err, errTaken) {
+		return "", fmt.Errorf("the login %q is taken", n.Login)
+	} else if err != nil {
 		return "", err
 	}
 	return n.Password, nil

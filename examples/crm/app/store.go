@@ -97,3 +97,11 @@ func (s *store) set(ctx context.Context, name string, value []byte) error {
 		ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
 	return err
 }
+
+// setProven stores a value with its MAC: in one statement, so that a crash leaves
+// both or none.
+func (s *store) setProven(ctx context.Context, name string, value, mac []byte) error {
+	_, err := s.ExecContext(ctx, `INSERT INTO settings (name, value) VALUES ($1, $2), ($3, $4)
+		ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value, name+"-mac", mac)
+	return err
+}

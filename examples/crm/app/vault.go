@@ -110,25 +110,14 @@ func (v *vault) open(ctx context.Context, dataDir string, create bool, o *encryp
 
 // belongs checks that keys and data are of one installation, or makes them so.
 func (v *vault) belongs(ctx context.Context, data *store, installation []byte) error {
-	at := crmguard.Place{Tenant: tenant, Kind: "settings", Field: "installation"}
 	if installation == nil {
 		installation = []byte(rand.Text())
-		mac, err := v.keys.MAC(ctx, at, installation)
-		if err != nil {
-			return err
-		}
-		if err := data.set(ctx, "installation-mac", mac); err != nil {
-			return err
-		}
-		if err := data.set(ctx, "installation", installation); err != nil {
+		if err := v.prove(ctx, data, "installation", installation); err != nil {
 			return err
 		}
 		return v.own(installation)
 	}
-	mac, err := data.setting(ctx, "installation-mac")
-	if err == nil {
-		err = v.keys.Verify(ctx, at, installation, mac)
-	}
+	_, err := v.proven(ctx, data, "installation")
 	if err == nil && v.owner == nil {
 		return v.own(installation) // only this was interrupted
 	}
@@ -140,6 +129,36 @@ func (v *vault) belongs(ctx context.Context, data *store, installation []byte) e
 			v.dir, data.dir, err)
 	}
 	return nil
+}
+
+// prove stores a setting with a MAC, so that nobody else who can write the database
+// makes one up.
+func (v *vault) prove(ctx context.Context, data *store, name string, value []byte) error {
+	mac, err := v.keys.MAC(ctx, settingPlace(name), value)
+	if err != nil {
+		return err
+	}
+	return data.setProven(ctx, name, value, mac)
+}
+
+// proven returns a setting that [vault.prove] stored, nil if there is none.
+func (v *vault) proven(ctx context.Context, data *store, name string) ([]byte, error) {
+	value, err := data.setting(ctx, name)
+	if err != nil || value == nil {
+		return nil, err
+	}
+	mac, err := data.setting(ctx, name+"-mac")
+	if err != nil {
+		return nil, err
+	}
+	if err := v.keys.Verify(ctx, settingPlace(name), value, mac); err != nil {
+		return nil, fmt.Errorf("the setting %s: %w", name, err)
+	}
+	return value, nil
+}
+
+func settingPlace(name string) crmguard.Place {
+	return crmguard.Place{Tenant: tenant, Kind: "settings", Field: name}
 }
 
 // own writes whose keys these are, so that a crash leaves the whole file or none.
