@@ -49,7 +49,7 @@ func TestDaysOfTheTenant(t *testing.T) {
 			require.NoError(t, d.open(ctx, "c1"))
 			for step := time.Duration(0); begins.Add(step).Before(ends); step += 7 * time.Minute {
 				d.clock.set(begins.Add(step))
-				denial := mustDeny(t, d.open(ctx, "c2"), quota.CodeNorm)
+				denial := denialOf(t, d.open(ctx, "c2"), quota.CodeNorm)
 				require.Equal(t, ends.Sub(d.clock.now()), denial.RetryAfter, "%v", d.clock.now())
 			}
 			d.clock.set(ends.Add(-time.Second))
@@ -119,7 +119,7 @@ func TestDayNeverGoesBackwards(t *testing.T) {
 					card++
 					err := d.open(as(t, who, crmguard.View), clients(card, 1)...)
 					if err != nil {
-						require.Equal(t, s.retry, mustDeny(t, err, quota.CodeNorm).RetryAfter, "step %d", i)
+						require.Equal(t, s.retry, denialOf(t, err, quota.CodeNorm).RetryAfter, "step %d", i)
 						break
 					}
 					opened++

@@ -118,7 +118,7 @@ func TestProcessesShareANorm(t *testing.T) {
 
 	db, err := sql.Open("pgx", url)
 	require.NoError(t, err)
-	defer db.Close()
+	defer func() { require.NoError(t, db.Close()) }()
 	var items, counted int
 	require.NoError(t, db.QueryRow(`SELECT COUNT(*), (SELECT n FROM crmguard_quota_counts WHERE counter = 'records view contacts')
 		FROM crmguard_quota_items`).Scan(&items, &counted))

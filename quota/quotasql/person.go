@@ -11,8 +11,9 @@ import (
 	"github.com/crmguard/crmguard/quota"
 )
 
-// chunk is how many items one statement names.
-const chunk = 500
+// chunk is how many items one statement names. Drivers for SQLite compare each
+// parameter with each, so that many would be slow.
+const chunk = 100
 
 // person is the counters of one person in a transaction.
 type person struct {
@@ -163,15 +164,14 @@ func (p *person) sort(ctx context.Context, counter string, items []string, holde
 func (p *person) add(ctx context.Context, counter string, items []string, holder int64) error {
 	for part := range chunks(items) {
 		var values strings.Builder
-		args := make([]any, 0, 6*len(part))
-		for i, item := range part {
+		for i := range part {
 			if i > 0 {
 				values.WriteString(", ")
 			}
-			values.WriteString("(" + sqldb.Params(6*i+1, 6) + ")")
-			args = append(args, p.tenant, int64(p.day), p.person, counter, item, holder)
+			values.WriteString("($1, $2, $3, $4, $5, $" + strconv.Itoa(6+i) + ")")
 		}
-		if _, err := p.tx.ExecContext(ctx, p.db.Q(`INSERT INTO crmguard_quota_items (tenant, day, person, counter, item, holder)
+		args := append([]any{p.tenant, int64(p.day), p.person, counter, holder}, anys(part)...)
+		if _, err := p.tx.ExecContext(ctx, p.db.Q(`INSERT INTO crmguard_quota_items (tenant, day, person, counter, holder, item)
 			VALUES `+values.String()), args...); err != nil {
 			return err
 		}
