@@ -25,18 +25,17 @@ type csvRow struct {
 type csvError struct {
 	line   int
 	reason string
+	lost   bool // where the next row begins cannot be told: nothing below may be read
 }
 
 func (e *csvError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.reason) }
 
-// csvFile reads rows under a header. After a row that is not well-formed it goes
-// on with the line below that row's first, so that one stray quote does not
-// swallow the rest of the file.
+// csvFile reads rows under a header. After a row that is not well-formed it goes on
+// with the line below only if no quoted field can reach into that line. Otherwise it
+// is lost, and stops: a line of somebody's note must never be taken for a row.
 type csvFile struct {
 	data    []byte
-	offset  int // of the reader's first byte in data
-	line    int // lines before offset
-	comma   rune
+	lost    bool
 	reader  *csv.Reader
 	columns []string // by position; "" is a column that nobody wants
 }
@@ -66,17 +65,18 @@ func parseMapping(text string) (map[string]string, error) {
 // gives another header for them.
 func openCSV(data []byte, mapping map[string]string) (*csvFile, error) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
-	f := &csvFile{data: data, comma: ','}
+	f := &csvFile{data: data, reader: csv.NewReader(bytes.NewReader(data))}
+	comma := ','
 	header, _, _ := bytes.Cut(data, []byte("\n"))
 	if !utf8.Valid(header) {
 		return nil, errors.New("the file is not UTF-8: save it as “CSV UTF-8” and try again")
 	}
 	for _, c := range []rune{';', '\t'} {
-		if bytes.Count(header, []byte(string(c))) > bytes.Count(header, []byte(string(f.comma))) {
-			f.comma = c
+		if bytes.Count(header, []byte(string(c))) > bytes.Count(header, []byte(string(comma))) {
+			comma = c
 		}
 	}
-	f.restart(0)
+	f.reader.Comma, f.reader.FieldsPerRecord = comma, -1
 	names, err := f.reader.Read()
 	if errors.Is(err, io.EOF) {
 		return nil, errors.New("the file is empty")
@@ -106,44 +106,34 @@ func openCSV(data []byte, mapping map[string]string) (*csvFile, error) {
 		}
 	}
 	if !found["name"] {
-		return nil, fmt.Errorf("header: no column is called name; say which one it is, as in -map name=Client; found %q", names)
+		// What stands there is not repeated: without a header it is somebody's data.
+		return nil, errors.New("header: the first line names no column that is called name; say which one it is, as in -map name=Client")
 	}
 	return f, nil
 }
 
-func (f *csvFile) restart(offset int) {
-	f.line += bytes.Count(f.data[f.offset:offset], []byte("\n"))
-	f.offset = offset
-	f.reader = csv.NewReader(bytes.NewReader(f.data[offset:]))
-	f.reader.Comma = f.comma
-	f.reader.FieldsPerRecord = -1
-}
-
 // next returns the next row, a *csvError for one that is malformed, or io.EOF.
 func (f *csvFile) next() (csvRow, error) {
-	start := f.offset + int(f.reader.InputOffset())
+	if f.lost {
+		return csvRow{}, io.EOF
+	}
+	start := f.reader.InputOffset()
 	values, err := f.reader.Read()
+	// Blank lines above the row are skipped by the reader.
+	span := bytes.TrimSpace(f.data[start:f.reader.InputOffset()])
 	if parseErr, ok := errors.AsType[*csv.ParseError](err); ok {
-		// Blank lines are skipped by the reader, so the row starts where it says.
-		first := f.line + parseErr.StartLine
-		for skip := first - f.line - bytes.Count(f.data[f.offset:start], []byte("\n")); skip > 0; skip-- {
-			end := bytes.IndexByte(f.data[start:], '\n')
-			if end < 0 {
-				start = len(f.data)
-				break
-			}
-			start += end + 1
-		}
-		f.restart(start)
-		return csvRow{}, &csvError{first, strings.TrimPrefix(parseErr.Err.Error(), "csv: ")}
+		f.lost = f.quotes(span)
+		return csvRow{}, &csvError{parseErr.StartLine, strings.TrimPrefix(parseErr.Err.Error(), "csv: "), f.lost}
 	}
 	if err != nil {
 		return csvRow{}, err
 	}
 	line, _ := f.reader.FieldPos(0)
-	row := csvRow{line: f.line + line, fields: make(map[string]string, len(f.columns))}
+	row := csvRow{line: line, fields: make(map[string]string, len(f.columns))}
 	if len(values) != len(f.columns) {
-		return csvRow{}, &csvError{row.line, fmt.Sprintf("has %d columns, the header has %d", len(values), len(f.columns))}
+		// Over several lines this is as likely a quote that was closed by another row's.
+		f.lost = bytes.ContainsRune(span, '\n')
+		return csvRow{}, &csvError{line, fmt.Sprintf("has %d columns, the header has %d", len(values), len(f.columns)), f.lost}
 	}
 	for i, column := range f.columns {
 		if column != "" {
@@ -151,4 +141,14 @@ func (f *csvFile) next() (csvRow, error) {
 		}
 	}
 	return row, nil
+}
+
+// quotes says whether a field begins with a quote, and so may go on below.
+func (f *csvFile) quotes(span []byte) bool {
+	for field := range bytes.SplitSeq(span, []byte(string(f.reader.Comma))) {
+		if bytes.HasPrefix(bytes.TrimSpace(field), []byte{'"'}) {
+			return true
+		}
+	}
+	return false
 }

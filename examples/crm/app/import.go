@@ -47,6 +47,7 @@ func (a *App) Import(ctx context.Context, file []byte, mapping map[string]string
 	if err != nil {
 		return report, err
 	}
+	var lost error
 	batch := make([]*Contact, 0, maxBatch)
 	flush := func() error {
 		added, err := a.importBatch(ctx, batch)
@@ -69,6 +70,9 @@ func (a *App) Import(ctx context.Context, file []byte, mapping map[string]string
 		report.Rows++
 		if bad, ok := errors.AsType[*csvError](err); ok {
 			report.Bad = append(report.Bad, BadRow{bad.line, bad.reason})
+			if bad.lost {
+				lost = fmt.Errorf("the quotes of line %d do not fit, so it cannot be told where the next row begins: nothing below that line was imported; put it right and import the file again", bad.line)
+			}
 			continue
 		}
 		if err != nil {
@@ -88,7 +92,7 @@ func (a *App) Import(ctx context.Context, file []byte, mapping map[string]string
 	if err := flush(); err != nil {
 		return report, err
 	}
-	return report, nil
+	return report, lost
 }
 
 // knownNames are the logins and departments that a file may name.

@@ -106,7 +106,7 @@ func TestImportOfDirtyRows(t *testing.T) {
 		"Elsewhere,,,,,Mars,",                                     // 8
 		"Stray \"Quote,,,,seller1,,",                              // 9
 		"Good Two,,,\"two\nlines\",seller1,,",                     // 10 and 11
-		"\"Never closed,,,,seller1,,",                             // 12
+		"Stray \"Again,8 916,,,seller1,,",                         // 12
 		"Good Three,,three@example.org,,,Support,",                // 13
 		"Bytes \xc0\xd0,,,,seller1,,",                             // 14
 		"Good One,+79161234567,one@example.org,,seller1,Sales,RU", // 15: the first again
@@ -124,7 +124,7 @@ func TestImportOfDirtyRows(t *testing.T) {
 	for _, b := range report.Bad {
 		bad = append(bad, b.Line)
 		require.NotEmpty(t, b.Reason)
-		for _, value := range []string{"916", "spoilt", "stranger", "Mars", "Never"} {
+		for _, value := range []string{"916", "spoilt", "stranger", "Mars", "Stray"} {
 			require.NotContains(t, b.Reason, value, "reasons go to a terminal and name no values")
 		}
 	}
@@ -137,9 +137,39 @@ func TestImportOfDirtyRows(t *testing.T) {
 		_, err := in.app.Import(in.importing(), []byte(file), nil, nil)
 		require.Error(t, err, name)
 	}
+	_, err = in.app.Import(in.importing(), []byte("Anna Petrova,+79161234567\nBoris,12\n"), nil, nil)
+	require.ErrorContains(t, err, "header")
+	require.NotContains(t, err.Error(), "Petrova", "a first line may be somebody's data")
 	_, err = in.app.Import(in.importing(), []byte("name\nx\n"), map[string]string{"phone": "Телефон"}, nil)
 	require.ErrorContains(t, err, "Телефон")
 	require.Equal(t, 4, in.count())
+}
+
+// TestNoteIsNoRow: whatever is wrong with the quotes of a row, no line of a note,
+// its own or another row's, is taken for a row.
+func TestNoteIsNoRow(t *testing.T) {
+	in := newInstallation(t, nil)
+	const head = "name,phone,note,owner\nAbove,,,seller1\n"
+	const inside = "\nPlanted,+79160000000,,seller1\n"
+	for name, file := range map[string]string{
+		"stray quote below":       head + "Anna,,\"one" + inside + "a \"stray\" one\",seller1\nBelow,,,seller1\n",
+		"text after the quote":    head + "Anna,,\"one" + inside + "\"x,seller1\nBelow,,,seller1\n",
+		"never closed":            head + "Anna,,\"one" + inside + "Below,,,seller1\n",
+		"opened by the row above": head + "\"Anna,,,seller1\nBoris,,\"one" + inside + "two\",seller1\n",
+		"closed by the row below": head + "\"Anna,,,seller1\nBoris,,\"" + inside + "\",seller1\n",
+		"stray and then opened":   head + "Stray \"Anna,,\"one" + inside + "two\",seller1\n",
+		"blank before the quote":  head + "Anna,, \"one" + inside + "two\",seller1\n",
+		"a column too many":       head + "Anna,,,\"one" + inside + "two\",seller1\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			report, err := in.app.Import(in.importing(), []byte(file), nil, nil)
+			require.ErrorContains(t, err, "line 3")
+			require.NotContains(t, err.Error(), "Anna")
+			require.Len(t, report.Bad, 1)
+			require.Equal(t, 3, report.Bad[0].Line)
+			require.Equal(t, 1, in.count(), "what stands above, and nothing else")
+		})
+	}
 }
 
 func TestParseMapping(t *testing.T) {
@@ -222,7 +252,10 @@ func FuzzCSV(f *testing.F) {
 			}
 			line := row.line
 			if bad, ok := errors.AsType[*csvError](err); ok {
-				line = bad.line
+				if line = bad.line; bad.lost {
+					_, err := file.next()
+					require.ErrorIs(t, err, io.EOF)
+				}
 			} else if err != nil {
 				t.Fatal(err)
 			}
