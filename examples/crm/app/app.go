@@ -23,7 +23,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -249,18 +248,20 @@ func (a *App) firstStart(ctx context.Context) error {
 	return nil
 }
 
-// ErrNoOwnAccounts refuses to serve other machines while there is nobody but the
-// demo accounts, whose password stands in a terminal.
-var ErrNoOwnAccounts = errors.New("no accounts of your own: start on 127.0.0.1, run `crm account add LOGIN owner`, then try again")
+// ErrNoOwnAccounts refuses to serve other machines while there is no owner who can
+// sign in there: demo accounts, whose password stands in a terminal, cannot.
+var ErrNoOwnAccounts = errors.New("no owner with an open account of your own: start on 127.0.0.1, run `crm account add LOGIN owner`, then try again")
 
 // leaveLoopback makes sure that no demo account reaches beyond this machine.
 func (a *App) leaveLoopback(ctx context.Context) error {
+	if owners, err := a.openOwners(ctx); err != nil {
+		return err
+	} else if len(owners) == 0 {
+		return ErrNoOwnAccounts
+	}
 	accounts, err := a.people.accounts(ctx)
 	if err != nil {
 		return err
-	}
-	if !slices.ContainsFunc(accounts, func(p account) bool { return !p.Demo }) {
-		return ErrNoOwnAccounts
 	}
 	for _, p := range accounts {
 		if !p.Demo {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/guard"
+	"github.com/crmguard/crmguard/session"
 )
 
 // person is one line of the staff page.
@@ -100,6 +101,10 @@ func (a *App) closePerson(w http.ResponseWriter, r *http.Request) error {
 	if p.ID == subjectOf(ctx).ID {
 		return &guard.Problem{Status: http.StatusConflict, Title: "You cannot close yourself", Code: "self", Detail: "Somebody else has to do it."}
 	}
+	// Two owners who close each other at the same moment: the second one finds
+	// itself closed and the other one the last.
+	a.staffing.Lock()
+	defer a.staffing.Unlock()
 	if err := a.notTheLastOwner(ctx, p); err != nil {
 		return err
 	}
@@ -121,27 +126,42 @@ func (a *App) closePerson(w http.ResponseWriter, r *http.Request) error {
 
 // notTheLastOwner keeps the company from locking itself out.
 func (a *App) notTheLastOwner(ctx context.Context, p account) error {
-	accounts, err := a.people.accounts(ctx)
+	owners, err := a.openOwners(ctx)
 	if err != nil {
 		return err
 	}
-	others, isOwner := 0, false
-	for _, other := range accounts {
-		roles, _, err := a.rights.Resolve(ctx, tenant, other.ID)
+	if len(owners) == 1 && owners[0] == p.ID {
+		return &guard.Problem{Status: http.StatusConflict, Title: "This is the last owner", Code: "last-owner", Detail: "Without an owner nobody could give rights any more."}
+	}
+	return nil
+}
+
+// openOwners lists the owners who can sign in here: who is closed cannot, nor can a
+// demo account where others reach the CRM.
+func (a *App) openOwners(ctx context.Context) ([]string, error) {
+	accounts, err := a.people.accounts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var owners []string
+	for _, p := range accounts {
+		if p.Kind != employee || p.Demo && !a.cfg.Loopback {
+			continue
+		}
+		roles, _, err := a.rights.Resolve(ctx, tenant, p.ID)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !slices.Contains(roles, ownerRole) {
 			continue
 		}
-		if other.ID == p.ID {
-			isOwner = true
-		} else {
-			others++
+		state, err := a.sessions.State(ctx, tenant, p.ID)
+		if err != nil && !errors.Is(err, session.ErrState) { // whose state is not genuine cannot sign in either
+			return nil, err
+		}
+		if err == nil && !state.Closed {
+			owners = append(owners, p.ID)
 		}
 	}
-	if isOwner && others == 0 {
-		return &guard.Problem{Status: http.StatusConflict, Title: "This is the last owner", Code: "last-owner", Detail: "Without an owner nobody could give rights any more."}
-	}
-	return nil
+	return owners, nil
 }
