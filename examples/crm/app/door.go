@@ -39,6 +39,12 @@ func (a *App) signIn(w http.ResponseWriter, r *http.Request) {
 		Login: login, Password: r.PostForm.Get("password"), Addr: connection(r), Request: guard.RequestID(r.Context()),
 	})
 	if err == nil {
+		// The cookie is replaced: its session would live on with nobody to end it.
+		old, request := a.guard.SessionToken(r), guard.RequestID(r.Context())
+		if err := a.door.SignOut(r.Context(), old, request); err != nil {
+			a.guard.WriteError(w, r, errors.Join(err, a.door.SignOut(r.Context(), token, request)))
+			return
+		}
 		a.guard.SetSession(w, token)
 		http.Redirect(w, r, "/contacts", http.StatusSeeOther)
 		return
