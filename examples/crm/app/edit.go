@@ -226,7 +226,7 @@ func (a *App) assign(ctx context.Context, form *formPage, c *Contact) {
 		form.Problems, form.OwnerError = true, "You cannot make this person responsible."
 		return
 	}
-	accounts, err := a.people.accounts(ctx)
+	accounts, err := a.openEmployees(ctx)
 	if err != nil {
 		form.Problems, form.OwnerError = true, "The staff could not be read. Please try again."
 		return

@@ -81,12 +81,39 @@ func (a *App) form(ctx context.Context, c *Contact, isNew bool) (*formPage, erro
 	return f, err
 }
 
-// owners are those whom the person may make responsible: the contact as it would
-// be then must still be one that the person may change.
-func (a *App) owners(ctx context.Context, c *Contact) ([]choice, error) {
+// openEmployees are those who can be responsible for contacts: people, not programs,
+// whose account is not closed.
+func (a *App) openEmployees(ctx context.Context) ([]account, error) {
 	accounts, err := a.people.accounts(ctx)
 	if err != nil {
 		return nil, err
+	}
+	var open []account
+	for _, p := range accounts {
+		if p.Kind != employee {
+			continue
+		}
+		state, err := a.sessions.State(ctx, tenant, p.ID)
+		if err != nil {
+			return nil, err
+		}
+		if !state.Closed {
+			open = append(open, p)
+		}
+	}
+	return open, nil
+}
+
+// owners are those whom the person may make responsible: the contact as it would
+// be then must still be one that the person may change. Whoever is responsible now
+// stays a choice.
+func (a *App) owners(ctx context.Context, c *Contact) ([]choice, error) {
+	accounts, err := a.openEmployees(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if c.Owner != "" && !slices.ContainsFunc(accounts, func(p account) bool { return p.ID == c.Owner }) {
+		accounts = append(accounts, account{ID: c.Owner, Title: "not open"})
 	}
 	choices := []choice{{"", "Nobody"}}
 	resources := []crmguard.Resource{ownedBy(c, account{Unit: c.Unit})}

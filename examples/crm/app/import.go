@@ -97,13 +97,13 @@ func (a *App) Import(ctx context.Context, file []byte, mapping map[string]string
 
 // knownNames are the logins and departments that a file may name.
 type knownNames struct {
-	unitOf map[string]string // login → department
+	unitOf map[string]string // login of an open employee → department
 	units  map[string]string // name of a department → id
 }
 
 func (a *App) knownNames(ctx context.Context) (knownNames, error) {
 	k := knownNames{map[string]string{}, map[string]string{}}
-	accounts, err := a.people.accounts(ctx)
+	accounts, err := a.openEmployees(ctx)
 	if err != nil {
 		return k, err
 	}
@@ -120,8 +120,8 @@ func (a *App) knownNames(ctx context.Context) (knownNames, error) {
 	return k, nil
 }
 
-// contact turns a row into a clean contact. Who is not named belongs to the
-// department, and a department that is not named is that of the owner.
+// contact turns a row into a clean contact. It belongs to the owner's department, as
+// one from the form does; the department counts where there is no owner.
 func (k knownNames) contact(row csvRow) (*Contact, error) {
 	f := row.fields
 	c := &Contact{
@@ -131,12 +131,14 @@ func (k knownNames) contact(row csvRow) (*Contact, error) {
 	err := c.clean()
 	ownUnit, known := k.unitOf[c.Owner]
 	if c.Owner != "" && !known {
-		err = errors.Join(err, &fieldError{"owner", "nobody has this login"})
+		err = errors.Join(err, &fieldError{"owner", "no open employee has this login"})
 	}
 	c.Unit = ownUnit
 	if department := f["department"]; department != "" {
 		if c.Unit, known = k.units[department]; !known {
 			err = errors.Join(err, &fieldError{"department", "there is none of this name"})
+		} else if ownUnit != "" && c.Unit != ownUnit {
+			err = errors.Join(err, &fieldError{"department", "is not that of the owner"})
 		}
 	}
 	if err == nil && c.Unit == "" {
