@@ -65,6 +65,7 @@ package quota
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/crmguard/crmguard"
@@ -116,7 +117,7 @@ func New(store Store, zone Zone, norms []Norm, o *Options) (*Quota, error) {
 		o = &Options{}
 	}
 	q := &Quota{
-		store: store, zone: zone, norms: append([]Norm(nil), norms...),
+		store: store, zone: zone, norms: slices.Clone(norms),
 		table: table, attempts: attempts, alert: o.Alert, clock: o.Clock,
 	}
 	if q.clock == nil {
@@ -128,8 +129,8 @@ func New(store Store, zone Zone, norms []Norm, o *Options) (*Quota, error) {
 // OnOpen counts clients whose data is about to be opened by the subject of ctx,
 // toward the norms that the act of ctx chooses. It is made for the field of the
 // same name in encrypt.Options. A no is a *[crmguard.Denial] by "quota" with status
-// Exhausted; any other error means that it could not be counted. After either
-// nothing was counted but the refusal.
+// Exhausted, after which nothing was counted but the refusal. Any other error means
+// that it could not be counted, or that Options.Alert failed after it was.
 func (q *Quota) OnOpen(ctx context.Context, tenant string, clients []string) error {
 	s, _ := crmguard.SubjectFrom(ctx) // nobody is refused as incomplete
 	if err := crmguard.CheckTenant(s, tenant); err != nil {
