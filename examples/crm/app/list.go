@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,8 @@ import (
 
 const (
 	pageSize = 50
-	maxHits  = 200 // of one search
+	maxHits  = 200 // shown of one search
+	idChunk  = 100 // ids in one query
 )
 
 // contactColumns tells the rights where a row says whose it is.
@@ -274,16 +276,19 @@ func (a *App) search(w http.ResponseWriter, r *http.Request) error {
 	body := a.listPage(r)
 	body.By, body.Searched = r.PostForm.Get("by"), true
 	wanted := strings.TrimSpace(r.PostForm.Get("value"))
-	status := http.StatusOK
+	status, more := http.StatusOK, ""
 	switch {
 	case wanted == "":
 		body.Problem, status = "Type the whole phone or e-mail address.", http.StatusUnprocessableEntity
 	case masking.IsMasked(wanted):
 		body.Problem, status = "This is a masked value. Search needs the whole one.", http.StatusUnprocessableEntity
 	default:
-		found, err := a.find(ctx, body.By, wanted)
+		found, cut, err := a.find(ctx, body.By, wanted)
 		if err != nil {
 			return err
+		}
+		if cut {
+			more = "The newest " + strconv.Itoa(maxHits) + ". There are more, which are not shown."
 		}
 		if body.Rows, err = a.rows(ctx, found); err != nil {
 			return err
@@ -291,21 +296,47 @@ func (a *App) search(w http.ResponseWriter, r *http.Request) error {
 	}
 	guard.Describe(ctx, func(e *guard.Details) { e.Fields, e.Count = []string{body.By}, len(body.Rows) })
 	body.Heading = plural(len(body.Rows), "contact") + " found"
-	body.Scope = ""
+	body.Scope = more
 	return a.render(w, status, "contacts", a.page(r, "Search", true, body))
 }
 
-// find returns the rows with this value that the subject may search, still sealed.
-func (a *App) find(ctx context.Context, field, wanted string) ([]*Contact, error) {
+// find returns the newest rows with this value that the subject may search, still
+// sealed, and whether there are more. Rights come before the limit: rows that the
+// subject may not see take nobody's place.
+func (a *App) find(ctx context.Context, field, wanted string) (found []*Contact, cut bool, err error) {
 	ids, err := a.table.Find(ctx, tenant, field, wanted)
 	if err != nil || len(ids) == 0 {
-		return nil, err
+		return nil, false, err
 	}
 	within, err := a.within(ctx, crmguard.Search)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	ids = ids[:min(len(ids), maxHits)]
+	for chunk := range slices.Chunk(ids, idChunk) {
+		some, err := a.db.among(ctx, within, chunk)
+		if err != nil {
+			return nil, false, err
+		}
+		resources := make([]crmguard.Resource, len(some))
+		for i, c := range some {
+			resources[i] = c.resource()
+			resources[i].Field = field
+		}
+		for i, verdict := range a.guard.CheckAll(ctx, crmguard.Search, resources) {
+			if verdict == nil {
+				found = append(found, some[i])
+			}
+		}
+		slices.SortFunc(found, func(x, y *Contact) int { return cmp.Compare(y.Seq, x.Seq) })
+		if len(found) > maxHits {
+			found, cut = found[:maxHits], true
+		}
+	}
+	return found, cut, nil
+}
+
+// among reads those rows of ids that lie within a condition, still sealed.
+func (s *store) among(ctx context.Context, within predicate, ids []string) ([]*Contact, error) {
 	where, args, err := within(1)
 	if err != nil {
 		return nil, err
@@ -315,17 +346,5 @@ func (a *App) find(ctx context.Context, field, wanted string) ([]*Contact, error
 		args = append(args, id)
 		params[i] = fmt.Sprintf("$%d", len(args))
 	}
-	found, err := a.db.queryContacts(ctx, `SELECT `+listColumns+` FROM contacts WHERE `+where+
-		` AND id IN (`+strings.Join(params, ", ")+`) ORDER BY seq DESC`, args...)
-	if err != nil {
-		return nil, err
-	}
-	resources := make([]crmguard.Resource, len(found))
-	for i, c := range found {
-		resources[i] = c.resource()
-		resources[i].Field = field
-	}
-	verdicts := a.guard.CheckAll(ctx, crmguard.Search, resources)
-	i := -1
-	return slices.DeleteFunc(found, func(*Contact) bool { i++; return verdicts[i] != nil }), nil
+	return s.queryContacts(ctx, `SELECT `+listColumns+` FROM contacts WHERE (`+where+`) AND id IN (`+strings.Join(params, ", ")+`)`, args...)
 }
