@@ -3,8 +3,11 @@ package app
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -67,6 +70,9 @@ func (a *App) journalView(r *http.Request, asked url.Values) (journalView, error
 		Person: strings.TrimSpace(asked.Get("person")), Record: strings.TrimSpace(asked.Get("record")), Outcome: asked.Get("outcome"),
 		Subtitle: "Who saw, changed and tried what. Newest first.",
 	}
+	if err := view.checkFilter(); err != nil {
+		return view, err
+	}
 	q := audit.Query{Tenant: tenant, Subject: view.Person, Record: view.Record, Limit: pageSize}
 	for _, o := range outcomes {
 		view.Outcomes = append(view.Outcomes, o.String())
@@ -99,6 +105,26 @@ func (a *App) journalView(r *http.Request, asked url.Values) (journalView, error
 		view.Newest = view.address(0)
 	}
 	return view, nil
+}
+
+// What the journal can be narrowed to: by login or "system:" and a job, and by the
+// id of a contact or a login.
+var (
+	actorShape  = regexp.MustCompile(`^(system:)?[a-z][a-z0-9._-]{1,31}$`)
+	recordShape = regexp.MustCompile(`^([a-z2-7]{20}|[a-z][a-z0-9._-]{1,31})$`)
+)
+
+// checkFilter refuses everything else, because it stands in addresses, which
+// histories keep: somebody may look for a client by name or phone here.
+func (v *journalView) checkFilter() error {
+	known := v.Outcome == "" || slices.ContainsFunc(outcomes, func(o crmguard.Outcome) bool { return o.String() == v.Outcome })
+	if known && (v.Person == "" || actorShape.MatchString(v.Person)) && (v.Record == "" || recordShape.MatchString(v.Record)) {
+		return nil
+	}
+	return &guard.Problem{
+		Status: http.StatusUnprocessableEntity, Title: "The journal cannot be narrowed to that", Code: "journal-filter",
+		Detail: "Give the login of a person, or the id of a contact as its card's address shows it. Names, phones and e-mail addresses of clients are not in the journal.",
+	}
 }
 
 // address keeps what the page was narrowed to.
@@ -230,21 +256,31 @@ func journalEntry(r *http.Request) (crmguard.Resource, error) {
 	if err := readForm(r); err != nil {
 		return resource, err
 	}
-	seq, err := strconv.ParseInt(r.PostForm.Get("entry"), 10, 64)
-	if err != nil || seq < 0 {
-		return resource, guard.ErrNotFound
+	seq, err := entryNumber(r)
+	if err != nil {
+		return resource, err
 	}
 	resource.ID = strconv.FormatInt(seq, 10)
 	return resource, nil
+}
+
+// entryNumber is the number in the form. The largest one has no successor, before
+// which the entry would be looked for.
+func entryNumber(r *http.Request) (int64, error) {
+	seq, err := strconv.ParseInt(r.PostForm.Get("entry"), 10, 64)
+	if err != nil || seq < 0 || seq == math.MaxInt64 {
+		return 0, guard.ErrNotFound
+	}
+	return seq, nil
 }
 
 // openEntry shows what is sealed in an entry, as long as its client was not
 // erased. That it was read is an entry too.
 func (a *App) openEntry(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	seq, err := strconv.ParseInt(r.PostForm.Get("entry"), 10, 64)
+	seq, err := entryNumber(r)
 	if err != nil {
-		return guard.ErrNotFound
+		return err
 	}
 	found, err := a.journal.Find(ctx, audit.Query{Tenant: tenant, Before: seq + 1, Limit: 1})
 	if err != nil {
