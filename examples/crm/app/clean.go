@@ -26,6 +26,9 @@ func (e *fieldError) Error() string { return e.field + ": " + e.reason }
 // limits of the fields, in characters.
 var fieldLimits = map[string]int{"name": 200, "phone": 40, "email": 254, "company": 200, "city": 100, "note": 4000}
 
+// foreignMask finds values that somebody hid, here or elsewhere, as a***@gmail.com.
+var foreignMask = regexp.MustCompile(`[*•●▪]{3}`)
+
 // cleanText trims, composes (NFC) and checks one value.
 func cleanText(field, value string) (string, error) {
 	value = norm.NFC.String(strings.TrimSpace(value))
@@ -36,6 +39,13 @@ func cleanText(field, value string) (string, error) {
 		if unicode.IsControl(r) && (field != "note" || r != '\n' && r != '\r' && r != '\t') {
 			return "", &fieldError{field, "holds control characters"}
 		}
+		// They would show one thing and be another: gpj.exe for exe.jpg.
+		if field != "note" && unicode.Is(unicode.Bidi_Control, r) {
+			return "", &fieldError{field, "holds characters that turn the direction of writing"}
+		}
+	}
+	if foreignMask.MatchString(value) {
+		return "", &fieldError{field, "is hidden behind signs such as ***: the real value is needed"}
 	}
 	if limit := fieldLimits[field]; utf8.RuneCountInString(value) > limit {
 		return "", &fieldError{field, fmt.Sprintf("is longer than %d characters", limit)}

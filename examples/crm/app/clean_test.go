@@ -55,6 +55,12 @@ func TestCleanContact(t *testing.T) {
 		"address with name": func(c *Contact) { c.Email = "A <a@example.org>" },
 		"no domain":         func(c *Contact) { c.Email = "a@localhost" },
 		"no country":        func(c *Contact) { c.Country = "Россия" },
+		"turned name":       func(c *Contact) { c.Name = "Anna \u202egro.elpmaxe" },
+		"isolated company":  func(c *Contact) { c.Company = "\u2066Works\u2069" },
+		"marked address":    func(c *Contact) { c.Email = "\u200fanna@example.org" },
+		"starred address":   func(c *Contact) { c.Email = "a***@gmail.com" },
+		"starred name":      func(c *Contact) { c.Name = "A●●● P▪▪▪" },
+		"mask in a note":    func(c *Contact) { c.Note = "call •••" },
 		"long":              func(c *Contact) { c.City = string(make([]rune, 101)) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/masking"
 )
 
 // maxBatch is how many rows one transaction of an import adds at most.
@@ -128,7 +129,7 @@ func (k knownNames) contact(row csvRow) (*Contact, error) {
 		Name: f["name"], Phone: f["phone"], Email: f["email"], Company: f["company"], City: f["city"], Note: f["note"],
 		Owner: f["owner"], Country: f["country"],
 	}
-	err := c.clean()
+	err := errors.Join(c.clean(), masking.RefuseMasked(c))
 	ownUnit, known := k.unitOf[c.Owner]
 	if c.Owner != "" && !known {
 		err = errors.Join(err, &fieldError{"owner", "no open employee has this login"})

@@ -113,7 +113,9 @@ func TestImportOfDirtyRows(t *testing.T) {
 		"Nobody's,,,,,,",                                          // 16: no department
 		"Long,,," + strings.Repeat("x", 4001) + ",seller1,,",      // 17
 		"Formula,=1+1,,,seller1,,",                                // 18
-		"Good Four,,,\"=cmd|' /C calc'!A0\",seller1,,",            // 19: text stays text
+		"Starred,,a***@gmail.com,,seller1,,",                      // 19: masked elsewhere
+		"Masked &bull;&bull;&bull;,,,,seller1,,",                  // 20: masked here
+		"Good Four,,,\"=cmd|' /C calc'!A0\",seller1,,",            // 21: text stays text
 	}
 	report, err := in.app.Import(in.importing(), []byte(strings.Join(lines, "\n")), nil, nil)
 	require.NoError(t, err)
@@ -128,8 +130,8 @@ func TestImportOfDirtyRows(t *testing.T) {
 			require.NotContains(t, b.Reason, value, "reasons go to a terminal and name no values")
 		}
 	}
-	require.Equal(t, []int{3, 4, 5, 6, 7, 8, 9, 12, 14, 16, 17, 18}, bad)
-	require.Equal(t, 17, report.Rows)
+	require.Equal(t, []int{3, 4, 5, 6, 7, 8, 9, 12, 14, 16, 17, 18, 19, 20}, bad)
+	require.Equal(t, 19, report.Rows)
 
 	for name, file := range map[string]string{
 		"empty": "", "no name": "phone,email\n1,2\n", "twice": "name,name\na,b\n", "not UTF-8": "\xc8\xec\xff,phone\na,b\n",
