@@ -20,6 +20,36 @@ func (in *installation) tamper(query string, args ...any) {
 	require.Positive(in.t, n)
 }
 
+// TestErasureOfAChangedRow: a row is emptied only as it was read, and only by whom
+// the rights let at that moment; the rest is done when the key is destroyed.
+func TestErasureOfAChangedRow(t *testing.T) {
+	in := newInstallation(t, sample(3))
+	ctx := crmguard.WithSubject(t.Context(), crmguard.Subject{Tenant: tenant, ID: "owner", Kind: employee})
+	mine, err := in.app.within(ctx, crmguard.Erase)
+	require.NoError(t, err)
+	none, err := in.app.within(crmguard.WithSubject(ctx, crmguard.Subject{Tenant: tenant, ID: "seller1", Kind: employee}), crmguard.Erase)
+	require.NoError(t, err)
+	c, err := in.app.db.contact(ctx, in.idOf(0))
+	require.NoError(t, err)
+	empty := func(c *Contact, within predicate) error {
+		tx, err := in.app.db.BeginTx(ctx, nil)
+		require.NoError(t, err)
+		defer tx.Rollback() //nolint:errcheck // the error of the attempt counts
+		if err := emptyContact(ctx, tx, c, in.app.now(), within); err != nil {
+			return err
+		}
+		return tx.Commit()
+	}
+	require.ErrorIs(t, empty(c, none), errChanged, "without the right")
+	older := *c
+	older.Version--
+	require.ErrorIs(t, empty(&older, mine), errChanged, "another version")
+	_, page := in.signedIn("owner").get("/contacts/" + c.ID)
+	has(t, page, "Quillfeather0000", "nothing was emptied")
+	require.NoError(t, empty(c, mine))
+	require.ErrorIs(t, empty(c, mine), errChanged, "once")
+}
+
 // TestForgedErasure: whoever writes into the database that a client was erased
 // makes no view destroy a key, and hides nobody. Only the key store knows.
 func TestForgedErasure(t *testing.T) {

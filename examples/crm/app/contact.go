@@ -156,13 +156,36 @@ func updateContact(ctx context.Context, tx *sql.Tx, c *Contact, within predicate
 	return nil
 }
 
-// tombstone takes everything out of a row but that there was one. The import key
-// goes too: nothing that was made from the client's data stays.
+// emptied is what a row becomes: everything goes but that there was one. The import
+// key goes too: nothing that was made from the client's data stays.
+const emptied = `version = version + 1, erased_at = $1, updated_at = $1, import_key = NULL, country = '',
+	name = NULL, phone = NULL, email = NULL, company = NULL, city = NULL, note = NULL`
+
+// emptyContact empties a row that still has the version that was read and that
+// still lies within what the person may erase.
+func emptyContact(ctx context.Context, tx *sql.Tx, c *Contact, now time.Time, within predicate) error {
+	where, args, err := within(4)
+	if err != nil {
+		return err
+	}
+	//nolint:gosec // where is from rbac.Filter, which checks its columns
+	result, err := tx.ExecContext(ctx, `UPDATE contacts SET `+emptied+` WHERE id = $2 AND version = $3 AND (`+where+`)`,
+		append([]any{micros(now), c.ID, c.Version}, args...)...)
+	if err != nil {
+		return fmt.Errorf("erase a contact: %w", err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(errChanged, err)
+	}
+	return nil
+}
+
+// tombstone empties the row of a client whose key is destroyed, if that was not done
+// when the erasure was ordered.
 func tombstone(ctx context.Context, tx interface {
 	ExecContext(context.Context, string, ...any) (sql.Result, error)
 }, id string, now time.Time) error {
-	_, err := tx.ExecContext(ctx, `UPDATE contacts SET version = version + 1, erased_at = $1, updated_at = $1, import_key = NULL, country = '',
-			name = NULL, phone = NULL, email = NULL, company = NULL, city = NULL, note = NULL
+	_, err := tx.ExecContext(ctx, `UPDATE contacts SET `+emptied+`
 		WHERE id = $2 AND (erased_at = 0 OR COALESCE(import_key, name, phone, email, company, city, note) IS NOT NULL)`, micros(now), id)
 	if err != nil {
 		return fmt.Errorf("erase a contact: %w", err)

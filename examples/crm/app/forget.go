@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"net/http"
 	"time"
 
@@ -56,22 +57,30 @@ func (a *App) forgottenContact(r *http.Request) (crmguard.Resource, error) {
 }
 
 // forget closes the client's key first: from then on nothing of the client opens,
-// whatever happens next. Then it empties the row. What a crash leaves between the
-// two is finished in the background.
+// whatever happens next. Then it empties the row, if it still is the one that the
+// person may erase. What that or a crash leaves is finished in the background.
 func (a *App) forget(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	c := stateOf(ctx).contact
+	within, err := a.within(ctx, crmguard.Erase)
+	if err != nil {
+		return err
+	}
 	if _, err := a.vault.keys.Erase(ctx, tenant, c.ID); err != nil {
 		return err
 	}
-	err := guard.Settle(ctx, func(done crmguard.Event) error {
+	err = guard.Settle(ctx, func(done crmguard.Event) error {
 		return a.journal.InTx(ctx, a.db.DB, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
-			if err := tombstone(ctx, tx, c.ID, a.now()); err != nil {
+			if err := emptyContact(ctx, tx, c, a.now(), within); err != nil {
 				return err
 			}
 			return record(done)
 		})
 	})
+	if errors.Is(err, errChanged) {
+		return &guard.Problem{Status: http.StatusConflict, Title: "Changed meanwhile", Code: "conflict",
+			Detail: "The key of this client is closed, so nothing of the client opens any more. Somebody changed the row at the same moment; it is emptied when the key is destroyed."}
+	}
 	if err != nil {
 		return err
 	}
