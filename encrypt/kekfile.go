@@ -189,9 +189,14 @@ func resolve(path string) (string, error) {
 		if err == nil {
 			return filepath.Join(resolved, rest), nil
 		}
-		// A link to nowhere is not "a part that does not exist yet".
-		if _, linkErr := os.Lstat(path); linkErr == nil || !errors.Is(err, fs.ErrNotExist) {
+		// A link to nowhere is not "a part that does not exist yet", and what another
+		// process has made meanwhile is there now.
+		info, statErr := os.Lstat(path)
+		switch {
+		case !errors.Is(err, fs.ErrNotExist), statErr == nil && info.Mode()&fs.ModeSymlink != 0:
 			return "", pathless(err)
+		case statErr == nil:
+			continue
 		}
 		above := filepath.Dir(path)
 		if above == path {
