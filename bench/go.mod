@@ -5,6 +5,8 @@ go 1.26.0
 require (
 	github.com/crmguard/crmguard v0.0.0
 	github.com/crmguard/crmguard/examples v0.0.0
+	github.com/gaissmai/bart v0.30.0
+	github.com/pquerna/otp v1.5.0
 	github.com/sethvargo/go-limiter v0.7.1
 	github.com/showa-93/go-mask v0.6.2
 	github.com/stretchr/testify v1.12.1
@@ -29,6 +31,7 @@ require (
 )
 
 require (
+	github.com/boombuler/barcode v1.0.1-0.20190219062509-6c824513bacc // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
