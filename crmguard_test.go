@@ -37,6 +37,23 @@ func TestCheckTenant(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(100, func() { _ = crmguard.CheckTenant(anna(), "acme") }))
 }
 
+// CheckSubject says what CheckTenant says, without a copy.
+func TestCheckSubject(t *testing.T) {
+	ok, err := crmguard.CheckSubject(t.Context(), "acme")
+	require.False(t, ok)
+	require.NoError(t, err)
+	for _, s := range []crmguard.Subject{
+		anna(), {}, {ID: "anna", Kind: crmguard.KindEmployee}, {Tenant: "acme", Kind: crmguard.KindEmployee},
+		{Tenant: "acme", ID: "anna"}, {Tenant: "acme", ID: "anna", Kind: crmguard.KindSystem + 1},
+	} {
+		for _, tenant := range []string{"", "acme", "other"} {
+			ok, err := crmguard.CheckSubject(crmguard.WithSubject(t.Context(), s), tenant)
+			require.True(t, ok)
+			require.Equal(t, crmguard.CheckTenant(s, tenant), err, "%+v %s", s, tenant)
+		}
+	}
+}
+
 func TestSubjectTravelsInTheContext(t *testing.T) {
 	_, ok := crmguard.SubjectFrom(t.Context())
 	require.False(t, ok)

@@ -20,6 +20,13 @@ type cache struct {
 	seed  maphash.Seed
 	sets  []cacheSet
 	locks [cacheLocks]sync.Mutex
+
+	tenant atomic.Pointer[hashedName]
+}
+
+type hashedName struct {
+	name string
+	hash uint64
 }
 
 type cacheSet struct {
@@ -39,9 +46,24 @@ func newCache(limit int) *cache {
 }
 
 func (c *cache) set(s *Scope) (*cacheSet, *sync.Mutex) {
-	hash := maphash.String(c.seed, s.Name) + bits.RotateLeft64(maphash.String(c.seed, s.Tenant), 32) + uint64(s.Purpose)
+	hash := maphash.String(c.seed, s.Name) + bits.RotateLeft64(c.tenantHash(s.Tenant), 32) + uint64(s.Purpose)
 	i, _ := bits.Mul64(hash, uint64(len(c.sets)))
 	return &c.sets[i], &c.locks[i%cacheLocks]
+}
+
+// tenantHash remembers the hash of the first tenant, because many hosts have one
+// only. Others are hashed each time: remembering the last one would cost an
+// allocation whenever two take turns.
+func (c *cache) tenantHash(tenant string) uint64 {
+	first := c.tenant.Load()
+	if first != nil && first.name == tenant {
+		return first.hash
+	}
+	hash := maphash.String(c.seed, tenant)
+	if first == nil {
+		c.tenant.CompareAndSwap(nil, &hashedName{tenant, hash})
+	}
+	return hash
 }
 
 func (c *cache) get(s *Scope) *scopeKeys {
@@ -67,8 +89,9 @@ func (c *cache) put(s *Scope, keys *scopeKeys) *scopeKeys {
 	free := -1
 	for i := range set.slots {
 		switch known := set.slots[i].Load(); {
-		case known == nil:
+		case known == nil && free < 0: // the first one: get looks there first
 			free = i
+		case known == nil:
 		case known.scope == *s:
 			if known.keys.state != Active && keys.state == Active {
 				return known.keys

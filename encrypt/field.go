@@ -70,12 +70,14 @@ func (k *Keyring) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([
 	if err != nil {
 		return nil, err
 	}
-	if act := crmguard.ActFrom(ctx); at.Client != "" && k.opts.OnOpen != nil && !act.Opened(at.Client) {
-		if err := k.askOnOpen(ctx, act, at.Tenant, []string{at.Client}); err != nil {
-			return nil, err
-		}
-		if key, err = k.opening(ctx, &scope, keys, version); err != nil {
-			return nil, err
+	if at.Client != "" && k.opts.OnOpen != nil {
+		if act := crmguard.ActFrom(ctx); !act.Opened(at.Client) {
+			if err := k.askOnOpen(ctx, act, at.Tenant, []string{at.Client}); err != nil {
+				return nil, err
+			}
+			if key, err = k.opening(ctx, &scope, keys, version); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return key.open(&at, sealed)
@@ -194,8 +196,8 @@ func checkSealing(ctx context.Context, at *crmguard.Place) error {
 	if at.Client == "" {
 		return nil
 	}
-	if s, ok := crmguard.SubjectFrom(ctx); ok && s.Tenant != at.Tenant {
-		return errNoSubject
+	if _, err := crmguard.CheckSubject(ctx, at.Tenant); err != nil {
+		return fmt.Errorf("%w: %w", errNoSubject, err)
 	}
 	return nil
 }
@@ -212,11 +214,10 @@ func checkOpening(ctx context.Context, at *crmguard.Place) error {
 }
 
 func checkSubject(ctx context.Context, tenant string) error {
-	s, ok := crmguard.SubjectFrom(ctx)
-	if !ok {
+	switch ok, err := crmguard.CheckSubject(ctx, tenant); {
+	case !ok:
 		return errNoSubject
-	}
-	if err := crmguard.CheckTenant(s, tenant); err != nil {
+	case err != nil:
 		return fmt.Errorf("%w: %w", errNoSubject, err)
 	}
 	return nil

@@ -130,6 +130,9 @@ func (k *Keyring) cached(s *Scope) *scopeKeys {
 // keysOf returns the keys of a scope; with create it makes the first one.
 func (k *Keyring) keysOf(ctx context.Context, s *Scope, create bool) (*scopeKeys, error) {
 	keys := k.cached(s)
+	if keys != nil && keys.state == Active && keys.broken == nil && len(keys.versions) > 0 { // the cache compared the scope
+		return keys, nil
+	}
 	if keys == nil {
 		var err error
 		if keys, err = k.fetch(ctx, *s, create); err != nil {
