@@ -139,7 +139,7 @@ func FuzzDayEnds(f *testing.F) {
 	f.Fuzz(func(t *testing.T, zone uint8, seconds int64) {
 		const from, to = -2_000_000_000, 4_000_000_000 // years 1906 to 2096
 		if seconds < from || seconds > to {
-			t.Skip()
+			return
 		}
 		loc := location(t, zones[int(zone)%len(zones)])
 		now := time.Unix(seconds, 0)
