@@ -27,12 +27,22 @@ type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
 // what is answered for one that the subject may not see.
 var ErrNotFound = errors.New("guard: not found")
 
-// recordTimeout bounds how long an event may take to be recorded. That the client
-// has gone away does not end it.
-const recordTimeout = 10 * time.Second
+// How long an event may take to be recorded. That the client has gone away does not
+// end it.
+const (
+	recordTimeout = 10 * time.Second
+	urgentTimeout = 2 * time.Second
+)
+
+// urgent are acts that end access. A jammed journal does not hold them up.
+func urgent(e crmguard.Event) bool { return e.Action == crmguard.Revoke }
 
 func (g *Guard) record(ctx context.Context, e crmguard.Event) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	timeout := recordTimeout
+	if urgent(e) {
+		timeout = urgentTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	return g.journal.Record(ctx, e)
 }
@@ -135,8 +145,10 @@ func (g *Guard) draft(ctx context.Context, a crmguard.Action) (context.Context, 
 }
 
 // Do decides, records durably that the act is about to be done, does it, and
-// records how it ended. When Attempted cannot be recorded, the act is not done;
-// when the outcome cannot, the journal shows an act whose outcome is unknown.
+// records how it ended. When Attempted cannot be recorded, the act is not done,
+// except Revoke, which is logged instead: a jammed journal must not keep a thief
+// in. When the outcome cannot be recorded, the journal shows an act whose outcome is
+// unknown.
 func (g *Guard) Do(ctx context.Context, a crmguard.Action, r crmguard.Resource, act func(ctx context.Context) error) error {
 	ctx, d, err := g.draft(ctx, a)
 	if err != nil {
@@ -171,7 +183,11 @@ func (g *Guard) announce(ctx context.Context, d *draft, o crmguard.Outcome) erro
 	e := d.take()
 	e.Outcome = o
 	if err := g.record(ctx, e); err != nil {
-		return fmt.Errorf("%w: %w", errUndecided, err)
+		if !urgent(e) {
+			return fmt.Errorf("%w: %w", errUndecided, err)
+		}
+		g.o.Logger.ErrorContext(ctx, "guard: an act that ends access is done without an entry in the journal",
+			"event", e.ID, "subject", e.Subject.ID, "kind", e.Resource.Kind, "resource", e.Resource.ID, "error", err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -11,7 +11,8 @@ import (
 
 // Check decides whether the subject of ctx may do a to r: nil is yes, a
 // *[crmguard.Denial] no, and any other error means that it could not be decided,
-// which is a no too. It records nothing.
+// which is a no too. It records and counts nothing: norms are not asked. A denial
+// with status crmguard.StepUp says that all others allow it.
 func (g *Guard) Check(ctx context.Context, a crmguard.Action, r crmguard.Resource) error {
 	s, err := g.subject(ctx)
 	if err != nil {
@@ -20,7 +21,10 @@ func (g *Guard) Check(ctx context.Context, a crmguard.Action, r crmguard.Resourc
 	if err := g.admit(ctx, s, a, r); err != nil {
 		return decided(err)
 	}
-	return decided(g.rights.Check(ctx, s, a, r))
+	if err := g.rights.Check(ctx, s, a, r); err != nil || g.o.StepUp == nil {
+		return decided(err)
+	}
+	return decided(g.o.StepUp.Check(ctx, s, a, r))
 }
 
 // CheckAll is Check for a page: the i-th error is about the i-th resource.
@@ -48,6 +52,9 @@ func (g *Guard) CheckAll(ctx context.Context, a crmguard.Action, rs []crmguard.R
 		if err := g.admit(ctx, s, a, r); err != nil { // comes first in the order, so it replaces what rights said
 			errs[i] = err
 		}
+		if errs[i] == nil && g.o.StepUp != nil {
+			errs[i] = g.o.StepUp.Check(ctx, s, a, r)
+		}
 		errs[i] = decided(errs[i])
 	}
 	return errs
@@ -61,6 +68,9 @@ type allChecker interface {
 // admit is all that is asked before rights.
 func (g *Guard) admit(ctx context.Context, s crmguard.Subject, a crmguard.Action, r crmguard.Resource) error {
 	if err := crmguard.CheckTenant(s, r.Tenant); err != nil {
+		return err
+	}
+	if err := g.checkLockdown(ctx, s, a); err != nil {
 		return err
 	}
 	if g.o.Addresses == nil {
@@ -103,6 +113,9 @@ func denialOf(err error) *crmguard.Denial {
 func (g *Guard) permit(ctx context.Context, d *draft) error {
 	e := d.take()
 	err := g.Check(ctx, e.Action, e.Resource)
+	if err == nil && g.o.Norms != nil {
+		err = decided(g.o.Norms.Check(ctx, e.Subject, e.Action, e.Resource))
+	}
 	if err == nil {
 		return nil
 	}

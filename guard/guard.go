@@ -13,7 +13,9 @@
 // means that the act was done. Nothing wraps the ResponseWriter. What is not HTTP
 // calls [Guard.Check] and [Guard.Do].
 //
-// The order of a decision: subject, address rules, rights. The first no counts.
+// The order of a decision: subject, lockdown, address rules, rights, freshness of
+// the proof, norm. The first no counts. Freshness comes after rights, so that nobody
+// is asked for a code in vain, or about a record that does not exist for them.
 //
 // # Security notes
 //
@@ -62,6 +64,23 @@ type Options struct {
 	// Nil: from anywhere.
 	Addresses crmguard.Checker
 
+	// StepUp says which acts want a fresh proof of who is there, asked after rights;
+	// *mfa.StepUp is one. Nil: a session is enough.
+	StepUp crmguard.Checker
+
+	// Norms are asked once for each act that all others allow; *quota.Quota is one.
+	// Nil: no norm is asked here. Cards are counted where data is opened, see
+	// encrypt.Options.OnOpen.
+	Norms crmguard.Checker
+
+	// Holders are asked by [Guard.Dismiss] to end what they hold of a person, in this
+	// order. With them, sessions need ClosePerson(ctx, tenant, person) error;
+	// *session.Manager has it.
+	Holders []crmguard.Revoker
+
+	// Switch is the emergency switch of [Guard.LockDown]. Nil: there is none.
+	Switch Switch
+
 	// Edge tells the address of the client. Nil: that of the connection, which
 	// behind a proxy is the proxy's.
 	Edge func(r *http.Request) (netip.Addr, error)
@@ -85,6 +104,8 @@ type Guard struct {
 	directory Directory
 	journal   crmguard.Recorder
 	o         Options
+	lockdowns *lockdowns // nil: there is no switch
+	closer    closer     // nil: nobody can be dismissed
 }
 
 // New returns a Guard. All four parts are required: rights that are not asked
@@ -98,6 +119,15 @@ func New(sessions Sessions, rights crmguard.Checker, directory Directory, journa
 	g := &Guard{sessions: sessions, rights: rights, directory: directory, journal: journal}
 	if o != nil {
 		g.o = *o
+	}
+	if g.o.Switch != nil {
+		g.lockdowns = &lockdowns{sw: g.o.Switch, seen: map[string]lastLook{}}
+	}
+	if len(g.o.Holders) > 0 {
+		var ok bool
+		if g.closer, ok = sessions.(closer); !ok {
+			return nil, errors.New("guard: with Options.Holders, sessions need the method ClosePerson")
+		}
 	}
 	if g.o.Edge == nil {
 		g.o.Edge = connectionAddr
@@ -121,8 +151,10 @@ func connectionAddr(r *http.Request) (netip.Addr, error) {
 
 // visit is what Handler found out about a request.
 type visit struct {
-	id  string
-	err error // why there is no subject
+	id    string
+	err   error // why there is no subject
+	token string
+	addr  netip.Addr
 }
 
 type visitKey struct{}
@@ -154,7 +186,7 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 			g.WriteError(w, r, &crmguard.Denial{By: "guard", Code: "loopback-only"})
 			return
 		}
-		subject, err := g.Authenticate(r)
+		subject, err := g.authenticate(r, v)
 		if err != nil {
 			v.err = err
 		} else {
@@ -171,24 +203,36 @@ func fromLoopback(r *http.Request) bool {
 
 // Authenticate returns who sent the request, with roles and departments of this
 // moment and the address that the edge saw. The error is a *[crmguard.Denial]
-// when nobody is signed in.
+// when nobody is signed in, or the CRM is locked down for them.
 func (g *Guard) Authenticate(r *http.Request) (crmguard.Subject, error) {
-	token, err := g.sessionToken(r)
-	if err != nil {
+	return g.authenticate(r, new(visit))
+}
+
+// authenticate notes in v what [Guard.Recheck] needs.
+func (g *Guard) authenticate(r *http.Request, v *visit) (crmguard.Subject, error) {
+	var err error
+	if v.token, err = g.sessionToken(r); err != nil {
 		return crmguard.Subject{}, err
 	}
-	addr, err := g.o.Edge(r)
-	if err != nil {
+	if v.addr, err = g.o.Edge(r); err != nil {
 		return crmguard.Subject{}, fmt.Errorf("guard: client address: %w", err)
 	}
-	s, err := g.sessions.Authenticate(r.Context(), token)
+	return g.identify(r.Context(), v.token, v.addr)
+}
+
+func (g *Guard) identify(ctx context.Context, token string, addr netip.Addr) (crmguard.Subject, error) {
+	s, err := g.sessions.Authenticate(ctx, token)
 	if err != nil {
 		return crmguard.Subject{}, err
 	}
 	s.Addr = addr
-	s.Roles, s.Units, err = g.directory.Resolve(r.Context(), s.Tenant, s.ID)
+	s.Roles, s.Units, err = g.directory.Resolve(ctx, s.Tenant, s.ID)
 	if err != nil {
 		return crmguard.Subject{}, fmt.Errorf("guard: roles and departments: %w", err)
+	}
+	// Without a subject in the context sealed data does not open either.
+	if err := g.checkLockdown(ctx, s, ""); err != nil {
+		return crmguard.Subject{}, err
 	}
 	return s, nil
 }
