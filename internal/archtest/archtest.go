@@ -48,6 +48,8 @@ var primitives = map[string][]string{
 // internals are the packages below internal, each with its libraries.
 var internals = map[string][]string{
 	"internal/phone":           nil,
+	"internal/processtest":     nil,
+	"internal/racetest":        nil,
 	"internal/sqldb":           nil,
 	"internal/sqldb/sqldbtest": {"github.com/jackc/pgx/v5", "modernc.org/sqlite"},
 	"internal/uptime":          nil,
