@@ -105,7 +105,7 @@ func (m *Memory) Swap(_ context.Context, id string, verifier MAC, next *Row) (bo
 	if !ok || !bytes.Equal(r.Verifier, verifier) {
 		return false, nil
 	}
-	r.Used, r.Verifier = next.Used, next.Verifier
+	r.Used, r.Assurance, r.AuthenticatedAt, r.Verifier = next.Used, next.Assurance, next.AuthenticatedAt, next.Verifier
 	m.sessions[id] = r
 	return true, nil
 }

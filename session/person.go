@@ -10,12 +10,13 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
-// ErrState says that the stored state of a person is not genuine: somebody wrote
-// it past this package. Such a person is refused until [Manager.ClosePerson] and
-// then [Manager.OpenPerson] write it anew.
-var ErrState = errors.New("session: the person's stored state is not genuine")
+// ErrState says that the stored state of a person or tenant is not genuine:
+// somebody wrote it past this package. Such a person is refused until
+// [Manager.ClosePerson] and then [Manager.OpenPerson] write it anew; such a tenant
+// is locked down until [Manager.LockDown] and then [Manager.Reopen] do.
+var ErrState = errors.New("session: the stored state is not genuine")
 
-var errBusy = errors.New("session: the person's state keeps changing")
+var errBusy = errors.New("session: the stored state keeps changing")
 
 // changeTries bounds how often a change starts again because another one was
 // first. Each time one of them gets through, so that this many have to compete.
@@ -43,14 +44,7 @@ type Info struct {
 // Sessions from before do not come back. It changes nothing for a person who is
 // open, and returns [ErrState] for a state that is not genuine.
 func (m *Manager) OpenPerson(ctx context.Context, tenant, person string) error {
-	_, err := m.change(ctx, tenant, person, func(p Person, _ int, genuine bool) (next Person, write bool, err error) {
-		if p.exists() && !genuine {
-			return p, false, ErrState
-		}
-		write = p.Closed || !genuine
-		p.Closed = false
-		return p, write, nil
-	})
+	_, err := m.changePerson(ctx, tenant, person, open)
 	return wrap("open person", err)
 }
 
@@ -58,11 +52,7 @@ func (m *Manager) OpenPerson(ctx context.Context, tenant, person string) error {
 // returned, no token of the person is accepted, and none can be made. It works
 // also on a stored state that is not genuine.
 func (m *Manager) ClosePerson(ctx context.Context, tenant, person string) error {
-	_, err := m.change(ctx, tenant, person, func(p Person, rows int, genuine bool) (next Person, write bool, err error) {
-		write = !p.Closed || !genuine || rows > 0
-		p.Closed = true
-		return p, write, nil
-	})
+	_, err := m.changePerson(ctx, tenant, person, shut)
 	return wrap("close person", err)
 }
 
@@ -70,7 +60,7 @@ func (m *Manager) ClosePerson(ctx context.Context, tenant, person string) error 
 // It implements [crmguard.Revoker]. A state that is not genuine is [ErrState],
 // because only [Manager.ClosePerson] ends what could come back with it.
 func (m *Manager) Revoke(ctx context.Context, tenant, person string) (crmguard.Revoked, error) {
-	ended, err := m.change(ctx, tenant, person, func(p Person, _ int, genuine bool) (next Person, write bool, err error) {
+	ended, err := m.changePerson(ctx, tenant, person, func(p Person, _ int, genuine bool) (next Person, write bool, err error) {
 		if p.exists() && !genuine {
 			return p, false, ErrState
 		}
@@ -79,20 +69,37 @@ func (m *Manager) Revoke(ctx context.Context, tenant, person string) (crmguard.R
 	return crmguard.Revoked{What: "sessions", Count: ended}, wrap("revoke", err)
 }
 
-// change reads a person until what decide made of them could be written. Each
-// write raises the epoch and ends all sessions.
-func (m *Manager) change(ctx context.Context, tenant, person string,
-	decide func(p Person, rows int, genuine bool) (next Person, write bool, err error),
-) (ended int, err error) {
+// decision says what is to be written of a person, or a tenant, with so many
+// rows of sessions.
+type decision func(p Person, rows int, genuine bool) (next Person, write bool, err error)
+
+func open(p Person, _ int, genuine bool) (next Person, write bool, err error) {
+	if p.exists() && !genuine {
+		return p, false, ErrState
+	}
+	write = p.Closed || !genuine
+	p.Closed = false
+	return p, write, nil
+}
+
+func shut(p Person, rows int, genuine bool) (next Person, write bool, err error) {
+	write = !p.Closed || !genuine || rows > 0
+	p.Closed = true
+	return p, write, nil
+}
+
+func (m *Manager) changePerson(ctx context.Context, tenant, person string, decide decision) (ended int, err error) {
 	if err := checkNames(ctx, tenant, person); err != nil {
 		return 0, err
 	}
+	return m.change(ctx, tenant, person, decide)
+}
+
+// change reads a state until what decide made of it could be written. Each write
+// raises the epoch and ends all sessions of the person.
+func (m *Manager) change(ctx context.Context, tenant, person string, decide decision) (ended int, err error) {
 	for range changeTries {
-		p, rows, err := m.store.Person(ctx, tenant, person)
-		if err != nil {
-			return 0, err
-		}
-		genuine, err := m.genuinePerson(ctx, &p)
+		p, rows, genuine, err := m.read(ctx, tenant, person)
 		if err != nil {
 			return 0, err
 		}
@@ -103,18 +110,39 @@ func (m *Manager) change(ctx context.Context, tenant, person string,
 		if genuine {
 			next.Epoch = p.Epoch + 1
 		} else {
-			// Nothing is known of earlier epochs, except that none is later than now.
-			next.Epoch = m.now().UnixMicro()
+			// Nothing is known of earlier epochs, except that none is later than now
+			// or than those that were seen.
+			next.Epoch = max(m.now().UnixMicro(), m.seen.of(&p)+1)
 		}
 		if next.MAC, err = m.keys.MAC(ctx, next.place(), personBytes(&next)); err != nil {
 			return 0, err
 		}
 		ended, changed, err := m.store.Change(ctx, p, next)
+		if changed && err == nil {
+			m.seen.note(&next)
+		}
 		if err != nil || changed {
 			return ended, err
 		}
 	}
 	return 0, errBusy
+}
+
+// read returns a state and whether it is genuine.
+func (m *Manager) read(ctx context.Context, tenant, person string) (p Person, rows []Row, genuine bool, err error) {
+	least := m.seen.of(&Person{Tenant: tenant, ID: person}) // before reading: what is read then can only be later
+	if p, rows, err = m.store.Person(ctx, tenant, person); err != nil {
+		return Person{}, nil, false, err
+	}
+	if genuine, err = m.genuinePerson(ctx, &p); err != nil || !genuine {
+		return p, rows, false, err
+	}
+	if p.Epoch < least {
+		m.log.WarnContext(ctx, "session: an older state came back", "tenant", tenant, "epoch", p.Epoch, "seen", least)
+		return p, rows, false, nil
+	}
+	m.seen.note(&p)
+	return p, rows, true, nil
 }
 
 // State returns whether a person may have sessions, or [ErrState].

@@ -43,13 +43,13 @@ type Row struct {
 	Used     time.Time // last use, in steps of a minute
 	End      time.Time
 	Epoch    int64 // of the person at the start
-	Verifier MAC   // changes with Used
+	Verifier MAC   // changes with Used, and with the token
 }
 
-// Person is the state of a person as a [Store] keeps it.
+// Person is the state of a person as a [Store] keeps it, or that of a tenant.
 type Person struct {
 	Tenant string
-	ID     string
+	ID     string // empty: the tenant itself; closed then means locked down
 	Closed bool
 	Epoch  int64 // larger after each change; 0: there is no row
 	MAC    MAC
@@ -60,10 +60,11 @@ func (p Person) Equal(q Person) bool {
 	return p.Tenant == q.Tenant && p.ID == q.ID && p.Closed == q.Closed && p.Epoch == q.Epoch && bytes.Equal(p.MAC, q.MAC)
 }
 
-// Kinds of places, which separate the two uses of the tenant's MAC key.
+// Kinds of places, which separate the uses of the tenant's MAC key.
 const (
 	kindSession = "session"
 	kindPerson  = "session-person"
+	kindTenant  = "session-tenant"
 )
 
 func (r *Row) place() crmguard.Place {
@@ -71,6 +72,9 @@ func (r *Row) place() crmguard.Place {
 }
 
 func (p *Person) place() crmguard.Place {
+	if p.ID == "" {
+		return crmguard.Place{Tenant: p.Tenant, Kind: kindTenant, Field: "state"}
+	}
 	return crmguard.Place{Tenant: p.Tenant, Kind: kindPerson, Record: p.ID, Field: "state"}
 }
 
@@ -104,12 +108,17 @@ func sessionBytes(r *Row, digest [32]byte) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(r.Epoch)) //nolint:gosec // the same 64 bits
 }
 
-// personBytes is what the MAC of a person's state authenticates.
+// personBytes is what the MAC of a person's or a tenant's state authenticates.
 func personBytes(p *Person) []byte {
 	b := make([]byte, 0, 128)
-	b = appendString(b, "crmguard person v1")
-	b = appendString(b, p.Tenant)
-	b = appendString(b, p.ID)
+	if p.ID == "" {
+		b = appendString(b, "crmguard tenant v1")
+		b = appendString(b, p.Tenant)
+	} else {
+		b = appendString(b, "crmguard person v1")
+		b = appendString(b, p.Tenant)
+		b = appendString(b, p.ID)
+	}
 	closed := byte(0)
 	if p.Closed {
 		closed = 1

@@ -80,6 +80,7 @@ type Manager struct {
 	idle, lifetime time.Duration
 	clock          func() time.Time
 	log            *slog.Logger
+	seen           epochs
 
 	// encode is sessionBytes; a test breaks it to show that the attacks would
 	// succeed.
@@ -168,24 +169,9 @@ func (m *Manager) Start(ctx context.Context, s crmguard.Subject) (string, error)
 // codes; any other error means that it could not be decided. The subject's Addr
 // is empty: the edge knows where this request comes from.
 func (m *Manager) Authenticate(ctx context.Context, token string) (crmguard.Subject, error) {
-	t, r, p, err := m.find(ctx, token)
-	if errors.Is(err, ErrNotFound) {
-		return crmguard.Subject{}, denied(CodeUnknown, "no session with this id")
-	}
+	t, r, now, err := m.alive(ctx, token)
 	if err != nil {
 		return crmguard.Subject{}, err
-	}
-	if err := m.checkPerson(ctx, &p); err != nil {
-		return crmguard.Subject{}, err
-	}
-	now := m.now()
-	switch {
-	case r.Epoch != p.Epoch:
-		return crmguard.Subject{}, denied(CodeEnded, "the session is of an older epoch of the person")
-	case !now.Before(r.End):
-		return crmguard.Subject{}, denied(CodeExpired, "the session's lifetime is over")
-	case now.Sub(r.Used) > m.idle:
-		return crmguard.Subject{}, denied(CodeIdle, "the session was not used for too long")
 	}
 	if now.Sub(r.Used) >= touchEvery {
 		m.touch(ctx, t, r, now)
@@ -195,6 +181,31 @@ func (m *Manager) Authenticate(ctx context.Context, token string) (crmguard.Subj
 		Session: r.ID, Device: r.Device, Assurance: r.Assurance, AuthenticatedAt: r.AuthenticatedAt,
 		Scopes: r.Scopes,
 	}, nil
+}
+
+// alive returns the row of a token's session if it is good at a moment, which it
+// returns too.
+func (m *Manager) alive(ctx context.Context, text string) (*token, Row, time.Time, error) {
+	t, r, p, err := m.find(ctx, text)
+	if errors.Is(err, ErrNotFound) {
+		err = denied(CodeUnknown, "no session with this id")
+	}
+	if err == nil {
+		err = m.checkPerson(ctx, &p)
+	}
+	if err != nil {
+		return nil, Row{}, time.Time{}, err
+	}
+	now := m.now()
+	switch {
+	case r.Epoch != p.Epoch:
+		err = denied(CodeEnded, "the session is of an older epoch of the person")
+	case !now.Before(r.End):
+		err = denied(CodeExpired, "the session's lifetime is over")
+	case now.Sub(r.Used) > m.idle:
+		err = denied(CodeIdle, "the session was not used for too long")
+	}
+	return t, r, now, err
 }
 
 // find returns the genuine row of a token's session, and the person that was
@@ -214,7 +225,7 @@ func (m *Manager) find(ctx context.Context, text string) (*token, Row, Person, e
 		return nil, Row{}, Person{}, fmt.Errorf("session: verify session: %w", err)
 	}
 	if !genuine || r.ID != id || p.Tenant != r.Tenant || p.ID != r.Person {
-		m.log.WarnContext(ctx, "session: wrong secret for a known id, or a row that is not genuine",
+		m.log.WarnContext(ctx, "session: wrong or old secret for a known id, or a row that is not genuine",
 			"session", id)
 		return nil, Row{}, Person{}, denied(CodeUnknown, "wrong secret, or the row is not genuine")
 	}

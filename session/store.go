@@ -13,7 +13,9 @@ const SweepRows = 100
 
 // Store keeps sessions and the state of persons. It decides nothing: whether a
 // row is genuine is the [Manager]'s to find out. Two persons are equal when all
-// their fields are. Suite session/sessiontest tells whether a store keeps to this.
+// their fields are. The person with the empty id, of whom there are no sessions,
+// stands for the tenant. Suite session/sessiontest tells whether a store keeps to
+// this.
 type Store interface {
 	// Session returns a session and its person, both as they were at one moment,
 	// or [ErrNotFound]. A person without a row has Epoch 0.
@@ -29,9 +31,9 @@ type Store interface {
 	// r.Started. Atomic: of Start and Change for one person, one sees the other.
 	Start(ctx context.Context, p Person, r Row, keep int) (started bool, err error)
 
-	// Swap replaces Used and Verifier of the session with this id by those of
-	// next if its verifier still is verifier; swapped says whether. Without next
-	// it removes the session, whatever its row holds. Atomic.
+	// Swap replaces Used, Assurance, AuthenticatedAt and Verifier of the session
+	// with this id by those of next if its verifier still is verifier; swapped says
+	// whether. Without next it removes the session, whatever its row holds. Atomic.
 	Swap(ctx context.Context, id string, verifier MAC, next *Row) (swapped bool, err error)
 
 	// Change replaces person old by next if Person would still return old, and

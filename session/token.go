@@ -36,6 +36,13 @@ func newToken() *token {
 	return &t
 }
 
+// renewed is a token of the same session with another secret.
+func (t *token) renewed() *token {
+	next := newToken()
+	copy(next[:idBytes], t[:idBytes])
+	return next
+}
+
 // parseToken reports whether text has the form of a token.
 func parseToken(text string) (*token, bool) {
 	if len(text) != tokenLen || !strings.HasPrefix(text, tokenPrefix) {

@@ -185,8 +185,12 @@ func (s *Store) lock(how string) string {
 func (s *Store) Swap(ctx context.Context, id string, verifier session.MAC, next *session.Row) (bool, error) {
 	query, args := `DELETE FROM crmguard_sessions WHERE id = $1`, []any{id}
 	if next != nil {
-		query = `UPDATE crmguard_sessions SET used_at = $1, verifier = $2 WHERE id = $3 AND verifier = $4`
-		args = []any{sqldb.Micros(next.Used), []byte(next.Verifier), id, []byte(verifier)}
+		query = `UPDATE crmguard_sessions SET used_at = $1, assurance = $2, authenticated_at = $3, verifier = $4
+			WHERE id = $5 AND verifier = $6`
+		args = []any{
+			sqldb.Micros(next.Used), int64(next.Assurance), sqldb.Micros(next.AuthenticatedAt), []byte(next.Verifier),
+			id, []byte(verifier),
+		}
 	}
 	var n int64
 	err := s.db.Retry(ctx, func() error {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/internal/racetest"
 	"github.com/crmguard/crmguard/session"
 )
 
@@ -19,7 +20,7 @@ func swapRace(ctx context.Context, t require.TestingT, s session.Store) {
 	p := opened(ctx, t, s, "acme", "anna")
 	r := row(p, 0)
 	start(ctx, t, s, p, r)
-	won := race(t, func(n int) (bool, error) {
+	won := racetest.Winners(t, func(n int) (bool, error) {
 		next := r
 		next.Used, next.Verifier = r.Used.Add(time.Minute), session.MAC(fmt.Sprint("next ", n))
 		return s.Swap(ctx, r.ID, r.Verifier, &next)
@@ -31,12 +32,12 @@ func removeRace(ctx context.Context, t require.TestingT, s session.Store) {
 	p := opened(ctx, t, s, "acme", "anna")
 	r := row(p, 0)
 	start(ctx, t, s, p, r)
-	won := race(t, func(int) (bool, error) { return s.Swap(ctx, r.ID, r.Verifier, nil) })
+	won := racetest.Winners(t, func(int) (bool, error) { return s.Swap(ctx, r.ID, r.Verifier, nil) })
 	require.Equal(t, 1, won)
 }
 
 func createRace(ctx context.Context, t require.TestingT, s session.Store) {
-	won := race(t, func(n int) (bool, error) {
+	won := racetest.Winners(t, func(n int) (bool, error) {
 		_, changed, err := s.Change(ctx, session.Person{Tenant: "acme", ID: "anna"}, person("acme", "anna", int64(n+1)))
 		return changed, err
 	})
@@ -45,7 +46,7 @@ func createRace(ctx context.Context, t require.TestingT, s session.Store) {
 
 func changeRace(ctx context.Context, t require.TestingT, s session.Store) {
 	p := opened(ctx, t, s, "acme", "anna")
-	won := race(t, func(n int) (bool, error) {
+	won := racetest.Winners(t, func(n int) (bool, error) {
 		_, changed, err := s.Change(ctx, p, person("acme", "anna", int64(n+8)))
 		return changed, err
 	})
@@ -54,8 +55,8 @@ func changeRace(ctx context.Context, t require.TestingT, s session.Store) {
 
 func startRace(ctx context.Context, t require.TestingT, s session.Store) {
 	p := opened(ctx, t, s, "acme", "anna")
-	won := race(t, func(n int) (bool, error) { return s.Start(ctx, p, row(p, n), 5) })
-	require.Equal(t, racers, won)
+	won := racetest.Winners(t, func(n int) (bool, error) { return s.Start(ctx, p, row(p, n), 5) })
+	require.Equal(t, racetest.Racers, won)
 	require.Len(t, rowsOf(ctx, t, s, p), 5)
 }
 
@@ -63,8 +64,8 @@ func startChangeRace(ctx context.Context, t require.TestingT, s session.Store) {
 	p := opened(ctx, t, s, "acme", "anna")
 	next := person("acme", "anna", 8)
 	next.Closed = true
-	race(t, func(n int) (bool, error) {
-		if n != racers/2 {
+	racetest.Run(t, func(n int) (bool, error) {
+		if n != racetest.Racers/2 {
 			return s.Start(ctx, p, row(p, n), 1000)
 		}
 		_, changed, err := s.Change(ctx, p, next)
@@ -83,8 +84,8 @@ func closeRace(ctx context.Context, t require.TestingT, s session.Store) {
 	require.NoError(t, m.OpenPerson(ctx, "acme", "anna"))
 	var mu sync.Mutex
 	var tokens []string
-	race(t, func(n int) (bool, error) {
-		if n == racers/2 {
+	racetest.Run(t, func(n int) (bool, error) {
+		if n == racetest.Racers/2 {
 			err := m.ClosePerson(ctx, "acme", "anna")
 			mu.Lock()
 			defer mu.Unlock()

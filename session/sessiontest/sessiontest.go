@@ -11,8 +11,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,9 +19,6 @@ import (
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/session"
 )
-
-// racers is how many goroutines try what only one may do.
-const racers = 50
 
 // Run tests stores that open returns empty, one for each rule.
 func Run(t *testing.T, open func(t *testing.T) session.Store) {
@@ -288,28 +283,4 @@ func changeRemoves(ctx context.Context, t require.TestingT, s session.Store) {
 	require.Len(t, rowsOf(ctx, t, s, colleague), 3)
 	require.Len(t, rowsOf(ctx, t, s, namesake), 3)
 	start(ctx, t, s, next, row(next, 4))
-}
-
-// race runs try in many goroutines at once and returns how many won.
-func race(t require.TestingT, try func(n int) (bool, error)) int {
-	var won atomic.Int64
-	errs := make([]error, racers)
-	var wg sync.WaitGroup
-	begin := make(chan struct{})
-	for n := range racers {
-		wg.Go(func() {
-			<-begin
-			ok, err := try(n)
-			errs[n] = err
-			if ok {
-				won.Add(1)
-			}
-		})
-	}
-	close(begin)
-	wg.Wait()
-	for _, err := range errs {
-		require.NoError(t, err)
-	}
-	return int(won.Load())
 }

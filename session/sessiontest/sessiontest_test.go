@@ -3,12 +3,12 @@ package sessiontest
 import (
 	"bytes"
 	"context"
-	"runtime"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard/internal/racetest"
 	"github.com/crmguard/crmguard/session"
 )
 
@@ -40,36 +40,18 @@ func TestSuiteNoticesFaults(t *testing.T) {
 		t.Run(tc.rule, func(t *testing.T) {
 			for _, r := range rules {
 				if r.name == tc.rule {
+					passes := func(s session.Store) bool {
+						return racetest.Passes(func(inner require.TestingT) { r.check(t.Context(), inner, s) })
+					}
 					faulty := tc.fault()
-					require.True(t, passes(t.Context(), r, session.NewMemory()), "the store without fault passes")
-					require.False(t, passes(t.Context(), r, faulty), "%T passes", faulty)
+					require.True(t, passes(session.NewMemory()), "the store without fault passes")
+					require.False(t, passes(faulty), "%T passes", faulty)
 					return
 				}
 			}
 			t.Fatal("no such rule")
 		})
 	}
-}
-
-// passes runs a rule on a t of its own, so that its failure is not this test's.
-func passes(ctx context.Context, r rule, s session.Store) bool {
-	var t recorder
-	done := make(chan struct{})
-	go func() { // FailNow ends the goroutine
-		defer close(done)
-		r.check(ctx, &t, s)
-	}()
-	<-done
-	return !t.failed
-}
-
-type recorder struct{ failed bool }
-
-func (r *recorder) Errorf(string, ...any) { r.failed = true }
-
-func (r *recorder) FailNow() {
-	r.failed = true
-	runtime.Goexit()
 }
 
 type findsAnything struct{ *session.Memory }
@@ -235,12 +217,12 @@ func (s *removesLate) Swap(ctx context.Context, id string, verifier session.MAC,
 
 func newCreatesLate() *createsLate {
 	s := &createsLate{Memory: session.NewMemory()}
-	s.looked.Add(racers)
+	s.looked.Add(racetest.Racers)
 	return s
 }
 
 func newRemovesLate() *removesLate {
 	s := &removesLate{Memory: session.NewMemory()}
-	s.looked.Add(racers)
+	s.looked.Add(racetest.Racers)
 	return s
 }
