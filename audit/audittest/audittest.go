@@ -8,7 +8,6 @@ package audittest
 import (
 	"errors"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/internal/journaltest"
+	"github.com/crmguard/crmguard/internal/racetest"
 )
 
 // Run tests a store. Open returns an empty one; it must stay usable until the end
@@ -138,28 +138,17 @@ func compareAndSwap(t *testing.T, s audit.Store) {
 }
 
 func oneWins(t *testing.T, s audit.Store) {
-	const racers = 50
 	at := head(t, s)
-	all := rows(t, racers)
-	errs := make([]error, racers)
-	var wg sync.WaitGroup
-	for i := range racers {
-		wg.Go(func() {
-			row := all[i] // each wants its own event to be the first entry
-			row.Seq, row.Hashes = 0, row.Hashes[:1]
-			errs[i] = s.Append(t.Context(), audit.Batch{After: at, Rows: []audit.Row{row}})
-		})
-	}
-	wg.Wait()
-	won := 0
-	for _, err := range errs {
-		if err == nil {
-			won++
-			continue
+	all := rows(t, racetest.Racers)
+	require.Equal(t, 1, racetest.Winners(t, func(i int) (bool, error) {
+		row := all[i] // each wants its own event to be the first entry
+		row.Seq, row.Hashes = 0, row.Hashes[:1]
+		err := s.Append(t.Context(), audit.Batch{After: at, Rows: []audit.Row{row}})
+		if errors.Is(err, audit.ErrMoved) {
+			return false, nil
 		}
-		require.ErrorIs(t, err, audit.ErrMoved)
-	}
-	require.Equal(t, 1, won)
+		return err == nil, err
+	}))
 	require.EqualValues(t, 1, head(t, s).Size)
 }
 

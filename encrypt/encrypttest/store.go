@@ -4,13 +4,13 @@ package encrypttest
 
 import (
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/internal/racetest"
 )
 
 var at = time.Date(2026, 3, 1, 12, 0, 0, 123456000, time.UTC)
@@ -194,59 +194,47 @@ func Store(t *testing.T, open func(t *testing.T) encrypt.Store) {
 	races(t, open)
 }
 
-// races let 50 goroutines do the same at once.
+// races let many goroutines do the same at once.
 func races(t *testing.T, open func(t *testing.T) encrypt.Store) {
-	const many = 50
 	ctx := t.Context()
-	t.Run("of 50 concurrent inserts one wins, and all are told which", func(t *testing.T) {
+	t.Run("of many concurrent inserts one wins, and all are told which", func(t *testing.T) {
 		s := open(t)
-		got := make([][]encrypt.Record, many)
-		errs := together(many, func(i int) (err error) {
-			got[i], err = s.Insert(ctx, []encrypt.Record{record(scope("c1"), 1, fmt.Sprint("key ", i)), record(scope("c2"), 1, fmt.Sprint("key ", i))})
-			return err
+		got := racetest.Run(t, func(i int) ([]encrypt.Record, error) {
+			key := fmt.Sprint("key ", i)
+			return s.Insert(ctx, []encrypt.Record{record(scope("c1"), 1, key), record(scope("c2"), 1, key)})
 		})
-		for i := range many {
-			require.NoError(t, errs[i])
+		for i := range got {
 			require.ElementsMatch(t, got[0], got[i])
 		}
 	})
-	t.Run("of 50 concurrent leases each gets its own total", func(t *testing.T) {
+	t.Run("of many concurrent leases each gets its own total", func(t *testing.T) {
 		s := open(t)
 		_, err := s.Insert(ctx, []encrypt.Record{record(scope("c1"), 1, "one")})
 		require.NoError(t, err)
-		totals := make([]uint64, many)
-		errs := together(many, func(i int) error {
-			leased, err := s.Lease(ctx, []encrypt.Record{{Scope: scope("c1"), Version: 1}}, 10)
-			if err == nil {
-				totals[i] = leased[0].Messages
-			}
-			return err
-		})
 		seen := make(map[uint64]bool)
-		for i := range many {
-			require.NoError(t, errs[i])
-			require.False(t, seen[totals[i]], "%d was given out twice", totals[i])
-			seen[totals[i]] = true
+		for _, leased := range racetest.Run(t, func(int) ([]encrypt.Record, error) {
+			return s.Lease(ctx, []encrypt.Record{{Scope: scope("c1"), Version: 1}}, 10)
+		}) {
+			require.Len(t, leased, 1)
+			require.False(t, seen[leased[0].Messages], "%d was given out twice", leased[0].Messages)
+			seen[leased[0].Messages] = true
 		}
-		require.True(t, seen[5+10*many])
+		require.True(t, seen[5+10*racetest.Racers])
 	})
 	t.Run("keys that are made while the scope closes close with it", func(t *testing.T) {
 		s := open(t)
-		for round := range 10 {
+		for round := range 3 {
 			c := scope(fmt.Sprint("c", round))
 			_, err := s.Insert(ctx, []encrypt.Record{record(c, 1, "one")})
 			require.NoError(t, err)
-			errs := together(6, func(i int) error {
-				if i == 0 {
+			racetest.Run(t, func(i int) (any, error) {
+				if i == racetest.Racers/2 {
 					_, err := s.Advance(ctx, c, encrypt.Closing, at)
-					return err
+					return nil, err
 				}
 				_, err := s.Insert(ctx, []encrypt.Record{record(c, 2, fmt.Sprint("two ", i)), record(c, 3, "three")})
-				return err
+				return nil, err
 			})
-			for _, err := range errs {
-				require.NoError(t, err)
-			}
 			found, err := s.Load(ctx, []encrypt.Scope{c})
 			require.NoError(t, err)
 			for _, r := range found {
@@ -254,32 +242,34 @@ func races(t *testing.T, open func(t *testing.T) encrypt.Store) {
 			}
 		}
 	})
-	t.Run("of 50 that close, all get the first time", func(t *testing.T) {
+	t.Run("of many that close, all get the first time", func(t *testing.T) {
 		s := open(t)
-		got := make([]encrypt.Record, many)
-		errs := together(many, func(i int) (err error) {
-			got[i], err = s.Advance(ctx, scope("c1"), encrypt.Closing, at.Add(time.Duration(i)*time.Second))
-			return err
+		got := racetest.Run(t, func(i int) (encrypt.Record, error) {
+			return s.Advance(ctx, scope("c1"), encrypt.Closing, at.Add(time.Duration(i)*time.Second))
 		})
-		for i := range many {
-			require.NoError(t, errs[i])
-			require.Equal(t, got[0].ClosedAt, got[i].ClosedAt)
+		for i := range got {
+			require.Equal(t, got[0], got[i])
 		}
 	})
-}
-
-// together starts n goroutines at once and returns their errors.
-func together(n int, fn func(i int) error) []error {
-	errs := make([]error, n)
-	start := make(chan struct{})
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() {
-			<-start
-			errs[i] = fn(i)
+	t.Run("of many that destroy, all that succeed get the first time", func(t *testing.T) {
+		s := open(t)
+		_, err := s.Insert(ctx, []encrypt.Record{record(scope("c1"), 1, "one")})
+		require.NoError(t, err)
+		_, err = s.Advance(ctx, scope("c1"), encrypt.Closing, at)
+		require.NoError(t, err)
+		got := racetest.Run(t, func(i int) (encrypt.Record, error) {
+			r, err := s.Advance(ctx, scope("c1"), encrypt.Destroyed, at.Add(time.Duration(i)*time.Second))
+			if err != nil { // it may be that the others are in the way
+				return encrypt.Record{}, nil
+			}
+			return r, nil
 		})
-	}
-	close(start)
-	wg.Wait()
-	return errs
+		want, err := s.Advance(ctx, scope("c1"), encrypt.Destroyed, at.Add(time.Hour))
+		require.NoError(t, err, "nobody is in the way now")
+		for _, r := range got {
+			if r.State != 0 {
+				require.Equal(t, want, r)
+			}
+		}
+	})
 }

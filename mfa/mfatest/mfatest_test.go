@@ -3,13 +3,13 @@ package mfatest
 import (
 	"context"
 	"errors"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard/internal/racetest"
 	"github.com/crmguard/crmguard/mfa"
 )
 
@@ -44,9 +44,12 @@ func TestSuiteNoticesFaults(t *testing.T) {
 		t.Run(tc.rule, func(t *testing.T) {
 			for _, r := range rules {
 				if r.name == tc.rule {
+					passes := func(s mfa.Store) bool {
+						return racetest.Passes(func(inner require.TestingT) { r.check(t.Context(), inner, s) })
+					}
 					faulty := tc.fault()
-					require.True(t, passes(t.Context(), r, mfa.NewMemory()), "the store without fault passes")
-					require.False(t, passes(t.Context(), r, faulty), "%T passes", faulty)
+					require.True(t, passes(mfa.NewMemory()), "the store without fault passes")
+					require.False(t, passes(faulty), "%T passes", faulty)
 					return
 				}
 			}
@@ -54,27 +57,6 @@ func TestSuiteNoticesFaults(t *testing.T) {
 		})
 	}
 	require.Len(t, rules, 20, "each rule is broken above")
-}
-
-// passes runs a rule on a t of its own, so that its failure is not this test's.
-func passes(ctx context.Context, r rule, s mfa.Store) bool {
-	var t recorder
-	done := make(chan struct{})
-	go func() { // FailNow ends the goroutine
-		defer close(done)
-		r.check(ctx, &t, s)
-	}()
-	<-done
-	return !t.failed
-}
-
-type recorder struct{ failed bool }
-
-func (r *recorder) Errorf(string, ...any) { r.failed = true }
-
-func (r *recorder) FailNow() {
-	r.failed = true
-	runtime.Goexit()
 }
 
 type takesAnybody struct{ *mfa.Memory }
@@ -248,18 +230,18 @@ func (s *changesLate) Change(ctx context.Context, old, next mfa.Person, put []mf
 
 func newAdvancesLate() *advancesLate {
 	s := &advancesLate{late{Memory: mfa.NewMemory()}}
-	s.looked.Add(racers)
+	s.looked.Add(racetest.Racers)
 	return s
 }
 
 func newTakesLate() *takesLate {
 	s := &takesLate{late{Memory: mfa.NewMemory()}}
-	s.looked.Add(racers)
+	s.looked.Add(racetest.Racers)
 	return s
 }
 
 func newChangesLate() *changesLate {
 	s := &changesLate{late{Memory: mfa.NewMemory()}}
-	s.looked.Add(racers)
+	s.looked.Add(racetest.Racers)
 	return s
 }

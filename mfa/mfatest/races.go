@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -12,51 +11,25 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/internal/racetest"
 	"github.com/crmguard/crmguard/mfa"
 )
 
-// racers is how many goroutines try what only one may do.
-const racers = 50
-
-// race runs try in many goroutines at once and returns how many won.
-func race(t require.TestingT, try func(n int) (bool, error)) int {
-	var won atomic.Int64
-	errs := make([]error, racers)
-	var wg sync.WaitGroup
-	begin := make(chan struct{})
-	for n := range racers {
-		wg.Go(func() {
-			<-begin
-			ok, err := try(n)
-			errs[n] = err
-			if ok {
-				won.Add(1)
-			}
-		})
-	}
-	close(begin)
-	wg.Wait()
-	for _, err := range errs {
-		require.NoError(t, err)
-	}
-	return int(won.Load())
-}
-
 func advanceRace(ctx context.Context, t require.TestingT, s mfa.Store) {
 	with(ctx, t, s, "acme", "anna", row("a", true))
-	require.Equal(t, 1, race(t, func(int) (bool, error) { return s.Advance(ctx, "acme", "anna", "a", 8) }))
+	require.Equal(t, 1, racetest.Winners(t, func(int) (bool, error) { return s.Advance(ctx, "acme", "anna", "a", 8) }))
 }
 
 func attemptRace(ctx context.Context, t require.TestingT, s mfa.Store) {
 	with(ctx, t, s, "acme", "anna")
-	require.Equal(t, 1, race(t, func(n int) (bool, error) {
+	require.Equal(t, 1, racetest.Winners(t, func(n int) (bool, error) {
 		return s.Attempt(ctx, "acme", "anna", mfa.Budget{}, mfa.Budget{Empty: noon.Add(time.Duration(n) * time.Second), Last: noon})
 	}))
 }
 
 func changeRace(ctx context.Context, t require.TestingT, s mfa.Store) {
 	p := with(ctx, t, s, "acme", "anna")
-	require.Equal(t, 1, race(t, func(n int) (bool, error) {
+	require.Equal(t, 1, racetest.Winners(t, func(n int) (bool, error) {
 		return s.Change(ctx, p, person("acme", "anna", int64(n+8)), []mfa.Row{row(fmt.Sprint(n), true)}, nil)
 	}))
 	_, rows := load(ctx, t, s, "acme", "anna")
@@ -64,7 +37,7 @@ func changeRace(ctx context.Context, t require.TestingT, s mfa.Store) {
 }
 
 func createRace(ctx context.Context, t require.TestingT, s mfa.Store) {
-	require.Equal(t, 1, race(t, func(n int) (bool, error) {
+	require.Equal(t, 1, racetest.Winners(t, func(n int) (bool, error) {
 		return s.Change(ctx, mfa.Person{Tenant: "acme", ID: "anna"}, person("acme", "anna", int64(n+1)), []mfa.Row{row(fmt.Sprint(n), true)}, nil)
 	}))
 	_, rows := load(ctx, t, s, "acme", "anna")
@@ -74,8 +47,8 @@ func createRace(ctx context.Context, t require.TestingT, s mfa.Store) {
 func removeRace(ctx context.Context, t require.TestingT, s mfa.Store) {
 	p := with(ctx, t, s, "acme", "anna", row("a", true))
 	var removed atomic.Bool
-	race(t, func(n int) (bool, error) {
-		if n == racers/2 {
+	racetest.Run(t, func(n int) (bool, error) {
+		if n == racetest.Racers/2 {
 			changed, err := s.Change(ctx, p, person("acme", "anna", 8), nil, []string{"a"})
 			removed.Store(true)
 			return changed, err
@@ -136,7 +109,7 @@ func verifyRace(ctx context.Context, t require.TestingT, s mfa.Store) {
 	h := newHousehold(ctx, t, s)
 	h.confirmed(ctx, t)
 	code := h.code(t)
-	require.Equal(t, 1, race(t, func(int) (bool, error) { return letIn(h.Verify(ctx, "acme", "anna", code)) }))
+	require.Equal(t, 1, racetest.Winners(t, func(int) (bool, error) { return letIn(h.Verify(ctx, "acme", "anna", code)) }))
 }
 
 func recoverRace(ctx context.Context, t require.TestingT, s mfa.Store) {
@@ -144,7 +117,7 @@ func recoverRace(ctx context.Context, t require.TestingT, s mfa.Store) {
 	h.confirmed(ctx, t)
 	codes, err := h.ReplaceRecovery(ctx, "acme", "anna")
 	require.NoError(t, err)
-	require.Equal(t, 1, race(t, func(int) (bool, error) { return letIn(h.Recover(ctx, "acme", "anna", codes.Show()[3])) }))
+	require.Equal(t, 1, racetest.Winners(t, func(int) (bool, error) { return letIn(h.Recover(ctx, "acme", "anna", codes.Show()[3])) }))
 	status, err := h.Status(ctx, "acme", "anna")
 	require.NoError(t, err)
 	require.Equal(t, 9, status.Recovery)
@@ -153,7 +126,7 @@ func recoverRace(ctx context.Context, t require.TestingT, s mfa.Store) {
 func confirmRace(ctx context.Context, t require.TestingT, s mfa.Store) {
 	h := newHousehold(ctx, t, s)
 	code := h.code(t)
-	require.Equal(t, 1, race(t, func(int) (bool, error) { return letIn(h.Confirm(ctx, "acme", "anna", h.id, code)) }))
+	require.Equal(t, 1, racetest.Winners(t, func(int) (bool, error) { return letIn(h.Confirm(ctx, "acme", "anna", h.id, code)) }))
 	ok, err := letIn(h.Verify(ctx, "acme", "anna", code))
 	require.NoError(t, err)
 	require.False(t, ok, "confirming used the code up")
@@ -162,7 +135,7 @@ func confirmRace(ctx context.Context, t require.TestingT, s mfa.Store) {
 func guessRace(ctx context.Context, t require.TestingT, s mfa.Store) {
 	h := newHousehold(ctx, t, s)
 	h.confirmed(ctx, t)
-	compared := race(t, func(int) (bool, error) {
+	compared := racetest.Winners(t, func(int) (bool, error) {
 		err := h.Recover(ctx, "acme", "anna", "AAAA-AAAA-AAAA-AAAA-AAAA-AAAA")
 		denial, ok := errors.AsType[*crmguard.Denial](err)
 		if !ok {
@@ -180,8 +153,8 @@ func replaceRace(ctx context.Context, t require.TestingT, s mfa.Store) {
 	old, err := h.ReplaceRecovery(ctx, "acme", "anna")
 	require.NoError(t, err)
 	var replaced atomic.Bool
-	race(t, func(n int) (bool, error) {
-		if n == racers/2 {
+	racetest.Run(t, func(n int) (bool, error) {
+		if n == racetest.Racers/2 {
 			_, err := h.ReplaceRecovery(ctx, "acme", "anna")
 			replaced.Store(true)
 			return true, err

@@ -16,9 +16,6 @@ import (
 	"github.com/crmguard/crmguard/quota"
 )
 
-// racers is how many goroutines count at once.
-const racers = 50
-
 // Run tests stores that open returns empty, one for each rule.
 func Run(t *testing.T, open func(t *testing.T) quota.Store) {
 	for _, r := range rules {

@@ -2,7 +2,6 @@ package quotatest
 
 import (
 	"context"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard/internal/racetest"
 	"github.com/crmguard/crmguard/quota"
 )
 
@@ -104,36 +104,18 @@ func TestSuiteNoticesFaults(t *testing.T) {
 		t.Run(tc.rule, func(t *testing.T) {
 			for _, r := range rules {
 				if r.name == tc.rule {
-					require.True(t, passes(t.Context(), r, quota.NewMemory()), "the store without fault passes")
+					passes := func(s quota.Store) bool {
+						return racetest.Passes(func(inner require.TestingT) { r.check(t.Context(), inner, s) })
+					}
+					require.True(t, passes(quota.NewMemory()), "the store without fault passes")
 					faulty := tc.fault()
-					require.False(t, passes(t.Context(), r, faulty), "%T passes", faulty)
+					require.False(t, passes(faulty), "%T passes", faulty)
 					return
 				}
 			}
 			t.Fatal("no such rule")
 		})
 	}
-}
-
-// passes runs a rule on a t of its own, so that its failure is not this test's.
-func passes(ctx context.Context, r rule, s quota.Store) bool {
-	var t recorder
-	done := make(chan struct{})
-	go func() { // FailNow ends the goroutine
-		defer close(done)
-		r.check(ctx, &t, s)
-	}()
-	<-done
-	return !t.failed
-}
-
-type recorder struct{ failed bool }
-
-func (r *recorder) Errorf(string, ...any) { r.failed = true }
-
-func (r *recorder) FailNow() {
-	r.failed = true
-	runtime.Goexit()
 }
 
 // takesOneByOne takes of a batch what there is room for.
@@ -220,7 +202,7 @@ type looksFirst struct {
 
 func newLooksFirst() quota.Store {
 	s := &looksFirst{Memory: quota.NewMemory()}
-	s.looked.Add(racers)
+	s.looked.Add(racetest.Racers)
 	return s
 }
 

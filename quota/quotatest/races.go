@@ -3,32 +3,12 @@ package quotatest
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard/internal/racetest"
 	"github.com/crmguard/crmguard/quota"
 )
-
-// race runs try in many goroutines at once and returns what they took.
-func race(t require.TestingT, try func(n int) (quota.Taken, error)) []quota.Taken {
-	taken := make([]quota.Taken, racers)
-	errs := make([]error, racers)
-	var wg sync.WaitGroup
-	begin := make(chan struct{})
-	for n := range racers {
-		wg.Go(func() {
-			<-begin
-			taken[n], errs[n] = try(n)
-		})
-	}
-	close(begin)
-	wg.Wait()
-	for _, err := range errs {
-		require.NoError(t, err)
-	}
-	return taken
-}
 
 // takeRace also has everybody ask for the same items, which must count once, and
 // begins a day.
@@ -36,7 +16,7 @@ func takeRace(ctx context.Context, t require.TestingT, s quota.Store) {
 	limit := quota.Limit{Counter: view.Counter, Hard: 20}
 	mustTake(ctx, t, s, with(taking("x"), func(t *quota.Taking) { t.Day-- }))
 	passed := 0
-	for _, taken := range race(t, func(n int) (quota.Taken, error) {
+	for _, taken := range racetest.Run(t, func(n int) (quota.Taken, error) {
 		return s.Take(ctx, with(taking("same", fmt.Sprint("own", n)), func(t *quota.Taking) { t.Limits = []quota.Limit{limit} }))
 	}) {
 		if taken.Refused == "" {
@@ -44,14 +24,14 @@ func takeRace(ctx context.Context, t require.TestingT, s quota.Store) {
 		}
 	}
 	require.Equal(t, limit.Hard-1, passed)
-	require.Equal(t, map[string]int{limit.Counter: limit.Hard, quota.AttemptsCounter: racers - passed}, counts(ctx, t, s))
+	require.Equal(t, map[string]int{limit.Counter: limit.Hard, quota.AttemptsCounter: racetest.Racers - passed}, counts(ctx, t, s))
 }
 
 func thresholdRace(ctx context.Context, t require.TestingT, s quota.Store) {
 	limits := []quota.Limit{{Counter: view.Counter, Soft: 10, Hard: 20}}
 	tries := quota.Limit{Counter: quota.AttemptsCounter, Soft: 3, Hard: 9}
 	fired := map[string]int{}
-	for _, taken := range race(t, func(n int) (quota.Taken, error) {
+	for _, taken := range racetest.Run(t, func(n int) (quota.Taken, error) {
 		return s.Take(ctx, with(taking(fmt.Sprint(n)), func(t *quota.Taking) { t.Limits, t.Attempts = limits, tries }))
 	}) {
 		for _, f := range taken.Fired {
@@ -67,7 +47,7 @@ func thresholdRace(ctx context.Context, t require.TestingT, s quota.Store) {
 // giveBackRace has holders who give back what they took and others who open it.
 func giveBackRace(ctx context.Context, t require.TestingT, s quota.Store) {
 	limits := []quota.Limit{{Counter: view.Counter, Hard: 1000}}
-	race(t, func(n int) (quota.Taken, error) {
+	racetest.Run(t, func(n int) (quota.Taken, error) {
 		what := with(taking(fmt.Sprint("item", n%10)), func(t *quota.Taking) { t.Limits = limits })
 		if n%2 == 0 {
 			what.Items = []string{fmt.Sprint("item", n%20/2)} // each item has holders and openers
