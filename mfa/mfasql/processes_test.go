@@ -1,18 +1,13 @@
 package mfasql_test
 
 import (
-	"bufio"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,113 +17,140 @@ import (
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encryptsql"
+	"github.com/crmguard/crmguard/internal/processtest"
+	"github.com/crmguard/crmguard/internal/racetest"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 	"github.com/crmguard/crmguard/mfa"
 	"github.com/crmguard/crmguard/mfa/mfasql"
 )
 
-const (
-	childEnv  = "CRMGUARD_MFASQL_CHILD" // what the child tries: verify, recover, confirm, or faulty
-	processes = 4
-	perChild  = 13
-)
-
 func TestMain(m *testing.M) {
-	if task := os.Getenv(childEnv); task != "" {
-		if err := child(task, os.Args[len(os.Args)-4:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
+	tasks := map[string]processtest.Task{}
+	for name, try := range tries {
+		tasks[name] = processtest.Racer(func(ctx context.Context, p *processtest.Process) (func(int) (bool, error), error) {
+			n, err := openNode(ctx, p.Args[0], p.Args[1])
+			if err != nil {
+				return nil, err
+			}
+			p.AtEnd(n.Close)
+			if n.known, n.rows, err = n.store.Load(ctx, "acme", "anna"); err != nil {
+				return nil, err
+			}
+			if p.Args[3] == faulty {
+				if n.Factors, err = n.over(&looksFirst{n.store, n.known, n.rows}); err != nil {
+					return nil, err
+				}
+			}
+			n.app = n.rows[slices.IndexFunc(n.rows, func(r mfa.Row) bool { return r.Kind == mfa.KindApp })]
+			n.code = p.Args[2]
+			return func(number int) (bool, error) { return try(ctx, n, number) }, nil
+		})
 	}
+	processtest.Main(tasks)
 	os.Exit(m.Run())
 }
 
-// node is one process of the CRM: factors in PostgreSQL, keys in PostgreSQL too,
-// under a key in a file.
-func node(ctx context.Context, url, kekFile string) (*mfa.Factors, *mfasql.Store, *encrypt.Keyring, func() error, error) {
-	db, err := sql.Open("pgx", url)
+// node is one process of the CRM: factors and keys in one database, under a key in a
+// file.
+type node struct {
+	*mfa.Factors
+	store mfa.Store
+	keys  *encrypt.Keyring
+	Close func() error
+
+	// What a process that races knows beforehand.
+	known mfa.Person
+	rows  []mfa.Row
+	app   mfa.Row
+	code  string
+}
+
+func openNode(ctx context.Context, database, kekFile string) (*node, error) {
+	db, err := processtest.Open(ctx, database)
 	if err != nil {
-		return nil, nil, nil, nil, err
+		return nil, err
 	}
 	kek, err := encrypt.OpenKeyFile(kekFile, "", true)
 	if err != nil {
-		return nil, nil, nil, nil, err
+		return nil, err
 	}
 	wrapped, err := encryptsql.New(ctx, db, nil)
 	if err != nil {
-		return nil, nil, nil, nil, err
+		return nil, err
 	}
-	keys, err := encrypt.New(kek, wrapped, nil)
-	if err != nil {
-		return nil, nil, nil, nil, err
+	n := &node{}
+	if n.keys, err = encrypt.New(kek, wrapped, nil); err != nil {
+		return nil, err
 	}
-	store, err := mfasql.New(ctx, db, nil)
-	if err != nil {
-		return nil, nil, nil, nil, err
+	n.Close = func() error { return errors.Join(n.keys.Close(), db.Close()) }
+	if n.store, err = mfasql.New(ctx, db, nil); err != nil {
+		return nil, err
 	}
-	f, err := mfa.New(store, keys, "Acme CRM", &mfa.Options{Clock: func() time.Time { return noon }})
-	return f, store, keys, func() error { return errors.Join(keys.Close(), db.Close()) }, err
+	n.Factors, err = n.over(n.store)
+	return n, err
 }
 
-// child says that it is ready, waits for a line, tries in many goroutines, and
-// prints how many were let in.
-func child(task string, args []string) error {
-	ctx := context.Background()
-	url, kekFile, code, id := args[0], args[1], args[2], args[3]
-	f, store, keys, closeAll, err := node(ctx, url, kekFile)
-	if err != nil {
-		return err
-	}
-	if task == "faulty" {
-		f, err = mfa.New(&twoStatements{store}, keys, "Acme CRM", &mfa.Options{Clock: func() time.Time { return noon }})
-		if err != nil {
-			return err
+func (n *node) over(s mfa.Store) (*mfa.Factors, error) {
+	n.store = s
+	return mfa.New(s, n.keys, "Acme CRM", &mfa.Options{Clock: func() time.Time { return noon }})
+}
+
+// tries are what may succeed once, or as often as the budget says.
+var tries = map[string]func(ctx context.Context, n *node, number int) (bool, error){
+	"verify": func(ctx context.Context, n *node, _ int) (bool, error) {
+		return letIn(n.Verify(ctx, "acme", "anna", n.code))
+	},
+	"recover": func(ctx context.Context, n *node, _ int) (bool, error) {
+		return letIn(n.Recover(ctx, "acme", "anna", n.code))
+	},
+	"confirm": func(ctx context.Context, n *node, _ int) (bool, error) {
+		return letIn(n.Confirm(ctx, "acme", "anna", n.app.ID, n.code))
+	},
+	"guess": func(ctx context.Context, n *node, _ int) (bool, error) { // succeeds if the code is compared
+		err := n.Recover(ctx, "acme", "anna", n.code)
+		if denial, ok := errors.AsType[*crmguard.Denial](err); ok {
+			return denial.Detail == mfa.ReasonWrong, nil
 		}
-		task = "verify"
-	}
-	if _, err := f.Has(ctx, "acme", "anna"); err != nil {
-		return err
-	}
-	fmt.Println("ready")
-	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
-		return err
-	}
-	var in atomic.Int64
-	errs := make([]error, perChild)
-	var wg sync.WaitGroup
-	for n := range perChild {
-		wg.Go(func() {
-			switch task {
-			case "verify":
-				errs[n] = f.Verify(ctx, "acme", "anna", code)
-			case "recover":
-				errs[n] = f.Recover(ctx, "acme", "anna", code)
-			case "confirm":
-				errs[n] = f.Confirm(ctx, "acme", "anna", id, code)
-			}
-			if errs[n] == nil {
-				in.Add(1)
-			} else if _, denied := errors.AsType[*crmguard.Denial](errs[n]); denied {
-				errs[n] = nil
-			}
-		})
-	}
-	wg.Wait()
-	fmt.Println(in.Load())
-	return errors.Join(errors.Join(errs...), closeAll())
+		return false, fmt.Errorf("a wrong code is let in, or: %w", err)
+	},
+	"advance": func(ctx context.Context, n *node, _ int) (bool, error) {
+		return n.store.Advance(ctx, "acme", "anna", n.app.ID, n.app.Step+1)
+	},
+	"attempt": func(ctx context.Context, n *node, number int) (bool, error) {
+		next := mfa.Budget{Empty: noon.Add(time.Duration(number) * time.Second), Last: noon.Add(time.Second)}
+		return n.store.Attempt(ctx, "acme", "anna", n.known.Budget, next)
+	},
+	"change": func(ctx context.Context, n *node, number int) (bool, error) {
+		next := n.known
+		next.Version++
+		next.MAC = mfa.Opaque("by " + strconv.Itoa(number))
+		return n.store.Change(ctx, n.known, next, nil, []string{n.app.ID})
+	},
 }
 
-// twoStatements is a planted fault: it looks, and then writes.
-type twoStatements struct{ *mfasql.Store }
-
-func (s *twoStatements) Advance(ctx context.Context, tenant, person, id string, step int64) (bool, error) {
-	_, rows, err := s.Load(ctx, tenant, person)
-	if err != nil {
-		return false, err
+// letIn tells a denial from an error.
+func letIn(err error) (bool, error) {
+	if _, denied := errors.AsType[*crmguard.Denial](err); denied {
+		return false, nil
 	}
-	time.Sleep(300 * time.Millisecond) // everybody has looked
-	for _, r := range rows {
+	return err == nil, err
+}
+
+const faulty = "faulty"
+
+// looksFirst is a planted fault: it decides by what it saw before anybody acted.
+type looksFirst struct {
+	mfa.Store
+	known mfa.Person
+	rows  []mfa.Row
+}
+
+func (s *looksFirst) Load(context.Context, string, string) (mfa.Person, []mfa.Row, error) {
+	return s.known, s.rows, nil
+}
+
+func (s *looksFirst) Advance(ctx context.Context, tenant, person, id string, step int64) (bool, error) {
+	for _, r := range s.rows {
 		if r.ID == id && r.Step < step {
 			_, err := s.Store.Advance(ctx, tenant, person, id, step)
 			return true, err
@@ -137,76 +159,55 @@ func (s *twoStatements) Advance(ctx context.Context, tenant, person, id string, 
 	return false, nil
 }
 
-// Four processes with thirteen goroutines each try one code: one is let in.
-func TestFourProcesses(t *testing.T) {
-	for _, task := range []string{"verify", "recover", "confirm", "faulty"} {
+func (s *looksFirst) Attempt(ctx context.Context, tenant, person string, old, next mfa.Budget) (bool, error) {
+	_, err := s.Store.Attempt(ctx, tenant, person, old, next)
+	return true, err
+}
+
+func (s *looksFirst) Change(ctx context.Context, old, next mfa.Person, put []mfa.Row, remove []string) (bool, error) {
+	_, err := s.Store.Change(ctx, old, next, put, remove)
+	return s.known.Equal(old), err
+}
+
+// Each may succeed once, however many processes try; of wrong recovery codes, five
+// are compared. The same race notices a store that looks and then writes.
+func TestProcessesShareFactors(t *testing.T) {
+	want := map[string]int{"verify": 1, "recover": 1, "confirm": 1, "guess": 5, "advance": 1, "attempt": 1, "change": 1}
+	require.Len(t, want, len(tries))
+	for task, want := range want {
 		t.Run(task, func(t *testing.T) {
-			url, kekFile := sqldbtest.PostgresURL(t), filepath.Join(t.TempDir(), "kek")
-			f, _, _, closeAll, err := node(t.Context(), url, kekFile)
-			require.NoError(t, err)
-			e, err := f.Enrol(t.Context(), "acme", "anna", "anna")
-			require.NoError(t, err)
-			code, err := totp.GenerateCode(e.Secret(), noon)
-			require.NoError(t, err)
-			if task != "confirm" {
-				require.NoError(t, f.Confirm(t.Context(), "acme", "anna", e.ID, code))
-				code, err = totp.GenerateCode(e.Secret(), noon.Add(30*time.Second))
-				require.NoError(t, err)
-			}
-			if task == "recover" {
-				codes, err := f.ReplaceRecovery(t.Context(), "acme", "anna")
-				require.NoError(t, err)
-				code = codes.Show()[0]
-			}
-			require.NoError(t, closeAll())
-			in := letIn(t, task, url, kekFile, code, e.ID)
-			if task == "faulty" {
-				require.Greater(t, in, 1, "planted fault: several are let in")
-			} else {
-				require.Equal(t, 1, in)
-			}
+			processtest.EachDatabase(t, func(t *testing.T, database string) { require.Equal(t, want, race(t, database, task, "")) })
+		})
+		t.Run(task+", planted fault", func(t *testing.T) {
+			require.Equal(t, processtest.Racers, race(t, sqldbtest.PostgresURL(t), task, faulty))
 		})
 	}
 }
 
-// letIn starts the processes and counts who was let in.
-func letIn(t *testing.T, task string, args ...string) int {
+// race enrols anna, as far as the task needs it, lets the processes race, and returns
+// how often they succeeded.
+func race(t *testing.T, database, task, store string) int {
 	t.Helper()
-	self, err := os.Executable()
+	kekFile := filepath.Join(t.TempDir(), "kek")
+	n, err := openNode(t.Context(), database, kekFile)
 	require.NoError(t, err)
-	var children []*exec.Cmd
-	var begin []func()
-	var outputs []*bufio.Reader
-	for range processes {
-		c := exec.CommandContext(t.Context(), self, args...)
-		c.Env = append(os.Environ(), childEnv+"="+task)
-		c.Stderr = os.Stderr
-		stdin, err := c.StdinPipe()
+	e, err := n.Enrol(t.Context(), "acme", "anna", "anna")
+	require.NoError(t, err)
+	code, err := totp.GenerateCode(e.Secret(), noon)
+	require.NoError(t, err)
+	if task != "confirm" {
+		require.NoError(t, n.Confirm(t.Context(), "acme", "anna", e.ID, code))
+		code, err = totp.GenerateCode(e.Secret(), noon.Add(30*time.Second))
 		require.NoError(t, err)
-		stdout, err := c.StdoutPipe()
-		require.NoError(t, err)
-		require.NoError(t, c.Start())
-		children = append(children, c) // the context ends those that a failure leaves behind
-		r := bufio.NewReader(stdout)
-		line, err := r.ReadString('\n')
-		require.NoError(t, err)
-		require.Equal(t, "ready\n", line)
-		begin = append(begin, func() { _, _ = stdin.Write([]byte("go\n")) })
-		outputs = append(outputs, r)
 	}
-	for _, start := range begin {
-		start()
-	}
-	total := 0
-	for _, r := range outputs {
-		line, err := r.ReadString('\n')
+	switch task {
+	case "recover":
+		codes, err := n.ReplaceRecovery(t.Context(), "acme", "anna")
 		require.NoError(t, err)
-		n, err := strconv.Atoi(strings.TrimSpace(line))
-		require.NoError(t, err)
-		total += n
+		code = codes.Show()[0]
+	case "guess":
+		code = "AAAA-AAAA-AAAA-AAAA-AAAA-AAAA"
 	}
-	for _, c := range children {
-		require.NoError(t, c.Wait())
-	}
-	return total
+	require.NoError(t, n.Close())
+	return racetest.Count(processtest.Race[bool](t, task, database, kekFile, code, store))
 }
