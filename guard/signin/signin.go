@@ -77,10 +77,13 @@ type Passwords interface {
 }
 
 // Sessions starts and ends sessions; *session.Manager is one. Start returns a
-// *[crmguard.Denial] for a person whose access was ended.
+// *[crmguard.Denial] for a person whose access was ended, Authenticate and Raise
+// for a token that is not good. Raise notes a fresh proof and returns the token
+// that is good from then on instead.
 type Sessions interface {
 	Start(ctx context.Context, s crmguard.Subject) (token string, err error)
 	Authenticate(ctx context.Context, token string) (crmguard.Subject, error)
+	Raise(ctx context.Context, token string, a crmguard.Assurance) (newToken string, err error)
 	End(ctx context.Context, token string) error
 }
 
@@ -88,6 +91,9 @@ type Sessions interface {
 type Options struct {
 	// Addresses are rules on where a person may sign in from. Nil: from anywhere.
 	Addresses crmguard.Checker
+	// Factors are the second factors of those who have one. Nil: nobody has, and
+	// the password is enough.
+	Factors Factors
 	// Tenant is in whose journal strangers are noted. Empty: crmguard.SingleTenant.
 	Tenant string
 
@@ -148,21 +154,22 @@ func New(accounts Accounts, passwords Passwords, sessions Sessions, journal crmg
 type Attempt struct {
 	Login    string
 	Password string
+	Code     string     // of an app, or a recovery code; empty: none
 	Addr     netip.Addr // as the edge resolved it
 	Device   string     // name of the device, if it is known
 	Request  string     // id of the request
 }
 
-// String keeps login and password out of what is printed.
+// String keeps login, password and code out of what is printed.
 func (a Attempt) String() string { return "attempt from " + a.Addr.String() }
 
 // Format does so whatever the verb.
 func (a Attempt) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, a.String()) }
 
-// LogValue keeps login and password out of logs.
+// LogValue keeps login, password and code out of logs.
 func (a Attempt) LogValue() slog.Value { return slog.StringValue(a.String()) }
 
-// MarshalText keeps login and password out of JSON.
+// MarshalText keeps login, password and code out of JSON.
 func (a Attempt) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 const resourceKind = "sessions"
@@ -288,6 +295,14 @@ func (d *Door) signIn(ctx context.Context, a Attempt) (string, error) {
 			return "", d.refuseFor(ctx, e, err)
 		}
 	}
+	proved, reason, err := d.prove(ctx, s, a.Code)
+	if err != nil {
+		return "", d.refuseFor(ctx, e, err)
+	}
+	if reason != "" {
+		return "", d.refuse(ctx, e, reason)
+	}
+	e.Subject.Assurance = proved
 	if rehash {
 		d.rehash(ctx, account, a.Password)
 	}
@@ -309,11 +324,20 @@ func (d *Door) start(ctx context.Context, e crmguard.Event) (string, error) {
 	if err != nil {
 		return "", d.refuseFor(ctx, e, err)
 	}
-	started, err := d.sessions.Authenticate(ctx, token)
+	if err := d.recordDone(ctx, e, token); err != nil {
+		return "", d.refuseFor(ctx, e, err)
+	}
+	return token, nil
+}
+
+// recordDone records what the session of token now is, or ends it.
+func (d *Door) recordDone(ctx context.Context, e crmguard.Event, token string) error {
+	s, err := d.sessions.Authenticate(ctx, token)
 	if err == nil {
-		e.Subject, e.Resource.ID, e.Outcome = started, started.Session, crmguard.Done
+		s.Addr = e.Subject.Addr // which a session does not know of a request
+		e.Subject, e.Resource.ID, e.Outcome = s, s.Session, crmguard.Done
 		if err = d.record(ctx, e); err == nil {
-			return token, nil
+			return nil
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
@@ -321,7 +345,7 @@ func (d *Door) start(ctx context.Context, e crmguard.Event) (string, error) {
 	if endErr := d.sessions.End(ctx, token); endErr != nil {
 		d.o.Logger.ErrorContext(ctx, "signin: a session that was not recorded could not be ended", "subject", e.Subject.ID, "error", endErr)
 	}
-	return "", d.refuseFor(ctx, e, fmt.Errorf("record the session: %w", err))
+	return fmt.Errorf("record the session: %w", err)
 }
 
 // refuseFor turns a denial into the one refusal that everybody gets; what could
@@ -337,11 +361,15 @@ func (d *Door) refuseFor(ctx context.Context, e crmguard.Event, err error) error
 // refuse records a refusal and returns it. It stays a refusal when the journal is
 // down: an error would tell that there is such an account.
 func (d *Door) refuse(ctx context.Context, e crmguard.Event, reason string) error {
+	d.recordDenied(ctx, e, reason)
+	return refusal()
+}
+
+func (d *Door) recordDenied(ctx context.Context, e crmguard.Event, reason string) {
 	e.Outcome, e.Reason = crmguard.Denied, reason
 	if err := d.record(ctx, e); err != nil {
 		d.o.Logger.ErrorContext(ctx, "signin: a refusal was not recorded", "subject", e.Subject.ID, "reason", reason, "error", err)
 	}
-	return refusal()
 }
 
 func (d *Door) record(ctx context.Context, e crmguard.Event) error {

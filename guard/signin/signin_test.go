@@ -109,6 +109,19 @@ func (s *sessions) Authenticate(_ context.Context, token string) (crmguard.Subje
 	return crmguard.Subject{}, denied("unknown")
 }
 
+func (s *sessions) Raise(_ context.Context, token string, a crmguard.Assurance) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	subject, ok := s.live[token]
+	if !ok {
+		return "", denied("unknown")
+	}
+	delete(s.live, token)
+	subject.Assurance = a
+	s.live[token+"+"] = subject
+	return token + "+", nil
+}
+
 func (s *sessions) End(_ context.Context, token string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

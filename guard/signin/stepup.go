@@ -1,0 +1,97 @@
+package signin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/crmguard/crmguard"
+)
+
+// stepUp is the reason of its events; that of a refusal follows a colon.
+const stepUp = "step-up"
+
+// StepUp proves a code of an app anew in the session of token, and returns the
+// token that takes its place: the session then has [crmguard.AssuranceSecondFactor]
+// as of now. Only codes of apps do that. A recovery code proves less than a
+// password and is not used up here; a password is not asked.
+//
+// The client's address is that of the subject in ctx, where Handler of package
+// guard puts it; with Options.Addresses it must be there. It is the person's own session, so
+// that they are told what is wrong, by a *[crmguard.Denial]: "no-factor"
+// (Forbidden) for who has no app; "refused" (StepUp) for a code that is not good,
+// for whatever reason; that of the addresses; or that of the session, if it is not
+// good or somebody else was quicker (Unauthenticated). The old token then stays as
+// good as it was. A step-up that could not be recorded ends the session.
+func (d *Door) StepUp(ctx context.Context, token, code, request string) (newToken string, err error) {
+	started := time.Now()
+	raised, err := d.stepUp(ctx, token, code, request)
+	if _, denied := errors.AsType[*crmguard.Denial](err); denied {
+		pause(ctx, d.refusalTime-time.Since(started))
+	}
+	if err != nil {
+		return "", fmt.Errorf("signin: step-up: %w", err)
+	}
+	return raised, nil
+}
+
+func (d *Door) stepUp(ctx context.Context, token, code, request string) (string, error) {
+	s, err := d.sessions.Authenticate(ctx, token)
+	if err != nil {
+		return "", err
+	}
+	if acts, ok := crmguard.SubjectFrom(ctx); ok {
+		if acts.Tenant != s.Tenant || acts.ID != s.ID || acts.Session != s.Session {
+			return "", errors.New("the token is not of the session that asks")
+		}
+		s.Addr = acts.Addr
+	}
+	e := crmguard.Event{
+		Time: d.o.Clock(), Subject: s, Action: crmguard.SignIn, Reason: stepUp, Request: request,
+		Resource: crmguard.Resource{Tenant: s.Tenant, Kind: resourceKind, ID: s.Session, Owner: s.ID},
+	}
+	reason, err := d.proveAnew(ctx, e, code)
+	if reason != "" {
+		d.recordDenied(ctx, e, stepUp+":"+reason)
+		return "", &crmguard.Denial{By: "signin", Code: "refused", Status: crmguard.StepUp, Need: crmguard.AssuranceSecondFactor}
+	}
+	var raised string
+	if err == nil {
+		raised, err = d.sessions.Raise(ctx, token, crmguard.AssuranceSecondFactor)
+	}
+	if err == nil {
+		err = d.recordDone(ctx, e, raised)
+	}
+	if denial, denied := errors.AsType[*crmguard.Denial](err); denied && denial != nil {
+		d.recordDenied(ctx, e, stepUp+":"+denial.By+":"+denial.Code)
+	}
+	if err != nil {
+		return "", err
+	}
+	return raised, nil
+}
+
+// proveAnew uses up a code of the person of e, or returns the reason why it is not
+// good.
+func (d *Door) proveAnew(ctx context.Context, e crmguard.Event, code string) (reason string, err error) {
+	s := e.Subject
+	if d.o.Addresses != nil {
+		if !s.Addr.IsValid() {
+			return "", errors.New("nobody told the client's address: mount it inside guard.Handler")
+		}
+		if err := d.o.Addresses.Check(ctx, s, crmguard.SignIn, e.Resource); err != nil {
+			return "", err
+		}
+	}
+	has, err := d.has(ctx, s)
+	switch {
+	case err != nil:
+		return "", err
+	case !has:
+		return "", &crmguard.Denial{By: "signin", Code: "no-factor"}
+	case isBlank(code):
+		return codeMissing, nil
+	}
+	return refusedCode(d.o.Factors.Verify(ctx, s.Tenant, s.ID, code))
+}
