@@ -1,5 +1,5 @@
 // Package app is a small but real CRM on crmguard: contacts, staff and a journal
-// on one SQLite file, in which rights, encryption, masks and the journal act
+// on one SQLite file or a PostgreSQL database, in which rights, encryption, masks and the journal act
 // together. It is made to be read and copied from; package main starts it.
 //
 //	crm, err := app.New(ctx, app.Config{Data: "crm-data", Keys: "crm-keys", Loopback: true})
@@ -33,7 +33,10 @@ import (
 	"github.com/crmguard/crmguard/encrypt/encryptsql"
 	"github.com/crmguard/crmguard/guard"
 	"github.com/crmguard/crmguard/guard/signin"
+	"github.com/crmguard/crmguard/ipfilter"
+	"github.com/crmguard/crmguard/mfa"
 	"github.com/crmguard/crmguard/password"
+	"github.com/crmguard/crmguard/quota/quotasql"
 	"github.com/crmguard/crmguard/rbac"
 	"github.com/crmguard/crmguard/rbac/rbacsql"
 	"github.com/crmguard/crmguard/session"
@@ -42,8 +45,9 @@ import (
 
 // Config says where an installation lives.
 type Config struct {
-	Data string // folder of the database
-	Keys string // folder of the keys, outside of Data
+	Data string      // folder of the SQLite file
+	DB   PostgresURL // a PostgreSQL database instead of it; "": none
+	Keys string      // folder of the keys, outside of Data
 
 	// Loopback says that only this machine can reach the CRM: demo accounts work,
 	// and cookies go without TLS.
@@ -71,6 +75,10 @@ type App struct {
 	sessions  *session.Manager
 	passwords *password.Hasher
 	people    *people
+	factors   *mfa.Factors
+	norms     *norms
+	addresses *ipfilter.Filter
+	marks     *versionMarks
 	door      *signin.Door
 	guard     *guard.Guard
 
@@ -114,13 +122,21 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 
 // open puts the parts together: this is the main of a CRM on crmguard.
 func (a *App) open(ctx context.Context) (err error) {
-	if a.db, err = openStore(ctx, a.cfg.Data); err != nil {
+	if a.db, err = openStore(ctx, a.cfg); err != nil {
 		return err
 	}
 	if a.index, err = encryptsql.NewIndex(ctx, a.db.DB, nil); err != nil {
 		return err
 	}
-	if a.vault, err = openVault(ctx, a.cfg.Keys, a.db, &encrypt.Options{Index: a.index, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+	counted, err := quotasql.New(ctx, a.db.DB, nil)
+	if err != nil {
+		return err
+	}
+	a.norms = &norms{app: a, store: counted, alert: a.alert}
+	if a.vault, err = openVault(ctx, a.cfg.Keys, a.db, &encrypt.Options{Index: a.index, OnOpen: a.norms.onOpen, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+		return err
+	}
+	if a.marks, err = openMarks(a.cfg.Keys); err != nil {
 		return err
 	}
 	keys := a.vault.keys
@@ -141,6 +157,15 @@ func (a *App) open(ctx context.Context) (err error) {
 	if a.rights, err = a.openRights(ctx); err != nil {
 		return err
 	}
+	if err := a.norms.load(ctx); err != nil {
+		return err
+	}
+	if a.addresses, err = a.openAddresses(ctx); err != nil {
+		return err
+	}
+	if a.factors, err = a.openFactors(ctx); err != nil {
+		return err
+	}
 	rows, err := sessionsql.New(ctx, a.db.DB, nil)
 	if err != nil {
 		return err
@@ -151,17 +176,26 @@ func (a *App) open(ctx context.Context) (err error) {
 	if a.passwords, err = password.New(nil); err != nil {
 		return err
 	}
-	if a.door, err = signin.New(a.people, a.passwords, a.sessions, a.journal, &signin.Options{Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+	if a.door, err = signin.New(a.people, a.passwords, a.sessions, a.journal, &signin.Options{Addresses: a.addresses, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
 		return err
 	}
 	if a.pages, err = openPages(); err != nil {
 		return err
 	}
+	proof, err := mfa.NewStepUp(proofs, &mfa.Options{Clock: a.cfg.Clock})
+	if err != nil {
+		return err
+	}
 	a.guard, err = guard.New(a.sessions, a.rights, a.rights, a.journal, &guard.Options{
+		Addresses: a.addresses, StepUp: proof, Norms: a.norms, Switch: a.sessions,
+		Holders:  []crmguard.Revoker{a.sessions, a.factors, a.rights},
 		Loopback: a.cfg.Loopback, Page: a.problem, Logger: a.log, Clock: a.cfg.Clock,
 	})
+	if err != nil {
+		return err
+	}
 	a.handler = a.routes()
-	return err
+	return nil
 }
 
 // openRights loads the policy from the database, where policy.csv goes once.
@@ -208,7 +242,7 @@ func (a *App) firstStart(ctx context.Context) error {
 	ctx = crmguard.System(ctx, tenant, "first-start")
 	stored, err := a.vault.proven(ctx, a.db, stageSetting)
 	if err != nil {
-		return fmt.Errorf("the database %s was changed past the CRM: nobody was let in; put back a backup of the data folder (%w)", a.db.dir, err)
+		return fmt.Errorf("the database %s was changed past the CRM: nobody was let in; put back a backup of the data (%w)", a.db.name, err)
 	}
 	stage := string(stored)
 	reach := func(next string) error {
@@ -221,7 +255,7 @@ func (a *App) firstStart(ctx context.Context) error {
 			return err
 		}
 		if len(accounts) > 0 {
-			return fmt.Errorf("the database %s has accounts, but its setting %s is gone: nobody was let in; put back a backup of the data folder", a.db.dir, stageSetting)
+			return fmt.Errorf("the database %s has accounts, but its setting %s is gone: nobody was let in; put back a backup of the data", a.db.name, stageSetting)
 		}
 		if err := reach(stageCompany); err != nil {
 			return err

@@ -62,6 +62,9 @@ var demoAccounts = []account{
 // founding creates the demo company. Each step may run again after a crash, and
 // lets in nobody who has an account already.
 func (a *App) founding(ctx context.Context) error {
+	if err := a.sessions.Reopen(ctx, tenant); err != nil { // without a state the company counts as locked down
+		return err
+	}
 	for _, u := range demoUnits {
 		if _, err := a.db.ExecContext(ctx, `INSERT INTO units (id, name, parent) VALUES ($1, $2, NULLIF($3, '')) ON CONFLICT (id) DO NOTHING`,
 			u.id, u.name, u.parent); err != nil {

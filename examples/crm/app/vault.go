@@ -18,8 +18,8 @@ import (
 	"github.com/crmguard/crmguard/encrypt/encryptsql"
 )
 
-// vault is the keys folder. It lies outside the data folder and outside its
-// backups: without it the data opens nowhere.
+// vault is the keys folder. It lies outside the data and outside its backups,
+// whichever database that is: without it the data opens nowhere.
 type vault struct {
 	dir      string
 	lock     *os.File
@@ -39,7 +39,7 @@ const journalName = "crmguard-example-crm/journal"
 // never adopted by other data.
 const ownerFile = "installation"
 
-// openVault opens the keys folder. Keys are created only for a data folder in
+// openVault opens the keys folder. Keys are created only for a database in
 // which nothing was ever sealed.
 func openVault(ctx context.Context, dir string, data *store, o *encrypt.Options) (*vault, error) {
 	installation, err := data.setting(ctx, "installation")
@@ -47,7 +47,7 @@ func openVault(ctx context.Context, dir string, data *store, o *encrypt.Options)
 		return nil, fmt.Errorf("read the settings: %w", err)
 	}
 	v := &vault{dir: dir}
-	if err := v.open(ctx, data.dir, installation == nil, o); err != nil {
+	if err := v.open(ctx, data, installation == nil, o); err != nil {
 		return nil, errors.Join(err, v.close())
 	}
 	if err := v.belongs(ctx, data, installation); err != nil {
@@ -56,7 +56,7 @@ func openVault(ctx context.Context, dir string, data *store, o *encrypt.Options)
 	return v, nil
 }
 
-func (v *vault) open(ctx context.Context, dataDir string, create bool, o *encrypt.Options) error {
+func (v *vault) open(ctx context.Context, data *store, create bool, o *encrypt.Options) error {
 	names := []string{"kek.json", "keys.db", "journal.key"}
 	if create {
 		if err := os.MkdirAll(v.dir, 0o700); err != nil {
@@ -68,7 +68,7 @@ func (v *vault) open(ctx context.Context, dataDir string, create bool, o *encryp
 		for _, name := range names {
 			if _, err := os.Stat(filepath.Join(v.dir, name)); errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("the data in %s was sealed with keys that are not in %s (%s is missing): nothing was changed; put the keys folder back, or name it with -keys",
-					dataDir, v.dir, name)
+					data.name, v.dir, name)
 			}
 		}
 	}
@@ -85,10 +85,10 @@ func (v *vault) open(ctx context.Context, dataDir string, create bool, o *encryp
 		return fmt.Errorf("keys folder: %w", err)
 	}
 	if create && len(v.owner) > 0 {
-		return fmt.Errorf("the keys in %s belong to a CRM, but the database in %s is new or was emptied, so that it may not use them: put back a backup of the data folder or name the right one with -data; for a new CRM name a new keys folder with -keys",
-			v.dir, dataDir)
+		return fmt.Errorf("the keys in %s belong to a CRM, but the database in %s is new or was emptied, so that it may not use them: put back a backup of the data or name the right one with %s; for a new CRM name a new keys folder with -keys",
+			v.dir, data.name, data.flag)
 	}
-	kek, err := encrypt.OpenKeyFile(filepath.Join(v.dir, names[0]), dataDir, create)
+	kek, err := encrypt.OpenKeyFile(filepath.Join(v.dir, names[0]), data.dir, create)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (v *vault) belongs(ctx context.Context, data *store, installation []byte) e
 	}
 	if err != nil {
 		return fmt.Errorf("the keys in %s belong to another installation than the data in %s: nothing was changed; name the right folder with -keys (%w)",
-			v.dir, data.dir, err)
+			v.dir, data.name, err)
 	}
 	return nil
 }
@@ -163,18 +163,7 @@ func settingPlace(name string) crmguard.Place {
 
 // own writes whose keys these are, so that a crash leaves the whole file or none.
 func (v *vault) own(installation []byte) error {
-	path := filepath.Join(v.dir, ownerFile)
-	err := os.WriteFile(path+".new", installation, 0o600)
-	if err == nil {
-		err = syncPath(path + ".new")
-	}
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err == nil {
-		err = syncPath(v.dir)
-	}
-	if err != nil {
+	if err := writeWhole(filepath.Join(v.dir, ownerFile), installation); err != nil {
 		return fmt.Errorf("keys folder: %w", err)
 	}
 	v.owner = installation
