@@ -46,6 +46,7 @@ var rules = []rule{
 	{"many items are counted like few", large},
 	{"of many that ask at once, as many pass as there is room", takeRace},
 	{"of many that pass a threshold at once, one tells", thresholdRace},
+	{"of many that give back the same, one does", returnRace},
 	{"nothing is given back that somebody has opened meanwhile", giveBackRace},
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -99,6 +100,10 @@ func TestSuiteNoticesFaults(t *testing.T) {
 		{"many items are counted like few", in(func(t *quota.Taking) { t.Items = t.Items[:min(len(t.Items), 500)] })},
 		{"of many that ask at once, as many pass as there is room", newLooksFirst},
 		{"of many that pass a threshold at once, one tells", newLooksFirst},
+		{"of many that give back the same, one does", on(func(s *faulty) {
+			var calls atomic.Int64
+			s.refund = func(t *quota.Taking, fired []quota.Fired) []quota.Fired { t.Holder = 7 + calls.Add(1)%2; return fired }
+		})},
 		{"nothing is given back that somebody has opened meanwhile", newForgetsOpeners},
 	} {
 		t.Run(tc.rule, func(t *testing.T) {

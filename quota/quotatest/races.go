@@ -44,6 +44,17 @@ func thresholdRace(ctx context.Context, t require.TestingT, s quota.Store) {
 	}, fired)
 }
 
+// returnRace has one act give back what it took, and what another one holds, many
+// times.
+func returnRace(ctx context.Context, t require.TestingT, s quota.Store) {
+	mine := with(taking("a", "b"), func(t *quota.Taking) { t.Holder = 7 })
+	mustTake(ctx, t, s, mine)
+	mustTake(ctx, t, s, with(taking("c"), func(t *quota.Taking) { t.Holder = 8 }))
+	mine.Items = append(mine.Items, "c")
+	racetest.Run(t, func(int) (any, error) { return nil, s.Return(ctx, mine, nil) })
+	require.Equal(t, map[string]int{view.Counter: 1}, counts(ctx, t, s))
+}
+
 // giveBackRace has holders who give back what they took and others who open it.
 func giveBackRace(ctx context.Context, t require.TestingT, s quota.Store) {
 	limits := []quota.Limit{{Counter: view.Counter, Hard: 1000}}
