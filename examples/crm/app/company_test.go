@@ -16,7 +16,7 @@ func TestFoundedOnce(t *testing.T) {
 	has(t, page, "role:seller", "the founding is in the journal")
 	in.signedIn("admin").post("/staff/seller5/close")
 	in.stop()
-	db, err := openStore(t.Context(), in.cfg.Data)
+	db, err := openStore(t.Context(), in.cfg)
 	require.NoError(t, err)
 	mark, err := db.setting(t.Context(), stageSetting)
 	require.NoError(t, err)
@@ -32,7 +32,7 @@ func TestFoundedOnce(t *testing.T) {
 	} {
 		alter(t, in.cfg, change)
 		in.refused(in.cfg, "nobody was let in")
-		db, err := openStore(t.Context(), in.cfg.Data)
+		db, err := openStore(t.Context(), in.cfg)
 		require.NoError(t, err)
 		require.NoError(t, db.setProven(t.Context(), stageSetting, mark, mac), name)
 		require.NoError(t, db.close())

@@ -209,7 +209,7 @@ func TestKilledWhileImporting(t *testing.T) {
 		Data: filepath.Join(dir, "crm-data"), Keys: filepath.Join(dir, "crm-keys"), Loopback: true, Logger: slog.New(slog.DiscardHandler),
 	}}
 	ctx := t.Context()
-	db, err := openStore(ctx, in.cfg.Data)
+	db, err := openStore(ctx, in.cfg)
 	require.NoError(t, err)
 	var rows, indexed int
 	require.NoError(t, db.QueryRowContext(ctx, `SELECT COUNT(*) FROM contacts`).Scan(&rows))

@@ -85,7 +85,7 @@ func (p *people) add(ctx context.Context, a account, hash string, now time.Time)
 	}
 	result, err := p.db.ExecContext(ctx, `INSERT INTO accounts (id, kind, title, unit, head, demo, password, created_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING`,
-		a.ID, a.Kind, a.Title, a.Unit, a.Head, a.Demo, sealed, micros(now))
+		a.ID, int64(a.Kind), a.Title, a.Unit, a.Head, a.Demo, sealed, micros(now))
 	if err != nil {
 		return false, fmt.Errorf("add the account %s: %w", a.ID, err)
 	}
@@ -95,7 +95,7 @@ func (p *people) add(ctx context.Context, a account, hash string, now time.Time)
 
 // accounts lists everybody: the company's own first.
 func (p *people) accounts(ctx context.Context) ([]account, error) {
-	rows, err := p.db.QueryContext(ctx, `SELECT id, kind, title, unit, head, demo FROM accounts ORDER BY demo, created_at, rowid`)
+	rows, err := p.db.QueryContext(ctx, `SELECT id, kind, title, unit, head, demo FROM accounts ORDER BY demo, created_at, id`)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,9 @@
 -- What only the CRM itself knows. The journal, sessions, search index and policy
 -- have tables of their own, made by their packages. Columns with personal data
 -- are sealed; NULL is no value.
+--
+-- This is SQLite's text; postgres.go names the two words that PostgreSQL writes in
+-- another way. Whole numbers are BIGINT, flags BOOLEAN, times microseconds.
 
 CREATE TABLE IF NOT EXISTS settings (
 	name  TEXT PRIMARY KEY,
@@ -15,13 +18,13 @@ CREATE TABLE IF NOT EXISTS units (
 
 CREATE TABLE IF NOT EXISTS accounts (
 	id         TEXT PRIMARY KEY,               -- the login
-	kind       INTEGER NOT NULL,               -- crmguard.SubjectKind
+	kind       SMALLINT NOT NULL,              -- crmguard.SubjectKind
 	title      TEXT NOT NULL,
 	unit       TEXT NOT NULL REFERENCES units (id),
-	head       INTEGER NOT NULL DEFAULT 0,     -- of that unit
-	demo       INTEGER NOT NULL DEFAULT 0,     -- works on loopback only
+	head       BOOLEAN NOT NULL DEFAULT FALSE, -- of that unit
+	demo       BOOLEAN NOT NULL DEFAULT FALSE, -- works on loopback only
 	password   BLOB,                           -- sealed; NULL cannot sign in with a password
-	created_at INTEGER NOT NULL
+	created_at BIGINT NOT NULL
 );
 
 CREATE TABLE IF NOT EXISTS contacts (
@@ -31,10 +34,10 @@ CREATE TABLE IF NOT EXISTS contacts (
 	owner      TEXT NOT NULL DEFAULT '',
 	unit       TEXT NOT NULL REFERENCES units (id),
 	country    TEXT NOT NULL DEFAULT '',
-	version    INTEGER NOT NULL DEFAULT 1,
-	created_at INTEGER NOT NULL,
-	updated_at INTEGER NOT NULL,
-	erased_at  INTEGER NOT NULL DEFAULT 0,
+	version    BIGINT NOT NULL DEFAULT 1,
+	created_at BIGINT NOT NULL,
+	updated_at BIGINT NOT NULL,
+	erased_at  BIGINT NOT NULL DEFAULT 0,
 	import_key BLOB UNIQUE,                       -- keyed digest of the imported row
 	name       BLOB,
 	phone      BLOB,

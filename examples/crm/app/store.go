@@ -5,73 +5,31 @@ import (
 	"database/sql"
 	_ "embed"
 	"errors"
-	"fmt"
-	"net/url"
-	"os"
-	"path/filepath"
-
-	_ "modernc.org/sqlite" // driver "sqlite"
 )
 
 //go:embed schema.sql
 var schema string
 
-// store is the data folder: one SQLite file and a lock.
+// maxConns is how many connections the CRM keeps.
+const maxConns = 16
+
+// store is the database: a SQLite file in the data folder, or a PostgreSQL
+// database. Either is one process's alone for as long as it is open, which the
+// CRM's own locks rely on. Queries are written once for both.
 type store struct {
 	*sql.DB
-	dir  string
-	lock *os.File
+	name    string // in messages; it holds no password
+	flag    string // that names it on the command line
+	dir     string // of the SQLite file, "" with PostgreSQL
+	release func() error
 }
 
-// pragmas hold per connection. secure_delete overwrites what is deleted, so that
-// sealed values and index entries of a forgotten client do not linger in free pages.
-var pragmas = []string{
-	"busy_timeout(10000)", "auto_vacuum(FULL)", "journal_mode(WAL)",
-	"synchronous(FULL)", "foreign_keys(ON)", "secure_delete(ON)",
-}
-
-// openStore locks the data folder, opens the database and checks that it is whole.
-func openStore(ctx context.Context, dir string) (*store, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("data folder: %w", err)
+// openStore opens the database that cfg names, for this process alone.
+func openStore(ctx context.Context, cfg Config) (*store, error) {
+	if cfg.DB != "" {
+		return openPostgres(ctx, cfg.DB)
 	}
-	lock, err := lockFolder(dir, "data")
-	if err != nil {
-		return nil, err
-	}
-	s := &store{dir: dir, lock: lock}
-	if err := s.open(ctx, filepath.Join(dir, "crm.db")); err != nil {
-		return nil, errors.Join(err, s.close())
-	}
-	return s, nil
-}
-
-func (s *store) open(ctx context.Context, path string) error {
-	// A transaction takes the write lock when it begins: one that reads first and
-	// then wants to write would be refused without waiting. "?" and "#" in a
-	// folder's name are escaped; the driver would take them for options.
-	query := url.Values{"_pragma": pragmas, "_txlock": {"immediate"}}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+query.Encode())
-	if err != nil {
-		return err
-	}
-	s.DB = db
-	db.SetMaxOpenConns(16)
-	db.SetMaxIdleConns(16)
-	damaged := func(detail any) error {
-		return fmt.Errorf("the database %s is damaged (%v): nothing was changed; put back a backup of the data folder", path, detail)
-	}
-	var verdict string
-	if err := db.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&verdict); err != nil {
-		return damaged(err)
-	}
-	if verdict != "ok" {
-		return damaged(verdict)
-	}
-	if _, err := db.ExecContext(ctx, schema); err != nil {
-		return damaged(err)
-	}
-	return nil
+	return openSQLite(ctx, cfg.Data)
 }
 
 func (s *store) close() error {
@@ -79,7 +37,7 @@ func (s *store) close() error {
 	if s.DB != nil {
 		errs = append(errs, s.Close())
 	}
-	return errors.Join(append(errs, s.lock.Close())...)
+	return errors.Join(append(errs, s.release())...)
 }
 
 // setting returns a value of the settings, nil if it was never set.

@@ -50,7 +50,7 @@ func TestKeysAreNotShared(t *testing.T) {
 	}
 	require.NoError(t, os.WriteFile(path, good, 0o600))
 
-	db, err := openStore(t.Context(), in.cfg.Data)
+	db, err := openStore(t.Context(), in.cfg)
 	require.NoError(t, err)
 	id, err := db.setting(t.Context(), "installation")
 	require.NoError(t, err)
@@ -111,7 +111,7 @@ func TestInterruptedFirstStart(t *testing.T) {
 // alter changes the database of an installation that is not running.
 func alter(t *testing.T, cfg Config, query string) {
 	t.Helper()
-	db, err := openStore(t.Context(), cfg.Data)
+	db, err := openStore(t.Context(), cfg)
 	require.NoError(t, err)
 	_, err = db.ExecContext(t.Context(), query)
 	require.NoError(t, err)
