@@ -6,7 +6,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -108,6 +111,73 @@ func closeRace(ctx context.Context, t require.TestingT, s session.Store) {
 	}
 	_, err = m.Start(ctx, crmguard.Subject{Tenant: "acme", ID: "anna", Kind: crmguard.KindEmployee})
 	require.NoError(t, mustBeDenied(crmguard.Subject{}, err), "a closed person starts nothing")
+}
+
+// raiseRace also notes uses meanwhile, which are no reason for anybody to lose.
+func raiseRace(ctx context.Context, t require.TestingT, s session.Store) {
+	clock := atomic.Int64{}
+	now := func() time.Time { return time.Now().Add(time.Duration(clock.Load())) }
+	m, err := session.New(s, macs("suite"), &session.Options{Clock: now, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	require.NoError(t, m.OpenPerson(ctx, "acme", "anna"))
+	old, err := m.Start(ctx, crmguard.Subject{Tenant: "acme", ID: "anna", Kind: crmguard.KindEmployee, Assurance: crmguard.AssurancePassword})
+	require.NoError(t, err)
+	clock.Store(int64(2 * time.Minute)) // each request would like to note its use
+	tokens := racetest.Run(t, func(n int) (string, error) {
+		if n%2 == 0 {
+			_, err := m.Authenticate(ctx, old)
+			return "", unlessDenied(err)
+		}
+		raised, err := m.Raise(ctx, old, crmguard.AssuranceSecondFactor)
+		return raised, unlessDenied(err)
+	})
+	tokens = slices.DeleteFunc(tokens, func(token string) bool { return token == "" })
+	require.Len(t, tokens, 1)
+	raised, err := m.Authenticate(ctx, tokens[0])
+	require.NoError(t, err)
+	require.Equal(t, crmguard.AssuranceSecondFactor, raised.Assurance)
+	require.NoError(t, mustBeDenied(m.Authenticate(ctx, old)))
+}
+
+// lockDownRace has a node for each goroutine: half lock down, half reopen, and
+// then all lock down.
+func lockDownRace(ctx context.Context, t require.TestingT, s session.Store) {
+	node := func() *session.Manager {
+		m, err := session.New(s, macs("suite"), &session.Options{Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		return m
+	}
+	require.NoError(t, node().Reopen(ctx, "acme"))
+	nodes := racetest.Run(t, func(n int) (*session.Manager, error) {
+		m := node()
+		if n%2 == 0 {
+			return m, m.LockDown(ctx, "acme")
+		}
+		return m, m.Reopen(ctx, "acme")
+	})
+	racetest.Run(t, func(n int) (bool, error) {
+		if err := nodes[n].LockDown(ctx, "acme"); err != nil {
+			return false, err
+		}
+		locked, err := node().LockedDown(ctx, "acme")
+		if err == nil && !locked {
+			err = errors.New("LockDown has returned, and the tenant is open")
+		}
+		return locked, err
+	})
+	require.NoError(t, nodes[0].Reopen(ctx, "acme"))
+	for _, m := range nodes {
+		locked, err := m.LockedDown(ctx, "acme")
+		require.NoError(t, err)
+		require.False(t, locked)
+	}
+}
+
+func unlessDenied(err error) error {
+	if _, denied := errors.AsType[*crmguard.Denial](err); denied {
+		return nil
+	}
+	return err
 }
 
 func mustBeDenied(s crmguard.Subject, err error) error {

@@ -39,11 +39,12 @@ var rules = []rule{
 	{"Start needs the person exactly as stored, and open", startNeedsPerson},
 	{"Start keeps the newest sessions of the person only", startKeeps},
 	{"Start removes ended sessions, a bounded number", startSweeps},
-	{"Swap changes Used and Verifier, for the right verifier only", swap},
+	{"Swap changes what a use and a proof change, for the right verifier only", swap},
 	{"Swap with nil removes, whatever the row holds", swapRemoves},
 	{"what a caller changes afterwards is not stored", ownership},
 	{"Change replaces the person exactly as expected", change},
 	{"Change removes the sessions of this person only", changeRemoves},
+	{"the tenant's own state, of the empty person, is one like others", tenantState},
 	{"of many that Swap one verifier, one wins", swapRace},
 	{"of many that remove one session, one wins", removeRace},
 	{"of many that make a person, one wins", createRace},
@@ -51,6 +52,8 @@ var rules = []rule{
 	{"many that Start leave as many as are kept", startRace},
 	{"no session started before Change is there after it", startChangeRace},
 	{"no token lives after ClosePerson has returned", closeRace},
+	{"of many that raise a session, one gets a token, the only good one", raiseRace},
+	{"a tenant is locked down when the last LockDown has returned", lockDownRace},
 }
 
 var noon = time.Date(2026, 3, 2, 12, 0, 0, 123456000, time.UTC)
@@ -193,8 +196,9 @@ func swap(ctx context.Context, t require.TestingT, s session.Store) {
 	start(ctx, t, s, p, bystander)
 	next := r
 	next.Used, next.Verifier = r.Used.Add(time.Minute), session.MAC("next")
+	next.Assurance, next.AuthenticatedAt = crmguard.AssurancePhishingResistant, r.AuthenticatedAt.Add(time.Hour)
 	want := next
-	next.Person, next.Assurance, next.Epoch = "boris", crmguard.AssurancePhishingResistant, 99
+	next.Person, next.Device, next.End, next.Epoch = "boris", "phone", r.End.Add(time.Hour), 99
 
 	swapped, err := s.Swap(ctx, r.ID, session.MAC("wrong"), &next)
 	require.NoError(t, err)
@@ -265,6 +269,27 @@ func change(ctx context.Context, t require.TestingT, s session.Store) {
 	_, changed, err = s.Change(ctx, person("acme", "nobody", 7), person("acme", "nobody", 8))
 	require.NoError(t, err)
 	require.False(t, changed, "there is no such row")
+}
+
+func tenantState(ctx context.Context, t require.TestingT, s session.Store) {
+	p := opened(ctx, t, s, "acme", "anna")
+	start(ctx, t, s, p, row(p, 0))
+	own := opened(ctx, t, s, "acme", "")
+	opened(ctx, t, s, "other", "")
+	next := person("acme", "", 8)
+	next.Closed = true
+	ended, changed, err := s.Change(ctx, own, next)
+	require.NoError(t, err)
+	require.True(t, changed)
+	require.Zero(t, ended)
+	got, rows, err := s.Person(ctx, "acme", "")
+	require.NoError(t, err)
+	require.Equal(t, next, got)
+	require.Empty(t, rows)
+	other, _, err := s.Person(ctx, "other", "")
+	require.NoError(t, err)
+	require.False(t, other.Closed)
+	require.Len(t, rowsOf(ctx, t, s, p), 1)
 }
 
 func changeRemoves(ctx context.Context, t require.TestingT, s session.Store) {

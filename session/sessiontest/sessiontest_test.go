@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -25,7 +26,8 @@ func TestSuiteNoticesFaults(t *testing.T) {
 		{"Start keeps the newest sessions of the person only", func() session.Store { return &keepsAll{session.NewMemory()} }},
 		{"many that Start leave as many as are kept", func() session.Store { return &keepsAll{session.NewMemory()} }},
 		{"Start removes ended sessions, a bounded number", func() session.Store { return &neverSweeps{session.NewMemory()} }},
-		{"Swap changes Used and Verifier, for the right verifier only", func() session.Store { return &swapsAny{session.NewMemory()} }},
+		{"Swap changes what a use and a proof change, for the right verifier only", func() session.Store { return &swapsAny{session.NewMemory()} }},
+		{"Swap changes what a use and a proof change, for the right verifier only", func() session.Store { return &forgetsProof{session.NewMemory()} }},
 		{"Swap with nil removes, whatever the row holds", func() session.Store { return &removesVerified{session.NewMemory()} }},
 		{"what a caller changes afterwards is not stored", func() session.Store { return &sharesScopes{Memory: session.NewMemory()} }},
 		{"of many that Swap one verifier, one wins", func() session.Store { return &swapsAny{session.NewMemory()} }},
@@ -36,6 +38,10 @@ func TestSuiteNoticesFaults(t *testing.T) {
 		{"Change removes the sessions of this person only", func() session.Store { return &leavesRows{session.NewMemory()} }},
 		{"no session started before Change is there after it", func() session.Store { return &leavesRows{session.NewMemory()} }},
 		{"no token lives after ClosePerson has returned", func() session.Store { return &deafToChange{session.NewMemory()} }},
+		{"the tenant's own state, of the empty person, is one like others", func() session.Store { return &emptyIsAll{session.NewMemory()} }},
+		{"of many that raise a session, one gets a token, the only good one", func() session.Store { return newSwapsLate() }},
+		{"of many that raise a session, one gets a token, the only good one", func() session.Store { return &forgetsProof{session.NewMemory()} }},
+		{"a tenant is locked down when the last LockDown has returned", func() session.Store { return &deafToChange{session.NewMemory()} }},
 	} {
 		t.Run(tc.rule, func(t *testing.T) {
 			for _, r := range rules {
@@ -102,6 +108,32 @@ func (s *swapsAny) Swap(ctx context.Context, id string, _ session.MAC, next *ses
 		return false, nil
 	}
 	return s.Memory.Swap(ctx, id, r.Verifier, next)
+}
+
+// forgetsProof keeps of a new row what a use changes only.
+type forgetsProof struct{ *session.Memory }
+
+func (s *forgetsProof) Swap(ctx context.Context, id string, verifier session.MAC, next *session.Row) (bool, error) {
+	r, _, err := s.Session(ctx, id)
+	if err != nil || next == nil {
+		return s.Memory.Swap(ctx, id, verifier, next)
+	}
+	kept := *next
+	kept.Assurance, kept.AuthenticatedAt = r.Assurance, r.AuthenticatedAt
+	return s.Memory.Swap(ctx, id, verifier, &kept)
+}
+
+// emptyIsAll takes the empty person for a wildcard, as some queries are built.
+type emptyIsAll struct{ *session.Memory }
+
+func (s *emptyIsAll) Change(ctx context.Context, old, next session.Person) (int, bool, error) {
+	ended, changed, err := s.Memory.Change(ctx, old, next)
+	if err == nil && changed && old.ID == "" {
+		p, _, _ := s.Person(ctx, old.Tenant, "anna")
+		n, _, err := s.Memory.Change(ctx, p, p)
+		return ended + n, changed, err
+	}
+	return ended, changed, err
 }
 
 // removesVerified asks for the verifier, which a planted row may not even have.
@@ -213,6 +245,27 @@ func (s *removesLate) Swap(ctx context.Context, id string, verifier session.MAC,
 	s.looked.Wait()
 	_, err = s.Memory.Swap(ctx, id, verifier, next)
 	return bytes.Equal(r.Verifier, verifier), err
+}
+
+// swapsLate looks at no verifier, and swaps when everybody has read the row.
+type swapsLate struct {
+	swapsAny
+	tries  atomic.Int64
+	looked sync.WaitGroup
+}
+
+func (s *swapsLate) Swap(ctx context.Context, id string, verifier session.MAC, next *session.Row) (bool, error) {
+	if s.tries.Add(1) <= racetest.Racers { // who tries again need not wait
+		s.looked.Done()
+		s.looked.Wait()
+	}
+	return s.swapsAny.Swap(ctx, id, verifier, next)
+}
+
+func newSwapsLate() *swapsLate {
+	s := &swapsLate{swapsAny: swapsAny{session.NewMemory()}}
+	s.looked.Add(racetest.Racers)
+	return s
 }
 
 func newCreatesLate() *createsLate {
