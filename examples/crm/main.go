@@ -1,6 +1,7 @@
 // Command crm is a small CRM on crmguard, for trying out and copying from.
 //
 //	go run ./examples/crm                       start, on http://127.0.0.1:8080
+//	go run ./examples/crm -db postgres://…      the same, on PostgreSQL; see README.md
 //	go run ./examples/crm import contacts.csv   add contacts to the running CRM
 //	go run ./examples/crm account add anna head add an account of your own
 //
@@ -100,15 +101,23 @@ func serve(ctx context.Context, args []string, out, errOut io.Writer) error {
 	addr := s.flags.String("addr", "127.0.0.1:8080", "`address` to serve on")
 	cert := s.flags.String("tls-cert", "", "PEM `file` with the certificate; needed for addresses that others can reach")
 	key := s.flags.String("tls-key", "", "PEM `file` with the certificate's key")
+	db := s.flags.String("db", "", "PostgreSQL `URL`, postgres://user@host/name, in place of the SQLite file in -data; the variable "+dbVariable+" keeps its password out of the list of processes")
 	empty := s.flags.Bool("empty", false, "start the company without the demo contacts")
 	verbose := s.flags.Bool("v", false, "log more")
 	if err := s.parse(args); err != nil {
 		return err
 	}
 	if s.flags.NArg() > 0 {
+		if strings.Contains(s.flags.Arg(0), "://") { // it may hold a password
+			return errors.New("the database is given with -db")
+		}
 		fmt.Fprintf(errOut, "unknown command %q\n\n", s.flags.Arg(0))
 		s.flags.Usage()
 		return errUsage
+	}
+	database, err := databaseURL(s.flags, *db)
+	if err != nil {
+		return err
 	}
 	level := slog.LevelWarn
 	if *verbose {
@@ -135,7 +144,7 @@ func serve(ctx context.Context, args []string, out, errOut io.Writer) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	defer listener.Close() //nolint:errcheck // Serve has closed it, or nothing was served
-	cfg := app.Config{Data: s.data, Keys: s.keys, Loopback: loopback && certificates == nil, Logger: logger}
+	cfg := app.Config{Data: s.data, DB: database, Keys: s.keys, Loopback: loopback && certificates == nil, Logger: logger}
 	if !*empty {
 		cfg.Contacts, cfg.Progress = data.Contacts, func(r app.ImportReport) {
 			fmt.Fprintf(out, "\rFirst start: %d rows read, %d contacts added, %d duplicates, %d bad rows", r.Rows, r.Added, r.Duplicates, len(r.Bad))
@@ -150,6 +159,25 @@ func serve(ctx context.Context, args []string, out, errOut io.Writer) error {
 	}
 	err = crm.Serve(ctx, listener, certificates)
 	return errors.Join(err, crm.Close())
+}
+
+// dbVariable may name the database, too.
+const dbVariable = "CRM_DB"
+
+// databaseURL returns what -db says, or else the environment; "" is SQLite. It is
+// not the default of the flag, which -h would print. An empty -db, as a script
+// makes of a variable that is not set, would start a company of its own.
+func databaseURL(flags *flag.FlagSet, given string) (app.PostgresURL, error) {
+	if given != "" {
+		return app.PostgresURL(given), nil
+	}
+	var err error
+	flags.Visit(func(f *flag.Flag) {
+		if f.Name == "db" {
+			err = errors.New("-db is empty: name a database, or leave -db out for the SQLite file in -data")
+		}
+	})
+	return app.PostgresURL(os.Getenv(dbVariable)), err
 }
 
 // announce tells how to sign in.
