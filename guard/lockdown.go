@@ -140,6 +140,15 @@ func (g *Guard) Reopen(ctx context.Context, tenant string) error {
 	return nil
 }
 
+// LockedDown reports whether a tenant is locked down, as this node knows it. Without
+// Options.Switch nobody is.
+func (g *Guard) LockedDown(ctx context.Context, tenant string) (bool, error) {
+	if g.lockdowns == nil {
+		return false, nil
+	}
+	return g.lockdowns.closed(ctx, tenant)
+}
+
 // finishTimeout bounds what goes on when the client has gone away.
 const finishTimeout = time.Minute
 

@@ -113,6 +113,9 @@ func TestLockdown(t *testing.T) {
 	require.Equal(t, 200, code("POST", "/reopen", "boris-token"))
 	require.Equal(t, 200, code("GET", "/contacts/1", "anna-token"))
 	require.Equal(t, 418, code("GET", "/forgotten", "anna-token"))
+	closed, err := c.guard.LockedDown(t.Context(), "acme")
+	require.NoError(t, err)
+	require.False(t, closed)
 }
 
 // Another node follows within two seconds, and one that cannot read the switch for
