@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/auditsql"
+	"github.com/crmguard/crmguard/internal/sqldb"
+)
+
+// openJournal opens a journal that exists; it makes none.
+func openJournal(ctx context.Context, name, prefix string) (audit.Store, func() error, error) {
+	if info, err := os.Stat(name); err == nil && info.IsDir() {
+		return openFolder(name, prefix)
+	}
+	db, err := openDatabase(ctx, name, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := sqldb.New(ctx, db, prefix)
+	if err == nil {
+		err = present(ctx, d)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	store, err := auditsql.New(ctx, db, &auditsql.Options{TablePrefix: prefix})
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	return store, db.Close, nil
+}
+
+// present refuses a database in which auditsql.New would make or change something:
+// evidence stays as it was found.
+func present(ctx context.Context, db *sqldb.DB) error {
+	files, err := fs.Glob(auditsql.Migrations, "migrations/*.sql")
+	if err != nil {
+		return err
+	}
+	var version, logs int
+	err = db.QueryRowContext(ctx, db.Q(`SELECT COALESCE(MAX(version), 0) FROM crmguard_migrations WHERE store = 'audit'`)).Scan(&version)
+	if err == nil {
+		err = db.QueryRowContext(ctx, db.Q(`SELECT COUNT(*) FROM crmguard_audit_logs WHERE log = 'main'`)).Scan(&logs)
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w\nIs it the database of the CRM, and is -prefix that of its tables?", err)
+	case version != len(files):
+		return fmt.Errorf("its tables have version %d, this program reads version %d: use the release of crmguard that the CRM is built with", version, len(files))
+	case logs == 0:
+		return errors.New("there is no journal in it: none was begun, or it was removed")
+	}
+	return nil
+}
+
+func openFolder(name, prefix string) (audit.Store, func() error, error) {
+	if prefix != "" {
+		return nil, nil, errors.New("a folder has no tables: leave -prefix out")
+	}
+	found, err := fs.Glob(os.DirFS(name), "*.entries")
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := os.Stat(filepath.Join(name, "checkpoints")); err != nil && len(found) == 0 {
+		return nil, nil, fmt.Errorf("there is no journal in the folder %s: none was begun, or it was removed", plain(name))
+	}
+	store, err := audit.OpenFile(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return store, store.Close, nil
+}
+
+// watched is a store that tells a terminal how far its reader has come.
+type watched struct {
+	audit.Store
+	out  io.Writer // nil: not a terminal
+	size int64
+	told time.Time
+}
+
+func watch(store audit.Store, out io.Writer) *watched {
+	if !isTerminal(out) {
+		out = nil
+	}
+	return &watched{Store: store, out: out, told: time.Now()}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// Head implements audit.Store.
+func (w *watched) Head(ctx context.Context) (audit.Head, error) {
+	head, err := w.Store.Head(ctx)
+	w.size = head.Size
+	return head, err
+}
+
+// Read implements audit.Store.
+func (w *watched) Read(ctx context.Context, from int64, n int) ([]audit.Row, error) {
+	if w.out != nil && time.Since(w.told) >= progressEvery {
+		w.told = time.Now()
+		fmt.Fprintf(w.out, "\r%s%d of %d entries", clearLine, from, w.size)
+	}
+	return w.Store.Read(ctx, from, n)
+}
+
+const (
+	progressEvery = 200 * time.Millisecond
+	clearLine     = "\x1b[K"
+)
+
+func (w *watched) end() {
+	if w.out != nil {
+		fmt.Fprint(w.out, "\r"+clearLine)
+	}
+}
+
+// writeFile replaces a file as a whole, so that a crash leaves the old or the new one.
+func writeFile(path, text string) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".crmguard-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name()) // the first error counts
+		}
+	}()
+	_, err = f.WriteString(text)
+	if err := errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encryptsql"
+)
+
+var keysList = command{
+	name:  "keys list",
+	args:  "-store DATABASE [-prefix P] [-json]",
+	about: "count the keys in a key store: of which tenant, in which state, how old",
+	help: `Counts the keys that encryptsql keeps, by tenant, purpose, version and state, with the
+age of the oldest. It reads no key and changes nothing; the CRM may run meanwhile.
+
+` + databaseHelp + `
+Exit codes: 0 listed, 2 not understood, 3 could not be read.
+`,
+	do: listKeys,
+}
+
+// purposes are what keys are called here. Those of tenants seal what belongs to no
+// client.
+var purposes = map[encrypt.Purpose]string{
+	encrypt.KEKCheck: "kek check", encrypt.TenantKeyset: "keyset", encrypt.DataKey: "tenant", encrypt.IndexKey: "index", encrypt.MACKey: "mac",
+}
+
+// keyCount is a line of the list.
+type keyCount struct {
+	Tenant   string    `json:"tenant"`
+	Purpose  string    `json:"purpose"` // client, tenant, keyset, index, mac or kek check
+	Version  uint32    `json:"version"`
+	State    string    `json:"state"` // active, closing or destroyed
+	Keys     int64     `json:"keys"`
+	Oldest   time.Time `json:"oldest"`
+	Newest   time.Time `json:"newest"`
+	Messages uint64    `json:"messages"` // the most that were reserved with one of the keys
+}
+
+func listKeys(c *call) int {
+	store := c.flags.String("store", "", "`database` of the keys, such as crm-keys/keys.db")
+	prefix := c.flags.String("prefix", "", "`prefix` of its tables, if the CRM has chosen one")
+	asJSON := c.flags.Bool("json", false, "print JSON")
+	if _, code, ok := c.parse(0); !ok {
+		return code
+	}
+	if *store == "" {
+		return c.misused("-store is missing")
+	}
+	db, err := openDatabase(c, *store, true)
+	if err != nil {
+		return c.fail(unable, "the key store cannot be opened: %v", err)
+	}
+	defer db.Close() //nolint:errcheck // nothing was written
+	list, err := encryptsql.Summarize(c, db, &encryptsql.Options{TablePrefix: *prefix})
+	if err != nil {
+		return c.fail(unable, "%v\nIs it the database of the keys, usually keys.db in the keys folder, and is -prefix that of its tables?", err)
+	}
+	lines := make([]keyCount, 0, len(list))
+	for _, s := range list {
+		purpose := purposes[s.Purpose]
+		if s.Purpose == encrypt.DataKey && s.Named {
+			purpose = "client"
+		}
+		lines = append(lines, keyCount{s.Tenant, purpose, s.Version, s.State.String(), s.Keys, s.Oldest, s.Newest, s.Messages})
+	}
+	if *asJSON {
+		err = printJSON(c.out, lines)
+	} else {
+		err = c.printKeys(lines, time.Now())
+	}
+	if err != nil {
+		return c.fail(unable, "%v", err)
+	}
+	return good
+}
+
+func (c *call) printKeys(lines []keyCount, now time.Time) error {
+	if len(lines) == 0 {
+		fmt.Fprintln(c.out, "there are no keys yet")
+		return nil
+	}
+	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "TENANT\tPURPOSE\tVERSION\tSTATE\tKEYS\tOLDEST\tDAYS")
+	for _, l := range lines {
+		tenant := "-" // the check of the KEK is of none
+		if l.Tenant != "" {
+			tenant = plain(l.Tenant)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%d\t%s\t%d\n", tenant, l.Purpose, l.Version, l.State, l.Keys,
+			l.Oldest.Format(time.DateOnly), int(now.Sub(l.Oldest)/(24*time.Hour)))
+	}
+	return w.Flush()
+}
+
+func printJSON(w io.Writer, value any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(value)
+}

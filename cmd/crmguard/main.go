@@ -1,0 +1,158 @@
+// Command crmguard makes and counts keys, verifies journals and checks policies,
+// beside the CRM that it protects: on the same machine, or on one of an auditor.
+//
+//	crmguard keys create FILE [-data DIR]
+//	crmguard keys create FILE -signer NAME [-data DIR]
+//	crmguard keys list -store PATH|postgres://…
+//	crmguard audit verify -db PATH|FOLDER|postgres://… -key FILE.pub [-checkpoint FILE] [-save FILE]
+//	crmguard policy lint FILE|-
+//
+// The exit code is 0 if all is well, 1 if it is not, 2 if the command was not
+// understood, and 3 if the answer could not be found out.
+//
+// # Security notes
+//
+// No command prints a key, or a password out of a database's URL. A verifying key and
+// a checkpoint come from files that the caller keeps, never from the database that
+// they are to judge. What comes out of a database or file is quoted, so that it
+// cannot write to the terminal.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"unicode"
+)
+
+// Exit codes.
+const (
+	good   = 0
+	bad    = 1 // the answer is no: refused, broken, full of errors
+	misuse = 2
+	unable = 3 // there is no answer
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// command is one of the things that the program does.
+type command struct {
+	name  string // two words
+	args  string
+	about string // for the list, one line
+	help  string // below the arguments, one or more lines
+	do    func(*call) int
+}
+
+func commands() []command {
+	return []command{keysCreate, keysList, auditVerify, policyLint}
+}
+
+// call is one run of a command.
+type call struct {
+	context.Context
+	command
+	flags    *flag.FlagSet
+	argv     []string
+	in       io.Reader
+	out, err io.Writer
+}
+
+func run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
+	help := len(args) > 0 && slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0])
+	if help {
+		args = args[1:]
+	}
+	for _, c := range commands() {
+		if words := strings.Fields(c.name); len(args) >= len(words) && slices.Equal(args[:len(words)], words) {
+			argv := args[len(words):]
+			if help {
+				argv = []string{"-h"}
+			}
+			flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
+			flags.SetOutput(io.Discard) // parse tells of errors, in one line
+			return c.do(&call{Context: ctx, command: c, flags: flags, argv: argv, in: in, out: out, err: err})
+		}
+	}
+	if help && len(args) == 0 {
+		overview(out)
+		return good
+	}
+	if len(args) > 0 {
+		fmt.Fprintf(err, "crmguard: there is no command %q\n\n", strings.Join(args[:min(2, len(args))], " "))
+	}
+	overview(err)
+	return misuse
+}
+
+func overview(w io.Writer) {
+	fmt.Fprint(w, "crmguard makes and counts keys, verifies journals and checks policies.\n\n")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  crmguard %-14s %s\n", c.name, c.about)
+	}
+	fmt.Fprint(w, "\nExit codes: 0 all is well, 1 it is not, 2 not understood, 3 could not be found out.\n"+
+		"More about one: crmguard help COMMAND\n")
+}
+
+// parse reads the flags, which may stand before and after the other arguments, and
+// returns these. If ok is false the call ends with code.
+func (c *call) parse(want int) (rest []string, code int, ok bool) {
+	for args := c.argv; ; {
+		err := c.flags.Parse(args)
+		if errors.Is(err, flag.ErrHelp) {
+			c.usage()
+			return nil, good, false
+		}
+		if err != nil {
+			return nil, c.misused("%v", err), false
+		}
+		if c.flags.NArg() == 0 {
+			break
+		}
+		rest = append(rest, c.flags.Arg(0))
+		args = c.flags.Args()[1:]
+	}
+	if len(rest) != want {
+		return nil, c.misused("%s; want %d", count(len(rest), "argument"), want), false
+	}
+	return rest, good, true
+}
+
+func (c *call) usage() {
+	fmt.Fprintf(c.out, "crmguard %s %s\n\n%s\n", c.name, c.args, c.help)
+	c.flags.SetOutput(c.out)
+	c.flags.PrintDefaults()
+}
+
+// misused says what is wrong with the arguments, and where to read on.
+func (c *call) misused(format string, args ...any) int {
+	fmt.Fprintf(c.err, "crmguard %s: %s\ncrmguard help %s tells how it is called\n", c.name, fmt.Sprintf(format, args...), c.name)
+	return misuse
+}
+
+// fail says why a command ends with a code other than good.
+func (c *call) fail(code int, format string, args ...any) int {
+	fmt.Fprintf(c.err, "crmguard %s: %s\n", c.name, fmt.Sprintf(format, args...))
+	return code
+}
+
+// plain quotes what could write to a terminal something else than it says.
+func plain(text string) string {
+	if text == "" || strings.TrimSpace(text) != text || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(text)
+	}
+	return text
+}

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/auditsql"
+	"github.com/crmguard/crmguard/crmguardtest"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encryptsql"
+	"github.com/crmguard/crmguard/internal/sqldb"
+	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"crmguard": main,
+		"journal":  fixture(makeJournal),
+		"keystore": fixture(makeKeyStore),
+		"sql":      fixture(execute),
+	})
+}
+
+// TestScripts runs what needs no server.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, params("testdata/script"))
+}
+
+// TestScriptsOnDatabases runs the rest on both databases, which are $DB.
+func TestScriptsOnDatabases(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) {
+		scripts := params("testdata/database")
+		scripts.Setup = setUp("crm.db")
+		testscript.Run(t, scripts)
+	})
+	t.Run("postgres", func(t *testing.T) {
+		sqldbtest.PostgresURL(t) // skips all of them where there is no server
+		scripts := params("testdata/database")
+		scripts.Setup = func(e *testscript.Env) error {
+			return setUp(sqldbtest.PostgresURL(e.T().(testing.TB)))(e)
+		}
+		testscript.Run(t, scripts)
+	})
+}
+
+func params(dir string) testscript.Params {
+	return testscript.Params{Dir: dir, RequireExplicitExec: true, RequireUniqueNames: true, Cmds: map[string]func(*testscript.TestScript, bool, []string){
+		"exits": exits, "mode": mode, "flip": flip,
+	}}
+}
+
+// exits CODE COMMAND… is exec for a command that ends with this code.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	code := 0
+	err := ts.Exec(args[1], args[2:]...)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		code = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if got := strconv.Itoa(code); got != args[0] {
+		ts.Fatalf("exit code %s; want %s", got, args[0])
+	}
+}
+
+// mode OCTAL FILE wants these permissions.
+func mode(ts *testscript.TestScript, _ bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if got := strconv.FormatUint(uint64(info.Mode().Perm()), 8); got != args[0] {
+		ts.Fatalf("mode %s; want %s", got, args[0])
+	}
+}
+
+// flip FILE OFFSET changes one bit.
+func flip(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	text, err := os.ReadFile(path)
+	ts.Check(err)
+	offset, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	text[offset] ^= 1
+	ts.Check(os.WriteFile(path, text, 0o600))
+}
+
+func setUp(database string) func(*testscript.Env) error {
+	return func(e *testscript.Env) error {
+		e.Setenv("DB", database)
+		return nil
+	}
+}
+
+// fixture makes a program of a function that gets the program's arguments.
+func fixture(do func(ctx context.Context, args []string) error) func() {
+	return func() {
+		if err := do(context.Background(), os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+}
+
+func open(ctx context.Context, name string) (*sql.DB, error) {
+	if isPostgres(name) {
+		return sql.Open("pgx", name)
+	}
+	return sqldb.OpenSQLite(ctx, name)
+}
+
+// execute runs statements: sql DB STATEMENT…
+func execute(ctx context.Context, args []string) error {
+	db, err := open(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	defer db.Close() //nolint:errcheck // a fixture
+	for _, statement := range args[1:] {
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeJournal adds entries to a journal, and a checkpoint: journal DB|FOLDER/ KEY N [PREFIX]
+func makeJournal(ctx context.Context, args []string) error {
+	n, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	signer, verifier, err := audit.OpenSigner(args[1], "crm.example/journal", true)
+	if err != nil {
+		return err
+	}
+	var store audit.Store
+	if name := args[0]; name[len(name)-1] == '/' {
+		folder, err := audit.OpenFile(name)
+		if err != nil {
+			return err
+		}
+		defer folder.Close() //nolint:errcheck // a fixture
+		store = folder
+	} else {
+		db, err := open(ctx, name)
+		if err != nil {
+			return err
+		}
+		defer db.Close() //nolint:errcheck // a fixture
+		o := &auditsql.Options{}
+		if len(args) > 3 {
+			o.TablePrefix = args[3]
+		}
+		if store, err = auditsql.New(ctx, db, o); err != nil {
+			return err
+		}
+	}
+	journal, err := audit.New(ctx, store, crmguardtest.NewKeys(), signer, verifier, nil)
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		err := journal.Record(ctx, crmguard.Event{
+			Subject: crmguard.Subject{Tenant: "acme", ID: "anna", Kind: crmguard.KindEmployee},
+			Action:  crmguard.View, Outcome: crmguard.Done,
+			Resource: crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: strconv.Itoa(i)},
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return journal.Close()
+}
+
+// makeKeyStore seals for three clients of each tenant and forgets one: keystore DB KEK TENANT…
+func makeKeyStore(ctx context.Context, args []string) error {
+	kek, err := encrypt.OpenKeyFile(args[1], "", true)
+	if err != nil {
+		return err
+	}
+	db, err := open(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	defer db.Close() //nolint:errcheck // a fixture
+	store, err := encryptsql.New(ctx, db, nil)
+	if err != nil {
+		return err
+	}
+	keys, err := encrypt.New(kek, store, nil)
+	if err != nil {
+		return err
+	}
+	for _, tenant := range args[2:] {
+		ctx := crmguard.WithSubject(ctx, crmguard.Subject{Tenant: tenant, ID: "anna", Kind: crmguard.KindEmployee})
+		for _, client := range []string{"", "c1", "c2", "c3"} {
+			if _, err := keys.Seal(ctx, crmguard.Place{Tenant: tenant, Client: client, Kind: "contacts", Field: "phone", Record: "1"}, []byte("x")); err != nil {
+				return err
+			}
+		}
+		if _, err := keys.Erase(ctx, tenant, "c3"); err != nil {
+			return err
+		}
+	}
+	return keys.Close()
+}
+
+// The CRM goes on writing while its keys are counted and its journal is verified.
+func TestWhileTheCRMRuns(t *testing.T) {
+	dir := t.TempDir()
+	store, err := encryptsql.OpenSQLite(t.Context(), dir+"/keys.db")
+	require.NoError(t, err)
+	defer store.Close() //nolint:errcheck // a test
+	insert := func(name string) error {
+		_, err := store.Insert(t.Context(), []encrypt.Record{{Scope: encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: name},
+			Version: 1, State: encrypt.Active, Wrapped: []byte("x"), CreatedAt: time.Now()}})
+		return err
+	}
+	require.NoError(t, insert("c1"))
+	writer, err := sqldb.OpenSQLite(t.Context(), dir+"/keys.db")
+	require.NoError(t, err)
+	defer writer.Close() //nolint:errcheck // a test
+	writer.SetMaxOpenConns(1)
+	_, err = writer.Exec(`BEGIN IMMEDIATE`)
+	require.NoError(t, err)
+	code, out, complaint := invoke(t, "keys", "list", "-store", dir+"/keys.db")
+	require.Equal(t, good, code, complaint)
+	require.Regexp(t, `acme +client +1 +active +1 `, out)
+	_, err = writer.Exec(`ROLLBACK`)
+	require.NoError(t, err)
+	require.NoError(t, insert("c2"))
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/casbin/casbin/v2/model"
+	"github.com/casbin/casbin/v2/persist"
+
+	"github.com/crmguard/crmguard/rbac"
+)
+
+// row is a row of a policy that rbac accepts.
+type row struct {
+	line   int
+	kind   string // p, g or g2
+	fields []string
+}
+
+// The fields of p rows; those of g rows are subject, role, tenant.
+func (r row) subject() string { return r.fields[0] }
+func (r row) tenant() string  { return r.fields[1] }
+func (r row) object() string  { return r.fields[2] }
+func (r row) action() string  { return r.fields[3] }
+func (r row) scope() string   { return r.fields[4] }
+func (r row) allows() bool    { return r.fields[5] == "allow" }
+
+// holder is a subject within a tenant.
+type holder struct{ tenant, name string }
+
+// policy is a policy that rbac accepts, with what is asked of it.
+type policy struct {
+	rows  []row            // as they stand in the file
+	rules map[holder][]row // p rows
+	roles map[holder][]row // g rows
+}
+
+// readPolicy reads rows with Casbin's own parser, a line at a time, to know where
+// each stands.
+func readPolicy(text string) (*policy, error) {
+	m, err := model.NewModelFromString(rbac.Model)
+	if err != nil {
+		return nil, err
+	}
+	p := &policy{rules: map[holder][]row{}, roles: map[holder][]row{}}
+	number := 0
+	for line := range strings.Lines(text) {
+		number++
+		m.ClearPolicy()
+		if err := persist.LoadPolicyLine(strings.TrimSpace(line), m); err != nil {
+			return nil, fmt.Errorf("line %d: %w", number, err)
+		}
+		for _, kind := range []string{"p", "g", "g2"} {
+			for _, fields := range m[kind[:1]][kind].Policy {
+				p.rows = append(p.rows, row{number, kind, fields})
+			}
+		}
+	}
+	for _, r := range p.rows {
+		switch r.kind {
+		case "p":
+			h := holder{r.tenant(), r.subject()}
+			p.rules[h] = append(p.rules[h], r)
+		case "g":
+			h := holder{r.fields[2], r.fields[0]}
+			p.roles[h] = append(p.roles[h], r)
+		}
+	}
+	return p, nil
+}
+
+// suspicion is something that is accepted and hardly meant.
+type suspicion struct {
+	line int
+	text string
+}
+
+// suspicions returns what can be told from the policy alone, in the order of lines.
+func (p *policy) suspicions() []suspicion {
+	var found []suspicion
+	add := func(r row, format string, args ...any) {
+		found = append(found, suspicion{r.line, fmt.Sprintf(format, args...)})
+	}
+	allowed := p.allowed()
+	first := map[string]int{}
+	for _, r := range p.rows {
+		key := r.kind + "\x00" + strings.Join(r.fields, "\x00")
+		if line := first[key]; line != 0 {
+			add(r, "the same row as in line %d", line)
+			continue
+		}
+		first[key] = r.line
+		switch r.kind {
+		case "p":
+			p.judgeRule(r, allowed, add)
+		case "g":
+			p.judgeLink(r, add)
+		}
+	}
+	p.unheld(add)
+	slices.SortStableFunc(found, func(a, b suspicion) int { return cmp.Compare(a.line, b.line) })
+	return found
+}
+
+// allowed are the tenants and objects that some row allows something on.
+func (p *policy) allowed() map[holder]bool {
+	objects := map[holder]bool{}
+	for _, r := range p.rows {
+		if r.kind == "p" && r.allows() {
+			objects[holder{r.tenant(), r.object()}] = true
+		}
+	}
+	return objects
+}
+
+func (p *policy) judgeRule(r row, allowed map[holder]bool, add func(row, string, ...any)) {
+	kind, _, isField := strings.Cut(r.object(), "#")
+	switch {
+	case !r.allows() && !allowed[holder{r.tenant(), r.object()}]:
+		add(r, "denies what nobody is allowed: no row of tenant %s allows anything on %s; is the name right?", r.tenant(), r.object())
+		return
+	case isField && r.allows() && !allowed[holder{r.tenant(), kind}]:
+		add(r, "gives a field of records that nobody may reach: no row of tenant %s allows anything on %s; is the name right?", r.tenant(), kind)
+		return
+	}
+	if over, ok := p.over(r, false); ok && r.allows() {
+		add(r, "allows nothing: line %d denies it to all whom it is for", over.line)
+	} else if over, ok := p.over(r, r.allows()); ok {
+		add(r, "changes nothing: line %d says as much or more for all whom it is for", over.line)
+	}
+}
+
+// over returns another row of this effect that holds for everybody for whom r
+// does, and on every record.
+func (p *policy) over(r row, allow bool) (row, bool) {
+	for _, h := range p.with(holder{r.tenant(), r.subject()}) {
+		for _, other := range p.rules[h] {
+			same := h.name == r.subject() && other.scope() == r.scope() && other.allows() == r.allows()
+			if !same && other.allows() == allow && other.object() == r.object() && other.action() == r.action() && covers(other.scope(), r.scope()) {
+				return other, true
+			}
+		}
+	}
+	return row{}, false
+}
+
+func (p *policy) judgeLink(r row, add func(row, string, ...any)) {
+	tenant, role := r.fields[2], r.fields[1]
+	for _, h := range p.with(holder{tenant, role}) {
+		if len(p.rules[h]) > 0 {
+			return
+		}
+	}
+	for h := range p.rules {
+		if h.name == role {
+			add(r, "%s gives nothing: it has no rules in tenant %s, though it has in others", role, tenant)
+			return
+		}
+	}
+	add(r, "%s gives nothing: it has no rules in tenant %s; is the name right?", role, tenant)
+}
+
+// unheld finds roles and units that nobody has, in tenants in which somebody has
+// one: elsewhere people get their roles from another place than this file.
+func (p *policy) unheld(add func(row, string, ...any)) {
+	peopled := map[string]bool{}
+	held := map[holder]bool{}
+	for h := range p.roles {
+		if isPerson(h.name) {
+			peopled[h.tenant] = true
+			for _, role := range p.with(h) {
+				held[role] = true
+			}
+		}
+	}
+	for _, r := range p.rows {
+		var h holder
+		switch r.kind {
+		case "p":
+			h = holder{r.tenant(), r.subject()}
+		case "g":
+			h = holder{r.fields[2], r.fields[0]}
+		}
+		if peopled[h.tenant] && !isPerson(h.name) && !held[h] {
+			held[h] = true // told once
+			add(r, "nobody in tenant %s has %s", h.tenant, h.name)
+		}
+	}
+}
+
+func isPerson(name string) bool { return strings.HasPrefix(name, "u:") }
+
+// with returns a subject and all the roles that it has. Rbac refuses cycles.
+func (p *policy) with(h holder) []holder {
+	all := []holder{h}
+	for i := 0; i < len(all); i++ {
+		for _, link := range p.roles[all[i]] {
+			if next := (holder{h.tenant, link.fields[1]}); !slices.Contains(all, next) {
+				all = append(all, next)
+			}
+		}
+	}
+	return all
+}
+
+// covers reports whether one scope is part of another.
+func covers(wide, narrow string) bool {
+	if wide == narrow {
+		return true
+	}
+	return slices.ContainsFunc(rbac.ScopeRows(), func(part []string) bool {
+		return part[0] == narrow && covers(wide, part[1])
+	})
+}
