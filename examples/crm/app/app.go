@@ -81,6 +81,7 @@ type App struct {
 	marks     *versionMarks
 	door      *signin.Door
 	guard     *guard.Guard
+	exports   exports
 
 	pages   *pages
 	handler http.Handler
@@ -108,6 +109,9 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 	}
 	if err := a.firstStart(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("first start: %w", err), a.Close())
+	}
+	if err := a.finishDismissals(ctx); err != nil {
+		return nil, errors.Join(err, a.Close())
 	}
 	if !cfg.Loopback {
 		if err := a.leaveLoopback(ctx); err != nil {
@@ -194,6 +198,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	a.exports.recheck = a.guard.Recheck
 	a.handler = a.routes()
 	return nil
 }

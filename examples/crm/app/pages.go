@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"html/template"
 	"io/fs"
@@ -96,9 +97,10 @@ type page struct {
 
 // viewer is who looks at a page.
 type viewer struct {
-	Login string
-	Roles string
-	Nav   []navLink
+	Login  string
+	Roles  string
+	Nav    []navLink
+	Closed bool // the CRM is locked down
 }
 
 type navLink struct {
@@ -127,11 +129,13 @@ func (a *App) page(r *http.Request, title string, personal bool, body any) page 
 		{"/contacts", "Contacts", crmguard.List, kind},
 		{"/journal", "Journal", crmguard.Access, "section:journal"},
 		{"/staff", "Staff", crmguard.Access, "section:staff"},
+		{"/lockdown", "Emergency", crmguard.Access, "section:lockdown"},
 	} {
 		if a.may(r, link.action, crmguard.Resource{Tenant: tenant, Kind: link.kind}) {
 			p.Viewer.Nav = append(p.Viewer.Nav, navLink{link.path, link.label, strings.HasPrefix(r.URL.Path, link.path)})
 		}
 	}
+	p.Viewer.Closed, _ = a.guard.LockedDown(r.Context(), tenant) // what could not be read is refused anyway
 	if personal {
 		p.Watermark = a.watermark(s.ID)
 	}
@@ -143,9 +147,11 @@ func (a *App) watermark(login string) []string {
 }
 
 // may asks for a right to decide what a page offers. What is offered is checked
-// again when it is asked for.
+// again when it is asked for, and may want a fresh code then.
 func (a *App) may(r *http.Request, action crmguard.Action, resource crmguard.Resource) bool {
-	return a.guard.Check(r.Context(), action, resource) == nil
+	err := a.guard.Check(r.Context(), action, resource)
+	denial, denied := errors.AsType[*crmguard.Denial](err)
+	return err == nil || denied && denial.Status == crmguard.StepUp
 }
 
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
@@ -194,11 +200,15 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 	switch {
 	case form != nil && p.Status < http.StatusInternalServerError:
 		err = a.render(w, p.Status, "form", a.page(r, form.title(), true, form))
+	case p.Code == exportProblem:
+		err = a.render(w, p.Status, "export", a.page(r, "Export", false, stateOf(r.Context()).export))
 	case p.Status == http.StatusUnauthorized:
 		err = a.render(w, p.Status, "signin", page{Title: "Sign in", Body: signInForm{Demo: a.cfg.Loopback, Problem: a.whyNotIn(r)}})
 	default:
 		shown := problemPage{p.Status, p.Title, p.Detail, p.Instance}
-		if text, ok := problemTexts[p.Status]; ok && (p.Detail == "" || p.Status == http.StatusRequestEntityTooLarge) {
+		if p.Code == guard.LockdownKind {
+			shown.Title, shown.Text = "The CRM is locked down", "It was closed because of an incident. Nothing of yours is lost; it goes on when the owner reopens it."
+		} else if text, ok := problemTexts[p.Status]; ok && (p.Detail == "" || p.Status == http.StatusRequestEntityTooLarge) {
 			shown.Title, shown.Text = text[0], text[1]
 		}
 		err = a.render(w, p.Status, "problem", a.page(r, shown.Title, false, shown))

@@ -23,6 +23,8 @@ func (a *App) routes() http.Handler {
 
 	mux.Handle("GET /contacts", g.Protect(crmguard.List, allContacts, a.list))
 	mux.Handle("POST /contacts/search", g.ProtectAct(crmguard.Search, searchedField, a.search))
+	mux.HandleFunc("GET /contacts/export", a.exportForm)
+	mux.Handle("POST /contacts/export", g.ProtectAct(crmguard.Export, a.exportedContacts, a.export))
 	mux.HandleFunc("GET /contacts/new", a.blankForm)
 	mux.Handle("POST /contacts/new", g.ProtectAct(crmguard.Create, a.newContact, a.create))
 	mux.Handle("GET /contacts/{id}", g.Protect(crmguard.View, a.contactOf, a.card))
@@ -36,7 +38,11 @@ func (a *App) routes() http.Handler {
 	mux.Handle("POST /journal/verify", g.ProtectAct(crmguard.Access, verification, a.verifyJournal))
 	mux.Handle("POST /journal/open", g.ProtectAct(crmguard.Reveal, journalEntry, a.openEntry))
 	mux.Handle("GET /staff", g.Protect(crmguard.Access, section("staff"), a.staffPage))
-	mux.Handle("POST /staff/{login}/close", g.ProtectAct(crmguard.Revoke, a.personOf, a.closePerson))
+	mux.Handle("POST /staff/{login}/role", g.ProtectAct(crmguard.Grant, a.personOf, a.changeRole))
+	mux.Handle("POST /staff/{login}/dismiss", g.ProtectAct(crmguard.Revoke, a.personOf, a.dismiss))
+	mux.Handle("GET /lockdown", g.Protect(crmguard.Access, section("lockdown"), a.lockdownPage))
+	mux.Handle("POST /lockdown", g.ProtectAct(crmguard.Revoke, lockdownResource, a.lockDown))
+	mux.Handle("POST /lockdown/reopen", g.ProtectAct(crmguard.Grant, lockdownResource, a.reopen))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { g.WriteError(w, r, guard.ErrNotFound) })
 
 	origin := http.NewCrossOriginProtection() // no page of another site can send our forms
@@ -73,6 +79,8 @@ type state struct {
 	contact *Contact
 	person  account
 	form    *formPage
+	export  *exportPage  // a form that is not in order
+	order   *exportOrder // one that is
 }
 
 type stateKey struct{}

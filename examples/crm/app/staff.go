@@ -15,16 +15,20 @@ import (
 
 // person is one line of the staff page.
 type person struct {
-	Login, Title, Unit, Roles string
-	Sessions                  int
-	Demo, Closed, MayClose    bool
+	Login, Title, Unit, Roles           string
+	Sessions                            int
+	Demo, Closed, MayDismiss, MayChange bool
 }
+
+// notice is what has just been done.
+type notice struct{ Title, Text string }
 
 // staffView is what staff.html shows.
 type staffView struct {
 	People     []person
+	Roles      []string
 	MayJournal bool
-	Notice     *struct{ Title, Text string }
+	Notice     *notice
 }
 
 const ownerRole = "owner"
@@ -45,12 +49,16 @@ func (a *App) personResource(ctx context.Context, p account) (crmguard.Resource,
 
 // staffPage lists everybody with their sessions.
 func (a *App) staffPage(w http.ResponseWriter, r *http.Request) error {
+	return a.showStaff(w, r, nil)
+}
+
+func (a *App) showStaff(w http.ResponseWriter, r *http.Request, done *notice) error {
 	ctx := r.Context()
 	accounts, err := a.people.accounts(ctx)
 	if err != nil {
 		return err
 	}
-	view := staffView{MayJournal: a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"})}
+	view := staffView{Roles: staffRoles(), Notice: done, MayJournal: a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"})}
 	for _, p := range accounts {
 		resource, roles, err := a.personResource(ctx, p)
 		if err != nil {
@@ -67,12 +75,9 @@ func (a *App) staffPage(w http.ResponseWriter, r *http.Request) error {
 		view.People = append(view.People, person{
 			Login: p.ID, Title: p.Title, Unit: a.people.unitName(p.Unit), Roles: strings.Join(roles, ", "),
 			Sessions: len(open), Demo: p.Demo, Closed: state.Closed,
-			MayClose: !state.Closed && p.ID != subjectOf(ctx).ID && a.may(r, crmguard.Revoke, resource),
+			MayDismiss: !state.Closed && p.ID != subjectOf(ctx).ID && a.may(r, crmguard.Revoke, resource),
+			MayChange:  !state.Closed && p.ID != subjectOf(ctx).ID && p.Kind == employee && a.may(r, crmguard.Grant, resource),
 		})
-	}
-	if login := r.URL.Query().Get("closed"); slices.ContainsFunc(view.People, func(p person) bool { return p.Login == login && p.Closed }) {
-		view.Notice = &struct{ Title, Text string }{login + " is closed",
-			"All sessions have ended, the roles are taken away, and nobody can sign in as " + login + ". The contacts stay with the department."}
 	}
 	return a.render(w, http.StatusOK, "staff", a.page(r, "Staff", true, view))
 }
@@ -92,36 +97,133 @@ func (a *App) personOf(r *http.Request) (crmguard.Resource, error) {
 	return resource, err
 }
 
-// closePerson ends everything that a person has: first the state, with which all
-// sessions are dead and no new one starts, then what is left. Each step may run
-// again, so that an attempt that failed half way is simply repeated.
-func (a *App) closePerson(w http.ResponseWriter, r *http.Request) error {
+// dismiss ends everything that a person has, and shows the receipt.
+func (a *App) dismiss(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	p := stateOf(ctx).person
 	if p.ID == subjectOf(ctx).ID {
-		return &guard.Problem{Status: http.StatusConflict, Title: "You cannot close yourself", Code: "self", Detail: "Somebody else has to do it."}
+		return &guard.Problem{Status: http.StatusConflict, Title: "You cannot dismiss yourself", Code: "self", Detail: "Somebody else has to do it."}
 	}
-	// Two owners who close each other at the same moment: the second one finds
+	// Two owners who dismiss each other at the same moment: the second one finds
 	// itself closed and the other one the last.
 	a.staffing.Lock()
 	defer a.staffing.Unlock()
 	if err := a.notTheLastOwner(ctx, p); err != nil {
 		return err
 	}
-	if err := a.sessions.ClosePerson(ctx, tenant, p.ID); err != nil {
+	guard.Describe(ctx, func(e *guard.Details) { e.Reason = "dismiss" })
+	receipt, err := a.guard.Dismiss(ctx, tenant, p.ID)
+	if err != nil {
+		a.log.ErrorContext(ctx, "a dismissal is not complete", "person", p.ID, "error", err)
+		return &guard.Problem{Status: http.StatusInternalServerError, Title: "Not everything is ended yet", Code: "incomplete", Detail: stillToEnd(p.ID, receipt)}
+	}
+	guard.Describe(ctx, func(e *guard.Details) { e.Count = total(receipt) })
+	return a.showStaff(w, r, &notice{p.ID + " is dismissed", receiptText(p.ID, receipt)})
+}
+
+func total(receipt guard.Receipt) (n int) {
+	for _, ended := range receipt.Ended {
+		n += ended.Count
+	}
+	return n
+}
+
+// receiptText says what a dismissal ended.
+func receiptText(login string, receipt guard.Receipt) string {
+	var ended []string
+	for _, part := range receipt.Ended {
+		ended = append(ended, fmt.Sprintf("%s %d", part.What, part.Count))
+	}
+	return fmt.Sprintf("Since %s no session of %s is good and none can start. Ended: %s. The contacts stay with the department.",
+		receipt.Closed.Format("15:04:05"), login, strings.Join(ended, ", "))
+}
+
+func stillToEnd(login string, receipt guard.Receipt) string {
+	if receipt.Closed.IsZero() {
+		return "The sessions of " + login + " could not be ended. Please try again at once; if it fails again, lock the CRM down."
+	}
+	return "Nobody can act as " + login + " any more, but not everything that " + login + " had is removed. Dismiss once more; it goes on from here."
+}
+
+// finishDismissals ends what dismissals left that a crash cut off: whoever is
+// closed has nothing.
+func (a *App) finishDismissals(ctx context.Context) error {
+	ctx = crmguard.System(ctx, tenant, "dismissals")
+	accounts, err := a.people.accounts(ctx)
+	if err != nil {
 		return err
 	}
-	var failed []error
-	for _, holder := range []crmguard.Revoker{a.sessions, a.rights} {
-		_, err := holder.Revoke(ctx, tenant, p.ID)
-		failed = append(failed, err)
+	for _, p := range accounts {
+		state, err := a.sessions.State(ctx, tenant, p.ID)
+		if err != nil || !state.Closed || state.Epoch == 0 {
+			continue // open, never opened, or not genuine: then nobody is let in either
+		}
+		e := systemEvent(ctx, crmguard.Revoke, crmguard.Resource{Tenant: tenant, Kind: "staff", ID: p.ID, Unit: p.Unit}, a.now())
+		receipt, err := a.guard.Dismiss(ctx, tenant, p.ID)
+		if err != nil {
+			a.log.ErrorContext(ctx, "a dismissal is not complete", "person", p.ID, "error", err)
+			continue
+		}
+		if e.Count = total(receipt); e.Count == 0 {
+			continue
+		}
+		e.Reason = "dismissal-finished"
+		if err := a.journal.Record(ctx, e); err != nil {
+			return fmt.Errorf("journal: %w", err)
+		}
 	}
-	guard.Describe(ctx, func(e *guard.Details) { e.Reason = "close" })
-	if err := errors.Join(failed...); err != nil {
-		return fmt.Errorf("close %s: %w", p.ID, err)
-	}
-	http.Redirect(w, r, "/staff?closed="+p.ID, http.StatusSeeOther)
 	return nil
+}
+
+// changeRole gives a person another role instead of those they have. Nobody gives
+// what they lack, nor to themselves: the rights see to that.
+func (a *App) changeRole(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	if err := readForm(r); err != nil {
+		return err
+	}
+	p, role := stateOf(ctx).person, r.PostForm.Get("role")
+	if p.Kind != employee || !slices.Contains(staffRoles(), role) {
+		return &guard.Problem{Status: http.StatusUnprocessableEntity, Title: "No such role", Code: "role", Detail: "Choose one of the roles in the list."}
+	}
+	a.staffing.Lock()
+	defer a.staffing.Unlock()
+	state, err := a.sessions.State(ctx, tenant, p.ID)
+	if err != nil {
+		return err
+	}
+	if state.Closed {
+		return &guard.Problem{Status: http.StatusConflict, Title: "This person is dismissed", Code: "closed", Detail: "Roles are for people who can sign in."}
+	}
+	if role == ownerRole {
+		if err := a.guard.Check(ctx, crmguard.Grant, crmguard.Resource{Tenant: tenant, Kind: "owners", ID: p.ID, Unit: p.Unit}); err != nil {
+			return err
+		}
+	} else if err := a.notTheLastOwner(ctx, p); err != nil {
+		return err
+	}
+	guard.Describe(ctx, func(e *guard.Details) { e.Reason = "role:" + role })
+	had, _, err := a.rights.Resolve(ctx, tenant, p.ID)
+	if err != nil {
+		return err
+	}
+	if err := a.rights.GrantRole(ctx, tenant, p.ID, role); err != nil {
+		return err
+	}
+	for _, old := range had {
+		if old == role {
+			continue
+		}
+		if err := a.rights.RevokeRole(ctx, tenant, p.ID, old); err != nil {
+			return fmt.Errorf("take the role %s away: %w", old, err)
+		}
+	}
+	return a.showStaff(w, r, &notice{p.ID + " is " + role + " now", "It holds from the next click on."})
+}
+
+// staffRoles are the roles of people.
+func staffRoles() []string {
+	return slices.DeleteFunc(policyRoles(), func(role string) bool { return role == "integration" })
 }
 
 // notTheLastOwner keeps the company from locking itself out.

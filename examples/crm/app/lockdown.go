@@ -1,0 +1,45 @@
+package app
+
+import (
+	"net/http"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/guard"
+)
+
+// lockdownResource is the emergency switch of the company.
+func lockdownResource(*http.Request) (crmguard.Resource, error) {
+	return crmguard.Resource{Tenant: tenant, Kind: guard.LockdownKind}, nil
+}
+
+// lockdownView is what lockdown.html shows.
+type lockdownView struct {
+	Closed, MayLock, MayReopen bool
+}
+
+func (a *App) lockdownPage(w http.ResponseWriter, r *http.Request) error {
+	closed, err := a.guard.LockedDown(r.Context(), tenant)
+	if err != nil {
+		return err
+	}
+	emergency, _ := lockdownResource(r)
+	view := lockdownView{Closed: closed, MayLock: a.may(r, crmguard.Revoke, emergency), MayReopen: a.may(r, crmguard.Grant, emergency)}
+	return a.render(w, http.StatusOK, "lockdown", a.page(r, "Emergency", false, view))
+}
+
+// lockDown closes the CRM for everybody who may not reopen it.
+func (a *App) lockDown(w http.ResponseWriter, r *http.Request) error {
+	if err := a.guard.LockDown(r.Context(), tenant); err != nil {
+		return err
+	}
+	http.Redirect(w, r, "/lockdown", http.StatusSeeOther)
+	return nil
+}
+
+func (a *App) reopen(w http.ResponseWriter, r *http.Request) error {
+	if err := a.guard.Reopen(r.Context(), tenant); err != nil {
+		return err
+	}
+	http.Redirect(w, r, "/lockdown", http.StatusSeeOther)
+	return nil
+}
