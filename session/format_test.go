@@ -43,10 +43,11 @@ func goldenRow() Row {
 func TestGolden(t *testing.T) {
 	tok, row := goldenToken(), goldenRow()
 	person := Person{Tenant: "acme", ID: "анна", Closed: true, Epoch: 1772452800000001}
+	tenant := Person{Tenant: "acme", Closed: true, Epoch: 1772452800000001}
 	plain := Row{ID: tok.id(), Tenant: "acme", Person: "anna", Kind: crmguard.KindEmployee, AuthenticatedAt: noon, Started: noon, Used: noon, End: noon, Epoch: 1}
 	var got strings.Builder
-	fmt.Fprintf(&got, "token %s\nid %s\ndigest %x\nsession %x\nplain %x\nperson %x\n",
-		tok.text(), tok.id(), tok.digest(), sessionBytes(&row, tok.digest()), sessionBytes(&plain, tok.digest()), personBytes(&person))
+	fmt.Fprintf(&got, "token %s\nid %s\ndigest %x\nsession %x\nplain %x\nperson %x\ntenant %x\n",
+		tok.text(), tok.id(), tok.digest(), sessionBytes(&row, tok.digest()), sessionBytes(&plain, tok.digest()), personBytes(&person), personBytes(&tenant))
 	if *update {
 		require.NoError(t, os.WriteFile("testdata/v1.txt", []byte(got.String()), 0o600))
 	}

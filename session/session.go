@@ -13,10 +13,16 @@
 //	subject, err := sessions.Authenticate(ctx, token) // each request
 //	err = sessions.ClosePerson(ctx, "acme", "anna")   // Anna leaves: no token of hers works from here on
 //
+//	// stepped up: the caller has checked a code of her app
+//	token, err = sessions.Raise(ctx, token, crmguard.AssuranceSecondFactor)
+//
 // A session ends after [Options.Lifetime], when it was not used for
 // [Options.Idle], when it is the oldest of more than [MaxSessions] of its person,
 // when somebody ends it, and when the person is closed. Rows of ended sessions
 // are removed when later ones start, so that no goroutine runs.
+//
+// [Manager.LockDown] is the state of the emergency switch of a whole tenant. It ends
+// no session; package guard asks for it with each request.
 //
 // # Security notes
 //
@@ -31,11 +37,23 @@
 // change raises the epoch, and a session of an older epoch is dead even if its
 // row survives or comes back from a backup.
 //
+// [Manager.Raise] gives a session another token, so that one that was stolen before
+// a step-up is worth nothing after it. Requests that are still under way with the
+// old token are refused.
+//
+// A tenant's state carries a MAC likewise, and the tenant is locked down without
+// one that is genuine. An open state from before a lockdown is genuine when it is
+// put back. Each Manager that has seen the lockdown, which the one that made it and
+// all that were asked since have, goes on refusing; one that started later, or was
+// not asked meanwhile, does not.
+//
 // What a writer of the database can still do: delete rows, which ends sessions or
 // locks people out; put back the row of a session that was ended singly (by
 // [Manager.End], [Manager.EndByID] or the limit) while its lifetime lasts, which
-// helps only who holds the token; and put back an old state of a person together
-// with session rows of that epoch, within their lifetime. [Manager.List] shows
+// helps only who holds the token; put back the row of before a Raise, with which the
+// old token works again, and proves what it proved then; put back an old state of a
+// person together with session rows of that epoch, within their lifetime; and undo a
+// lockdown for Managers that have not seen it. [Manager.List] shows
 // what rows say, without proof: only the token's holder can have one checked.
 //
 // # Compatibility

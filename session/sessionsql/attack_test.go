@@ -98,6 +98,53 @@ func TestWriterOfTheDatabase(t *testing.T) {
 	})
 }
 
+// Nor does whoever has the database end a lockdown, whatever they have seen of it
+// before, as long as one process looks on; nor keep anybody from locking down.
+func TestWriterOfTheDatabaseAndTheLockDown(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		keys := crmguardtest.NewKeys()
+		m, other := manager(t, db, keys), manager(t, db, keys)
+		var statements []string
+		for _, c := range columns[:5] {
+			for _, value := range values[c.values] {
+				statements = append(statements, `UPDATE crmguard_session_persons SET `+c.column+` = `+strings.ReplaceAll(value, "%s", c.column)+` WHERE person = ''`)
+			}
+		}
+		statements = append(statements,
+			`UPDATE crmguard_session_persons SET closed = 0, epoch = epoch - 1 WHERE person = ''`,
+			`UPDATE crmguard_session_persons SET closed = 0, mac = (SELECT p.mac FROM crmguard_session_persons p WHERE p.tenant = 'acme' AND p.person = 'anna') WHERE person = ''`,
+			`UPDATE crmguard_session_persons SET (closed, epoch, mac) =
+				(SELECT p.closed, p.epoch, p.mac FROM crmguard_session_persons p WHERE p.tenant = 'acme' AND p.person = 'anna') WHERE person = ''`,
+			`UPDATE crmguard_session_persons SET (closed, epoch, mac) = (SELECT closed, epoch, mac FROM before) WHERE person = ''`,
+			`DELETE FROM crmguard_session_persons WHERE person = ''`,
+		)
+		locked := func(m *session.Manager, statement string) bool {
+			locked, err := m.LockedDown(t.Context(), "acme")
+			require.NoError(t, err, statement)
+			return locked
+		}
+		require.NoError(t, m.Reopen(t.Context(), "acme"))
+		require.False(t, locked(m, ""))
+		exec(t, db, `CREATE TABLE before AS SELECT closed, epoch, mac FROM crmguard_session_persons WHERE person = ''`)
+		planted := 0
+		for _, statement := range statements {
+			require.NoError(t, m.LockDown(t.Context(), "acme"), statement)
+			require.True(t, locked(other, statement), statement)
+			if _, err := db.ExecContext(t.Context(), statement); err == nil {
+				planted++
+			}
+			require.True(t, locked(m, statement), statement)
+			require.True(t, locked(other, statement), statement)
+			require.NoError(t, other.LockDown(t.Context(), "acme"), statement)
+			require.True(t, locked(m, statement), statement)
+			require.NoError(t, m.Reopen(t.Context(), "acme"), statement)
+			require.False(t, locked(other, statement), statement)
+			exec(t, db, `DELETE FROM crmguard_session_persons WHERE person NOT IN ('', 'anna', 'boris') OR tenant <> 'acme'`)
+		}
+		require.Greater(t, planted, 25, "most of it can be written")
+	})
+}
+
 // values are what a writer can put in a column. PostgreSQL refuses those that its
 // type does not have; SQLite keeps anything in any column.
 var values = map[string][]string{
