@@ -5,18 +5,12 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/auditsql"
 	"github.com/crmguard/crmguard/audit/audittest"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
-
-func TestMain(m *testing.M) {
-	child()
-	goleak.VerifyTestMain(m)
-}
 
 func newStore(t testing.TB, db *sql.DB) *auditsql.Store {
 	t.Helper()
