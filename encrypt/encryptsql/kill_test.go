@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encryptsql"
+	"github.com/crmguard/crmguard/internal/processtest"
 )
 
 // dying is a store whose process is killed once a key is stored, before anybody
@@ -31,18 +31,13 @@ func (s dying) Insert(ctx context.Context, records []encrypt.Record) ([]encrypt.
 	return stored, err
 }
 
-// TestMain is the process that gets killed when the variable is set.
-func TestMain(m *testing.M) {
-	dir := os.Getenv("ENCRYPTSQL_TEST_DIE_IN")
-	if dir == "" {
-		os.Exit(m.Run())
-	}
-	k, _, err := openIn(dir, func(s encrypt.Store) encrypt.Store { return dying{s} })
+// dieWithAKey makes a key and gets killed.
+func dieWithAKey(ctx context.Context, p *processtest.Process) error {
+	k, _, err := openIn(p.Args[0], func(s encrypt.Store) encrypt.Store { return dying{s} })
 	if err == nil {
-		_, err = k.Seal(context.Background(), place(1), []byte("x"))
+		_, err = k.Seal(ctx, place(1), []byte("x"))
 	}
-	fmt.Fprintln(os.Stderr, "not killed:", err)
-	os.Exit(3)
+	return fmt.Errorf("not killed: %w", err)
 }
 
 func openIn(dir string, wrap func(encrypt.Store) encrypt.Store) (*encrypt.Keyring, *encryptsql.Store, error) {
@@ -60,9 +55,7 @@ func openIn(dir string, wrap func(encrypt.Store) encrypt.Store) (*encrypt.Keyrin
 
 func TestAProcessKilledBetweenStoringAndUsingAKey(t *testing.T) {
 	dir := t.TempDir()
-	command := exec.CommandContext(t.Context(), os.Args[0])
-	command.Env = append(os.Environ(), "ENCRYPTSQL_TEST_DIE_IN="+dir)
-	output, err := command.CombinedOutput()
+	output, err := processtest.Command(t, "die", dir).CombinedOutput()
 	require.Error(t, err)
 	require.NotContains(t, string(output), "not killed")
 
