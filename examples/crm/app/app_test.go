@@ -20,12 +20,29 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 	"github.com/crmguard/crmguard/internal/uptime"
 )
+
+// database is where an installation keeps its data.
+type database string
+
+const (
+	onSQLite   database = "sqlite"
+	onPostgres database = "postgres"
+)
+
+// each runs a test on both databases: all that the CRM promises holds on both.
+func each(t *testing.T, test func(t *testing.T, on database)) {
+	for _, on := range []database{onSQLite, onPostgres} {
+		t.Run(string(on), func(t *testing.T) { test(t, on) })
+	}
+}
 
 // installation is a CRM in temporary folders, with its parts within reach.
 type installation struct {
 	t    *testing.T
+	on   database
 	cfg  Config
 	app  *App
 	web  *httptest.Server
@@ -48,21 +65,57 @@ func sample(n int) []byte {
 
 func phoneOf(i int) string { return fmt.Sprintf("+7916555%04d", i) }
 
-func newInstallation(t *testing.T, contacts []byte) *installation {
+// newInstallation starts a CRM.
+func newInstallation(t *testing.T, on database, contacts []byte) *installation {
+	t.Helper()
+	in := unstarted(t, on)
+	in.cfg.Contacts = contacts
+	in.start()
+	return in
+}
+
+// unstarted is a CRM whose folders and database are empty yet.
+func unstarted(t *testing.T, on database) *installation {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "crm") // short: a socket's path has little room
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	in := &installation{t: t}
+	in := &installation{t: t, on: on}
 	start := time.Now()
 	t.Cleanup(uptime.Move(func() time.Duration { return time.Since(start) + time.Duration(in.late.Load()) }))
 	in.cfg = Config{
-		Data: filepath.Join(dir, "crm-data"), Keys: filepath.Join(dir, "crm-keys"), Loopback: true, Contacts: contacts,
+		Data: filepath.Join(dir, "crm-data"), Keys: filepath.Join(dir, "crm-keys"), Loopback: true,
 		Logger: slog.New(slog.DiscardHandler),
 		Clock:  func() time.Time { return time.Now().Add(time.Duration(in.late.Load())) },
 	}
-	in.start()
+	if on == onPostgres {
+		in.cfg.DB = PostgresURL(sqldbtest.PostgresURL(t))
+	}
 	return in
+}
+
+// alter changes the database of an installation that is not running.
+func alter(t *testing.T, cfg Config, query string, args ...any) {
+	t.Helper()
+	db, err := openStore(t.Context(), cfg)
+	require.NoError(t, err)
+	_, err = db.ExecContext(t.Context(), query, args...)
+	require.NoError(t, err)
+	require.NoError(t, db.close())
+}
+
+// diskFull returns the statements that make the insertion of rows fail, and that
+// undo it.
+func (on database) diskFull(table, when string) (fail, repair string) {
+	if when != "" {
+		when = " WHEN (" + when + ")"
+	}
+	if on == onPostgres {
+		return `CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''disk full''; END';
+			CREATE TRIGGER disk_full BEFORE INSERT ON ` + table + ` FOR EACH ROW` + when + ` EXECUTE FUNCTION disk_full()`,
+			`DROP FUNCTION disk_full() CASCADE`
+	}
+	return `CREATE TRIGGER disk_full BEFORE INSERT ON ` + table + when + ` BEGIN SELECT RAISE(ABORT, 'disk full'); END`, `DROP TRIGGER disk_full`
 }
 
 func (in *installation) start() {
@@ -194,38 +247,44 @@ func version(t *testing.T, page string) string {
 
 // TestTooManyAttempts: a guesser is slowed down, with a page that says so.
 func TestTooManyAttempts(t *testing.T) {
-	in := newInstallation(t, nil)
-	b := in.browser()
-	last := 0
-	for range 10 {
-		last, _ = b.post("/sign-in", "login", "seller1", "password", "guess")
-		if last == http.StatusTooManyRequests {
-			break
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, nil)
+		b := in.browser()
+		last := 0
+		for range 10 {
+			last, _ = b.post("/sign-in", "login", "seller1", "password", "guess")
+			if last == http.StatusTooManyRequests {
+				break
+			}
+			require.Equal(t, http.StatusUnauthorized, last)
 		}
-		require.Equal(t, http.StatusUnauthorized, last)
-	}
-	require.Equal(t, http.StatusTooManyRequests, last)
-	_, page := b.post("/sign-in", "login", "seller1", "password", in.password())
-	has(t, page, "Too many attempts")
-	has(t, page, `value="seller1"`)
+		require.Equal(t, http.StatusTooManyRequests, last)
+		_, page := b.post("/sign-in", "login", "seller1", "password", in.password())
+		has(t, page, "Too many attempts")
+		has(t, page, `value="seller1"`)
+	})
 }
 
 // TestProgramsGetProblems: whoever does not ask for HTML gets problem+json.
 func TestProgramsGetProblems(t *testing.T) {
-	in := newInstallation(t, nil)
-	answer := in.signedIn("seller1").do(http.MethodGet, "/contacts/missing", nil, "Accept", "application/json")
-	require.Equal(t, "application/problem+json", answer.Header.Get("Content-Type"))
-	_, body := read(t, answer)
-	has(t, body, `"code":"not-found"`)
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, nil)
+		answer := in.signedIn("seller1").do(http.MethodGet, "/contacts/missing", nil, "Accept", "application/json")
+		require.Equal(t, "application/problem+json", answer.Header.Get("Content-Type"))
+		_, body := read(t, answer)
+		has(t, body, `"code":"not-found"`)
+	})
 }
 
 func TestHeaders(t *testing.T) {
-	in := newInstallation(t, nil)
-	for _, path := range []string{"/sign-in", "/contacts", "/static/style.css", "/nothing"} {
-		h := in.browser().do(http.MethodGet, path, nil).Header
-		require.Contains(t, h.Get("Content-Security-Policy"), "default-src 'none'", path)
-		require.Equal(t, "nosniff", h.Get("X-Content-Type-Options"), path)
-		require.Equal(t, "no-referrer", h.Get("Referrer-Policy"), path)
-	}
-	require.Contains(t, in.browser().do(http.MethodGet, "/static/app.js", nil).Header.Get("Content-Type"), "javascript")
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, nil)
+		for _, path := range []string{"/sign-in", "/contacts", "/static/style.css", "/nothing"} {
+			h := in.browser().do(http.MethodGet, path, nil).Header
+			require.Contains(t, h.Get("Content-Security-Policy"), "default-src 'none'", path)
+			require.Equal(t, "nosniff", h.Get("X-Content-Type-Options"), path)
+			require.Equal(t, "no-referrer", h.Get("Referrer-Policy"), path)
+		}
+		require.Contains(t, in.browser().do(http.MethodGet, "/static/app.js", nil).Header.Get("Content-Type"), "javascript")
+	})
 }

@@ -3,12 +3,14 @@ package app
 import (
 	"bytes"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -34,58 +36,93 @@ func (in *installation) needles() [][]byte {
 	return needles
 }
 
-// leaks searches every file below a folder and returns what it found where.
-func leaks(t *testing.T, dir string, needles [][]byte) []string {
+// leaks searches everything that is stored and returns what it found where: every
+// file of the data folder, or every row as PostgreSQL hands it out. What its own
+// files hold is for a test of PostgreSQL to say.
+func leaks(t *testing.T, cfg Config, needles [][]byte) []string {
 	t.Helper()
 	var found []string
-	files := 0
-	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		files++
-		content, err := os.ReadFile(path) //nolint:gosec // the test's own folder
-		if err != nil {
-			return err
-		}
+	for name, content := range stored(t, cfg) {
 		lower := bytes.ToLower(content)
 		for _, needle := range needles {
 			if bytes.Contains(content, needle) || bytes.Contains(lower, bytes.ToLower(needle)) {
-				found = append(found, fmt.Sprintf("%s holds %q", filepath.Base(path), needle))
+				found = append(found, fmt.Sprintf("%s holds %q", name, needle))
 			}
 		}
-		return nil
-	}))
-	require.NotZero(t, files)
+	}
 	return found
 }
 
-// nothingInTheClear greps the data folder while the CRM runs, so with the
-// write-ahead log, and after it was closed; then it takes the keys away.
+// stored returns the files of the data folder, or the tables of the database.
+func stored(t *testing.T, cfg Config) map[string][]byte {
+	t.Helper()
+	all := map[string][]byte{}
+	if cfg.DB != "" {
+		db, err := sql.Open("pgx", string(cfg.DB))
+		require.NoError(t, err)
+		defer db.Close() //nolint:errcheck // it only read
+		for _, table := range column(t, db, `SELECT tablename FROM pg_tables WHERE schemaname = current_schema()`) {
+			all[table] = []byte(strings.Join(column(t, db, `SELECT t::text FROM "`+table+`" t ORDER BY 1`), "\n"))
+		}
+		require.NotEmpty(t, all["contacts"])
+		return all
+	}
+	require.NoError(t, filepath.WalkDir(cfg.Data, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		all[filepath.Base(path)], err = os.ReadFile(path) //nolint:gosec // the test's own folder
+		return err
+	}))
+	require.NotEmpty(t, all["crm.db"])
+	return all
+}
+
+// column reads the one column of a query.
+func column(t *testing.T, db *sql.DB, query string) (values []string) {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), query) //nolint:gosec // names from the catalogue
+	require.NoError(t, err)
+	defer rows.Close() //nolint:errcheck // rows.Err says what went wrong
+	for rows.Next() {
+		var value string
+		require.NoError(t, rows.Scan(&value))
+		values = append(values, value)
+	}
+	require.NoError(t, rows.Err())
+	return values
+}
+
+// nothingInTheClear greps the data while the CRM runs, so with SQLite's write-ahead
+// log, and after it was closed; then it takes the keys away.
 func (in *installation) nothingInTheClear() {
 	t := in.t
 	t.Helper()
 	needles := in.needles()
-	require.Empty(t, leaks(t, in.cfg.Data, needles))
+	require.Empty(t, leaks(t, in.cfg, needles))
 	in.stop()
-	require.Empty(t, leaks(t, in.cfg.Data, needles))
+	require.Empty(t, leaks(t, in.cfg, needles))
 
 	aside := in.cfg.Keys + "-aside"
 	require.NoError(t, os.Rename(in.cfg.Keys, aside))
-	before := snapshot(t, in.cfg.Data)
+	before := snapshot(t, in.cfg)
 	_, err := New(t.Context(), in.cfg)
 	require.ErrorContains(t, err, "was sealed with keys that are not in")
 	require.NoDirExists(t, in.cfg.Keys, "no new keys were made")
-	require.True(t, before == snapshot(t, in.cfg.Data), "nothing was changed")
+	require.True(t, before == snapshot(t, in.cfg), "nothing was changed")
 	require.NoError(t, os.Rename(aside, in.cfg.Keys))
 	in.start()
 }
 
-// snapshot is a digest of the database file, without the counters in its header
-// that grow whenever a transaction begins to write.
-func snapshot(t *testing.T, dir string) [32]byte {
+// snapshot is a digest of the database: of SQLite's file without the counters in
+// its header that grow whenever a transaction begins to write, of all rows in
+// PostgreSQL.
+func snapshot(t *testing.T, cfg Config) [32]byte {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(dir, "crm.db")) //nolint:gosec // the test's own folder
+	if cfg.DB != "" {
+		return sha256.Sum256(fmt.Append(nil, stored(t, cfg))) // sorted by table
+	}
+	content, err := os.ReadFile(filepath.Join(cfg.Data, "crm.db")) //nolint:gosec // the test's own folder
 	require.NoError(t, err)
 	clear(content[24:28])
 	clear(content[92:96])
@@ -93,18 +130,19 @@ func snapshot(t *testing.T, dir string) [32]byte {
 }
 
 // TestLeaksAreNoticed plants one value in the clear, once where a careless
-// handler would put it and once in a file beside the database.
+// handler would put it and once in a file beside SQLite's.
 func TestLeaksAreNoticed(t *testing.T) {
-	in := newInstallation(t, sample(6))
-	require.Empty(t, leaks(t, in.cfg.Data, in.needles()))
-
-	_, err := in.app.db.ExecContext(t.Context(), `UPDATE contacts SET city = $1 WHERE seq = 2`, "Umbridge0001")
-	require.NoError(t, err)
-	require.NotEmpty(t, leaks(t, in.cfg.Data, in.needles()), "a column that was not sealed")
-	_, err = in.app.db.ExecContext(t.Context(), `UPDATE contacts SET city = NULL WHERE seq = 2`)
-	require.NoError(t, err)
-
-	path := filepath.Join(in.cfg.Data, "debug.log")
-	require.NoError(t, os.WriteFile(path, []byte("search for +79165550001\n"), 0o600))
-	require.Contains(t, fmt.Sprint(leaks(t, in.cfg.Data, in.needles())), "debug.log")
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(6))
+		require.Empty(t, leaks(t, in.cfg, in.needles()))
+		in.tamper(`UPDATE contacts SET city = $1 WHERE seq = 2`, []byte("Umbridge0001"))
+		require.NotEmpty(t, leaks(t, in.cfg, in.needles()), "a column that was not sealed")
+		in.tamper(`UPDATE contacts SET city = NULL WHERE seq = 2`)
+		require.Empty(t, leaks(t, in.cfg, in.needles()))
+		if on == onSQLite {
+			path := filepath.Join(in.cfg.Data, "debug.log")
+			require.NoError(t, os.WriteFile(path, []byte("search for +79165550001\n"), 0o600))
+			require.Contains(t, fmt.Sprint(leaks(t, in.cfg, in.needles())), "debug.log")
+		}
+	})
 }

@@ -187,9 +187,14 @@ func databaseName(config *pgx.ConnConfig) string {
 		name = config.User // so does the server
 	}
 	if strings.HasPrefix(config.Host, "/") {
-		return name + " at " + config.Host
+		name += " at " + config.Host
+	} else {
+		name += " at " + net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port)))
 	}
-	return name + " at " + net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port)))
+	if path := config.RuntimeParams["search_path"]; path != "" {
+		name += ", schema " + path
+	}
+	return name
 }
 
 // isLocal reports whether a connection stays on this machine.

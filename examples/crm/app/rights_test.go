@@ -10,79 +10,83 @@ import (
 // TestWhoSeesWhat reads one ordinary row as each role, in the list and as a card,
 // and checks every value: this is what README.md and policy.csv promise.
 func TestWhoSeesWhat(t *testing.T) {
-	in := newInstallation(t, []byte("name,phone,email,company,city,note,owner\n"+
-		"Anna Petrova,+79161234567,anna@example.org,Petrova Bakery,Umbridge,Prefers the mornings,seller1\n"))
-	clear := map[string]string{
-		"name": "Anna Petrova", "phone": "+79161234567", "email": "anna@example.org",
-		"company": "Petrova Bakery", "city": "Umbridge", "note": "Prefers the mornings",
-	}
-	masks := map[string]string{"name": "A••• P•••", "phone": "+7 ••• 67", "email": "a•••@•••.org", "company": "P••• B•••", "city": "U•••"}
-	id := in.idOf(0)
-	for login, sees := range map[string][]string{
-		"owner": {"name", "phone", "email", "company", "city", "note"}, "head": {"name", "company", "city"}, "seller1": {"name", "company", "city"},
-		"admin": {}, "accountant": {"name", "company"},
-	} {
-		t.Run(login, func(t *testing.T) {
-			b := in.signedIn(login)
-			may := map[string]bool{}
-			for _, field := range sees {
-				may[field] = true
-			}
-			for _, path := range []string{"/contacts", "/contacts/" + id} {
-				status, page := b.get(path)
-				require.Equal(t, http.StatusOK, status)
-				for field, value := range clear {
-					if field == "note" && path == "/contacts" {
-						hasNot(t, page, value, "lists have no notes")
-						continue
-					}
-					if field == "phone" && may[field] && path != "/contacts" {
-						value = showPhone(value)
-					}
-					if may[field] {
-						has(t, page, value, path, field)
-						continue
-					}
-					hasNot(t, page, value, path, field)
-					if mask := masks[field]; mask != "" && login != "accountant" {
-						has(t, page, mask, path, field)
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, []byte("name,phone,email,company,city,note,owner\n"+
+			"Anna Petrova,+79161234567,anna@example.org,Petrova Bakery,Umbridge,Prefers the mornings,seller1\n"))
+		clear := map[string]string{
+			"name": "Anna Petrova", "phone": "+79161234567", "email": "anna@example.org",
+			"company": "Petrova Bakery", "city": "Umbridge", "note": "Prefers the mornings",
+		}
+		masks := map[string]string{"name": "A••• P•••", "phone": "+7 ••• 67", "email": "a•••@•••.org", "company": "P••• B•••", "city": "U•••"}
+		id := in.idOf(0)
+		for login, sees := range map[string][]string{
+			"owner": {"name", "phone", "email", "company", "city", "note"}, "head": {"name", "company", "city"}, "seller1": {"name", "company", "city"},
+			"admin": {}, "accountant": {"name", "company"},
+		} {
+			t.Run(login, func(t *testing.T) {
+				b := in.signedIn(login)
+				may := map[string]bool{}
+				for _, field := range sees {
+					may[field] = true
+				}
+				for _, path := range []string{"/contacts", "/contacts/" + id} {
+					status, page := b.get(path)
+					require.Equal(t, http.StatusOK, status)
+					for field, value := range clear {
+						if field == "note" && path == "/contacts" {
+							hasNot(t, page, value, "lists have no notes")
+							continue
+						}
+						if field == "phone" && may[field] && path != "/contacts" {
+							value = showPhone(value)
+						}
+						if may[field] {
+							has(t, page, value, path, field)
+							continue
+						}
+						hasNot(t, page, value, path, field)
+						if mask := masks[field]; mask != "" && login != "accountant" {
+							has(t, page, mask, path, field)
+						}
 					}
 				}
-			}
-			if _, form := b.get("/contacts/" + id + "/edit"); login == "seller1" || login == "head" {
-				has(t, form, `value="Petrova Bakery"`)
-				hasNot(t, form, "Prefers", "the form hides what the card hides")
-			}
-			status, page := b.post("/contacts/"+id+"/reveal", "field", "note", "reason", "call-client")
-			switch login {
-			case "seller1", "head":
-				require.Equal(t, http.StatusOK, status)
-				has(t, page, "Prefers the mornings")
-			case "admin", "accountant":
-				require.Equal(t, http.StatusForbidden, status)
-				hasNot(t, page, "Prefers")
-			}
-		})
-	}
+				if _, form := b.get("/contacts/" + id + "/edit"); login == "seller1" || login == "head" {
+					has(t, form, `value="Petrova Bakery"`)
+					hasNot(t, form, "Prefers", "the form hides what the card hides")
+				}
+				status, page := b.post("/contacts/"+id+"/reveal", "field", "note", "reason", "call-client")
+				switch login {
+				case "seller1", "head":
+					require.Equal(t, http.StatusOK, status)
+					has(t, page, "Prefers the mornings")
+				case "admin", "accountant":
+					require.Equal(t, http.StatusForbidden, status)
+					hasNot(t, page, "Prefers")
+				}
+			})
+		}
+	})
 }
 
 // TestWhatAFormLeavesOut: what a form does not send, and what somebody cannot see
 // and leaves blank, stays as it is.
 func TestWhatAFormLeavesOut(t *testing.T) {
-	in := newInstallation(t, []byte("name,phone,email,note,owner,country\nOlena,0950436681,olena@example.org,Prefers the mornings,seller1,UA\n"))
-	seller, owner := in.signedIn("seller1"), in.signedIn("owner")
-	id := in.idOf(0)
-	status, _ := seller.post("/contacts/"+id+"/edit", "version", "1", "name", "Olena Renamed", "phone", " ", "email", "\t", "note", " \r\n")
-	require.Equal(t, http.StatusOK, status)
-	_, card := owner.get("/contacts/" + id)
-	for _, kept := range []string{"Olena Renamed", "+380 95 043 6681", "olena@example.org", "Prefers the mornings", "<dd>seller1</dd>", "<dd>UA</dd>"} {
-		has(t, card, kept)
-	}
-	// Who sees a value may clear it.
-	status, _ = owner.post("/contacts/"+id+"/edit", "version", "2", "email", " ", "country", "", "owner", "")
-	require.Equal(t, http.StatusOK, status)
-	_, card = owner.get("/contacts/" + id)
-	for _, cleared := range []string{"olena@example.org", "<dd>seller1</dd>", "<dd>UA</dd>"} {
-		hasNot(t, card, cleared)
-	}
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, []byte("name,phone,email,note,owner,country\nOlena,0950436681,olena@example.org,Prefers the mornings,seller1,UA\n"))
+		seller, owner := in.signedIn("seller1"), in.signedIn("owner")
+		id := in.idOf(0)
+		status, _ := seller.post("/contacts/"+id+"/edit", "version", "1", "name", "Olena Renamed", "phone", " ", "email", "\t", "note", " \r\n")
+		require.Equal(t, http.StatusOK, status)
+		_, card := owner.get("/contacts/" + id)
+		for _, kept := range []string{"Olena Renamed", "+380 95 043 6681", "olena@example.org", "Prefers the mornings", "<dd>seller1</dd>", "<dd>UA</dd>"} {
+			has(t, card, kept)
+		}
+		// Who sees a value may clear it.
+		status, _ = owner.post("/contacts/"+id+"/edit", "version", "2", "email", " ", "country", "", "owner", "")
+		require.Equal(t, http.StatusOK, status)
+		_, card = owner.get("/contacts/" + id)
+		for _, cleared := range []string{"olena@example.org", "<dd>seller1</dd>", "<dd>UA</dd>"} {
+			hasNot(t, card, cleared)
+		}
+	})
 }
