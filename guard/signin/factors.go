@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/crmguard/crmguard"
@@ -23,30 +24,54 @@ type Factors interface {
 	Recover(ctx context.Context, tenant, person, code string) error
 }
 
+// Reasons of the door's own, beside those of Factors.
 const (
-	appDigits   = 6 // of a code of an app
 	codeMissing = "code-missing"
+	codePaused  = "code-paused" // too many wrong ones; it was not looked at
 )
 
-// prove returns what a person has proved who knows their password and typed this
-// code, or the reason for the journal why not. Of somebody without a factor the
-// code is not looked at.
-func (d *Door) prove(ctx context.Context, s crmguard.Subject, code string) (proved crmguard.Assurance, reason string, err error) {
+const appDigits = 6 // of a code of an app
+
+// prove returns what a person has proved who made this attempt with their
+// password, or the reason for the journal why it is not enough. Of somebody
+// without a factor the code is not looked at.
+func (d *Door) prove(ctx context.Context, s crmguard.Subject, a Attempt) (proved crmguard.Assurance, reason string, err error) {
 	has, err := d.has(ctx, s)
 	switch {
 	case err != nil:
 		return 0, "", err
 	case !has:
 		return crmguard.AssurancePassword, "", nil
-	case isBlank(code):
+	case isBlank(a.Code):
 		return 0, codeMissing, nil
-	case isOfApp(code):
-		proved, err = crmguard.AssuranceSecondFactor, d.o.Factors.Verify(ctx, s.Tenant, s.ID, code)
-	default:
-		proved, err = crmguard.AssuranceRecovered, d.o.Factors.Recover(ctx, s.Tenant, s.ID, code)
 	}
-	reason, err = refusedCode(err)
+	proved, check := crmguard.AssuranceRecovered, d.o.Factors.Recover
+	if isOfApp(a.Code) {
+		proved, check = crmguard.AssuranceSecondFactor, d.o.Factors.Verify
+	}
+	now := d.o.Clock()
+	if d.homes.has(homeKey(a), now) {
+		reason, err = refusedCode(check(ctx, s.Tenant, s.ID, a.Code))
+		return proved, reason, err
+	}
+	reason, _, err = d.try(codeKey("person", s.Tenant, s.ID), now, func() error {
+		return check(ctx, s.Tenant, s.ID, a.Code)
+	})
 	return proved, reason, err
+}
+
+// try lets somebody try a code, or says how long they have to wait before the
+// next one. Factors make a person wait for all wrong codes together: who knows the
+// password, or has stolen a session, shall not be the one who sets that pace.
+func (d *Door) try(who key, now time.Time, check func() error) (reason string, wait time.Duration, err error) {
+	if wait := d.codes.take(who, now); wait > 0 {
+		return codePaused, wait, nil
+	}
+	reason, err = refusedCode(check())
+	if reason == "" { // good, or not their failure
+		d.codes.giveBack(who)
+	}
+	return reason, 0, err
 }
 
 func (d *Door) has(ctx context.Context, s crmguard.Subject) (bool, error) {

@@ -19,6 +19,9 @@ type homes struct {
 	last map[key]time.Time // by login and network
 }
 
+// homeKey names the login of an attempt at its network.
+func homeKey(a Attempt) key { return loginKey(a.Login, networkKey(a.Addr, 64)) }
+
 func newHomes() *homes { return &homes{last: make(map[key]time.Time)} }
 
 func (h *homes) has(k key, now time.Time) bool {

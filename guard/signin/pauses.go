@@ -2,6 +2,7 @@ package signin
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"math"
 	"net/netip"
 	"strings"
@@ -10,10 +11,13 @@ import (
 )
 
 const (
+	// How long pauses of passwords grow.
 	longestPause = time.Minute
-	// A bucket forgets one attempt in this time, so that who guesses no faster
-	// than that from elsewhere cannot make a person wait.
-	forgetEvery = time.Minute
+	// How long pauses of codes grow, for who knows the password but is a stranger
+	// where they are. It is longer than that of any Factors, which count for the
+	// person everywhere, so that those pauses are over when the person comes.
+	longestPauseOfCodes = time.Hour
+
 	// A bucket is about 100 bytes, so a flood of names costs at most some MiB.
 	maxBuckets = 50_000
 )
@@ -24,6 +28,12 @@ type key [16]byte
 // value stands for all of them.
 func loginKey(login string, network key) key {
 	sum := sha256.Sum256(append(network[:], strings.ToLower(strings.TrimSpace(login))...))
+	return key(sum[:16])
+}
+
+// codeKey names who may guess codes.
+func codeKey(parts ...string) key {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", parts))
 	return key(sum[:16])
 }
 
@@ -44,6 +54,10 @@ func networkKey(addr netip.Addr, bits int) key {
 type pauses struct {
 	free int // attempts without a pause
 
+	// No pause is longer, and a bucket forgets one attempt in this time, so that
+	// who guesses no faster than that from elsewhere cannot make a person wait.
+	longest time.Duration
+
 	mu      sync.Mutex
 	buckets map[key]*bucket
 }
@@ -54,12 +68,12 @@ type bucket struct {
 }
 
 // level is what is left of the attempts at a time.
-func (b *bucket) level(now time.Time) float64 {
-	return max(0, b.attempts-float64(max(0, now.Sub(b.last)))/float64(forgetEvery))
+func (p *pauses) level(b *bucket, now time.Time) float64 {
+	return max(0, b.attempts-float64(max(0, now.Sub(b.last)))/float64(p.longest))
 }
 
-func newPauses(free int) *pauses {
-	return &pauses{free: free, buckets: make(map[key]*bucket)}
+func newPauses(free int, longest time.Duration) *pauses {
+	return &pauses{free: free, longest: longest, buckets: make(map[key]*bucket)}
 }
 
 // take counts an attempt, or returns how long to wait before the next one; an
@@ -76,7 +90,7 @@ func (p *pauses) take(k key, now time.Time) time.Duration {
 	if now.Before(b.last) { // the clock was set back: nothing is forgotten, and nobody waits for the old time
 		b.last = now
 	}
-	level := b.level(now)
+	level := p.level(b, now)
 	if wait := p.pause(level) - now.Sub(b.last); wait > 0 {
 		return wait
 	}
@@ -91,7 +105,7 @@ func (p *pauses) pause(level float64) time.Duration {
 	if over < 0 {
 		return 0
 	}
-	return min(time.Second<<min(over, 10), longestPause)
+	return min(time.Second<<min(over, 20), p.longest)
 }
 
 // giveBack uncounts one attempt.
@@ -114,7 +128,7 @@ func (p *pauses) makeRoom(now time.Time) {
 	lowest := math.Inf(1)
 	n := 0
 	for k, b := range p.buckets { // in random order
-		level := b.level(now)
+		level := p.level(b, now)
 		if level == 0 {
 			delete(p.buckets, k)
 		} else if level < lowest {

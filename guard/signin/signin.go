@@ -1,14 +1,25 @@
-// Package signin is the one way in: address, password, session, journal.
+// Package signin is the one way in: address, password, second factor, session,
+// journal.
 //
-//	door, err := signin.New(accounts, passwords, sessions, journal, nil)
+//	door, err := signin.New(accounts, passwords, sessions, journal, &signin.Options{Factors: factors})
 //	...
-//	token, err := door.SignIn(ctx, signin.Attempt{Login: login, Password: password, Addr: addr})
+//	token, err := door.SignIn(ctx, signin.Attempt{Login: login, Password: password, Code: code, Addr: addr})
+//	...
+//	token, err = door.StepUp(ctx, token, code, request) // before an export
+//
+// The code comes with the password, in one form: who has no second factor leaves it
+// empty, and what they write there is not looked at. Six digits are a code of an app
+// and give [crmguard.AssuranceSecondFactor]; everything else is a recovery code and
+// gives [crmguard.AssuranceRecovered].
 //
 // # Security notes
 //
-//   - An unknown login, a wrong password, a closed account and a refused address
-//     are one and the same denial, given after the same time. Only the journal
-//     tells them apart, and it never holds a login that does not exist.
+//   - An unknown login, a wrong password, a closed account, a refused address and a
+//     code that is wrong, used or missing are one and the same denial, given after
+//     the same time. Only the journal tells them apart, and it never holds a login
+//     that does not exist, or a code. What could not be decided is another error:
+//     where accounts, addresses, factors, sessions or the journal are out of order,
+//     it can tell a guesser that a password is right, and lets nobody in.
 //   - Attempts are counted before the password is compared, so that parallel
 //     guesses do not add up, and stay counted unless the password was right or
 //     could not be compared: for each network (IPv6: /64, and /48 with more room), for
@@ -16,6 +27,11 @@
 //     anywhere. Pauses grow to a minute. A person under attack from many networks
 //     goes on signing in from networks where they did so before; from a new one
 //     they may have to wait as long as the attack lasts.
+//   - Factors make a person wait for wrong codes from anywhere. So that whoever knows
+//     the password cannot use that to keep the person out, codes are counted here,
+//     too: three are free from networks where the person never came in, and as many
+//     in one session, and then pauses grow to an hour. A code that comes meanwhile
+//     is not looked at.
 //   - Counts live in this process; several nodes have one each.
 //   - Refusals of strangers are journalled at most once a minute, with their count.
 //   - Accounts must fold logins no further than lower case and outer spaces, or
@@ -113,6 +129,7 @@ type Door struct {
 	sites    *pauses // by larger IPv6 network
 	logins   *pauses // by login and network
 	persons  *pauses // by login, from anywhere
+	codes    *pauses // by person away from home, and by session
 	homes    *homes  // networks of logins that came in
 
 	refusalTime time.Duration // how long a refusal takes at least
@@ -140,10 +157,11 @@ func New(accounts Accounts, passwords Passwords, sessions Sessions, journal crmg
 	}
 	// An office shares an address; a person mistypes; a person's guessers may come
 	// from many networks, and must not make the person wait too easily.
-	d.networks = newPauses(30)
-	d.sites = newPauses(300)
-	d.logins = newPauses(5)
-	d.persons = newPauses(100)
+	d.networks = newPauses(30, longestPause)
+	d.sites = newPauses(300, longestPause)
+	d.logins = newPauses(5, longestPause)
+	d.persons = newPauses(100, longestPause)
+	d.codes = newPauses(3, longestPauseOfCodes)
 	d.homes = newHomes()
 	d.refusalTime = refusalTime
 	d.strangers = &tally{}
@@ -240,10 +258,9 @@ func (c counted) home() key { return c[0].k }
 
 // take counts the attempt everywhere, or returns how long to wait.
 func (d *Door) take(a Attempt) (time.Duration, counted) {
-	network := networkKey(a.Addr, 64)
-	here := loginKey(a.Login, network)
+	here := homeKey(a)
 	now := d.o.Clock()
-	all := counted{{d.logins, here}, {d.networks, network}, {d.sites, networkKey(a.Addr, 48)}}
+	all := counted{{d.logins, here}, {d.networks, networkKey(a.Addr, 64)}, {d.sites, networkKey(a.Addr, 48)}}
 	if !d.homes.has(here, now) {
 		all = append(all, counted{{d.persons, loginKey(a.Login, key{})}}...)
 	}
@@ -295,7 +312,7 @@ func (d *Door) signIn(ctx context.Context, a Attempt) (string, error) {
 			return "", d.refuseFor(ctx, e, err)
 		}
 	}
-	proved, reason, err := d.prove(ctx, s, a.Code)
+	proved, reason, err := d.prove(ctx, s, a)
 	if err != nil {
 		return "", d.refuseFor(ctx, e, err)
 	}

@@ -453,7 +453,7 @@ func TestRehash(t *testing.T) {
 }
 
 func TestAttemptRedactsItself(t *testing.T) {
-	a := signin.Attempt{Login: "anna", Password: "hunter2", Addr: home}
+	a := signin.Attempt{Login: "anna", Password: "hunter2", Code: "hunter2", Addr: home}
 	var log strings.Builder
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "attempt", a)
 	account := signin.Account{Tenant: "acme", ID: "u1", PasswordHash: "hunter2"}

@@ -14,26 +14,31 @@ const stepUp = "step-up"
 
 // StepUp proves a code of an app anew in the session of token, and returns the
 // token that takes its place: the session then has [crmguard.AssuranceSecondFactor]
-// as of now. Only codes of apps do that. A recovery code proves less than a
-// password and is not used up here; a password is not asked.
+// as of now. Only codes of apps do that: a recovery code proves less than a
+// password, and is not used up here.
 //
 // The client's address is that of the subject in ctx, where Handler of package
-// guard puts it; with Options.Addresses it must be there. It is the person's own session, so
-// that they are told what is wrong, by a *[crmguard.Denial]: "no-factor"
-// (Forbidden) for who has no app; "refused" (StepUp) for a code that is not good,
-// for whatever reason; that of the addresses; or that of the session, if it is not
-// good or somebody else was quicker (Unauthenticated). The old token then stays as
-// good as it was. A step-up that could not be recorded ends the session.
+// guard puts it; with Options.Addresses it must be there.
+//
+// It is the person's own session, so that they are told what is wrong, by a
+// *[crmguard.Denial] with one of these codes, or of the addresses or the session:
+//   - "no-factor", Forbidden: they have no app.
+//   - "refused", StepUp: the code is not good, for whatever reason.
+//   - "paused", Exhausted: too many codes were not good.
+//
+// The token then stays as good as it was. A step-up that could not be recorded ends
+// the session.
 func (d *Door) StepUp(ctx context.Context, token, code, request string) (newToken string, err error) {
 	started := time.Now()
-	raised, err := d.stepUp(ctx, token, code, request)
+	newToken, err = d.stepUp(ctx, token, code, request)
 	if _, denied := errors.AsType[*crmguard.Denial](err); denied {
 		pause(ctx, d.refusalTime-time.Since(started))
+		return "", err
 	}
 	if err != nil {
 		return "", fmt.Errorf("signin: step-up: %w", err)
 	}
-	return raised, nil
+	return newToken, nil
 }
 
 func (d *Door) stepUp(ctx context.Context, token, code, request string) (string, error) {
@@ -51,20 +56,15 @@ func (d *Door) stepUp(ctx context.Context, token, code, request string) (string,
 		Time: d.o.Clock(), Subject: s, Action: crmguard.SignIn, Reason: stepUp, Request: request,
 		Resource: crmguard.Resource{Tenant: s.Tenant, Kind: resourceKind, ID: s.Session, Owner: s.ID},
 	}
-	reason, err := d.proveAnew(ctx, e, code)
-	if reason != "" {
-		d.recordDenied(ctx, e, stepUp+":"+reason)
-		return "", &crmguard.Denial{By: "signin", Code: "refused", Status: crmguard.StepUp, Need: crmguard.AssuranceSecondFactor}
-	}
-	var raised string
-	if err == nil {
-		raised, err = d.sessions.Raise(ctx, token, crmguard.AssuranceSecondFactor)
-	}
-	if err == nil {
+	raised, reason, err := d.raise(ctx, e, token, code)
+	if err == nil && reason == "" {
 		err = d.recordDone(ctx, e, raised)
 	}
-	if denial, denied := errors.AsType[*crmguard.Denial](err); denied && denial != nil {
-		d.recordDenied(ctx, e, stepUp+":"+denial.By+":"+denial.Code)
+	if denial, denied := errors.AsType[*crmguard.Denial](err); denied && denial != nil && reason == "" {
+		reason = denial.By + ":" + denial.Code
+	}
+	if reason != "" {
+		d.recordDenied(ctx, e, stepUp+":"+reason)
 	}
 	if err != nil {
 		return "", err
@@ -72,26 +72,42 @@ func (d *Door) stepUp(ctx context.Context, token, code, request string) (string,
 	return raised, nil
 }
 
-// proveAnew uses up a code of the person of e, or returns the reason why it is not
-// good.
-func (d *Door) proveAnew(ctx context.Context, e crmguard.Event, code string) (reason string, err error) {
+// raise proves a code of the person of e anew and notes so in the session. An error
+// may come with a reason for the journal.
+func (d *Door) raise(ctx context.Context, e crmguard.Event, token, code string) (raised, reason string, err error) {
 	s := e.Subject
 	if d.o.Addresses != nil {
 		if !s.Addr.IsValid() {
-			return "", errors.New("nobody told the client's address: mount it inside guard.Handler")
+			return "", "", errors.New("nobody told the client's address: mount it inside guard.Handler")
 		}
 		if err := d.o.Addresses.Check(ctx, s, crmguard.SignIn, e.Resource); err != nil {
-			return "", err
+			return "", "", err
 		}
 	}
 	has, err := d.has(ctx, s)
 	switch {
 	case err != nil:
-		return "", err
+		return "", "", err
 	case !has:
-		return "", &crmguard.Denial{By: "signin", Code: "no-factor"}
+		return "", "", &crmguard.Denial{By: "signin", Code: "no-factor"}
 	case isBlank(code):
-		return codeMissing, nil
+		return "", codeMissing, refusedStepUp()
 	}
-	return refusedCode(d.o.Factors.Verify(ctx, s.Tenant, s.ID, code))
+	reason, wait, err := d.try(codeKey("session", s.Session), e.Time, func() error {
+		return d.o.Factors.Verify(ctx, s.Tenant, s.ID, code)
+	})
+	switch {
+	case err != nil:
+		return "", "", err
+	case wait > 0:
+		return "", reason, &crmguard.Denial{By: "signin", Code: "paused", Status: crmguard.Exhausted, RetryAfter: wait}
+	case reason != "":
+		return "", reason, refusedStepUp()
+	}
+	raised, err = d.sessions.Raise(ctx, token, crmguard.AssuranceSecondFactor)
+	return raised, "", err
+}
+
+func refusedStepUp() error {
+	return &crmguard.Denial{By: "signin", Code: "refused", Status: crmguard.StepUp, Need: crmguard.AssuranceSecondFactor}
 }
