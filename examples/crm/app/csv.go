@@ -137,7 +137,7 @@ func (f *csvFile) next() (csvRow, error) {
 	}
 	for i, column := range f.columns {
 		if column != "" {
-			row.fields[column] = strings.TrimSpace(values[i])
+			row.fields[column] = strings.TrimSpace(unguardCell(values[i]))
 		}
 	}
 	return row, nil

@@ -47,6 +47,7 @@ type listPage struct {
 	Older             int64 // cursor of the next page; 0: there is none
 	Newest            bool  // this is not the first page
 	MayAdd, MaySearch bool
+	MayExport         bool
 	Searched          bool
 	By, Problem       string
 }
@@ -90,6 +91,7 @@ func (a *App) listPage(r *http.Request) listPage {
 		Heading: "Contacts", Scope: "Newest first", By: "phone",
 		MayAdd:    a.may(r, crmguard.Create, crmguard.Resource{Tenant: tenant, Kind: kind, ID: "new", Owner: s.ID}),
 		MaySearch: a.may(r, crmguard.Search, crmguard.Resource{Tenant: tenant, Kind: kind, Field: "phone"}),
+		MayExport: a.may(r, crmguard.Export, crmguard.Resource{Tenant: tenant, Kind: kind}),
 	}
 }
 
