@@ -121,7 +121,7 @@ func (r *Resolver) Resolve(ctx context.Context, tenant, token string) (Call, err
 	now := micros(r.clock())
 	call, first, err := r.calls.Begin(ctx, Call{Tenant: tenant, ID: c.CallID, Person: s.ID, State: Ringing, Begun: now}, now.Add(-keep))
 	if err != nil {
-		return Call{}, fmt.Errorf("calltoken: begin a call: %w", err)
+		return Call{}, r.refused(ctx, &c, resource, crmguard.Undecided, fmt.Errorf("calltoken: begin a call: %w", err))
 	}
 	if !first {
 		return call, nil
