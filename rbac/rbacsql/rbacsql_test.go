@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/casbin/casbin/v2"
@@ -17,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/internal/racetest"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 	"github.com/crmguard/crmguard/rbac"
 	"github.com/crmguard/crmguard/rbac/rbacsql"
@@ -277,20 +277,20 @@ func TestTablesWithoutNumberedRowsAreRefused(t *testing.T) {
 	})
 }
 
-// However many add the same row at once, it is there once.
+// However many add the same row at once, it is there once; however many remove it,
+// one has.
 func TestARowIsThereOnce(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
 		a := open(t, db, nil, "")
-		var wg sync.WaitGroup
-		errs := make([]error, 50)
-		for i := range errs {
-			wg.Go(func() { errs[i] = a.AddPolicy("g", "g", []string{"u:a", "role:x", "t"}) })
-		}
-		wg.Wait()
-		for _, err := range errs {
-			require.NoError(t, err)
-		}
+		add := func(int) (any, error) { return nil, a.AddPolicy("g", "g", []string{"u:a", "role:x", "t"}) }
+		racetest.Run(t, add)
 		require.Len(t, rules(t, a), 1)
+		require.Equal(t, 1, racetest.Winners(t, func(int) (bool, error) {
+			n, err := a.RemoveRules(t.Context(), "g", "u:a")
+			return n > 0, err
+		}))
+		require.Empty(t, rules(t, a))
+		racetest.Run(t, add)
 
 		// without the unique index the same race leaves copies, so the index is what holds
 		_, err := db.ExecContext(t.Context(), `DROP INDEX casbin_rule_row`)
