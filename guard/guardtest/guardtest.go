@@ -37,6 +37,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -155,3 +156,6 @@ func (x exchange) Answer(text string) error {
 	_, err := io.WriteString(x.w, text)
 	return err
 }
+
+// Colon writes the parameter of a [Route]'s path as :id.
+func Colon(path string) string { return strings.Replace(path, "{id}", ":id", 1) }

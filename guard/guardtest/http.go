@@ -172,16 +172,17 @@ func checkEscapes(s server) error {
 	var errs []error
 	for _, c := range []struct {
 		target string
-		status int
-		id     string // the record whose handler runs
+		id     string // the record that the path names, if there is one that anna may see
 	}{
-		{"/contacts/%31", 200, "1"},
-		{"/contacts/%32", 404, ""},
-		{"/contacts/of%2Danna", 200, "of-anna"},
-		{"/contacts/1%2Fphone", 404, ""},
-		{"/contacts/2%2F..%2F1", 404, ""},
-		{"/contacts/1%20", 404, ""},
-		{"/contacts/%2531", 404, ""},
+		{"/contacts/1", "1"},
+		{"/contacts/%31", "1"},
+		{"/contacts/of%2Danna", "of-anna"},
+		{"/contacts/%32", ""},
+		{"/contacts/1%2Fphone", ""},
+		{"/contacts/2%2F..%2F1", ""},
+		{"/contacts/1%20", ""},
+		{"/contacts/1%00", ""},
+		{"/contacts/%2531", ""},
 	} {
 		before := len(s.sights())
 		_, a, err := s.one("GET", c.target, cookie("anna"))
@@ -189,14 +190,13 @@ func checkEscapes(s server) error {
 			return err
 		}
 		ran := s.sights()[before:]
-		if a.Status != c.status {
-			errs = append(errs, fmt.Errorf("%s: %s", c.target, a.Raw))
-		}
 		switch {
-		case c.id == "" && len(ran) > 0:
-			errs = append(errs, fmt.Errorf("%s: the handler ran for %q", c.target, ran[0].id))
-		case c.id != "" && (len(ran) != 1 || ran[0].id != c.id || ran[0].act == nil || ran[0].act.Resource.ID != c.id):
-			errs = append(errs, fmt.Errorf("%s: the handler ran for something else than %q: %+v", c.target, c.id, ran))
+		case len(ran) == 0 && a.Status >= 400 && a.Status < 500: // a framework may leave escapes as they are
+			if c.target == "/contacts/1" {
+				errs = append(errs, fmt.Errorf("%s: %s", c.target, a.Raw))
+			}
+		case len(ran) != 1 || a.Status != 200 || c.id == "" || ran[0].id != c.id || ran[0].act == nil || ran[0].act.Resource.ID != c.id:
+			errs = append(errs, fmt.Errorf("%s: the handler ran for something else than %q: %+v %s", c.target, c.id, ran, a.Raw))
 		}
 	}
 	return errors.Join(errs...)
