@@ -18,9 +18,6 @@ const kills = 20
 // A line counts when it is whole: a process writes each with one call.
 func Kill(t *testing.T, longest time.Duration, task string, args ...string) []string {
 	t.Helper()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // spreads the kills
 	var lines []string
 	for range kills {
 		cmd := Command(t, task, args...)
@@ -29,7 +26,7 @@ func Kill(t *testing.T, longest time.Duration, task string, args ...string) []st
 		out, err := cmd.StdoutPipe()
 		require.NoError(t, err)
 		require.NoError(t, cmd.Start())
-		after := time.Duration(random.Int64N(int64(longest)))
+		after := rand.N(longest) //nolint:gosec // any moment will do
 		first := true
 		for scanner := bufio.NewScanner(out); scanner.Scan(); {
 			lines = append(lines, scanner.Text())
