@@ -63,10 +63,9 @@ func openSQLite(name string, readOnly bool) (*sql.DB, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a file", plain(path))
 	}
-	mode := "rw" // SQLite makes no file either
+	dsn := url.URL{Scheme: "file", Path: path, RawQuery: "mode=rw&_pragma=busy_timeout(5000)"} // rw: SQLite makes no file either
 	if readOnly {
-		mode = "ro"
+		dsn.RawQuery += "&_pragma=query_only(1)" // mode=ro would leave two files behind that it may not remove
 	}
-	dsn := url.URL{Scheme: "file", Path: path, RawQuery: "mode=" + mode + "&_pragma=busy_timeout(5000)"}
 	return sql.Open("sqlite", dsn.String())
 }

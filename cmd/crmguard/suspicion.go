@@ -30,11 +30,19 @@ func (r row) allows() bool    { return r.fields[5] == "allow" }
 // holder is a subject within a tenant.
 type holder struct{ tenant, name string }
 
+// right is what a rule is about, for whom.
+type right struct {
+	holder
+	object, action string
+}
+
 // policy is a policy that rbac accepts, with what is asked of it.
 type policy struct {
-	rows  []row            // as they stand in the file
-	rules map[holder][]row // p rows
-	roles map[holder][]row // g rows
+	rows      []row // as they stand in the file
+	rules     map[right][]row
+	ruled     map[holder]bool     // who has rules
+	elsewhere map[string]bool     // names that have rules in some tenant
+	roles     map[holder][]string // of a subject, by g rows
 }
 
 // readPolicy reads rows with Casbin's own parser, a line at a time, to know where
@@ -44,7 +52,7 @@ func readPolicy(text string) (*policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &policy{rules: map[holder][]row{}, roles: map[holder][]row{}}
+	p := &policy{rules: map[right][]row{}, ruled: map[holder]bool{}, elsewhere: map[string]bool{}, roles: map[holder][]string{}}
 	number := 0
 	for line := range strings.Lines(text) {
 		number++
@@ -62,10 +70,13 @@ func readPolicy(text string) (*policy, error) {
 		switch r.kind {
 		case "p":
 			h := holder{r.tenant(), r.subject()}
-			p.rules[h] = append(p.rules[h], r)
+			about := right{h, r.object(), r.action()}
+			p.rules[about] = append(p.rules[about], r)
+			p.ruled[h] = true
+			p.elsewhere[h.name] = true
 		case "g":
 			h := holder{r.fields[2], r.fields[0]}
-			p.roles[h] = append(p.roles[h], r)
+			p.roles[h] = append(p.roles[h], r.fields[1])
 		}
 	}
 	return p, nil
@@ -136,9 +147,9 @@ func (p *policy) judgeRule(r row, allowed map[holder]bool, add func(row, string,
 // does, and on every record.
 func (p *policy) over(r row, allow bool) (row, bool) {
 	for _, h := range p.with(holder{r.tenant(), r.subject()}) {
-		for _, other := range p.rules[h] {
+		for _, other := range p.rules[right{h, r.object(), r.action()}] {
 			same := h.name == r.subject() && other.scope() == r.scope() && other.allows() == r.allows()
-			if !same && other.allows() == allow && other.object() == r.object() && other.action() == r.action() && covers(other.scope(), r.scope()) {
+			if !same && other.allows() == allow && covers(other.scope(), r.scope()) {
 				return other, true
 			}
 		}
@@ -148,16 +159,12 @@ func (p *policy) over(r row, allow bool) (row, bool) {
 
 func (p *policy) judgeLink(r row, add func(row, string, ...any)) {
 	tenant, role := r.fields[2], r.fields[1]
-	for _, h := range p.with(holder{tenant, role}) {
-		if len(p.rules[h]) > 0 {
-			return
-		}
+	if slices.ContainsFunc(p.with(holder{tenant, role}), func(h holder) bool { return p.ruled[h] }) {
+		return
 	}
-	for h := range p.rules {
-		if h.name == role {
-			add(r, "%s gives nothing: it has no rules in tenant %s, though it has in others", role, tenant)
-			return
-		}
+	if p.elsewhere[role] {
+		add(r, "%s gives nothing: it has no rules in tenant %s, though it has in others", role, tenant)
+		return
 	}
 	add(r, "%s gives nothing: it has no rules in tenant %s; is the name right?", role, tenant)
 }
@@ -196,8 +203,8 @@ func isPerson(name string) bool { return strings.HasPrefix(name, "u:") }
 func (p *policy) with(h holder) []holder {
 	all := []holder{h}
 	for i := 0; i < len(all); i++ {
-		for _, link := range p.roles[all[i]] {
-			if next := (holder{h.tenant, link.fields[1]}); !slices.Contains(all, next) {
+		for _, role := range p.roles[all[i]] {
+			if next := (holder{h.tenant, role}); !slices.Contains(all, next) {
 				all = append(all, next)
 			}
 		}
