@@ -3,6 +3,7 @@
 //	go run ./examples/crm                       start, on http://127.0.0.1:8080
 //	go run ./examples/crm -db postgres://…      the same, on PostgreSQL; see README.md
 //	go run ./examples/crm import contacts.csv   add contacts to the running CRM
+//	go run ./examples/crm code seller1          a code of a demo account's app
 //	go run ./examples/crm account add anna head add an account of your own
 //
 // See package app for how it is made.
@@ -23,6 +24,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/crmguard/crmguard/examples/crm/app"
 	"github.com/crmguard/crmguard/examples/crm/data"
@@ -32,9 +34,13 @@ const usage = `crm, an example CRM on crmguard
 
   crm [flags]                            start
   crm import [flags] FILE                add the contacts of a CSV file to the running CRM
+  crm code [flags] LOGIN                 print a code with which a demo account can sign in now
   crm account add [flags] LOGIN ROLE     add an account of your own; its password is shown once
 
 `
+
+// defaultKeys is the keys folder beside the data folder.
+const defaultKeys = "crm-keys"
 
 // errUsage has been told to the person already.
 var errUsage = errors.New("usage")
@@ -79,7 +85,7 @@ func (s *settings) parse(args []string) error {
 		return errUsage
 	}
 	if s.keys == "" {
-		s.keys = filepath.Join(filepath.Dir(filepath.Clean(s.data)), "crm-keys")
+		s.keys = filepath.Join(filepath.Dir(filepath.Clean(s.data)), defaultKeys)
 	}
 	return nil
 }
@@ -91,6 +97,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 			return importFile(ctx, args[1:], out, errOut)
 		case "account":
 			return addAccount(ctx, args[1:], in, out, errOut)
+		case "code":
+			return demoCode(ctx, args[1:], out, errOut)
 		}
 	}
 	return serve(ctx, args, out, errOut)
@@ -154,7 +162,7 @@ func serve(ctx context.Context, args []string, out, errOut io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := announce(ctx, out, crm, listener.Addr(), cfg.Loopback); err != nil {
+	if err := announce(ctx, out, crm, listener.Addr(), cfg.Loopback, s.keys); err != nil {
 		return errors.Join(err, crm.Close())
 	}
 	err = crm.Serve(ctx, listener, certificates)
@@ -181,7 +189,7 @@ func databaseURL(flags *flag.FlagSet, given string) (app.PostgresURL, error) {
 }
 
 // announce tells how to sign in.
-func announce(ctx context.Context, out io.Writer, crm *app.App, addr net.Addr, demo bool) error {
+func announce(ctx context.Context, out io.Writer, crm *app.App, addr net.Addr, demo bool, keys string) error {
 	if !demo {
 		fmt.Fprintf(out, "https://%s\nDemo accounts are closed; sign in with your own. Ctrl-C stops.\n", addr)
 		return nil
@@ -194,6 +202,11 @@ func announce(ctx context.Context, out io.Writer, crm *app.App, addr net.Addr, d
 	for _, line := range app.DemoLogins() {
 		fmt.Fprintf(out, "    %-12s %s\n", line[0], line[1])
 	}
+	command := "go run ./examples/crm code LOGIN"
+	if keys != defaultKeys {
+		command = fmt.Sprintf("go run ./examples/crm code -keys %q LOGIN", keys)
+	}
+	fmt.Fprintf(out, "\n  A code of their app, for each sign-in:  %s\n", command)
 	fmt.Fprint(out, "\n  They work on this machine only. Ctrl-C stops.\n\n")
 	return nil
 }
@@ -251,6 +264,27 @@ func importFile(ctx context.Context, args []string, out, errOut io.Writer) error
 		return err
 	}
 	fmt.Fprintf(out, "%d rows: %d added, %d duplicates, %d bad rows of which nothing was imported\n", report.Rows, report.Added, report.Duplicates, len(report.Bad))
+	return nil
+}
+
+// demoCode prints the code alone, so that it can be copied or piped; what it has to
+// say besides goes to errOut.
+func demoCode(ctx context.Context, args []string, out, errOut io.Writer) error {
+	s := newSettings("crm code", errOut)
+	if err := s.parse(args); err != nil {
+		return err
+	}
+	if s.flags.NArg() != 1 {
+		s.flags.Usage()
+		return errUsage
+	}
+	code, err := app.SendCode(ctx, s.keys, s.flags.Arg(0), func(wait time.Duration) {
+		fmt.Fprintf(errOut, "The codes of this minute are used; the next one is good in %d seconds.\n", int(wait.Seconds())+1)
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, code)
 	return nil
 }
 

@@ -84,6 +84,7 @@ type App struct {
 	exports   exports
 
 	pages   *pages
+	mux     *http.ServeMux // which pages there are
 	handler http.Handler
 
 	importing sync.Mutex
@@ -180,7 +181,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	if a.passwords, err = password.New(nil); err != nil {
 		return err
 	}
-	if a.door, err = signin.New(a.people, a.passwords, a.sessions, a.journal, &signin.Options{Addresses: a.addresses, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+	if a.door, err = signin.New(a.people, a.passwords, a.sessions, a.journal, &signin.Options{Addresses: a.addresses, Factors: a.factors, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
 		return err
 	}
 	if a.pages, err = openPages(); err != nil {
@@ -191,7 +192,7 @@ func (a *App) open(ctx context.Context) (err error) {
 		return err
 	}
 	a.guard, err = guard.New(a.sessions, a.rights, a.rights, a.journal, &guard.Options{
-		Addresses: a.addresses, StepUp: proof, Norms: a.norms, Switch: a.sessions,
+		Addresses: a.addresses, StepUp: freshness{proof, a.factors}, Norms: a.norms, Switch: a.sessions,
 		Holders:  []crmguard.Revoker{a.sessions, a.factors, a.rights},
 		Loopback: a.cfg.Loopback, Page: a.problem, Logger: a.log, Clock: a.cfg.Clock,
 	})

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 	"github.com/crmguard/crmguard/internal/uptime"
 )
@@ -164,13 +166,61 @@ func (in *installation) browser() *browser {
 	return &browser{in.t, &http.Client{Jar: jar}, in.web.URL}
 }
 
+// signedIn is somebody who came in just now, with a code. It makes the session
+// itself, because each code works once: the way in has tests of its own.
 func (in *installation) signedIn(login string) *browser {
 	in.t.Helper()
+	return in.session(login, crmguard.AssuranceSecondFactor, 0)
+}
+
+// session is somebody who proved this much, that long ago.
+func (in *installation) session(login string, proved crmguard.Assurance, ago time.Duration) *browser {
+	in.t.Helper()
+	token, err := in.app.sessions.Start(in.t.Context(), crmguard.Subject{
+		Tenant: tenant, ID: login, Kind: employee, Addr: netip.MustParseAddr("127.0.0.1"),
+		Assurance: proved, AuthenticatedAt: in.app.now().Add(-ago),
+	})
+	require.NoError(in.t, err, login)
 	b := in.browser()
-	status, body := b.post("/sign-in", "login", login, "password", in.password())
-	require.Equal(in.t, http.StatusOK, status, login)
-	has(in.t, body, "Sign out")
+	b.bring(token)
 	return b
+}
+
+// enter goes through the sign-in page with a demo account.
+func (in *installation) enter(login string) *browser {
+	in.t.Helper()
+	b := in.browser()
+	status, page := b.post("/sign-in", "login", login, "password", in.password(), "code", in.code(login))
+	require.Equal(in.t, http.StatusOK, status, login)
+	has(in.t, page, "Sign out")
+	return b
+}
+
+// code is what the app of a demo account shows. When two were used, the clock moves
+// on to the next.
+func (in *installation) code(login string) string {
+	in.t.Helper()
+	code, err := in.app.DemoCode(in.t.Context(), login, func(wait time.Duration) { in.late.Add(int64(wait)) })
+	require.NoError(in.t, err)
+	return code
+}
+
+// bring puts a session's token into the browser.
+func (b *browser) bring(token string) {
+	b.t.Helper()
+	at, err := url.Parse(b.base)
+	require.NoError(b.t, err)
+	b.http.Jar.SetCookies(at, []*http.Cookie{{Name: "session", Value: token, Path: "/"}})
+}
+
+// token is what the browser holds.
+func (b *browser) token() string {
+	b.t.Helper()
+	at, err := url.Parse(b.base)
+	require.NoError(b.t, err)
+	cookies := b.http.Jar.Cookies(at)
+	require.Len(b.t, cookies, 1)
+	return cookies[0].Value
 }
 
 func (b *browser) do(method, path string, form url.Values, headers ...string) *http.Response {

@@ -129,9 +129,11 @@ func (a *App) hire(ctx context.Context, person account, hash string) error {
 }
 
 func (a *App) letIn(ctx context.Context, person account, hash string) error {
-	// An attempt that failed may have left another role.
-	if _, err := a.rights.Revoke(ctx, tenant, person.ID); err != nil {
-		return err
+	// An attempt that failed may have left another role, or an app that nobody has.
+	for _, left := range []crmguard.Revoker{a.rights, a.factors} {
+		if _, err := left.Revoke(ctx, tenant, person.ID); err != nil {
+			return err
+		}
 	}
 	if err := a.rights.GrantRole(ctx, tenant, person.ID, person.role); err != nil {
 		return err
@@ -139,7 +141,14 @@ func (a *App) letIn(ctx context.Context, person account, hash string) error {
 	if err := a.sessions.OpenPerson(ctx, tenant, person.ID); err != nil {
 		return err
 	}
-	if added, err := a.people.add(ctx, person, hash, a.now()); err != nil {
+	var demoApp []byte
+	if person.Demo && person.Kind == employee {
+		var err error
+		if demoApp, err = a.giveDemoApp(ctx, person.ID); err != nil {
+			return fmt.Errorf("app: %w", err)
+		}
+	}
+	if added, err := a.people.add(ctx, person, hash, demoApp, a.now()); err != nil {
 		return err
 	} else if !added {
 		return errTaken

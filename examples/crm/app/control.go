@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/crmguard/crmguard"
 )
@@ -50,6 +51,8 @@ func (a *App) listenControl() (net.Listener, error) {
 type controlLine struct {
 	Import   *ImportReport `json:"import,omitempty"`
 	Password string        `json:"password,omitempty"`
+	Wait     time.Duration `json:"wait,omitempty"` // until there is a code
+	Code     string        `json:"code,omitempty"`
 	Done     bool          `json:"done,omitempty"`
 	Error    string        `json:"error,omitempty"`
 }
@@ -92,6 +95,15 @@ func (a *App) controlHandler() http.Handler {
 		}
 		say(controlLine{Done: true, Password: secret})
 	})
+	mux.HandleFunc("POST /codes", func(w http.ResponseWriter, r *http.Request) {
+		say := lines(w)
+		code, err := a.DemoCode(r.Context(), r.URL.Query().Get("login"), func(wait time.Duration) { say(controlLine{Wait: wait}) })
+		if err != nil {
+			say(controlLine{Error: err.Error()})
+			return
+		}
+		say(controlLine{Done: true, Code: code})
+	})
 	return mux
 }
 
@@ -132,6 +144,17 @@ func SendAccount(ctx context.Context, keys string, n NewAccount) (secret string,
 	}
 	err = control(ctx, keys, "/accounts", body, func(line controlLine) { secret = line.Password })
 	return secret, err
+}
+
+// SendCode asks the running CRM for a code of a demo account: see [App.DemoCode].
+func SendCode(ctx context.Context, keys, login string, waits func(time.Duration)) (code string, err error) {
+	err = control(ctx, keys, "/codes?"+url.Values{"login": {login}}.Encode(), nil, func(line controlLine) {
+		if line.Wait > 0 {
+			waits(line.Wait)
+		}
+		code = line.Code
+	})
+	return code, err
 }
 
 // control sends a request through the socket and hands over the answer's lines.

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -36,7 +37,7 @@ func (a *App) signIn(w http.ResponseWriter, r *http.Request) {
 	}
 	login := r.PostForm.Get("login")
 	token, err := a.door.SignIn(r.Context(), signin.Attempt{
-		Login: login, Password: r.PostForm.Get("password"), Addr: connection(r), Request: guard.RequestID(r.Context()),
+		Login: login, Password: r.PostForm.Get("password"), Code: r.PostForm.Get("code"), Addr: connection(r), Request: guard.RequestID(r.Context()),
 	})
 	if err == nil {
 		// The cookie is replaced: its session would live on with nobody to end it.
@@ -46,7 +47,7 @@ func (a *App) signIn(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		a.guard.SetSession(w, token)
-		http.Redirect(w, r, "/contacts", http.StatusSeeOther)
+		http.Redirect(w, r, a.firstPage(r.Context(), token), http.StatusSeeOther)
 		return
 	}
 	denial, denied := errors.AsType[*crmguard.Denial](err)
@@ -54,7 +55,7 @@ func (a *App) signIn(w http.ResponseWriter, r *http.Request) {
 		a.guard.WriteError(w, r, err)
 		return
 	}
-	form := signInForm{Login: login, Demo: a.cfg.Loopback, Problem: "Login or password is wrong, or the account is closed."}
+	form := signInForm{Login: login, Demo: a.cfg.Loopback, Problem: "Login, password or code is wrong, or the account is closed."}
 	status := http.StatusUnauthorized
 	if denial.Status == crmguard.Exhausted {
 		status = http.StatusTooManyRequests
@@ -65,6 +66,15 @@ func (a *App) signIn(w http.ResponseWriter, r *http.Request) {
 	if err := a.render(w, status, "signin", page{Title: "Sign in", Body: form}); err != nil {
 		a.guard.WriteError(w, r, err)
 	}
+}
+
+// firstPage is where somebody arrives who has just signed in. Without an app, or
+// without its code, the own page says what is missing.
+func (a *App) firstPage(ctx context.Context, token string) string {
+	if s, err := a.sessions.Authenticate(ctx, token); err == nil && s.Assurance < crmguard.AssuranceSecondFactor {
+		return "/me"
+	}
+	return "/contacts"
 }
 
 func (a *App) signOut(w http.ResponseWriter, r *http.Request) {

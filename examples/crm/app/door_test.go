@@ -26,7 +26,7 @@ func TestSignInAgain(t *testing.T) {
 		status, _ = old.get("/contacts")
 		require.Equal(t, http.StatusOK, status)
 
-		status, page := b.post("/sign-in", "login", "seller2", "password", in.password())
+		status, page := b.post("/sign-in", "login", "seller2", "password", in.password(), "code", in.code("seller2"))
 		require.Equal(t, http.StatusOK, status)
 		has(t, page, "seller2")
 		status, _ = old.get("/contacts")
@@ -39,7 +39,7 @@ func TestSignInAgain(t *testing.T) {
 
 		// A cookie that is worth nothing keeps nobody out.
 		b.http.Jar.SetCookies(at, []*http.Cookie{{Name: "session", Value: "x", Path: "/"}})
-		status, _ = b.post("/sign-in", "login", "seller3", "password", in.password())
+		status, _ = b.post("/sign-in", "login", "seller3", "password", in.password(), "code", in.code("seller3"))
 		require.Equal(t, http.StatusOK, status)
 	})
 }

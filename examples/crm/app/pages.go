@@ -92,6 +92,7 @@ type page struct {
 	Watermark []string
 	HideAfter int    // seconds until the browser leaves for Back
 	Back      string // path
+	Printable bool   // other pages come out of a printer empty
 	Body      any
 }
 
@@ -202,6 +203,10 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 		err = a.render(w, p.Status, "form", a.page(r, form.title(), true, form))
 	case p.Code == exportProblem:
 		err = a.render(w, p.Status, "export", a.page(r, "Export", false, stateOf(r.Context()).export))
+	case needsProof(p):
+		err = a.askProof(w, r, p)
+	case stateOf(r.Context()).enrol != nil && p.Status == http.StatusUnprocessableEntity:
+		err = a.render(w, p.Status, "enrol", a.page(r, "Add an app", false, stateOf(r.Context()).enrol))
 	case p.Status == http.StatusUnauthorized:
 		err = a.render(w, p.Status, "signin", page{Title: "Sign in", Body: signInForm{Demo: a.cfg.Loopback, Problem: a.whyNotIn(r)}})
 	default:

@@ -76,16 +76,16 @@ func (p *people) SetPasswordHash(ctx context.Context, a signin.Account, hash str
 }
 
 // add stores an account. One with the same login is left as it is.
-func (p *people) add(ctx context.Context, a account, hash string, now time.Time) (added bool, err error) {
+func (p *people) add(ctx context.Context, a account, hash string, demoApp []byte, now time.Time) (added bool, err error) {
 	var sealed []byte
 	if hash != "" {
 		if sealed, err = p.keys.Seal(ctx, passwordPlace(a.ID), []byte(hash)); err != nil {
 			return false, fmt.Errorf("seal the password hash: %w", err)
 		}
 	}
-	result, err := p.db.ExecContext(ctx, `INSERT INTO accounts (id, kind, title, unit, head, demo, password, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING`,
-		a.ID, int64(a.Kind), a.Title, a.Unit, a.Head, a.Demo, sealed, micros(now))
+	result, err := p.db.ExecContext(ctx, `INSERT INTO accounts (id, kind, title, unit, head, demo, password, demo_app, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING`,
+		a.ID, int64(a.Kind), a.Title, a.Unit, a.Head, a.Demo, sealed, demoApp, micros(now))
 	if err != nil {
 		return false, fmt.Errorf("add the account %s: %w", a.ID, err)
 	}

@@ -17,7 +17,7 @@ import (
 func TestPlay(t *testing.T) {
 	each(t, func(t *testing.T, on database) {
 		in := newInstallation(t, on, sample(120))
-		seller, owner := in.signedIn("seller1"), in.signedIn("owner")
+		seller, owner := in.enter("seller1"), in.enter("owner")
 		mine, foreign := in.idOf(0), in.idOf(1) // of seller1 in Sales, of seller3 in Sales / North
 
 		t.Run("list", func(t *testing.T) {
@@ -245,7 +245,7 @@ func TestPlay(t *testing.T) {
 			has(t, page, "seller5 is dismissed")
 			status, _ = victim.get("/contacts")
 			require.Equal(t, http.StatusUnauthorized, status, "the next request is refused")
-			status, _ = in.browser().post("/sign-in", "login", "seller5", "password", in.password())
+			status, _ = in.browser().post("/sign-in", "login", "seller5", "password", in.password(), "code", "123456")
 			require.Equal(t, http.StatusUnauthorized, status)
 		})
 

@@ -15,11 +15,20 @@ const maxForm = 64 << 10
 // routes says which right each page needs. A page that is not here does not exist.
 func (a *App) routes() http.Handler {
 	g, mux := a.guard, http.NewServeMux()
+	a.mux = mux
 	mux.Handle("GET /static/", a.pages.static())
 	mux.Handle("GET /{$}", http.RedirectHandler("/contacts", http.StatusSeeOther))
 	mux.HandleFunc("GET /sign-in", a.signInPage)
 	mux.HandleFunc("POST /sign-in", a.signIn)
 	mux.HandleFunc("POST /sign-out", a.signOut)
+	mux.HandleFunc("POST /confirm", a.confirm)
+
+	mux.Handle("GET /me", g.Protect(crmguard.Access, ownFactors(""), a.me))
+	mux.Handle("POST /me/apps", g.ProtectAct(crmguard.Configure, ownFactors("add-app"), a.addApp))
+	mux.Handle("POST /me/apps/confirm", g.ProtectAct(crmguard.Configure, ownFactors("confirm-app"), a.confirmApp))
+	mux.Handle("POST /me/apps/{id}/remove", g.ProtectAct(crmguard.Configure, ownFactors("remove-app"), a.removeApp))
+	mux.Handle("POST /me/recovery", g.ProtectAct(crmguard.Configure, ownFactors("replace-recovery-codes"), a.replaceRecovery))
+	mux.Handle("POST /me/sessions/{id}/end", g.ProtectAct(crmguard.Revoke, a.ownSessionOf, a.endSession))
 
 	mux.Handle("GET /contacts", g.Protect(crmguard.List, allContacts, a.list))
 	mux.Handle("POST /contacts/search", g.ProtectAct(crmguard.Search, searchedField, a.search))
@@ -78,6 +87,8 @@ func (a *App) secured(next http.Handler) http.Handler {
 type state struct {
 	contact *Contact
 	person  account
+	confirm *confirmPage
+	enrol   *enrolPage
 	form    *formPage
 	export  *exportPage  // a form that is not in order
 	order   *exportOrder // one that is

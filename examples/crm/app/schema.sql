@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS accounts (
 	head       BOOLEAN NOT NULL DEFAULT FALSE, -- of that unit
 	demo       BOOLEAN NOT NULL DEFAULT FALSE, -- works on loopback only
 	password   BLOB,                           -- sealed; NULL cannot sign in with a password
+	demo_app   BLOB,                           -- sealed: the app of a demo account, for `crm code`
 	created_at BIGINT NOT NULL
 );
 
