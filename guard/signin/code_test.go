@@ -8,7 +8,7 @@ import (
 
 func TestCodesAreToldApartByTheirShape(t *testing.T) {
 	for typed, ofApp := range map[string]bool{
-		"123456": true, "123 456": true, " 123-456\n": true, "1 2 3 4 5 6": true, "123 456": true,
+		"123456": true, "123 456": true, " 123-456\n": true, "1 2 3 4 5 6": true, "123\u00a0456": true,
 		"": false, "12345": false, "1234567": false, "123456a": false, "ABCD-EFGH": false, "١٢٣٤٥٦": false, "-": false,
 	} {
 		require.Equal(t, ofApp, isOfApp(typed), "%q", typed)
