@@ -90,8 +90,8 @@ type Order struct {
 }
 
 // Dialer gives an order to the telephone network. It returns nil once the order
-// was taken, without waiting for an answer. It may be asked for the same CallID
-// twice only by somebody who forged the store of calls.
+// was taken, without waiting for an answer. [Resolver] and [Receiver] ask it once
+// for each CallID.
 type Dialer interface {
 	Dial(ctx context.Context, o Order) error
 }

@@ -28,8 +28,8 @@ type Call struct {
 type Store interface {
 	// Begin stores c, and then first is true, unless the tenant already has a call
 	// with its ID, which is returned as it is. When it stores, it may remove the
-	// tenant's calls that begun before a time. Atomic: of any number of calls with the same
-	// tenant and ID, in any number of processes, one is first.
+	// tenant's calls that began before a time. Atomic: of any number of calls with
+	// the same tenant and ID, in any number of processes, one is first.
 	Begin(ctx context.Context, c Call, before time.Time) (stored Call, first bool, err error)
 
 	// Settle sets the state of a call that is ringing; settled says whether.

@@ -34,7 +34,7 @@ var rules = []rule{
 	{"tenants and ids are apart", apart},
 	{"a call settles once", settlesOnce},
 	{"a call that is not there is not found", nothing},
-	{"what begun before may go, what is younger stays", keeps},
+	{"what began before may go, what is younger stays", keeps},
 	{"of many that begin a call at once, one is first", beginRace},
 	{"of many that settle a call at once, one settles", settleRace},
 }

@@ -94,7 +94,7 @@ func TestSuiteNoticesFaults(t *testing.T) {
 		{"a call settles once", &faulty{Memory: memory(), settle: func(tenant, _ string) (string, string) { return tenant, "ended" }}},
 		{"a call that is not there is not found", &faulty{Memory: memory(), found: func(error) error { return nil }}},
 		{"a call that is not there is not found", &faulty{Memory: memory(), settle: func(_, id string) (string, string) { return "globex", id }}},
-		{"what begun before may go, what is younger stays", &faulty{Memory: memory(), begin: func(_ *calltoken.Call, before *time.Time) { *before = before.Add(time.Minute) }}},
+		{"what began before may go, what is younger stays", &faulty{Memory: memory(), begin: func(_ *calltoken.Call, before *time.Time) { *before = before.Add(time.Minute) }}},
 		{"of many that begin a call at once, one is first", newLate()},
 		{"of many that settle a call at once, one settles", &settlesAgain{memory()}},
 	} {
