@@ -52,7 +52,8 @@ func (u PostgresURL) config() (*pgx.ConnConfig, error) {
 		return nil, badOptions(err)
 	}
 	query := parsed.Query()
-	if !isLocal(config) && !query.Has("sslmode") && !query.Has("ssl") && os.Getenv("PGSSLMODE") == "" {
+	said := query.Get("sslmode") != "" || query.Get("ssl") == "true" || os.Getenv("PGSSLMODE") != ""
+	if !isLocal(config) && !said {
 		if parsed.RawQuery != "" {
 			parsed.RawQuery += "&"
 		}

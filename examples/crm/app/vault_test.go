@@ -2,6 +2,7 @@ package app
 
 import (
 	"database/sql"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -111,8 +112,16 @@ func nameOf(cfg Config) string {
 	if cfg.DB == "" {
 		return cfg.Data
 	}
-	_, schema, _ := strings.Cut(string(cfg.DB), "search_path=")
-	return "schema " + schema
+	return "schema " + schemaOf(cfg.DB)
+}
+
+// schemaOf is the schema that sqldbtest has made for a test.
+func schemaOf(u PostgresURL) string {
+	parsed, err := url.Parse(string(u))
+	if err != nil {
+		return ""
+	}
+	return parsed.Query().Get("search_path")
 }
 
 // emptyDatabase takes all tables away until restore is called.
@@ -130,7 +139,7 @@ func emptyDatabase(t *testing.T, cfg Config) (restore func()) {
 			require.NoError(t, os.WriteFile(path, good, 0o600))
 		}
 	}
-	_, schema, _ := strings.Cut(string(cfg.DB), "search_path=")
+	schema := schemaOf(cfg.DB)
 	db, err := sql.Open("pgx", string(cfg.DB))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
