@@ -1,0 +1,512 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/quota"
+)
+
+// exporter is somebody with a fresh second factor and an age key.
+type exporter struct {
+	*browser
+	in    *installation
+	login string
+	key   *age.X25519Identity
+}
+
+func (in *installation) exporter(login string) *exporter {
+	in.t.Helper()
+	key, err := age.GenerateX25519Identity()
+	require.NoError(in.t, err)
+	return &exporter{in.signedIn(login), in, login, key}
+}
+
+// ask exports for the person's own key unless the form says otherwise.
+func (e *exporter) ask(form ...string) (*http.Response, []byte) {
+	e.t.Helper()
+	if form == nil {
+		form = []string{"key", e.key.Recipient().String(), "reason", "report"}
+	}
+	answer := e.do(http.MethodPost, "/contacts/export", fields(form...))
+	body, err := io.ReadAll(answer.Body)
+	require.NoError(e.t, err)
+	return answer, body
+}
+
+// rows decrypts a file and returns its lines by column.
+func rowsOf(t *testing.T, file []byte, key age.Identity) []map[string]string {
+	t.Helper()
+	plain, err := age.Decrypt(bytes.NewReader(file), key)
+	require.NoError(t, err)
+	text, err := io.ReadAll(plain)
+	require.NoError(t, err)
+	require.True(t, bytes.HasPrefix(text, []byte("\ufeff")))
+	lines, err := csv.NewReader(bytes.NewReader(text[3:])).ReadAll()
+	require.NoError(t, err)
+	require.Equal(t, exportHeader, lines[0])
+	rows := make([]map[string]string, len(lines)-1)
+	for i, line := range lines[1:] {
+		rows[i] = map[string]string{}
+		for c, column := range exportHeader {
+			rows[i][column] = line[c]
+		}
+	}
+	return rows
+}
+
+// entries are those of the journal about exports, the newest first.
+func (in *installation) exportEntries() []crmguard.Event {
+	in.t.Helper()
+	found, err := in.app.journal.Find(in.t.Context(), audit.Query{Tenant: tenant, Limit: 200})
+	require.NoError(in.t, err)
+	var events []crmguard.Event
+	for _, e := range found.Entries {
+		if e.Event.Action == crmguard.Export && e.Event.Resource.Kind == kind {
+			events = append(events, e.Event)
+		}
+	}
+	return events
+}
+
+// counted is how many clients a norm of exports has counted for somebody today.
+func (in *installation) counted(login string) int {
+	in.t.Helper()
+	usage, err := in.app.norms.counter.Load().Usage(in.t.Context(), tenant, login)
+	require.NoError(in.t, err)
+	for _, n := range usage.Norms {
+		if n.Norm.Action == crmguard.Export {
+			return n.Count
+		}
+	}
+	return 0
+}
+
+// temporary gives exports a folder of their own for their temporary files.
+func temporary(t *testing.T) (dir string) {
+	dir = t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	return dir
+}
+
+func requireEmpty(t *testing.T, dir string) {
+	t.Helper()
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+func TestExport(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		const n = 600 // two chunks
+		in := newInstallation(t, on, sample(n))
+		dir := temporary(t)
+		owner, head := in.exporter("owner"), in.exporter("head")
+
+		answer, file := owner.ask()
+		require.Equal(t, http.StatusOK, answer.StatusCode, string(file))
+		require.Equal(t, "application/octet-stream", answer.Header.Get("Content-Type"))
+		require.Equal(t, "no-store", answer.Header.Get("Cache-Control"))
+		require.Equal(t, `attachment; filename="contacts-`+in.app.now().Format("2006-01-02")+`.csv.age"`, answer.Header.Get("Content-Disposition"))
+		require.NotContains(t, string(file), "Quillfeather")
+		rows := rowsOf(t, file, owner.key)
+		require.Len(t, rows, n)
+		done := in.exportEntries()
+		for i, row := range rows {
+			require.Equal(t, fmt.Sprintf("Quillfeather%04d Имярек", i), row["name"])
+			require.Equal(t, "'"+phoneOf(i), row["phone"])
+			require.Contains(t, row["note"], fmt.Sprintf("Whisper%04d", i))
+			require.Contains(t, row["exported"], "owner · ")
+			require.Contains(t, row["exported"], "request "+done[0].Request)
+		}
+		require.Equal(t, "Sales / North", rows[1]["department"])
+		require.Len(t, done, 2)
+		require.Equal(t, crmguard.Done, done[0].Outcome)
+		require.Equal(t, n, done[0].Count)
+		require.Equal(t, fieldNames, done[0].Fields)
+		require.Regexp(t, `^report:key-[0-9a-f]{16}$`, done[0].Reason)
+		require.Equal(t, crmguard.Attempted, done[1].Outcome)
+		require.Equal(t, done[0].Reason, done[1].Reason)
+		require.Equal(t, n, in.counted("owner"))
+
+		// The head: the own department and what lies below it, masked as on the pages,
+		// although a head may reveal one by one.
+		answer, file = head.ask("passphrase", "bergamot tuning unicorn latch", "again", "bergamot tuning unicorn latch", "reason", "other", "more", "for Wafflewords")
+		require.Equal(t, http.StatusOK, answer.StatusCode, string(file))
+		key, err := age.NewScryptIdentity("bergamot tuning unicorn latch")
+		require.NoError(t, err)
+		rows = rowsOf(t, file, key)
+		require.Len(t, rows, 400)
+		for _, row := range rows {
+			require.NotEqual(t, "Support", row["department"])
+			require.Contains(t, row["name"], "Quillfeather")
+			require.Regexp(t, `^'\+7 ••• \d\d$`, row["phone"])
+			require.Equal(t, "q•••@•••.org", row["email"])
+			require.Equal(t, "•••", row["note"])
+		}
+		entry := in.exportEntries()[0]
+		require.Equal(t, "other:passphrase", entry.Reason)
+		require.Equal(t, 400, entry.Count)
+
+		// Who may not export learns nothing of what is wrong with the form either.
+		for _, login := range []string{"seller1", "admin", "accountant"} {
+			b := &exporter{in.signedIn(login), in, login, owner.key}
+			status, page := b.get("/contacts/export")
+			require.Equal(t, http.StatusForbidden, status)
+			_, list := b.get("/contacts")
+			hasNot(t, list, "/contacts/export")
+			for _, form := range [][]string{nil, {"key", "nonsense"}} {
+				answer, file = b.ask(form...)
+				require.Equal(t, http.StatusForbidden, answer.StatusCode)
+				hasNot(t, string(file), "age1")
+			}
+			hasNot(t, page, "Passphrase")
+			require.Equal(t, crmguard.Denied, in.exportEntries()[0].Outcome)
+		}
+		_, list := head.get("/contacts")
+		has(t, list, "/contacts/export")
+
+		// An administrator to whom somebody gives the right takes masks along.
+		_, err = in.app.db.ExecContext(t.Context(), `INSERT INTO casbin_rule (ptype, v0, v1, v2, v3, v4, v5) VALUES ('p', 'role:admin', 'default', 'contacts', 'export', 'all', 'allow')`)
+		require.NoError(t, err)
+		require.NoError(t, in.app.rights.Reload(t.Context()))
+		admin := in.exporter("admin")
+		answer, file = admin.ask()
+		require.Equal(t, http.StatusOK, answer.StatusCode, string(file))
+		rows = rowsOf(t, file, admin.key)
+		require.Len(t, rows, n)
+		for _, row := range rows {
+			require.Equal(t, "•••", row["name"])
+			require.Empty(t, row["note"], "not even that there is one")
+		}
+		require.NotContains(t, in.exportEntries()[0].Fields, "note")
+		requireEmpty(t, dir)
+	})
+}
+
+// TestExportLeavesOut: what is erased or does not open is left out, and the name of
+// the file says so.
+func TestExportLeavesOut(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(4))
+		owner := in.exporter("owner")
+		status, _ := owner.post("/contacts/"+in.idOf(0)+"/forget", "reason", "client-request")
+		require.Equal(t, http.StatusOK, status)
+		_, err := in.app.db.ExecContext(t.Context(), `UPDATE contacts SET phone = (SELECT phone FROM contacts WHERE id = $1) WHERE id = $2`, in.idOf(2), in.idOf(1))
+		require.NoError(t, err)
+		answer, file := owner.ask()
+		require.Contains(t, answer.Header.Get("Content-Disposition"), "-2-of-4.csv.age")
+		rows := rowsOf(t, file, owner.key)
+		require.Len(t, rows, 2)
+		require.Contains(t, rows[0]["name"], "Quillfeather0002")
+		require.Equal(t, 2, in.exportEntries()[0].Count)
+	})
+}
+
+// TestExportComesBack: what was exported can be imported, here and elsewhere, and
+// runs nothing in a spreadsheet.
+func TestExportComesBack(t *testing.T) {
+	odd := []byte("name,phone,email,company,city,note,owner,department,country\n" +
+		"=HYPERLINK(1),+79165550001,+anna@example.org,@Works;=1+1,-Town,\"- first\n- second, \"\"quoted\"\"\n=cmd|' /C calc'!A0\",seller1,Sales,RU\n" +
+		"'=Apostrophe,8 916 555-00-02 доб 12,,＝Wide,'',+7 916 and so on,,Support,\n")
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, odd)
+		owner := in.exporter("owner")
+		_, file := owner.ask()
+		rows := rowsOf(t, file, owner.key)
+		require.Len(t, rows, 2)
+		for _, row := range rows {
+			for column, cell := range row {
+				for piece := range strings.FieldsFuncSeq(cell, func(r rune) bool { return strings.ContainsRune(cellEnds, r) }) {
+					require.False(t, isFormula(piece), "%s: %q", column, cell)
+				}
+			}
+		}
+		require.Equal(t, "'=HYPERLINK(1)", rows[0]["name"])
+		require.Equal(t, "'+79165550002 ext. 12", rows[1]["phone"])
+
+		plain, err := age.Decrypt(bytes.NewReader(file), owner.key)
+		require.NoError(t, err)
+		text, err := io.ReadAll(plain)
+		require.NoError(t, err)
+		ctx := crmguard.System(t.Context(), tenant, "import")
+		report, err := in.app.Import(ctx, text, nil, nil)
+		require.NoError(t, err)
+		require.Equal(t, ImportReport{Rows: 2, Duplicates: 2}, report, "the same rows, to the letter")
+
+		other := newInstallation(t, on, nil)
+		report, err = other.app.Import(ctx, text, nil, nil)
+		require.NoError(t, err)
+		require.Equal(t, ImportReport{Rows: 2, Added: 2}, report)
+		again := other.exporter("owner")
+		_, file = again.ask()
+		copies := rowsOf(t, file, again.key)
+		for i := range rows {
+			delete(rows[i], "exported")
+			delete(copies[i], "exported")
+		}
+		require.Equal(t, rows, copies)
+	})
+}
+
+// zeroKey is the point 0 as an age public key: with it everybody could decrypt.
+const zeroKey = "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq5cu47z"
+
+// TestExportForm: what is wrong is told in words, exports nothing, and what was
+// typed neither comes back nor stays anywhere.
+func TestExportForm(t *testing.T) {
+	var logged bytes.Buffer
+	in := unstarted(t, onSQLite)
+	in.cfg.Contacts, in.cfg.Logger = sample(3), slog.New(slog.NewTextHandler(&logged, nil))
+	in.start()
+	owner := in.exporter("owner")
+	public, secret := owner.key.Recipient().String(), owner.key.String()
+	other, err := age.GenerateX25519Identity()
+	require.NoError(t, err)
+	hybrid, err := age.GenerateHybridIdentity()
+	require.NoError(t, err)
+	before := len(in.exportEntries())
+	for name, c := range map[string]struct {
+		form []string
+		says string
+		not  string
+	}{
+		"nothing":               {[]string{"reason", "report"}, "Give a public key, or type a passphrase twice", ""},
+		"both":                  {[]string{"key", public, "passphrase", "bergamot tuning unicorn", "again", "bergamot tuning unicorn", "reason", "report"}, "not both", "bergamot"},
+		"key and half a phrase": {[]string{"key", public, "again", "bergamot", "reason", "report"}, "not both", "bergamot"},
+		"cut short":             {[]string{"key", public[:50], "reason", "report"}, "This is not an age public key", public[:50]},
+		"mistyped":              {[]string{"key", public[:61] + "b", "reason", "report"}, "This is not an age public key", public[:61]},
+		"a point of no use":     {[]string{"key", zeroKey, "reason", "report"}, "This is not an age public key", zeroKey},
+		"two people":            {[]string{"key", public + " " + other.Recipient().String(), "reason", "report"}, "This is not an age public key", public},
+		"SSH":                   {[]string{"key", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW", "reason", "report"}, "This is not an age public key", "AAAAC3"},
+		"hybrid":                {[]string{"key", hybrid.Recipient().String(), "reason", "report"}, "This is not an age public key", "age1pq1"},
+		"secret":                {[]string{"key", secret, "reason", "report"}, "That was a secret key", secret[15:]},
+		"secret, wrapped":       {[]string{"key", secret[:9] + "\n" + strings.ToLower(secret[9:]), "reason", "report"}, "That was a secret key", strings.ToLower(secret[15:])},
+		"secret as passphrase":  {[]string{"passphrase", secret, "again", secret, "reason", "report"}, "That was a secret key", secret[15:]},
+		"secret as reason":      {[]string{"key", public, "reason", "other", "more", "mine is " + secret}, "That was a secret key", secret[15:]},
+		"weak":                  {[]string{"passphrase", "password1234", "again", "password1234", "reason", "report"}, "This passphrase is too weak: use words", "password1234"},
+		"short":                 {[]string{"passphrase", "bergamot", "again", "bergamot", "reason", "report"}, "too weak: use at least 12", "bergamot"},
+		"with the login":        {[]string{"passphrase", "owner bergamot unicorn", "again", "owner bergamot unicorn", "reason", "report"}, "leave out the login", "bergamot"},
+		"mismatch":              {[]string{"passphrase", "bergamot tuning unicorn", "again", "bergamot tuning unicorm", "reason", "report"}, "The two passphrases differ", "bergamot"},
+		"no reason":             {[]string{"key", public}, "Choose a reason", ""},
+		"unknown reason":        {[]string{"key", public, "reason", "fun"}, "Choose a reason", ""},
+		"nothing in words":      {[]string{"key", public, "reason", "other", "more", "  "}, "Choose a reason", ""},
+	} {
+		answer, page := owner.ask(c.form...)
+		require.Equal(t, http.StatusUnprocessableEntity, answer.StatusCode, name)
+		require.Empty(t, htmlFaults(string(page)), name)
+		has(t, string(page), c.says, name)
+		if c.not != "" {
+			hasNot(t, string(page), c.not, name)
+		}
+	}
+	require.Len(t, in.exportEntries(), before, "no export was begun")
+	_, page := owner.ask("key", public)
+	has(t, string(page), public, "a good key needs not be typed again")
+	_, list := in.signedIn("owner").get("/journal")
+	hasNot(t, list, secret[15:])
+	in.stop()
+	require.Empty(t, leaks(t, in.cfg, [][]byte{[]byte(secret[15:]), []byte(strings.ToLower(secret[15:])), []byte("bergamot")}))
+	require.NotContains(t, logged.String(), secret[15:])
+	require.NotContains(t, logged.String(), "bergamot")
+}
+
+// ofSales is a file of n contacts of one department.
+func ofSales(n int) []byte {
+	return []byte(strings.NewReplacer("seller3,Sales / North", "seller1,Sales", "seller5,Support", "seller1,Sales").Replace(string(sample(n))))
+}
+
+// between calls do before the n-th question whether the next export may go on.
+func (in *installation) between(n int, do func(ctx context.Context)) {
+	asked, recheck := 0, in.app.exports.recheck
+	in.app.exports.recheck = func(ctx context.Context) error {
+		if asked++; asked == n {
+			in.app.exports.recheck = recheck
+			do(ctx)
+		}
+		return recheck(ctx)
+	}
+}
+
+// cutOff are the ways in which a head loses the right to export, and back.
+var cutOff = map[string]struct {
+	lose, restore func(ctx context.Context, a *App) error
+}{
+	"lockdown": {
+		func(ctx context.Context, a *App) error { return a.guard.LockDown(ctx, tenant) },
+		func(ctx context.Context, a *App) error { return a.guard.Reopen(ctx, tenant) },
+	},
+	"signed out": {
+		func(ctx context.Context, a *App) error { _, err := a.sessions.Revoke(ctx, tenant, "head"); return err },
+		func(context.Context, *App) error { return nil },
+	},
+	"role taken": {
+		func(ctx context.Context, a *App) error { return a.rights.RevokeRole(ctx, tenant, "head", "head") },
+		func(ctx context.Context, a *App) error { return a.rights.GrantRole(ctx, tenant, "head", "head") },
+	},
+	"dismissed": {
+		func(ctx context.Context, a *App) error { return a.sessions.ClosePerson(ctx, tenant, "head") },
+		func(ctx context.Context, a *App) error { return a.sessions.OpenPerson(ctx, tenant, "head") },
+	},
+}
+
+// TestExportIsCutOff: who loses the right between two chunks, or before the first
+// byte, gets nothing, and nothing of it stays.
+func TestExportIsCutOff(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, ofSales(520)) // two chunks
+		dir := temporary(t)
+		for name, way := range cutOff {
+			for _, when := range []int{2, 3} { // the second chunk; when the file is finished
+				head := in.exporter("head")
+				in.between(when, func(ctx context.Context) { require.NoError(t, way.lose(ctx, in.app)) })
+				answer, body := head.ask()
+				require.Contains(t, []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable}, answer.StatusCode, name)
+				require.NotContains(t, string(body), "age-encryption.org", name)
+				require.Equal(t, crmguard.Failed, in.exportEntries()[0].Outcome, name)
+				require.Zero(t, in.counted("head"), "given back, because nothing went out")
+				requireEmpty(t, dir)
+				require.NoError(t, way.restore(crmguard.System(t.Context(), tenant, "test"), in.app))
+			}
+		}
+		head := in.exporter("head")
+		_, file := head.ask()
+		require.Len(t, rowsOf(t, file, head.key), 520)
+	})
+}
+
+// TestExportIsAskedAgain plants the fault that the test above is for: an export
+// that is asked once, at the beginning. What it then sends is seen, except that
+// rights choose the rows of each chunk anyway.
+func TestExportIsAskedAgain(t *testing.T) {
+	in := newInstallation(t, onSQLite, ofSales(520))
+	for name, way := range cutOff {
+		head, recheck := in.exporter("head"), in.app.exports.recheck
+		in.app.exports.recheck = func(context.Context) error { return nil }
+		in.between(2, func(ctx context.Context) { require.NoError(t, way.lose(ctx, in.app)) })
+		answer, file := head.ask()
+		require.Equal(t, http.StatusOK, answer.StatusCode, name)
+		want := 520
+		if name == "role taken" {
+			want = exportChunk
+		}
+		require.Len(t, rowsOf(t, file, head.key), want, name)
+		in.app.exports.recheck = recheck
+		require.NoError(t, way.restore(crmguard.System(t.Context(), tenant, "test"), in.app))
+	}
+}
+
+// TestExportNorm: a norm that is passed half way refuses the whole, and what was
+// counted for nothing is given back.
+func TestExportNorm(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(600))
+		dir := temporary(t)
+		counter, err := in.app.norms.make(normRules{Zone: "Europe/Moscow", Norms: []quota.Norm{{Action: crmguard.Export, Kind: kind, Hard: 550}}})
+		require.NoError(t, err)
+		in.app.norms.counter.Store(counter)
+		owner, head := in.exporter("owner"), in.exporter("head")
+		answer, body := owner.ask()
+		require.Equal(t, http.StatusTooManyRequests, answer.StatusCode)
+		require.NotContains(t, string(body), "age-encryption.org")
+		require.Zero(t, in.counted("owner"))
+		require.Equal(t, crmguard.Failed, in.exportEntries()[0].Outcome)
+		requireEmpty(t, dir)
+
+		answer, _ = head.ask()
+		require.Equal(t, http.StatusOK, answer.StatusCode, "400 are within the norm")
+		require.Equal(t, 400, in.counted("head"))
+		answer, _ = head.ask()
+		require.Equal(t, http.StatusOK, answer.StatusCode, "and stay open today")
+		require.Equal(t, 400, in.counted("head"))
+	})
+}
+
+// TestExportWaitsForTheJournal: not a byte goes out that the journal does not know of.
+func TestExportWaitsForTheJournal(t *testing.T) {
+	in := newInstallation(t, onSQLite, sample(3))
+	owner := in.exporter("owner")
+	in.between(2, func(context.Context) { require.NoError(t, in.app.journal.Close()) })
+	answer, body := owner.ask()
+	require.NotEqual(t, http.StatusOK, answer.StatusCode)
+	require.NotContains(t, string(body), "age-encryption.org")
+	require.Zero(t, in.counted("owner"))
+}
+
+// TestExportOneAtATime: a second export of the same person is refused, another
+// person's is not.
+func TestExportOneAtATime(t *testing.T) {
+	in := newInstallation(t, onSQLite, sample(3))
+	owner, head := in.exporter("owner"), in.exporter("head")
+	second := in.exporter("owner")
+	recheck := in.app.exports.recheck
+	in.app.exports.recheck = func(ctx context.Context) error {
+		if subjectOf(ctx).ID == "owner" {
+			answer, body := second.ask()
+			require.Equal(t, http.StatusConflict, answer.StatusCode)
+			has(t, string(body), "Another export of yours")
+			answer, _ = head.ask()
+			require.Equal(t, http.StatusOK, answer.StatusCode)
+		}
+		return recheck(ctx)
+	}
+	answer, _ := owner.ask()
+	require.Equal(t, http.StatusOK, answer.StatusCode)
+	in.app.exports.recheck = recheck
+	answer, _ = second.ask()
+	require.Equal(t, http.StatusOK, answer.StatusCode)
+}
+
+// TestExportCancelled: a browser that goes away ends the export.
+func TestExportCancelled(t *testing.T) {
+	in := newInstallation(t, onSQLite, sample(520))
+	dir := temporary(t)
+	owner := in.exporter("owner")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	in.between(2, func(ctx context.Context) { cancel(); <-ctx.Done(); close(ended) })
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, in.web.URL+"/contacts/export", strings.NewReader(fields("key", owner.key.Recipient().String(), "reason", "report").Encode()))
+	require.NoError(t, err)
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	answer, err := owner.http.Do(r)
+	if err == nil {
+		_ = answer.Body.Close()
+	}
+	require.ErrorIs(t, err, context.Canceled)
+	<-ended
+	in.web.Close() // waits for the request to end
+	require.Equal(t, crmguard.Failed, in.exportEntries()[0].Outcome)
+	require.Zero(t, in.counted("owner"))
+	requireEmpty(t, dir)
+}
+
+// TestExportWantsAFreshCode: neither a session alone nor a code of long ago exports.
+func TestExportWantsAFreshCode(t *testing.T) {
+	in := newInstallation(t, onSQLite, sample(3))
+	for _, b := range []*browser{in.session("owner", crmguard.AssurancePassword, 0), in.session("owner", crmguard.AssuranceSecondFactor, 6*time.Minute)} {
+		_, list := b.get("/contacts")
+		has(t, list, "/contacts/export", "what only wants a code is offered")
+		status, page := b.get("/contacts/export")
+		require.Equal(t, http.StatusUnauthorized, status)
+		hasNot(t, page, "passphrase")
+		owner := &exporter{b, in, "owner", nil}
+		answer, body := owner.ask("passphrase", "bergamot tuning unicorn", "again", "bergamot tuning unicorn", "reason", "report")
+		require.Equal(t, http.StatusUnauthorized, answer.StatusCode)
+		require.NotContains(t, string(body), "age-encryption.org")
+		require.Equal(t, crmguard.Denied, in.exportEntries()[0].Outcome)
+	}
+}
