@@ -9,10 +9,8 @@ import (
 	"os/exec"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
@@ -171,12 +169,7 @@ func makeJournal(ctx context.Context, args []string) error {
 		return err
 	}
 	for i := range n {
-		err := journal.Record(ctx, crmguard.Event{
-			Subject: crmguard.Subject{Tenant: "acme", ID: "anna", Kind: crmguard.KindEmployee},
-			Action:  crmguard.View, Outcome: crmguard.Done,
-			Resource: crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: strconv.Itoa(i)},
-		})
-		if err != nil {
+		if err := journal.Record(ctx, view(strconv.Itoa(i))); err != nil {
 			return err
 		}
 	}
@@ -214,30 +207,4 @@ func makeKeyStore(ctx context.Context, args []string) error {
 		}
 	}
 	return keys.Close()
-}
-
-// The CRM goes on writing while its keys are counted and its journal is verified.
-func TestWhileTheCRMRuns(t *testing.T) {
-	dir := t.TempDir()
-	store, err := encryptsql.OpenSQLite(t.Context(), dir+"/keys.db")
-	require.NoError(t, err)
-	defer store.Close() //nolint:errcheck // a test
-	insert := func(name string) error {
-		_, err := store.Insert(t.Context(), []encrypt.Record{{Scope: encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: name},
-			Version: 1, State: encrypt.Active, Wrapped: []byte("x"), CreatedAt: time.Now()}})
-		return err
-	}
-	require.NoError(t, insert("c1"))
-	writer, err := sqldb.OpenSQLite(t.Context(), dir+"/keys.db")
-	require.NoError(t, err)
-	defer writer.Close() //nolint:errcheck // a test
-	writer.SetMaxOpenConns(1)
-	_, err = writer.Exec(`BEGIN IMMEDIATE`)
-	require.NoError(t, err)
-	code, out, complaint := invoke(t, "keys", "list", "-store", dir+"/keys.db")
-	require.Equal(t, good, code, complaint)
-	require.Regexp(t, `acme +client +1 +active +1 `, out)
-	_, err = writer.Exec(`ROLLBACK`)
-	require.NoError(t, err)
-	require.NoError(t, insert("c2"))
 }
