@@ -109,7 +109,7 @@ func goose(t *testing.T, pool *sql.DB, text, direction string) {
 // with nothing to do, and with everything.
 func TestFilesOfTheRepositoryRunWithAnotherTool(t *testing.T) {
 	var folders []string
-	for _, pattern := range []string{"../../*/*sql/migrations", "../../*/*sql/*/migrations"} {
+	for _, pattern := range []string{"../../*/*sql/migrations", "../../*/*/*sql/migrations", "../../*/*sql/*/migrations"} {
 		found, err := filepath.Glob(pattern)
 		require.NoError(t, err)
 		folders = append(folders, found...)
