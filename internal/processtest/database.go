@@ -25,7 +25,7 @@ func Open(ctx context.Context, database string) (*sql.DB, error) {
 	}
 	db, err := sql.Open("pgx", database)
 	if err == nil {
-		db.SetMaxOpenConns(8) // all processes together stay below what a server allows
+		db.SetMaxOpenConns(4) // of each process: servers allow a hundred in all
 	}
 	return db, err
 }
