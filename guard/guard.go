@@ -208,14 +208,24 @@ func (g *Guard) Authenticate(r *http.Request) (crmguard.Subject, error) {
 	return g.authenticate(r, new(visit))
 }
 
+// Addr returns the address of the request's client, as Options.Edge tells it: what
+// signing in needs to know, too.
+func (g *Guard) Addr(r *http.Request) (netip.Addr, error) {
+	addr, err := g.o.Edge(r)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("guard: client address: %w", err)
+	}
+	return addr, nil
+}
+
 // authenticate notes in v what [Guard.Recheck] needs.
 func (g *Guard) authenticate(r *http.Request, v *visit) (crmguard.Subject, error) {
 	var err error
 	if v.token, err = g.sessionToken(r); err != nil {
 		return crmguard.Subject{}, err
 	}
-	if v.addr, err = g.o.Edge(r); err != nil {
-		return crmguard.Subject{}, fmt.Errorf("guard: client address: %w", err)
+	if v.addr, err = g.Addr(r); err != nil {
+		return crmguard.Subject{}, err
 	}
 	return g.identify(r.Context(), v.token, v.addr)
 }

@@ -34,7 +34,7 @@ func (f fault) start(t testing.TB, g *guard.Guard, routes []Route) string {
 	mux := http.NewServeMux()
 	for _, route := range routes {
 		load := func(r *http.Request) (crmguard.Resource, error) {
-			resource, err := route.Load(HTTP(nil, r))
+			resource, err := route.Load(HTTP(g, nil, r))
 			if f.shares && shared == "" {
 				shared = resource.ID
 			}
@@ -54,7 +54,7 @@ func (f fault) start(t testing.TB, g *guard.Guard, routes []Route) string {
 					}
 				}()
 			}
-			err = route.Handle(HTTP(w, r))
+			err = route.Handle(HTTP(g, w, r))
 			if f.dropsError {
 				return nil
 			}

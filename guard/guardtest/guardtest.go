@@ -67,11 +67,14 @@ type Exchange interface {
 	ID() string
 	// Body reads the body, an *http.MaxBytesError if it is longer than limit.
 	Body(limit int64) ([]byte, error)
-	// Response returns where guard.SetSession can set a cookie. It is called for
-	// HTTP only.
-	Response() http.ResponseWriter
 	// Answer sends text with status 200.
 	Answer(text string) error
+}
+
+// Cookies is what the exchanges of adapters for HTTP have, too.
+type Cookies interface {
+	SetSession(token string)
+	ClearSession()
 }
 
 // Start mounts routes and serves them on a loopback address, which it returns,
@@ -136,17 +139,19 @@ func Serve(t testing.TB, h http.Handler) (addr string) {
 }
 
 // HTTP is the exchange of net/http, and of frameworks that are net/http inside:
-// they set the path value "id".
-func HTTP(w http.ResponseWriter, r *http.Request) Exchange { return exchange{w, r} }
+// they set the path value "id". A loader has no w.
+func HTTP(g *guard.Guard, w http.ResponseWriter, r *http.Request) Exchange { return exchange{g, w, r} }
 
 type exchange struct {
+	g *guard.Guard
 	w http.ResponseWriter
 	r *http.Request
 }
 
-func (x exchange) Context() context.Context      { return x.r.Context() }
-func (x exchange) ID() string                    { return x.r.PathValue("id") }
-func (x exchange) Response() http.ResponseWriter { return x.w }
+func (x exchange) Context() context.Context { return x.r.Context() }
+func (x exchange) ID() string               { return x.r.PathValue("id") }
+func (x exchange) SetSession(token string)  { x.g.SetSession(x.w, token) }
+func (x exchange) ClearSession()            { x.g.ClearSession(x.w) }
 
 func (x exchange) Body(limit int64) ([]byte, error) {
 	return io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, limit))

@@ -14,8 +14,8 @@ func TestServeMux(t *testing.T) {
 	guardtest.Run(t, func(t testing.TB, g *guard.Guard, routes []guardtest.Route) string {
 		mux := http.NewServeMux()
 		for _, route := range routes {
-			load := func(r *http.Request) (crmguard.Resource, error) { return route.Load(guardtest.HTTP(nil, r)) }
-			handle := func(w http.ResponseWriter, r *http.Request) error { return route.Handle(guardtest.HTTP(w, r)) }
+			load := func(r *http.Request) (crmguard.Resource, error) { return route.Load(guardtest.HTTP(g, nil, r)) }
+			handle := func(w http.ResponseWriter, r *http.Request) error { return route.Handle(guardtest.HTTP(g, w, r)) }
 			pattern := route.Method + " " + route.Path
 			switch {
 			case route.Open():

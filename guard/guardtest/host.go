@@ -204,11 +204,11 @@ func (h *host) routes() []Route {
 			return x.Answer("hello " + s.ID)
 		})},
 		Route{Name: "sign-in", Method: "POST", Path: "/sign-in/{id}", Handle: h.handler("sign-in", func(x Exchange, _ []byte) error {
-			h.guard.SetSession(x.Response(), x.ID()+"-token")
+			x.(Cookies).SetSession(x.ID() + "-token")
 			return x.Answer("welcome")
 		})},
 		Route{Name: "sign-out", Method: "POST", Path: "/sign-out/{id}", Handle: h.handler("sign-out", func(x Exchange, _ []byte) error {
-			h.guard.ClearSession(x.Response())
+			x.(Cookies).ClearSession()
 			return x.Answer("bye")
 		})},
 	)
