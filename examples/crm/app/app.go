@@ -82,6 +82,7 @@ type App struct {
 	door      *signin.Door
 	guard     *guard.Guard
 	exports   exports
+	calls     *calls
 
 	pages   *pages
 	mux     *http.ServeMux // which pages there are
@@ -200,6 +201,9 @@ func (a *App) open(ctx context.Context) (err error) {
 		return err
 	}
 	a.exports.recheck = a.guard.Recheck
+	if a.calls, err = a.openCalls(ctx); err != nil {
+		return err
+	}
 	a.handler = a.routes()
 	return nil
 }
@@ -356,6 +360,9 @@ func (a *App) Close() error {
 	if a.stop != nil {
 		a.stop()
 		a.background.Wait()
+	}
+	if a.calls != nil {
+		errs = append(errs, a.calls.exchange.close())
 	}
 	if a.door != nil {
 		errs = append(errs, a.door.Close(context.Background()))

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"crypto/rand"
 	"net/http"
 	"slices"
 	"strings"
@@ -31,6 +32,7 @@ type field struct {
 	value
 	Field, Label, Lower       string
 	MayReveal, Revealed, Open bool
+	MayCall                   bool
 }
 
 // cardPage is what card.html and forget.html show.
@@ -43,6 +45,8 @@ type cardPage struct {
 	Reasons                        []reason
 	MayEdit, MayForget, MayJournal bool
 	Saved, Problem                 string
+	Once                           string // makes one call of a button, however often it is pressed
+	Call                           *callNotice
 }
 
 // card shows one contact.
@@ -58,6 +62,9 @@ func (a *App) card(w http.ResponseWriter, r *http.Request) error {
 	if c.Damaged {
 		body.Problem = "This record does not open. It was changed past the CRM, or the disk has an error. Nothing is lost yet: tell the administrator, who finds the cause in the log."
 		body.Name, body.MayEdit, body.MayForget = value{"clear", "Damaged record"}, false, false
+	}
+	if body.Call, err = a.callNotice(r.Context(), r.URL.Query().Get("call")); err != nil {
+		return err
 	}
 	if r.URL.Query().Has("saved") {
 		body.Saved = "Saved."
@@ -85,7 +92,7 @@ func (a *App) cardPage(r *http.Request, c *Contact, revealed string) (cardPage, 
 	}
 	body := cardPage{
 		ID: c.ID, Owner: c.Owner, Unit: a.people.unitName(c.Unit), Country: c.Country, Version: c.Version,
-		Created: c.Created, Updated: c.Updated, Reasons: revealReasons,
+		Created: c.Created, Updated: c.Updated, Reasons: revealReasons, Once: rand.Text(),
 		MayEdit:    a.may(r, crmguard.Update, c.resource()),
 		MayForget:  a.may(r, crmguard.Erase, c.resource()),
 		MayJournal: a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"}),
@@ -98,9 +105,10 @@ func (a *App) cardPage(r *http.Request, c *Contact, revealed string) (cardPage, 
 		if t.name == "phone" && f.State == "clear" {
 			f.Text = showPhone(f.Text)
 		}
+		resource := c.resource()
+		resource.Field = t.name
+		f.MayCall = t.name == "phone" && f.Text != "" && a.may(r, crmguard.Call, resource)
 		if f.State == "masked" {
-			resource := c.resource()
-			resource.Field = t.name
 			f.MayReveal = a.may(r, crmguard.Reveal, resource)
 		}
 		if t.name == "name" {

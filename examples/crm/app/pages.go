@@ -130,6 +130,7 @@ func (a *App) page(r *http.Request, title string, personal bool, body any) page 
 		{"/contacts", "Contacts", crmguard.List, kind},
 		{"/journal", "Journal", crmguard.Access, "section:journal"},
 		{"/staff", "Staff", crmguard.Access, "section:staff"},
+		{"/exchange", "Exchange", crmguard.Access, "section:exchange"},
 		{"/lockdown", "Emergency", crmguard.Access, "section:lockdown"},
 	} {
 		if a.may(r, link.action, crmguard.Resource{Tenant: tenant, Kind: link.kind}) {
