@@ -20,9 +20,9 @@ import (
 	"github.com/crmguard/crmguard/guard/guardtest"
 )
 
-func exchange(c *echo.Context) guardtest.Exchange {
+func exchange(g *guard.Guard, c *echo.Context) guardtest.Exchange {
 	c.Request().SetPathValue("id", c.Param("id"))
-	return guardtest.HTTP(c.Response(), c.Request())
+	return guardtest.HTTP(g, c.Response(), c.Request())
 }
 
 func start(config echo.RouterConfig) guardtest.Start {
@@ -30,8 +30,8 @@ func start(config echo.RouterConfig) guardtest.Start {
 		e := echo.NewWithConfig(echo.Config{Router: echo.NewRouter(config), Logger: slog.New(slog.DiscardHandler)})
 		e.Use(middleware.Recover(), guardecho.Handler(g))
 		for _, route := range routes {
-			load := func(c *echo.Context) (crmguard.Resource, error) { return route.Load(exchange(c)) }
-			handle := func(c *echo.Context) error { return route.Handle(exchange(c)) }
+			load := func(c *echo.Context) (crmguard.Resource, error) { return route.Load(exchange(g, c)) }
+			handle := func(c *echo.Context) error { return route.Handle(exchange(g, c)) }
 			switch {
 			case route.Open():
 			case route.Acts:

@@ -25,9 +25,9 @@ func TestMain(m *testing.M) {
 
 const param = "id"
 
-func exchange(c *gin.Context) guardtest.Exchange {
+func exchange(g *guard.Guard, c *gin.Context) guardtest.Exchange {
 	c.Request.SetPathValue(param, c.Param(param))
-	return guardtest.HTTP(c.Writer, c.Request)
+	return guardtest.HTTP(g, c.Writer, c.Request)
 }
 
 func start(configure func(*gin.Engine)) guardtest.Start {
@@ -39,8 +39,8 @@ func start(configure func(*gin.Engine)) guardtest.Start {
 		}))
 		engine.Use(guardgin.Handler(g))
 		for _, route := range routes {
-			load := func(c *gin.Context) (crmguard.Resource, error) { return route.Load(exchange(c)) }
-			handle := func(c *gin.Context) error { return route.Handle(exchange(c)) }
+			load := func(c *gin.Context) (crmguard.Resource, error) { return route.Load(exchange(g, c)) }
+			handle := func(c *gin.Context) error { return route.Handle(exchange(g, c)) }
 			var h gin.HandlerFunc
 			switch {
 			case route.Open():
