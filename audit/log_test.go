@@ -17,6 +17,7 @@ import (
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/internal/journaltest"
+	"github.com/crmguard/crmguard/internal/racetest"
 )
 
 type journal struct {
@@ -99,13 +100,7 @@ func TestRecordedIsFound(t *testing.T) {
 func TestIdempotent(t *testing.T) {
 	j := open(t, audit.NewMemory())
 	e := journaltest.Event(1)
-	var wg sync.WaitGroup
-	errs := make([]error, 50)
-	for i := range errs {
-		wg.Go(func() { errs[i] = j.Record(t.Context(), e) })
-	}
-	wg.Wait()
-	require.NoError(t, errors.Join(errs...))
+	racetest.Run(t, func(int) (any, error) { return nil, j.Record(t.Context(), e) })
 	require.Len(t, j.rows(t), 1, "fifty records of one act are one entry")
 
 	e.Outcome = crmguard.Failed

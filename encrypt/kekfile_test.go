@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/internal/racetest"
 )
 
 func TestKeyFileIsMadeOnce(t *testing.T) {
@@ -21,17 +21,7 @@ func TestKeyFileIsMadeOnce(t *testing.T) {
 	_, err := encrypt.OpenKeyFile(path, "", false)
 	require.ErrorIs(t, err, os.ErrNotExist)
 
-	keks := make([]tink.AEADWithContext, 20)
-	var wg sync.WaitGroup
-	for i := range keks {
-		wg.Go(func() {
-			var err error
-			if keks[i], err = encrypt.OpenKeyFile(path, "", true); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
+	keks := racetest.Run(t, func(int) (tink.AEADWithContext, error) { return encrypt.OpenKeyFile(path, "", true) })
 	for i := range keks {
 		ciphertext, err := keks[i].EncryptWithContext(t.Context(), []byte("x"), []byte("ad"))
 		require.NoError(t, err)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/internal/racetest"
 )
 
 // flakyKEK counts calls, and fails while down.
@@ -150,17 +151,7 @@ func TestAKeyIsMadeOnceHoweverManyAsk(t *testing.T) {
 	kek, store := newKEK(t), &counting{Store: encrypt.NewMemory()}
 	nodes := []*encrypt.Keyring{openKeyring(t, kek, store, nil), openKeyring(t, kek, store, nil)}
 	ctx := acting("acme")
-	sealed := make([][]byte, 50)
-	var wg sync.WaitGroup
-	for i := range sealed {
-		wg.Go(func() {
-			var err error
-			if sealed[i], err = nodes[i%2].Seal(ctx, home, []byte("x")); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
+	sealed := racetest.Run(t, func(i int) ([]byte, error) { return nodes[i%2].Seal(ctx, home, []byte("x")) })
 	fresh := openKeyring(t, kek, store, nil)
 	for i := range sealed {
 		for _, k := range append(nodes, fresh) {
@@ -178,15 +169,7 @@ func TestColdKeysAreFetchedOnceHoweverManyAsk(t *testing.T) {
 	cold := openKeyring(t, kek, slow{store}, nil)
 	kek.calls.Store(0)
 	store.loads.Store(0)
-	var wg sync.WaitGroup
-	for range 50 {
-		wg.Go(func() {
-			if _, err := cold.Open(ctx, home, sealed); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
+	racetest.Run(t, func(int) ([]byte, error) { return cold.Open(ctx, home, sealed) })
 	require.EqualValues(t, 1, kek.calls.Load())
 	require.EqualValues(t, 1, store.loads.Load())
 }

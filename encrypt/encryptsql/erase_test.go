@@ -17,6 +17,7 @@ import (
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encryptsql"
+	"github.com/crmguard/crmguard/internal/racetest"
 	"github.com/crmguard/crmguard/internal/sqldb"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 	"github.com/crmguard/crmguard/internal/uptime"
@@ -230,20 +231,7 @@ func TestTwoNodesMakeOneKey(t *testing.T) {
 			require.NoError(t, err)
 			defer closeIt(t, nodes[i])
 		}
-		sealed := make([][]byte, 50)
-		start := make(chan struct{})
-		var wg sync.WaitGroup
-		for i := range sealed {
-			wg.Go(func() {
-				<-start
-				var err error
-				if sealed[i], err = nodes[i%2].Seal(ctx, place(i%5), []byte("x")); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		close(start)
-		wg.Wait()
+		sealed := racetest.Run(t, func(i int) ([]byte, error) { return nodes[i%2].Seal(ctx, place(i%5), []byte("x")) })
 		for i := range sealed {
 			for _, k := range nodes {
 				_, err := k.Open(ctx, place(i%5), sealed[i])

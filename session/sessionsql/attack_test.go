@@ -7,13 +7,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/crmguardtest"
+	"github.com/crmguard/crmguard/internal/racetest"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 	"github.com/crmguard/crmguard/session"
 	"github.com/crmguard/crmguard/session/sessionsql"
@@ -266,18 +266,12 @@ func TestManyRepairAtOnce(t *testing.T) {
 		if strings.HasSuffix(t.Name(), "sqlite") {
 			exec(t, db, `UPDATE crmguard_session_persons SET epoch = 'x', mac = 7, closed = 1.5`)
 		}
-		errs := make([]error, 50)
-		var wg sync.WaitGroup
-		for i := range errs {
-			wg.Go(func() {
-				errs[i] = m.ClosePerson(t.Context(), "acme", "anna")
-				if errs[i] == nil {
-					errs[i] = m.OpenPerson(t.Context(), "acme", "anna")
-				}
-			})
-		}
-		wg.Wait()
-		require.NoError(t, errors.Join(errs...))
+		racetest.Run(t, func(int) (any, error) {
+			if err := m.ClosePerson(t.Context(), "acme", "anna"); err != nil {
+				return nil, err
+			}
+			return nil, m.OpenPerson(t.Context(), "acme", "anna")
+		})
 		state, err := m.State(t.Context(), "acme", "anna")
 		require.NoError(t, err)
 		require.False(t, state.Closed, "the last one opened")

@@ -3,6 +3,7 @@ package audit_test
 import (
 	"context"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -15,7 +16,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	processtest.Main(map[string]processtest.Task{"record forever": recordForever})
+	processtest.Main(map[string]processtest.Task{
+		"record forever": recordForever,
+		"open signer":    processtest.Racer(opener),
+	})
 	goleak.VerifyTestMain(m)
 }
 
@@ -56,4 +60,31 @@ func TestKill(t *testing.T) {
 	r := verify(t, store, verifier)
 	require.True(t, r.OK(), r.Detail)
 	t.Logf("%d acknowledged, %d there", len(acknowledged), len(there))
+}
+
+func opener(_ context.Context, p *processtest.Process) (func(int) (uint32, error), error) {
+	path := p.Args[0]
+	if p.Args[1] == "faulty" { // a planted fault: it is not there yet, so each process makes one
+		path += strconv.Itoa(p.N)
+	}
+	return func(int) (uint32, error) {
+		signer, _, err := audit.OpenSigner(path, "crm.example/journal", true)
+		if err != nil {
+			return 0, err
+		}
+		return signer.KeyHash(), nil
+	}, nil
+}
+
+// Processes that start on a new installation at the same time sign with one key.
+func TestProcessesMakeOneSigner(t *testing.T) {
+	keys := func(how string) map[uint32]bool {
+		keys := map[uint32]bool{}
+		for _, hash := range processtest.Race[uint32](t, "open signer", filepath.Join(t.TempDir(), "key"), how) {
+			keys[hash] = true
+		}
+		return keys
+	}
+	require.Len(t, keys(""), 1)
+	require.Len(t, keys("faulty"), processtest.Processes)
 }
