@@ -1,0 +1,110 @@
+// Command after is the command before with crmguard around it, as
+// docs/guides/afternoon.md gets there. Each step of the guide is a function.
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	_ "modernc.org/sqlite" // driver "sqlite"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/guard"
+	"github.com/crmguard/crmguard/guard/signin"
+	"github.com/crmguard/crmguard/ipfilter"
+	"github.com/crmguard/crmguard/mfa"
+	"github.com/crmguard/crmguard/password"
+	"github.com/crmguard/crmguard/quota"
+	"github.com/crmguard/crmguard/rbac"
+	"github.com/crmguard/crmguard/session"
+)
+
+const tenant = crmguard.SingleTenant
+
+func main() {
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: after DATA-FOLDER KEYS-FOLDER")
+		os.Exit(2)
+	}
+	if err := serve(context.Background(), os.Args[1], os.Args[2]); err != nil {
+		fmt.Fprintln(os.Stderr, "crm:", err)
+		os.Exit(1)
+	}
+}
+
+func serve(ctx context.Context, data, keys string) error {
+	crm, err := open(ctx, data, keys)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Addr: "127.0.0.1:8090", Handler: crm.handler, ReadHeaderTimeout: 5 * time.Second}
+	return errors.Join(server.ListenAndServe(), crm.close())
+}
+
+// crm is the CRM with its protections.
+type crm struct {
+	db        *sql.DB
+	keys      *encrypt.Keyring
+	contacts  *encrypt.Table[Contact]
+	journal   *audit.Log
+	verifier  note.Verifier
+	rights    *rbac.Engine
+	norms     *quota.Quota
+	addresses *ipfilter.Filter
+	factors   *mfa.Factors
+	sessions  *session.Manager
+	passwords *password.Hasher
+	door      *signin.Door
+	guard     *guard.Guard
+	handler   http.Handler
+	closers   []func() error
+}
+
+// open puts the steps together.
+func open(ctx context.Context, data, keys string) (*crm, error) {
+	c := &crm{}
+	var err error
+	// secure_delete overwrites what migrate takes out of the rows.
+	c.db, err = sql.Open("sqlite", "file:"+filepath.Join(data, "crm.db")+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=secure_delete(ON)&_txlock=immediate")
+	if err != nil {
+		return nil, err
+	}
+	c.closers = append(c.closers, c.db.Close)
+	for _, step := range []func() error{
+		func() error { return c.openNorms(ctx) },
+		func() error { return c.openKeys(ctx, data, keys) },
+		func() error { return c.migrate(ctx) },
+		func() error { return c.openJournal(ctx, keys) },
+		func() error { return c.openRights(ctx, keys) },
+		func() error { return c.openAddresses(ctx) },
+		func() error { return c.openFactors(ctx) },
+		func() error { return c.openDoor(ctx) },
+		c.openGuard,
+	} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, c.close())
+		}
+	}
+	c.handler = c.routes()
+	return c, nil
+}
+
+// close ends what open opened, the last first.
+func (c *crm) close() error {
+	var failed []error
+	for _, closer := range slices.Backward(c.closers) {
+		failed = append(failed, closer())
+	}
+	return errors.Join(failed...)
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"database/sql"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pquerna/otp/totp"
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+)
+
+// browser keeps one session.
+type browser struct {
+	t       *testing.T
+	handler http.Handler
+	cookie  *http.Cookie
+}
+
+func (b *browser) do(method, path string, form ...string) (int, string) {
+	values := url.Values{}
+	for i := 0; i < len(form); i += 2 {
+		values.Set(form[i], form[i+1])
+	}
+	r := httptest.NewRequest(method, path, strings.NewReader(values.Encode()))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.RemoteAddr = "127.0.0.1:1"
+	if b.cookie != nil {
+		r.AddCookie(b.cookie)
+	}
+	w := httptest.NewRecorder()
+	b.handler.ServeHTTP(w, r)
+	for _, cookie := range w.Result().Cookies() {
+		b.cookie = cookie
+	}
+	return w.Code, w.Body.String()
+}
+
+// TestAfternoon walks through the guide: the data of the CRM before, and what
+// holds after.
+func TestAfternoon(t *testing.T) {
+	data, keys := t.TempDir(), filepath.Join(t.TempDir(), "keys")
+	before, err := sql.Open("sqlite", "file:"+filepath.Join(data, "crm.db"))
+	require.NoError(t, err)
+	for _, statement := range []string{
+		`CREATE TABLE contacts (id TEXT PRIMARY KEY, owner TEXT, name TEXT, phone TEXT)`,
+		`CREATE TABLE accounts (login TEXT PRIMARY KEY, password BLOB)`,
+	} {
+		_, err := before.Exec(statement)
+		require.NoError(t, err)
+	}
+	for i := range 60 {
+		_, err := before.Exec(`INSERT INTO contacts VALUES ($1, 'anna', 'Quill Feather', $2)`, "c"+string(rune('A'+i/26))+string(rune('a'+i%26)), "+7 916 555-01-"+time.Unix(int64(i), 0).UTC().Format("05"))
+		require.NoError(t, err)
+	}
+	_, err = before.Exec(`INSERT INTO contacts VALUES ('of-boris', 'boris', 'Somebody Else', '+7 916 555-99-99')`)
+	require.NoError(t, err)
+	require.NoError(t, before.Close())
+
+	c, err := open(t.Context(), data, keys)
+	require.NoError(t, err)
+	require.NoError(t, c.close())
+	c, err = open(t.Context(), data, keys) // nothing is sealed twice
+	require.NoError(t, err)
+	defer func() { require.NoError(t, c.close()) }()
+	require.NoError(t, c.sessions.Reopen(t.Context(), tenant)) // once, at the installation
+	for _, login := range []string{"anna", "olga"} {
+		require.NoError(t, c.hire(t.Context(), login, "three quiet green trains"))
+	}
+
+	files, err := os.ReadDir(data)
+	require.NoError(t, err)
+	for _, file := range files {
+		content, err := os.ReadFile(filepath.Join(data, file.Name()))
+		require.NoError(t, err)
+		require.NotContains(t, string(content), "916 555", file.Name())
+	}
+
+	stranger := &browser{t: t, handler: c.handler}
+	status, _ := stranger.do("GET", "/contacts/cAa")
+	require.Equal(t, http.StatusUnauthorized, status)
+
+	anna := &browser{t: t, handler: c.handler}
+	status, _ = anna.do("POST", "/sign-in", "login", "anna", "password", "three quiet green trains")
+	require.Equal(t, http.StatusOK, status)
+	status, page := anna.do("GET", "/contacts/cAa")
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, page, "Quill Feather")
+	require.NotContains(t, page, "916 555", "masked")
+	status, _ = anna.do("GET", "/contacts/of-boris")
+	require.Equal(t, http.StatusNotFound, status)
+
+	// A password alone reveals nothing.
+	status, page = anna.do("POST", "/contacts/cAa/phone")
+	require.Equal(t, http.StatusUnauthorized, status)
+	require.Contains(t, page, "step-up")
+	enrolment, err := c.factors.Enrol(t.Context(), tenant, "anna", "anna")
+	require.NoError(t, err)
+	started := time.Now()
+	code := func(step time.Duration) string { // the app's clock may be half a minute ahead
+		text, err := totp.GenerateCode(enrolment.Secret(), started.Add(step*30*time.Second))
+		require.NoError(t, err)
+		return text
+	}
+	require.NoError(t, c.factors.Confirm(t.Context(), tenant, "anna", enrolment.ID, code(0)))
+	status, _ = anna.do("POST", "/sign-in", "login", "anna", "password", "three quiet green trains")
+	require.Equal(t, http.StatusUnauthorized, status, "now a code is wanted")
+	status, _ = anna.do("POST", "/sign-in", "login", "anna", "password", "three quiet green trains", "code", code(1))
+	require.Equal(t, http.StatusOK, status)
+	status, page = anna.do("POST", "/contacts/cAa/phone")
+	require.Equal(t, http.StatusOK, status, page)
+	require.Contains(t, page, "+7 916 555-01-00")
+
+	// Fifty cards a day.
+	opened := 0
+	for i := range 60 {
+		if status, _ := anna.do("GET", "/contacts/c"+string(rune('A'+i/26))+string(rune('a'+i%26))); status == http.StatusOK {
+			opened++
+		} else {
+			require.Equal(t, http.StatusTooManyRequests, status)
+		}
+	}
+	require.Equal(t, 50, opened)
+
+	// The switch, and the end of a person.
+	olga := &browser{t: t, handler: c.handler}
+	status, _ = olga.do("POST", "/sign-in", "login", "olga", "password", "three quiet green trains")
+	require.Equal(t, http.StatusOK, status)
+	status, _ = olga.do("POST", "/lockdown")
+	require.Equal(t, http.StatusOK, status)
+	status, _ = anna.do("GET", "/contacts/cAa")
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	status, page = olga.do("POST", "/staff/anna/dismiss")
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, page, "sessions")
+	status, _ = olga.do("POST", "/reopen")
+	require.Equal(t, http.StatusOK, status)
+	status, _ = anna.do("GET", "/contacts/cAa")
+	require.Equal(t, http.StatusUnauthorized, status)
+
+	report, err := c.journal.Verify(crmguard.System(t.Context(), tenant, "test"), c.verifier)
+	require.NoError(t, err)
+	require.True(t, report.OK(), report.Verdict)
+	require.Greater(t, report.Entries, int64(60))
+}
