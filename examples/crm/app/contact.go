@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -104,8 +105,14 @@ func (s *store) queryContacts(ctx context.Context, query string, args ...any) ([
 
 var errNoContact = errors.New("no such contact")
 
+// contactID is the shape of [newContactID].
+var contactID = regexp.MustCompile(`^[a-z2-7]{20}$`)
+
 // contact reads one card, still sealed.
 func (s *store) contact(ctx context.Context, id string) (*Contact, error) {
+	if !contactID.MatchString(id) { // PostgreSQL fails at some text, such as a NUL
+		return nil, errNoContact
+	}
 	found, err := s.queryContacts(ctx, `SELECT `+cardColumns+` FROM contacts WHERE id = $1`, id)
 	if err != nil {
 		return nil, err

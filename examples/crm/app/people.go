@@ -43,6 +43,9 @@ func passwordPlace(id string) crmguard.Place {
 
 // Account finds an account by its login.
 func (p *people) Account(ctx context.Context, login string) (signin.Account, error) {
+	if !loginShape.MatchString(login) { // PostgreSQL fails at some text, such as a NUL
+		return signin.Account{}, signin.ErrNoAccount
+	}
 	var sealed []byte
 	var kind crmguard.SubjectKind
 	var demo bool
