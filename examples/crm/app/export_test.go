@@ -342,25 +342,36 @@ func (in *installation) between(n int, do func(ctx context.Context)) {
 	}
 }
 
-// cutOff are the ways in which a head loses the right to export, and back.
+// cutOff are the ways in which a person with a role loses all rights, and back.
 var cutOff = map[string]struct {
-	lose, restore func(ctx context.Context, a *App) error
+	lose, restore func(ctx context.Context, a *App, login, role string) error
 }{
 	"lockdown": {
-		func(ctx context.Context, a *App) error { return a.guard.LockDown(ctx, tenant) },
-		func(ctx context.Context, a *App) error { return a.guard.Reopen(ctx, tenant) },
+		func(ctx context.Context, a *App, _, _ string) error { return a.guard.LockDown(ctx, tenant) },
+		func(ctx context.Context, a *App, _, _ string) error { return a.guard.Reopen(ctx, tenant) },
 	},
 	"signed out": {
-		func(ctx context.Context, a *App) error { _, err := a.sessions.Revoke(ctx, tenant, "head"); return err },
-		func(context.Context, *App) error { return nil },
+		func(ctx context.Context, a *App, login, _ string) error {
+			_, err := a.sessions.Revoke(ctx, tenant, login)
+			return err
+		},
+		func(context.Context, *App, string, string) error { return nil },
 	},
 	"role taken": {
-		func(ctx context.Context, a *App) error { return a.rights.RevokeRole(ctx, tenant, "head", "head") },
-		func(ctx context.Context, a *App) error { return a.rights.GrantRole(ctx, tenant, "head", "head") },
+		func(ctx context.Context, a *App, login, role string) error {
+			return a.rights.RevokeRole(ctx, tenant, login, role)
+		},
+		func(ctx context.Context, a *App, login, role string) error {
+			return a.rights.GrantRole(crmguard.System(ctx, tenant, "test"), tenant, login, role)
+		},
 	},
 	"dismissed": {
-		func(ctx context.Context, a *App) error { return a.sessions.ClosePerson(ctx, tenant, "head") },
-		func(ctx context.Context, a *App) error { return a.sessions.OpenPerson(ctx, tenant, "head") },
+		func(ctx context.Context, a *App, login, _ string) error {
+			return a.sessions.ClosePerson(ctx, tenant, login)
+		},
+		func(ctx context.Context, a *App, login, _ string) error {
+			return a.sessions.OpenPerson(ctx, tenant, login)
+		},
 	},
 }
 
@@ -373,14 +384,14 @@ func TestExportIsCutOff(t *testing.T) {
 		for name, way := range cutOff {
 			for _, when := range []int{2, 3} { // the second chunk; when the file is finished
 				head := in.exporter("head")
-				in.between(when, func(ctx context.Context) { require.NoError(t, way.lose(ctx, in.app)) })
+				in.between(when, func(ctx context.Context) { require.NoError(t, way.lose(ctx, in.app, "head", "head")) })
 				answer, body := head.ask()
 				require.Contains(t, []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable}, answer.StatusCode, name)
 				require.NotContains(t, string(body), "age-encryption.org", name)
 				require.Equal(t, crmguard.Failed, in.exportEntries()[0].Outcome, name)
 				require.Zero(t, in.counted("head"), "given back, because nothing went out")
 				requireEmpty(t, dir)
-				require.NoError(t, way.restore(crmguard.System(t.Context(), tenant, "test"), in.app))
+				require.NoError(t, way.restore(t.Context(), in.app, "head", "head"))
 			}
 		}
 		head := in.exporter("head")
@@ -397,7 +408,7 @@ func TestExportIsAskedAgain(t *testing.T) {
 	for name, way := range cutOff {
 		head, recheck := in.exporter("head"), in.app.exports.recheck
 		in.app.exports.recheck = func(context.Context) error { return nil }
-		in.between(2, func(ctx context.Context) { require.NoError(t, way.lose(ctx, in.app)) })
+		in.between(2, func(ctx context.Context) { require.NoError(t, way.lose(ctx, in.app, "head", "head")) })
 		answer, file := head.ask()
 		require.Equal(t, http.StatusOK, answer.StatusCode, name)
 		want := 520
@@ -406,7 +417,7 @@ func TestExportIsAskedAgain(t *testing.T) {
 		}
 		require.Len(t, rowsOf(t, file, head.key), want, name)
 		in.app.exports.recheck = recheck
-		require.NoError(t, way.restore(crmguard.System(t.Context(), tenant, "test"), in.app))
+		require.NoError(t, way.restore(t.Context(), in.app, "head", "head"))
 	}
 }
 
