@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
 
 func TestIsLoopback(t *testing.T) {
@@ -53,6 +55,9 @@ func TestRefusals(t *testing.T) {
 		{[]string{"import", "-data", data}, "usage"},
 		{[]string{"account", "add", "-data", data, "anna", "owner"}, "no CRM is running"},
 		{[]string{"account", "add", "-data", data, "anna"}, "usage"},
+		{[]string{"-data", data, "-db", ""}, "-db is empty"},
+		{[]string{"-data", data, "-db", "sqlite:crm.db"}, "postgres://user:password@host/name"},
+		{[]string{"-data", data, "postgres://user@host/name"}, "given with -db"},
 		{[]string{"start", "-data", data}, "usage"},
 		{[]string{"-nonsense"}, "usage"},
 	} {
@@ -65,8 +70,18 @@ func TestRefusals(t *testing.T) {
 }
 
 // TestStartAgain: the second start tells how to sign in too, with the same
-// password, and imports nothing again.
+// password, and imports nothing again, on either database.
 func TestStartAgain(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) { startTwice(t, true) })
+	t.Run("postgres", func(t *testing.T) { startTwice(t, false, "-db", sqldbtest.PostgresURL(t)) })
+	t.Run("postgres by variable", func(t *testing.T) {
+		t.Setenv(dbVariable, sqldbtest.PostgresURL(t))
+		startTwice(t, false)
+	})
+}
+
+func startTwice(t *testing.T, makesFile bool, args ...string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "crm")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
@@ -74,7 +89,7 @@ func TestStartAgain(t *testing.T) {
 	for i := range said {
 		ctx, stop := context.WithCancel(t.Context())
 		out := &watched{when: "Ctrl-C", do: stop}
-		require.NoError(t, run(ctx, []string{"-data", filepath.Join(dir, "crm-data"), "-addr", "127.0.0.1:0", "-empty"}, strings.NewReader(""), out, out))
+		require.NoError(t, run(ctx, append([]string{"-data", filepath.Join(dir, "crm-data"), "-addr", "127.0.0.1:0", "-empty"}, args...), strings.NewReader(""), out, out))
 		_, after, found := strings.Cut(out.text.String(), "password for all of them:")
 		require.True(t, found, out.text.String())
 		said[i] = strings.Fields(after)[0]
@@ -82,6 +97,28 @@ func TestStartAgain(t *testing.T) {
 	require.Len(t, said[0], 19)
 	require.Equal(t, said[0], said[1])
 	require.DirExists(t, filepath.Join(dir, "crm-keys"), "beside the data folder, not in it")
+	_, err = os.Stat(filepath.Join(dir, "crm-data", "crm.db"))
+	require.Equal(t, makesFile, err == nil)
+}
+
+// TestPasswordIsNotPrinted: neither help nor an error shows what the database's
+// URL holds.
+func TestPasswordIsNotPrinted(t *testing.T) {
+	const secret = "postgres://user:Zq7xK@127.0.0.1:1/db"
+	data := filepath.Join(t.TempDir(), "crm-data")
+	for _, args := range [][]string{
+		{"-db", secret}, {"-db", secret + "?sslmode=nonsense"}, {"-db", "postgres://user:1/Zq7xK@host/db"}, {secret}, {"-nonsense", secret}, {"-h"},
+	} {
+		said, err := command(t, append([]string{"-data", data, "-addr", "127.0.0.1:0"}, args...)...)
+		require.Error(t, err, args)
+		require.NotContains(t, said+err.Error(), "Zq7xK", args)
+	}
+	t.Setenv(dbVariable, secret)
+	for _, args := range [][]string{nil, {"-h"}, {"-nonsense"}, {"start"}} {
+		said, err := command(t, append([]string{"-data", data, "-addr", "127.0.0.1:0"}, args...)...)
+		require.Error(t, err, args)
+		require.NotContains(t, said+err.Error(), "Zq7xK", args)
+	}
 }
 
 // watched calls do once it was told a text.
