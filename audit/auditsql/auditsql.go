@@ -93,11 +93,18 @@ func (s *Store) identify(ctx context.Context) error {
 	fresh := make([]byte, 16)
 	_, _ = rand.Read(fresh) // never fails
 	var id []byte
+	read := func() error {
+		return s.db.QueryRowContext(ctx, s.db.Q(`SELECT id FROM crmguard_audit_logs WHERE log = $1`), s.log).Scan(&id)
+	}
 	err := s.db.Retry(ctx, func() error {
+		// Who only verifies a log that is there may have no right to write.
+		if err := read(); !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
 		if _, err := s.db.ExecContext(ctx, s.db.Q(`INSERT INTO crmguard_audit_logs (log, id) VALUES ($1, $2) ON CONFLICT DO NOTHING`), s.log, fresh); err != nil {
 			return err
 		}
-		return s.db.QueryRowContext(ctx, s.db.Q(`SELECT id FROM crmguard_audit_logs WHERE log = $1`), s.log).Scan(&id)
+		return read()
 	})
 	if err != nil {
 		return err

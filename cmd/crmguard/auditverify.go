@@ -24,8 +24,7 @@ one the best verdict is "unanchored". Each day:
   crmguard audit verify -db … -key journal.key.pub -checkpoint pin -save pin
 
 Nothing in the journal is changed; the CRM may use a database meanwhile, a folder not.
-The database's role needs SELECT on the tables of the journal, and INSERT on
-crmguard_audit_logs, though nothing is inserted.
+The database's role needs SELECT on the tables of the journal and no more.
 
 ` + databaseHelp + `
 Exit codes: 0 as it was written, 1 tampered with, 2 not understood, 3 cannot be verified.

@@ -24,13 +24,13 @@ func isPostgres(name string) bool {
 	return strings.HasPrefix(name, "postgres://") || strings.HasPrefix(name, "postgresql://")
 }
 
-// openDatabase connects to a database that exists; it makes none.
-func openDatabase(ctx context.Context, name string, readOnly bool) (*sql.DB, error) {
+// openDatabase connects to a database that exists, to read; it makes none.
+func openDatabase(ctx context.Context, name string) (*sql.DB, error) {
 	open := openSQLite
 	if isPostgres(name) {
 		open = openPostgres
 	}
-	db, err := open(name, readOnly)
+	db, err := open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -40,18 +40,16 @@ func openDatabase(ctx context.Context, name string, readOnly bool) (*sql.DB, err
 	return db, nil
 }
 
-func openPostgres(name string, readOnly bool) (*sql.DB, error) {
+func openPostgres(name string) (*sql.DB, error) {
 	config, err := pgx.ParseConfig(name)
 	if err != nil {
 		return nil, errors.New("that is not a URL of PostgreSQL; want postgres://USER@HOST/DATABASE") // the cause might quote a password
 	}
-	if readOnly {
-		config.RuntimeParams["default_transaction_read_only"] = "on"
-	}
+	config.RuntimeParams["default_transaction_read_only"] = "on"
 	return stdlib.OpenDB(*config), nil
 }
 
-func openSQLite(name string, readOnly bool) (*sql.DB, error) {
+func openSQLite(name string) (*sql.DB, error) {
 	path, err := filepath.Abs(strings.TrimPrefix(name, "sqlite:"))
 	if err != nil {
 		return nil, err
@@ -63,9 +61,7 @@ func openSQLite(name string, readOnly bool) (*sql.DB, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a file", plain(path))
 	}
-	dsn := url.URL{Scheme: "file", Path: path, RawQuery: "mode=rw&_pragma=busy_timeout(5000)"} // rw: SQLite makes no file either
-	if readOnly {
-		dsn.RawQuery += "&_pragma=query_only(1)" // mode=ro would leave two files behind that it may not remove
-	}
+	// rw: SQLite makes no file; mode=ro would leave two files behind that it may not remove.
+	dsn := url.URL{Scheme: "file", Path: path, RawQuery: "mode=rw&_pragma=busy_timeout(5000)&_pragma=query_only(1)"}
 	return sql.Open("sqlite", dsn.String())
 }

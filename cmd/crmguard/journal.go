@@ -20,7 +20,7 @@ func openJournal(ctx context.Context, name, prefix string) (audit.Store, func() 
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
 		return openFolder(name, prefix)
 	}
-	db, err := openDatabase(ctx, name, false)
+	db, err := openDatabase(ctx, name)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -33,7 +33,7 @@ func openJournal(ctx context.Context, name, prefix string) (audit.Store, func() 
 	}
 	store, err := auditsql.New(ctx, db, &auditsql.Options{TablePrefix: prefix})
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("%w\nNothing is changed, but it must be possible: verify a copy, or as a role with INSERT on the table of logs", err), db.Close())
+		return nil, nil, errors.Join(err, db.Close())
 	}
 	return store, db.Close, nil
 }

@@ -52,7 +52,7 @@ func listKeys(c *call) int {
 	if *store == "" {
 		return c.misused("-store is missing")
 	}
-	db, err := openDatabase(c, *store, true)
+	db, err := openDatabase(c, *store)
 	if err != nil {
 		return c.fail(unable, "the key store cannot be opened: %v", err)
 	}
