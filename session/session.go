@@ -22,7 +22,7 @@
 // are removed when later ones start, so that no goroutine runs.
 //
 // [Manager.LockDown] is the state of the emergency switch of a whole tenant. It ends
-// no session; package guard asks for it with each request.
+// no session; package guard asks for it, and remembers the answer for a second.
 //
 // # Security notes
 //

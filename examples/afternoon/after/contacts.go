@@ -11,6 +11,7 @@ import (
 	"github.com/crmguard/crmguard/guard"
 	"github.com/crmguard/crmguard/guard/signin"
 	"github.com/crmguard/crmguard/masking"
+	"github.com/crmguard/crmguard/password"
 )
 
 // Contact is a client.
@@ -126,8 +127,20 @@ func passwordOf(login string) crmguard.Place {
 	return crmguard.Place{Tenant: tenant, Kind: "account", Record: login, Field: "password"}
 }
 
+// install makes the table of accounts and opens the company: one without a state
+// counts as locked down.
+func (c *crm) install(ctx context.Context) error {
+	if _, err := c.db.ExecContext(ctx, `CREATE TABLE accounts (login TEXT PRIMARY KEY, password BLOB)`); err != nil {
+		return err
+	}
+	return c.sessions.Reopen(ctx, tenant)
+}
+
 // hire lets somebody in. A role is given by c.rights.GrantRole, or in policy.csv.
 func (c *crm) hire(ctx context.Context, login, plain string) error {
+	if err := password.Strong(plain, login); err != nil {
+		return err
+	}
 	hash, err := c.passwords.Hash(ctx, plain)
 	if err != nil {
 		return err

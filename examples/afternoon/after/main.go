@@ -3,14 +3,17 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	_ "modernc.org/sqlite" // driver "sqlite"
@@ -32,24 +35,40 @@ import (
 
 const tenant = crmguard.SingleTenant
 
+const usage = `usage: after DATA-FOLDER KEYS-FOLDER               serve
+       after DATA-FOLDER KEYS-FOLDER install       once, before anything else
+       after DATA-FOLDER KEYS-FOLDER hire LOGIN    the password comes on standard input`
+
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: after DATA-FOLDER KEYS-FOLDER")
-		os.Exit(2)
-	}
-	if err := serve(context.Background(), os.Args[1], os.Args[2]); err != nil {
+	if err := run(context.Background(), os.Args[1:], os.Stdin); err != nil {
 		fmt.Fprintln(os.Stderr, "crm:", err)
 		os.Exit(1)
 	}
 }
 
-func serve(ctx context.Context, data, keys string) error {
-	crm, err := open(ctx, data, keys)
+func run(ctx context.Context, args []string, in io.Reader) error {
+	if len(args) < 2 {
+		return errors.New(usage)
+	}
+	crm, err := open(ctx, args[0], args[1])
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Addr: "127.0.0.1:8090", Handler: crm.handler, ReadHeaderTimeout: 5 * time.Second}
-	return errors.Join(server.ListenAndServe(), crm.close())
+	switch what := args[2:]; {
+	case len(what) == 0:
+		server := &http.Server{Addr: "127.0.0.1:8090", Handler: crm.handler, ReadHeaderTimeout: 5 * time.Second}
+		err = server.ListenAndServe()
+	case len(what) == 1 && what[0] == "install":
+		err = crm.install(ctx)
+	case len(what) == 2 && what[0] == "hire":
+		var plain string
+		if plain, err = bufio.NewReader(in).ReadString('\n'); err == nil {
+			err = crm.hire(ctx, what[1], strings.TrimSuffix(plain, "\n"))
+		}
+	default:
+		err = errors.New(usage)
+	}
+	return errors.Join(err, crm.close())
 }
 
 // crm is the CRM with its protections.

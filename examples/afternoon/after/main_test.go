@@ -49,13 +49,8 @@ func TestAfternoon(t *testing.T) {
 	data, keys := t.TempDir(), filepath.Join(t.TempDir(), "keys")
 	before, err := sql.Open("sqlite", "file:"+filepath.Join(data, "crm.db"))
 	require.NoError(t, err)
-	for _, statement := range []string{
-		`CREATE TABLE contacts (id TEXT PRIMARY KEY, owner TEXT, name TEXT, phone TEXT)`,
-		`CREATE TABLE accounts (login TEXT PRIMARY KEY, password BLOB)`,
-	} {
-		_, err := before.Exec(statement)
-		require.NoError(t, err)
-	}
+	_, err = before.Exec(`CREATE TABLE contacts (id TEXT PRIMARY KEY, owner TEXT, name TEXT, phone TEXT)`)
+	require.NoError(t, err)
 	for i := range 60 {
 		_, err := before.Exec(`INSERT INTO contacts VALUES ($1, 'anna', 'Quill Feather', $2)`, "c"+string(rune('A'+i/26))+string(rune('a'+i%26)), "+7 916 555-01-"+time.Unix(int64(i), 0).UTC().Format("05"))
 		require.NoError(t, err)
@@ -64,16 +59,16 @@ func TestAfternoon(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, before.Close())
 
+	command := func(args ...string) error {
+		return run(t.Context(), append([]string{data, keys}, args...), strings.NewReader("three quiet green trains\n"))
+	}
+	require.NoError(t, command("install"))
+	require.NoError(t, command("hire", "anna"))
+	require.NoError(t, command("hire", "olga"))
+	require.ErrorContains(t, command("fire"), "usage")
 	c, err := open(t.Context(), data, keys)
 	require.NoError(t, err)
-	require.NoError(t, c.close())
-	c, err = open(t.Context(), data, keys) // nothing is sealed twice
-	require.NoError(t, err)
 	defer func() { require.NoError(t, c.close()) }()
-	require.NoError(t, c.sessions.Reopen(t.Context(), tenant)) // once, at the installation
-	for _, login := range []string{"anna", "olga"} {
-		require.NoError(t, c.hire(t.Context(), login, "three quiet green trains"))
-	}
 
 	files, err := os.ReadDir(data)
 	require.NoError(t, err)

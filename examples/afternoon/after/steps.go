@@ -115,7 +115,7 @@ func (c *crm) openJournal(ctx context.Context, keys string) error {
 func (c *crm) openRights(ctx context.Context, keys string) error {
 	path := filepath.Join(keys, "policy.csv")
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // in the keys folder
-	if err == nil { // the first start
+	if err == nil {                                                          // the first start
 		_, err = file.Write(policy)
 		err = errors.Join(err, file.Close())
 	}
