@@ -77,6 +77,7 @@ type App struct {
 	people    *people
 	factors   *mfa.Factors
 	norms     *norms
+	board     alertBoard
 	addresses *ipfilter.Filter
 	marks     *versionMarks
 	door      *signin.Door
@@ -164,6 +165,9 @@ func (a *App) open(ctx context.Context) (err error) {
 		return err
 	}
 	if err := a.norms.load(ctx); err != nil {
+		return err
+	}
+	if err := a.loadAlerts(ctx); err != nil {
 		return err
 	}
 	if a.addresses, err = a.openAddresses(ctx); err != nil {

@@ -156,6 +156,8 @@ func describe(e audit.Entry) entry {
 	switch {
 	case ev.Resource.Kind == "journal":
 		line.What, line.Record = "open what is sealed", "entry "+ev.Resource.ID
+	case ev.Resource.Kind == alertKind:
+		line.What = "pass a norm"
 	case ev.Resource.Field != "":
 		line.What += " " + ev.Resource.Field
 	case strings.HasPrefix(ev.Reason, verifyReason):

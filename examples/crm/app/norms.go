@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/quota"
@@ -38,6 +39,7 @@ type norms struct {
 
 	changing sync.Mutex
 	rules    atomic.Pointer[normRules]
+	place    atomic.Pointer[time.Location] // of rules.Zone
 	counter  atomic.Pointer[quota.Quota]
 }
 
@@ -65,6 +67,10 @@ func (n *norms) use(rules normRules) error {
 	if err != nil {
 		return err
 	}
+	place, err := time.LoadLocation(rules.Zone)
+	if err != nil {
+		return err
+	}
 	highest, err := n.app.marks.raise(normsSetting, rules.Version)
 	if err != nil {
 		return err
@@ -74,6 +80,7 @@ func (n *norms) use(rules normRules) error {
 			rules.Version, highest, marksFile)
 	}
 	n.rules.Store(&rules)
+	n.place.Store(place)
 	n.counter.Store(counter)
 	return nil
 }
@@ -85,6 +92,13 @@ func (n *norms) make(rules normRules) (*quota.Quota, error) {
 		return nil, fmt.Errorf("time zone %q: %w", rules.Zone, err)
 	}
 	return quota.New(n.store, zone, rules.Norms, &quota.Options{Alert: n.alert, Clock: n.app.cfg.Clock})
+}
+
+// today is when the company's day began.
+func (n *norms) today() time.Time {
+	place := n.place.Load()
+	year, month, day := n.app.now().In(place).Date()
+	return time.Date(year, month, day, 0, 0, 0, 0, place)
 }
 
 // onOpen counts clients whose data is about to be decrypted. Until norms are in
@@ -102,15 +116,17 @@ func (n *norms) Check(ctx context.Context, s crmguard.Subject, a crmguard.Action
 	return n.counter.Load().Check(ctx, s, a, r)
 }
 
-// alert puts into the journal that somebody has passed a norm, where the head of
-// the person's department and the owner see it.
-func (a *App) alert(ctx context.Context, passed quota.Alert) error {
-	e := passed.Event()
-	e.Resource = crmguard.Resource{Tenant: passed.Subject.Tenant, Kind: "alerts", ID: passed.Person, Owner: passed.Person}
-	if units, err := a.people.org.Units(ctx, tenant); err == nil {
-		if of := units.Members[passed.Person]; len(of) > 0 {
-			e.Resource.Unit = of[0]
-		}
+// normEnds tells somebody who has used up a norm when it begins anew.
+func (a *App) normEnds(wait time.Duration) string {
+	ends := a.now().Add(wait).In(a.norms.place.Load()).Round(time.Second)
+	return fmt.Sprintf("You have reached a norm of today, so this was not opened, and those who look after the norms were told. What you have opened today stays open. The norm begins anew at %s, %s (%s).",
+		ends.Format("15:04"), inWords(wait), a.norms.rules.Load().Zone)
+}
+
+// inWords says roughly how long something takes.
+func inWords(d time.Duration) string {
+	if d = d.Round(time.Minute); d < time.Hour {
+		return "in " + plural(max(1, int(d.Minutes())), "minute")
 	}
-	return a.journal.Record(ctx, e)
+	return "in about " + plural(int(d.Round(time.Hour).Hours()), "hour")
 }

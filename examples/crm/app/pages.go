@@ -19,6 +19,7 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/guard"
+	"github.com/crmguard/crmguard/quota"
 )
 
 //go:embed templates static
@@ -87,13 +88,15 @@ func (p *pages) static() http.Handler {
 
 // page is what base.html draws around a page's own part.
 type page struct {
-	Title     string
-	Viewer    *viewer
-	Watermark []string
-	HideAfter int    // seconds until the browser leaves for Back
-	Back      string // path
-	Printable bool   // other pages come out of a printer empty
-	Body      any
+	Title      string
+	Viewer     *viewer
+	Watermark  []string
+	HideAfter  int    // seconds until the browser leaves for Back
+	Reload     int    // seconds until the browser asks for ReloadFrom; 0: never
+	Back       string // path
+	ReloadFrom string
+	Printable  bool // other pages come out of a printer empty
+	Body       any
 }
 
 // viewer is who looks at a page.
@@ -107,6 +110,7 @@ type viewer struct {
 type navLink struct {
 	Path, Label string
 	Current     bool
+	Count       int // of what is new; 0 is not shown
 }
 
 // marks is how often a page repeats the watermark, so that no photo of a part of
@@ -128,13 +132,17 @@ func (a *App) page(r *http.Request, title string, personal bool, body any) page 
 		kind        string
 	}{
 		{"/contacts", "Contacts", crmguard.List, kind},
+		{"/alerts", "Alerts", crmguard.Access, "section:alerts"},
 		{"/journal", "Journal", crmguard.Access, "section:journal"},
 		{"/staff", "Staff", crmguard.Access, "section:staff"},
 		{"/exchange", "Exchange", crmguard.Access, "section:exchange"},
 		{"/lockdown", "Emergency", crmguard.Access, "section:lockdown"},
 	} {
 		if a.may(r, link.action, crmguard.Resource{Tenant: tenant, Kind: link.kind}) {
-			p.Viewer.Nav = append(p.Viewer.Nav, navLink{link.path, link.label, strings.HasPrefix(r.URL.Path, link.path)})
+			p.Viewer.Nav = append(p.Viewer.Nav, navLink{Path: link.path, Label: link.label, Current: strings.HasPrefix(r.URL.Path, link.path)})
+			if link.path == "/alerts" {
+				p.Viewer.Nav[len(p.Viewer.Nav)-1].Count = a.alertsToday(r.Context())
+			}
 		}
 	}
 	p.Viewer.Closed, _ = a.guard.LockedDown(r.Context(), tenant) // what could not be read is refused anyway
@@ -214,6 +222,8 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 		shown := problemPage{p.Status, p.Title, p.Detail, p.Instance}
 		if p.Code == guard.LockdownKind {
 			shown.Title, shown.Text = "The CRM is locked down", "It was closed because of an incident. Nothing of yours is lost; it goes on when the owner reopens it."
+		} else if p.Code == quota.CodeNorm || p.Code == quota.CodeAttempts {
+			shown.Title, shown.Text = "That is all for today", a.normEnds(p.RetryAfter)
 		} else if text, ok := problemTexts[p.Status]; ok && (p.Detail == "" || p.Status == http.StatusRequestEntityTooLarge) {
 			shown.Title, shown.Text = text[0], text[1]
 		}

@@ -10,7 +10,7 @@ import (
 // masks and journal would: the same query, rows, opening and template. It is what
 // benchmarks compare GET /contacts with, and is mounted nowhere.
 func (a *App) PlainContacts() http.Handler {
-	viewer := &viewer{Login: "anybody", Nav: []navLink{{"/contacts", "Contacts", true}}}
+	viewer := &viewer{Login: "anybody", Nav: []navLink{{Path: "/contacts", Label: "Contacts", Current: true}}}
 	everything := func(int) (string, []any, error) { return "1=1", nil, nil }
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := crmguard.System(r.Context(), tenant, "benchmark")

@@ -48,6 +48,8 @@ func (a *App) routes() http.Handler {
 	mux.Handle("POST /journal/verify", g.ProtectAct(crmguard.Access, verification, a.verifyJournal))
 	mux.Handle("POST /journal/open", g.ProtectAct(crmguard.Reveal, journalEntry, a.openEntry))
 	mux.Handle("GET /exchange", g.Protect(crmguard.Access, section("exchange"), a.exchangePage))
+	mux.Handle("GET /alerts", g.Protect(crmguard.Access, section("alerts"), a.alertsPage))
+	mux.HandleFunc("GET /alerts/live", a.liveAlerts)
 	mux.Handle("GET /staff", g.Protect(crmguard.Access, section("staff"), a.staffPage))
 	mux.Handle("POST /staff/{login}/role", g.ProtectAct(crmguard.Grant, a.personOf, a.changeRole))
 	mux.Handle("POST /staff/{login}/dismiss", g.ProtectAct(crmguard.Revoke, a.personOf, a.dismiss))
