@@ -96,7 +96,10 @@ func TestInterruptedFounding(t *testing.T) {
 		alter(t, in.cfg, repair)
 		in.start()
 		for _, login := range []string{"owner", "head", "seller5"} {
-			in.signedIn(login)
+			in.enter(login) // so with the app that the code command knows
+			status, err := in.app.factors.Status(t.Context(), tenant, login)
+			require.NoError(t, err)
+			require.Len(t, status.Apps, 1, login)
 		}
 	})
 }

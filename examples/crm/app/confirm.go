@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"path"
@@ -24,16 +25,23 @@ type confirmPage struct {
 	Recovered bool // signed in by recovery code
 }
 
-// needsProof is a problem that a fresh proof solves.
-func needsProof(p guard.Problem) bool { return p.Code == "step-up" || p.Code == "no-factor" }
+// needsProof is a problem that a fresh proof solves, or one with a proof just given.
+func needsProof(p guard.Problem) bool {
+	return p.Code == "step-up" || p.Code == "no-factor" || p.Code == "paused"
+}
 
 // askProof draws the page instead of what was asked for. The act is not kept: the
 // person goes back and does it again.
 func (a *App) askProof(w http.ResponseWriter, r *http.Request, p guard.Problem) error {
 	s := subjectOf(r.Context())
 	shown := stateOf(r.Context()).confirm
-	if shown == nil {
+	switch {
+	case shown == nil:
 		shown = &confirmPage{Back: a.pageNear(r.Method, r.URL.Path)}
+	case p.RetryAfter > 0:
+		shown.Problem = fmt.Sprintf("Too many codes were not accepted. Please wait %s and try again.", inSeconds(p.RetryAfter))
+	default:
+		shown.Problem = "That code was not accepted. Type the newest one that your app shows."
 	}
 	has, err := a.factors.Has(r.Context(), tenant, s.ID)
 	if err != nil {
@@ -70,7 +78,7 @@ func (a *App) confirm(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, back, http.StatusSeeOther)
 		return
 	}
-	stateOf(ctx).confirm = &confirmPage{Back: back, Problem: "That code was not accepted. Each works once: wait until your app shows a new one. After many attempts wait a minute or more."}
+	stateOf(ctx).confirm = &confirmPage{Back: back}
 	a.guard.WriteError(w, r, err)
 }
 

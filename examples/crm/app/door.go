@@ -59,7 +59,7 @@ func (a *App) signIn(w http.ResponseWriter, r *http.Request) {
 	status := http.StatusUnauthorized
 	if denial.Status == crmguard.Exhausted {
 		status = http.StatusTooManyRequests
-		wait := (denial.RetryAfter + time.Second - 1).Truncate(time.Second)
+		wait := inSeconds(denial.RetryAfter)
 		form.Problem = fmt.Sprintf("Too many attempts. Please wait %s and try again.", wait)
 		w.Header().Set("Retry-After", fmt.Sprint(int(wait.Seconds())))
 	}
@@ -84,6 +84,11 @@ func (a *App) signOut(w http.ResponseWriter, r *http.Request) {
 	}
 	a.guard.ClearSession(w)
 	http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
+}
+
+// inSeconds rounds up: who tries again then does not come too early.
+func inSeconds(wait time.Duration) time.Duration {
+	return (wait + time.Second - 1).Truncate(time.Second)
 }
 
 // connection is the address at the other end; no proxy stands before the example.
