@@ -73,7 +73,11 @@ func signIn(ctx context.Context, crm *app.App, login string) (*http.Cookie, erro
 	if err != nil {
 		return nil, err
 	}
-	r := request(ctx, http.MethodPost, "/sign-in", url.Values{"login": {login}, "password": {password}}.Encode())
+	code, err := crm.DemoCode(ctx, login, nil)
+	if err != nil {
+		return nil, err
+	}
+	r := request(ctx, http.MethodPost, "/sign-in", url.Values{"login": {login}, "password": {password}, "code": {code}}.Encode())
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	w := httptest.NewRecorder()
 	crm.Handler().ServeHTTP(w, r)

@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -55,6 +57,9 @@ func TestRefusals(t *testing.T) {
 		{[]string{"import", "-data", data}, "usage"},
 		{[]string{"account", "add", "-data", data, "anna", "owner"}, "no CRM is running"},
 		{[]string{"account", "add", "-data", data, "anna"}, "usage"},
+		{[]string{"code", "-data", data, "seller1"}, "no CRM is running"},
+		{[]string{"code", "-data", data}, "usage"},
+		{[]string{"code", "-data", data, "seller1", "seller2"}, "usage"},
 		{[]string{"-data", data, "-db", ""}, "-db is empty"},
 		{[]string{"-data", data, "-db", "sqlite:crm.db"}, "postgres://user:password@host/name"},
 		{[]string{"-data", data, "postgres://user@host/name"}, "given with -db"},
@@ -119,6 +124,37 @@ func TestPasswordIsNotPrinted(t *testing.T) {
 		require.Error(t, err, args)
 		require.NotContains(t, said+err.Error(), "Zq7xK", args)
 	}
+}
+
+// TestCode: the command tells the code of a demo account while the CRM runs, and of
+// nobody else. How to call it is told beside the password.
+func TestCode(t *testing.T) {
+	dir, err := os.MkdirTemp("", "crm")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	data := filepath.Join(dir, "crm-data")
+	ctx, stop := context.WithCancel(t.Context())
+	ready := make(chan struct{})
+	out := &watched{when: "Ctrl-C", do: sync.OnceFunc(func() { close(ready) })}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, []string{"-data", data, "-addr", "127.0.0.1:0", "-empty"}, strings.NewReader(""), out, out)
+	}()
+	<-ready
+	require.Contains(t, out.text.String(), `go run ./examples/crm code -keys "`+filepath.Join(dir, "crm-keys")+`" LOGIN`)
+	require.Eventually(t, func() bool { _, err = os.Stat(filepath.Join(dir, "crm-keys", "control.sock")); return err == nil }, 10*time.Second, 10*time.Millisecond)
+	said, err := command(t, "code", "-data", data, "seller1")
+	require.NoError(t, err)
+	require.Regexp(t, `^\d{6}\n$`, said)
+	_, err = command(t, "account", "add", "-data", data, "anna", "owner")
+	require.NoError(t, err)
+	for login, says := range map[string]string{"anna": "has no app yet", "nobody": "no account", "integration": "is a program"} {
+		said, err = command(t, "code", "-data", data, login)
+		require.ErrorContains(t, err, says)
+		require.Empty(t, said)
+	}
+	stop()
+	require.NoError(t, <-ended)
 }
 
 // watched calls do once it was told a text.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -28,7 +29,9 @@ func BenchmarkList(b *testing.B) {
 	password, err := a.DemoPassword(context.Background())
 	require.NoError(b, err)
 	for _, login := range []string{"owner", "seller1"} {
-		token, err := a.door.SignIn(context.Background(), signin.Attempt{Login: login, Password: password})
+		code, err := a.DemoCode(context.Background(), login, nil)
+		require.NoError(b, err)
+		token, err := a.door.SignIn(context.Background(), signin.Attempt{Login: login, Password: password, Code: code, Addr: netip.MustParseAddr("127.0.0.1")})
 		require.NoError(b, err)
 		for name, h := range map[string]http.Handler{"guarded": a.Handler(), "plain": a.PlainContacts()} {
 			b.Run(login+"/"+name, func(b *testing.B) {
