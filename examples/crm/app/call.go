@@ -151,6 +151,7 @@ func (a *App) calledContact(r *http.Request) (crmguard.Resource, error) {
 		return resource, err
 	}
 	resource.Field = "phone"
+	guard.Describe(r.Context(), func(e *guard.Details) { e.Reason = "button" }) // the call has an entry of its own, with its id
 	if !onceShape.MatchString(r.PostForm.Get("once")) {
 		return resource, &guard.Problem{Status: http.StatusBadRequest, Title: "The form could not be read", Code: "form"}
 	}
@@ -240,7 +241,7 @@ func (a *App) callNotice(ctx context.Context, id string) (*callNotice, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &callNotice{ID: call.ID, State: call.State.String(), Class: "good", Text: "Your telephone rings first. When you answer, the client is rung. The number stays hidden."}
+	n := &callNotice{ID: call.ID, State: call.State.String(), Class: "good", Text: "Your telephone rings first, then the client's. The exchange of this example is a stand-in, so nothing really rings."}
 	if call.State != calltoken.Ringing {
 		n.Class, n.Text = "", "This call is over."
 	}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"crypto/rand"
 	"errors"
 	"io"
 	"strings"
@@ -175,11 +176,15 @@ func TestPagesAreValid(t *testing.T) {
 		check("confirm without an app", 403, in.session("seller2", crmguard.AssurancePassword, 0), "POST", "/confirm", "code", "1")
 		check("sign in again", 401, in.session("seller2", crmguard.AssurancePassword, time.Hour), "POST", "/me/apps")
 		check("lockdown", 200, owner, "GET", "/lockdown")
+		check("alerts", 200, owner, "GET", "/alerts")
 		check("export", 200, owner, "GET", "/contacts/export")
+		check("export, wrong", 422, owner, "POST", "/contacts/export", "key", "<b>", "passphrase", "<b>", "more", "<b>")
+		check("exchange, no calls", 200, owner, "GET", "/exchange")
+		check("called", 200, owner, "POST", "/contacts/"+in.idOf(3)+"/call", "once", rand.Text())
 		check("exchange", 200, owner, "GET", "/exchange")
 		check("forbidden", 403, seller, "GET", "/staff")
 		check("not found", 404, seller, "GET", "/nothing")
-		require.Equal(t, 44, len(drawn))
-		require.Len(t, in.app.pages.templates, 17, "a new template needs a page here")
+		require.Equal(t, 48, len(drawn))
+		require.Len(t, in.app.pages.templates, 18, "a new template needs a page here")
 	})
 }
