@@ -15,7 +15,8 @@ import (
 // confirmPage asks for a fresh code, or tells how to come to have one. It is what
 // confirm.html shows.
 type confirmPage struct {
-	Back    string // local path
+	Back    string // local path, where the act is done
+	Cancel  string // local path that asks for nothing
 	Problem string
 	Login   string
 	Demo    bool // see `crm code`
@@ -38,6 +39,10 @@ func (a *App) askProof(w http.ResponseWriter, r *http.Request, p guard.Problem) 
 	switch {
 	case shown == nil:
 		shown = &confirmPage{Back: a.pageNear(r.Method, r.URL.Path)}
+		shown.Cancel = shown.Back
+		if r.Method == http.MethodGet { // it would ask again
+			shown.Cancel = a.pageNear(http.MethodPost, path.Dir(r.URL.Path))
+		}
 	case p.RetryAfter > 0:
 		shown.Problem = fmt.Sprintf("Too many codes were not accepted. Please wait %s and try again.", inSeconds(p.RetryAfter))
 	default:
@@ -78,7 +83,7 @@ func (a *App) confirm(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, back, http.StatusSeeOther)
 		return
 	}
-	stateOf(ctx).confirm = &confirmPage{Back: back}
+	stateOf(ctx).confirm = &confirmPage{Back: back, Cancel: home}
 	a.guard.WriteError(w, r, err)
 }
 
