@@ -5,6 +5,7 @@
 //	go run ./examples/crm import contacts.csv   add contacts to the running CRM
 //	go run ./examples/crm code seller1          a code of a demo account's app
 //	go run ./examples/crm account add anna head add an account of your own
+//	go run ./examples/crm addresses reset       let people in from anywhere again
 //
 // See package app for how it is made.
 package main
@@ -36,6 +37,7 @@ const usage = `crm, an example CRM on crmguard
   crm import [flags] FILE                add the contacts of a CSV file to the running CRM
   crm code [flags] LOGIN                 print a code with which a demo account can sign in now
   crm account add [flags] LOGIN ROLE     add an account of your own; its password is shown once
+  crm addresses reset [flags]            remove all address rules: the way back in for who locked themselves out
 
 `
 
@@ -97,6 +99,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 			return importFile(ctx, args[1:], out, errOut)
 		case "account":
 			return addAccount(ctx, args[1:], in, out, errOut)
+		case "addresses":
+			return resetAddresses(ctx, args[1:], out, errOut)
 		case "code":
 			return demoCode(ctx, args[1:], out, errOut)
 		}
@@ -285,6 +289,28 @@ func demoCode(ctx context.Context, args []string, out, errOut io.Writer) error {
 		return err
 	}
 	fmt.Fprintln(out, code)
+	return nil
+}
+
+func resetAddresses(ctx context.Context, args []string, out, errOut io.Writer) error {
+	s := newSettings("crm addresses reset", errOut)
+	if len(args) > 0 && args[0] == "reset" {
+		args = args[1:]
+	} else {
+		args = []string{"-h"}
+	}
+	if err := s.parse(args); err != nil {
+		return err
+	}
+	if s.flags.NArg() != 0 {
+		s.flags.Usage()
+		return errUsage
+	}
+	version, err := app.SendAddressReset(ctx, s.keys)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "The address rules are gone (version %d has none): people come in from anywhere again.\n", version)
 	return nil
 }
 

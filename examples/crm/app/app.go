@@ -90,6 +90,7 @@ type App struct {
 	handler http.Handler
 
 	importing sync.Mutex
+	settling  sync.Mutex // one at a time changes norms or address rules
 	staffing  sync.Mutex // one at a time hires or closes somebody: what was checked stays true
 
 	stop       context.CancelFunc

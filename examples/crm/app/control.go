@@ -53,6 +53,7 @@ type controlLine struct {
 	Password string        `json:"password,omitempty"`
 	Wait     time.Duration `json:"wait,omitempty"` // until there is a code
 	Code     string        `json:"code,omitempty"`
+	Version  int64         `json:"version,omitempty"` // of the rules that are in force now
 	Done     bool          `json:"done,omitempty"`
 	Error    string        `json:"error,omitempty"`
 }
@@ -103,6 +104,15 @@ func (a *App) controlHandler() http.Handler {
 			return
 		}
 		say(controlLine{Done: true, Code: code})
+	})
+	mux.HandleFunc("POST /addresses/reset", func(w http.ResponseWriter, r *http.Request) {
+		say := lines(w)
+		version, err := a.resetAddresses(r.Context())
+		if err != nil {
+			say(controlLine{Error: err.Error()})
+			return
+		}
+		say(controlLine{Done: true, Version: version})
 	})
 	return mux
 }
@@ -155,6 +165,13 @@ func SendCode(ctx context.Context, keys, login string, waits func(time.Duration)
 		code = line.Code
 	})
 	return code, err
+}
+
+// SendAddressReset has the running CRM remove all address rules, so that people come
+// in from anywhere again, and returns the version of the rules after that.
+func SendAddressReset(ctx context.Context, keys string) (version int64, err error) {
+	err = control(ctx, keys, "/addresses/reset", nil, func(line controlLine) { version = line.Version })
+	return version, err
 }
 
 // control sends a request through the socket and hands over the answer's lines.

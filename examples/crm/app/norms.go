@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,10 +36,9 @@ type norms struct {
 	alert func(context.Context, quota.Alert) error
 	app   *App
 
-	changing sync.Mutex
-	rules    atomic.Pointer[normRules]
-	place    atomic.Pointer[time.Location] // of rules.Zone
-	counter  atomic.Pointer[quota.Quota]
+	rules   atomic.Pointer[normRules]
+	place   atomic.Pointer[time.Location] // of rules.Zone
+	counter atomic.Pointer[quota.Quota]
 }
 
 const normsSetting = "norms"

@@ -136,6 +136,7 @@ func (a *App) page(r *http.Request, title string, personal bool, body any) page 
 		{"/journal", "Journal", crmguard.Access, "section:journal"},
 		{"/staff", "Staff", crmguard.Access, "section:staff"},
 		{"/exchange", "Exchange", crmguard.Access, "section:exchange"},
+		{"/settings", "Settings", crmguard.Access, "section:settings"},
 		{"/lockdown", "Emergency", crmguard.Access, "section:lockdown"},
 	} {
 		if a.may(r, link.action, crmguard.Resource{Tenant: tenant, Kind: link.kind}) {
@@ -212,6 +213,8 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 		err = a.render(w, p.Status, "form", a.page(r, form.title(), true, form))
 	case p.Code == exportProblem:
 		err = a.render(w, p.Status, "export", a.page(r, "Export", false, stateOf(r.Context()).export))
+	case p.Code == settingsProblem:
+		err = a.showSettings(w, r, p.Status, stateOf(r.Context()).settings)
 	case needsProof(p):
 		err = a.askProof(w, r, p)
 	case stateOf(r.Context()).enrol != nil && p.Status == http.StatusUnprocessableEntity:

@@ -50,6 +50,10 @@ func (a *App) routes() http.Handler {
 	mux.Handle("GET /exchange", g.Protect(crmguard.Access, section("exchange"), a.exchangePage))
 	mux.Handle("GET /alerts", g.Protect(crmguard.Access, section("alerts"), a.alertsPage))
 	mux.HandleFunc("GET /alerts/live", a.liveAlerts)
+	mux.Handle("GET /settings", g.Protect(crmguard.Access, section("settings"), a.settingsPage))
+	mux.Handle("POST /settings/norms", g.ProtectAct(crmguard.Configure, settingOf(normsSetting), a.changeNorms))
+	mux.Handle("POST /settings/addresses", g.ProtectAct(crmguard.Configure, settingOf(addressSetting), a.changeAddresses))
+	mux.Handle("POST /settings/addresses/explain", g.ProtectAct(crmguard.Access, explained, a.explainAddress))
 	mux.Handle("GET /staff", g.Protect(crmguard.Access, section("staff"), a.staffPage))
 	mux.Handle("POST /staff/{login}/role", g.ProtectAct(crmguard.Grant, a.personOf, a.changeRole))
 	mux.Handle("POST /staff/{login}/dismiss", g.ProtectAct(crmguard.Revoke, a.personOf, a.dismiss))
@@ -89,13 +93,14 @@ func (a *App) secured(next http.Handler) http.Handler {
 // state carries what a loader found to the handler behind it, and what a handler
 // wants to be drawn instead of a plain error.
 type state struct {
-	contact *Contact
-	person  account
-	confirm *confirmPage
-	enrol   *enrolPage
-	form    *formPage
-	export  *exportPage  // a form that is not in order
-	order   *exportOrder // one that is
+	contact  *Contact
+	person   account
+	confirm  *confirmPage
+	enrol    *enrolPage
+	form     *formPage
+	settings *settingsView
+	export   *exportPage  // a form that is not in order
+	order    *exportOrder // one that is
 }
 
 type stateKey struct{}

@@ -1,0 +1,229 @@
+package app
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/audit"
+)
+
+// from makes a browser's connections come from another address of this machine.
+func (b *browser) from(addr string) *browser {
+	b.http.Transport = &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(addr)}}).DialContext}
+	b.t.Cleanup(b.http.CloseIdleConnections)
+	return b
+}
+
+// saveAddresses sends the form of address rules in the version that is in force.
+func (b *browser) saveAddresses(lists ...string) (int, string) {
+	b.t.Helper()
+	_, page := b.get("/settings")
+	_, addresses, found := strings.Cut(page, `action="/settings/addresses"`)
+	require.True(b.t, found, heading(page))
+	return b.post("/settings/addresses", append(lists, "version", version(b.t, addresses))...)
+}
+
+// changes are the entries of the journal about a setting, newest first.
+func (in *installation) changes(setting string, outcome crmguard.Outcome) []crmguard.Event {
+	in.t.Helper()
+	found, err := in.app.journal.Find(in.t.Context(), audit.Query{Tenant: tenant, Kind: setting, Outcome: outcome})
+	require.NoError(in.t, err)
+	events := make([]crmguard.Event, len(found.Entries))
+	for i, e := range found.Entries {
+		events[i] = e.Event
+	}
+	return events
+}
+
+func TestAddressRules(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(3))
+		owner, admin, seller := in.signedIn("owner"), in.signedIn("admin"), in.signedIn("seller1")
+		elsewhere := in.signedIn("seller1").from("127.0.0.2")
+		for _, login := range []string{"head", "seller1", "accountant"} {
+			b := in.signedIn(login)
+			status, _ := b.get("/settings")
+			require.Equal(t, http.StatusForbidden, status)
+			status, _ = b.post("/settings/addresses", "version", "0")
+			require.Equal(t, http.StatusForbidden, status)
+			status, _ = b.post("/settings/addresses/explain", "login", "owner", "addr", "127.0.0.1")
+			require.Equal(t, http.StatusForbidden, status)
+		}
+		status, page := in.session("owner", crmguard.AssurancePassword, 0).saveAddresses()
+		require.Equal(t, http.StatusUnauthorized, status, "a change wants a fresh code")
+		has(t, page, "Confirm that it is you")
+
+		// What is wrong is shown where it is, and nothing changes.
+		status, page = owner.saveAddresses("allow-company", "127.0.0.1\n\n 203.0.113.7/24\nhere", "person", "stranger", "deny-new", "203.0.113.0/24")
+		require.Equal(t, http.StatusUnprocessableEntity, status)
+		has(t, page, "Line 3: ")
+		has(t, page, "Line 4: ")
+		has(t, page, "There is nobody with this login.")
+		has(t, page, " 203.0.113.7/24\nhere", "what was typed is still there")
+		status, _ = elsewhere.get("/contacts")
+		require.Equal(t, http.StatusOK, status)
+
+		// The company works from one address; a session from elsewhere is over.
+		status, page = admin.saveAddresses("allow-company", "127.0.0.1", "deny-role:integration", "203.0.113.0/24", "person", "head2", "allow-new", "127.0.0.2")
+		require.Equal(t, http.StatusOK, status)
+		has(t, page, "The address rules are in force")
+		status, _ = seller.get("/contacts")
+		require.Equal(t, http.StatusOK, status)
+		status, page = elsewhere.get("/contacts")
+		require.Equal(t, http.StatusForbidden, status)
+		hasNot(t, page, "Quillfeather")
+		status, _ = elsewhere.get("/contacts/" + in.idOf(0))
+		require.Equal(t, http.StatusNotFound, status)
+		status, _ = in.signedIn("head2").from("127.0.0.2").get("/contacts")
+		require.Equal(t, http.StatusOK, status, "a person's list replaces the company's")
+		status, _ = in.signedIn("head2").get("/contacts")
+		require.Equal(t, http.StatusForbidden, status)
+
+		// At the door a foreign address and a wrong password look the same.
+		right := []string{"login", "seller1", "password", in.password(), "code", in.code("seller1")}
+		foreign, foreignPage := in.browser().from("127.0.0.2").post("/sign-in", right...)
+		wrong, wrongPage := in.browser().post("/sign-in", "login", "seller1", "password", "guess", "code", "123456")
+		require.Equal(t, wrong, foreign)
+		require.Equal(t, http.StatusUnauthorized, foreign)
+		require.True(t, wrongPage == foreignPage)
+		status, _ = in.browser().post("/sign-in", "login", "seller1", "password", in.password(), "code", in.code("seller1"))
+		require.Equal(t, http.StatusOK, status, "and it is the address that was refused")
+
+		status, page = admin.post("/settings/addresses/explain", "login", "head2", "addr", "127.0.0.1")
+		require.Equal(t, http.StatusOK, status)
+		has(t, page, "head2 may not come from there")
+		has(t, page, "127.0.0.1 is in no prefix that person head2 allows; rules 1.")
+		_, page = admin.post("/settings/addresses/explain", "login", "integration", "addr", "203.0.113.9")
+		has(t, page, "203.0.113.9 is in 203.0.113.0/24, which role integration denies")
+		_, page = admin.post("/settings/addresses/explain", "login", "nobody", "addr", "x")
+		has(t, page, "There is nobody with this login.")
+		_, page = admin.post("/settings/addresses/explain", "login", "seller1", "addr", "x")
+		has(t, page, "Type one address")
+
+		// Each change has its version and digest in the journal.
+		done := in.changes(addressSetting, crmguard.Done)
+		require.Len(t, done, 1)
+		require.Equal(t, "version:1", done[0].Reason)
+		require.Equal(t, "admin", done[0].Subject.ID)
+		document, _ := in.app.addresses.InForce(tenant)
+		require.Equal(t, document.Policy(), done[0].Policy)
+
+		// Of many who saw the same version one saves.
+		var won atomic.Int64
+		var all sync.WaitGroup
+		for range 8 {
+			b := in.signedIn("owner")
+			all.Go(func() {
+				answer := b.do(http.MethodPost, "/settings/addresses", fields("version", "1", "allow-company", "127.0.0.0/8"))
+				if answer.StatusCode == http.StatusOK {
+					won.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		require.EqualValues(t, 1, won.Load())
+		status, page = admin.post("/settings/addresses", "version", "1", "allow-company", "127.0.0.1\n198.51.100.0/24")
+		require.Equal(t, http.StatusConflict, status)
+		has(t, page, "Somebody changed the address rules meanwhile")
+		has(t, page, "198.51.100.0/24")
+		has(t, page, `name="version" value="2"`)
+
+		in.stop()
+		in.start()
+		document, _ = in.app.addresses.InForce(tenant)
+		require.EqualValues(t, 2, document.Version)
+	})
+}
+
+// TestLockingOneselfOut: it is refused, can be forced, and the command on the server
+// undoes it.
+func TestLockingOneselfOut(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, nil)
+		owner, admin := in.signedIn("owner"), in.signedIn("admin")
+		lists := []string{"allow-company", "203.0.113.0/24"}
+		status, page := owner.saveAddresses(lists...)
+		require.Equal(t, http.StatusConflict, status)
+		has(t, page, "this would lock people out")
+		has(t, page, "You: 127.0.0.1 is in no prefix that the company allows")
+		has(t, page, "owner: 127.0.0.1 is in no prefix")
+		has(t, page, `name="force" value="yes"`)
+		has(t, page, "crm addresses reset")
+		// The admin would stay, but no owner would.
+		status, page = admin.saveAddresses("deny-role:owner", "127.0.0.0/8")
+		require.Equal(t, http.StatusConflict, status)
+		hasNot(t, page, "You:")
+		status, _ = owner.get("/settings")
+		require.Equal(t, http.StatusOK, status)
+		require.Empty(t, in.changes(addressSetting, crmguard.Done))
+
+		status, _ = owner.saveAddresses(append(lists, "force", "yes")...)
+		require.Equal(t, http.StatusOK, status)
+		status, _ = owner.get("/settings")
+		require.Equal(t, http.StatusForbidden, status)
+		status, _ = in.browser().post("/sign-in", "login", "owner", "password", in.password(), "code", in.code("owner"))
+		require.Equal(t, http.StatusUnauthorized, status)
+
+		socket, err := in.app.listenControl()
+		require.NoError(t, err)
+		server := &http.Server{Handler: in.app.controlHandler()} //nolint:gosec // of a test
+		defer server.Close()                                     //nolint:errcheck // of a test
+		go func() { _ = server.Serve(socket) }()
+		v, err := SendAddressReset(t.Context(), in.cfg.Keys)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, v)
+		status, _ = owner.get("/settings")
+		require.Equal(t, http.StatusOK, status)
+
+		done := in.changes(addressSetting, crmguard.Done)
+		require.Len(t, done, 2)
+		require.Equal(t, "version:2:reset", done[0].Reason)
+		require.Equal(t, "system:addresses", done[0].Subject.ID)
+		require.Equal(t, "version:1:forced", done[1].Reason)
+	})
+}
+
+// TestOldAndForgedAddressRules: rules that were put back or made up in the database
+// are not started with.
+func TestOldAndForgedAddressRules(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, nil)
+		owner := in.signedIn("owner")
+		status, _ := owner.saveAddresses("deny-company", "127.0.0.9")
+		require.Equal(t, http.StatusOK, status)
+		first, err := in.app.db.setting(t.Context(), addressSetting)
+		require.NoError(t, err)
+		status, _ = owner.saveAddresses("deny-company", "127.0.0.9\n127.0.0.10")
+		require.Equal(t, http.StatusOK, status)
+		second, err := in.app.db.setting(t.Context(), addressSetting)
+		require.NoError(t, err)
+		in.stop()
+
+		put := func(document []byte) {
+			alter(t, in.cfg, `UPDATE settings SET value = $1 WHERE name = 'addresses'`, document)
+		}
+		put(first)
+		in.refused(in.cfg, "older than those that were in force")
+		var fields map[string]any
+		require.NoError(t, json.Unmarshal(second, &fields))
+		delete(fields, "company")
+		forged, err := json.Marshal(fields)
+		require.NoError(t, err)
+		put(forged)
+		in.refused(in.cfg, "changed past the CRM")
+		alter(t, in.cfg, `DELETE FROM settings WHERE name = 'addresses'`)
+		in.refused(in.cfg, "older than those that were in force")
+		alter(t, in.cfg, `INSERT INTO settings (name, value) VALUES ('addresses', $1)`, second)
+		in.start()
+		status, _ = in.signedIn("seller1").from("127.0.0.10").get("/contacts")
+		require.Equal(t, http.StatusForbidden, status)
+	})
+}
