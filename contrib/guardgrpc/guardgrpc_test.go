@@ -1,0 +1,369 @@
+package guardgrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/crmguardtest"
+	"github.com/crmguard/crmguard/guard"
+)
+
+// crm is a small host: every token is the name of its person, as long as the session
+// is not ended; records are anna's.
+type crm struct {
+	guard   *guard.Guard
+	journal *crmguardtest.Recorder
+
+	mu    sync.Mutex
+	ended bool
+	edge  *http.Request
+}
+
+func (c *crm) Authenticate(_ context.Context, token string) (crmguard.Subject, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return crmguard.Subject{}, &crmguard.Denial{By: "session", Code: "ended", Status: crmguard.Unauthenticated}
+	}
+	return crmguard.Subject{Tenant: "acme", ID: token, Kind: crmguard.KindEmployee}, nil
+}
+
+func (c *crm) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+}
+
+func (*crm) Resolve(context.Context, string, string) (roles, units []string, err error) {
+	return nil, nil, nil
+}
+
+func newGuard(t *testing.T, o *guard.Options) *crm {
+	c := &crm{journal: crmguardtest.NewRecorder()}
+	if o == nil {
+		o = &guard.Options{}
+	}
+	o.Logger = slog.New(slog.DiscardHandler)
+	o.Edge = func(r *http.Request) (netip.Addr, error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.edge = r
+		return netip.MustParseAddr("192.0.2.1"), nil
+	}
+	rights := crmguardtest.NewChecker().Allow("anna", crmguard.View, "contacts").Allow("anna", crmguard.Export, "contacts")
+	g, err := guard.New(c, rights, c, c.journal, o)
+	require.NoError(t, err)
+	c.guard = g
+	return c
+}
+
+func contact(_ context.Context, m *structpb.Struct) (crmguard.Resource, error) {
+	return crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: m.GetFields()["id"].GetStringValue()}, nil
+}
+
+func yes(context.Context, *structpb.Struct) (*wrapperspb.StringValue, error) {
+	return wrapperspb.String("yes"), nil
+}
+
+// short is the journal in words.
+func (c *crm) short() (short []string) {
+	for _, e := range c.journal.Events() {
+		short = append(short, fmt.Sprintf("%s %s %s", e.Subject.ID, e.Outcome, e.Reason))
+	}
+	return short
+}
+
+func TestMethodsThatAreNotInTheTable(t *testing.T) {
+	for _, k := range []kind{unary, serverStream, bidi} {
+		c := newGuard(t, nil)
+		conn := serve(t, newServer(c.guard, Methods{"/crm.Suite/show": Open()}), service(k, map[string]handler{
+			"hidden": func(context.Context, *structpb.Struct) (*wrapperspb.StringValue, error) {
+				t.Error("the handler ran")
+				return nil, nil
+			},
+		}))
+		_, err := invoke(as(t.Context(), "anna"), conn, k, "hidden", message("1", ""))
+		require.Equal(t, codes.PermissionDenied, status.Code(err))
+	}
+}
+
+func TestTokens(t *testing.T) {
+	c := newGuard(t, nil)
+	conn := serve(t, newServer(c.guard, Methods{"/crm.Suite/show": Protect(crmguard.View, contact)}), service(unary, map[string]handler{"show": yes}))
+	for _, tt := range []struct {
+		name string
+		md   metadata.MD
+		want codes.Code
+	}{
+		{"bearer", metadata.Pairs("authorization", "Bearer anna"), codes.OK},
+		{"in another case", metadata.Pairs("Authorization", "bEARER  anna"), codes.OK},
+		{"none", nil, codes.Unauthenticated},
+		{"two", metadata.Pairs("authorization", "Bearer anna", "authorization", "Bearer boris"), codes.Unauthenticated},
+		{"basic", metadata.Pairs("authorization", "Basic anna"), codes.Unauthenticated},
+		{"empty", metadata.Pairs("authorization", "Bearer "), codes.Unauthenticated},
+		{"bare", metadata.Pairs("authorization", "anna"), codes.Unauthenticated},
+		{"with another in it", metadata.Pairs("authorization", "Bearer anna; __Host-session=boris"), codes.Unauthenticated},
+		{"quoted", metadata.Pairs("authorization", `Bearer "anna"`), codes.Unauthenticated},
+		{"a cookie", metadata.Pairs("cookie", "__Host-session=anna"), codes.Unauthenticated},
+		{"a cookie beside", metadata.Pairs("cookie", "__Host-session=boris", "authorization", "Bearer anna"), codes.OK},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := invoke(metadata.NewOutgoingContext(t.Context(), tt.md), conn, unary, "show", message("1", ""))
+			require.Equal(t, tt.want, status.Code(err))
+		})
+	}
+	for _, e := range c.journal.Events() {
+		require.Equal(t, "anna", e.Subject.ID)
+	}
+}
+
+// What the edge decides on arrives: the connection's address and every value.
+func TestEdge(t *testing.T) {
+	c := newGuard(t, nil)
+	conn := serve(t, newServer(c.guard, Methods{"/crm.Suite/show": Protect(crmguard.View, contact)}), service(unary, map[string]handler{"show": yes}))
+	ctx := metadata.AppendToOutgoingContext(as(t.Context(), "anna"),
+		"x-forwarded-for", "198.51.100.1", "X-Forwarded-For", "203.0.113.7", "x-trace-bin", "\x00", "accept", "text/html")
+	_, err := invoke(ctx, conn, unary, "show", message("1", ""))
+	require.NoError(t, err)
+	require.Equal(t, []string{"198.51.100.1", "203.0.113.7"}, c.edge.Header.Values("X-Forwarded-For"))
+	require.True(t, netip.MustParseAddrPort(c.edge.RemoteAddr).Addr().IsLoopback())
+	require.Equal(t, conn.Target(), c.edge.Host)
+	require.Equal(t, "/crm.Suite/show", c.edge.URL.Path)
+	for _, name := range []string{"Authorization", "Accept", "X-Trace-Bin", ":authority"} {
+		require.NotContains(t, c.edge.Header, name)
+	}
+	require.Equal(t, "192.0.2.1", c.journal.Events()[0].Subject.Addr.String())
+}
+
+// Errors are no pages, also where the host has some.
+func TestPagesAreForBrowsers(t *testing.T) {
+	c := newGuard(t, &guard.Options{Page: func(http.ResponseWriter, *http.Request, guard.Problem) { t.Error("called") }})
+	conn := serve(t, newServer(c.guard, Methods{"/crm.Suite/show": Protect(crmguard.View, contact)}), service(unary, map[string]handler{"show": yes}))
+	ctx := metadata.AppendToOutgoingContext(as(t.Context(), "boris"), "accept", "text/html")
+	_, err := invoke(ctx, conn, unary, "show", message("1", ""))
+	require.Equal(t, codes.NotFound, status.Code(err))
+}
+
+// A status of the handler is shown with its details, one that is the server's is not.
+func TestStatusOfHandlers(t *testing.T) {
+	detailed, err := status.New(codes.InvalidArgument, "no such date").WithDetails(&errdetails.ErrorInfo{Reason: "date"})
+	require.NoError(t, err)
+	for name, tt := range map[string]struct {
+		err  error
+		want codes.Code
+		text string
+	}{
+		"a client's mistake": {detailed.Err(), codes.InvalidArgument, "no such date"},
+		"a limit":            {status.Error(codes.ResourceExhausted, "too many"), codes.ResourceExhausted, "too many"},
+		"absent":             {status.Error(codes.NotFound, "boom"), codes.NotFound, "Not Found"},
+		"internal":           {status.Error(codes.Internal, "boom"), codes.Internal, "Internal Server Error"},
+		"unknown":            {status.Error(codes.Unknown, "boom"), codes.Internal, "Internal Server Error"},
+		"wrapped":            {fmt.Errorf("boom: %w", detailed.Err()), codes.Internal, "Internal Server Error"},
+		"plain":              {errors.New("boom"), codes.Internal, "Internal Server Error"},
+		"a problem of guard": {&guard.Problem{Status: 422, Title: "Short", Detail: "Too short"}, codes.InvalidArgument, "Too short"},
+		"a planted marker":   {&guard.Problem{Status: 422, Title: "Short", Code: codeStatus}, codes.InvalidArgument, "Short"},
+	} {
+		for _, k := range []kind{unary, bidi} {
+			for _, m := range []Method{Protect(crmguard.View, contact), Open()} {
+				c := newGuard(t, nil)
+				conn := serve(t, newServer(c.guard, Methods{"/crm.Suite/show": m}), service(k, map[string]handler{
+					"show": func(context.Context, *structpb.Struct) (*wrapperspb.StringValue, error) { return nil, tt.err },
+				}))
+				_, err := invoke(as(t.Context(), "anna"), conn, k, "show", message("1", ""))
+				require.Equal(t, tt.want, status.Code(err), name)
+				require.Equal(t, tt.text, status.Convert(err).Message(), name)
+				if name == "a client's mistake" {
+					require.Len(t, status.Convert(err).Details(), 1)
+				}
+			}
+		}
+	}
+}
+
+// A loader's status about a record is shown to who may do the act, and to nobody else.
+func TestStatusOfLoaders(t *testing.T) {
+	for person, want := range map[string]codes.Code{"anna": codes.Aborted, "boris": codes.NotFound} {
+		c := newGuard(t, nil)
+		conflict := func(ctx context.Context, m *structpb.Struct) (crmguard.Resource, error) {
+			r, _ := contact(ctx, m)
+			return r, status.Error(codes.Aborted, "changed meanwhile")
+		}
+		conn := serve(t, newServer(c.guard, Methods{"/crm.Suite/show": Protect(crmguard.View, conflict)}), service(unary, map[string]handler{"show": yes}))
+		_, err := invoke(as(t.Context(), person), conn, unary, "show", message("1", ""))
+		require.Equal(t, want, status.Code(err))
+	}
+}
+
+// counter streams numbers until it is told to stop or has sent them all.
+type counter struct {
+	all     int
+	ignores bool // goes on whatever SendMsg says
+	between func(sent int)
+}
+
+func (n counter) desc() *grpc.ServiceDesc {
+	return &grpc.ServiceDesc{ServiceName: "crm.Suite", HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{{
+		StreamName: "export", ServerStreams: true, ClientStreams: true,
+		Handler: func(_ any, stream grpc.ServerStream) error {
+			for i := range n.all {
+				if n.between != nil {
+					n.between(i)
+				}
+				if err := stream.SendMsg(wrapperspb.String("row")); err != nil && !n.ignores {
+					return fmt.Errorf("sending: %w", err)
+				}
+			}
+			return nil
+		},
+	}}}
+}
+
+// export counts the rows that arrive.
+func export(ctx context.Context, conn *grpc.ClientConn, m *structpb.Struct) (rows int, err error) {
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/crm.Suite/export")
+	if err != nil {
+		return 0, err
+	}
+	if m != nil {
+		err = stream.SendMsg(m)
+	}
+	if err := errors.Join(err, stream.CloseSend()); err != nil {
+		return 0, err
+	}
+	for {
+		switch err := stream.RecvMsg(new(wrapperspb.StringValue)); {
+		case errors.Is(err, io.EOF):
+			return rows, nil
+		case err != nil:
+			return rows, err
+		}
+		rows++
+	}
+}
+
+func all(context.Context, any) (crmguard.Resource, error) {
+	return crmguard.Resource{Tenant: "acme", Kind: "contacts"}, nil
+}
+
+// A session that ends while a stream runs ends the stream, after 500 messages or two
+// seconds, and the journal does not say that the act was done.
+func TestRunningStreams(t *testing.T) {
+	base := time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
+	for name, tt := range map[string]struct {
+		method  Method
+		pause   time.Duration // after the tenth message
+		ignores bool
+		end     bool
+		rows    int
+		code    codes.Code
+		journal []string
+	}{
+		"left alone":          {ProtectAct(crmguard.Export, all), time.Minute, false, false, 2000, codes.OK, []string{"anna attempted ", "anna done "}},
+		"by count":            {ProtectAct(crmguard.Export, all), 0, false, true, 499, codes.Unauthenticated, []string{"anna attempted ", "anna failed error"}},
+		"by time":             {ProtectAct(crmguard.Export, all), recheckAfter, false, true, 10, codes.Unauthenticated, []string{"anna attempted ", "anna failed error"}},
+		"a little time":       {ProtectAct(crmguard.Export, all), recheckAfter - 1, false, true, 499, codes.Unauthenticated, []string{"anna attempted ", "anna failed error"}},
+		"shown only":          {Protect(crmguard.View, contact), recheckAfter, false, true, 10, codes.Unauthenticated, []string{"anna done ", "anna failed error"}},
+		"a handler goes on":   {ProtectAct(crmguard.Export, all), recheckAfter, true, true, 10, codes.Unauthenticated, []string{"anna attempted ", "anna failed error"}},
+		"an open one goes on": {Open(), time.Minute, false, true, 2000, codes.OK, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newGuard(t, nil)
+			s := newServer(c.guard, Methods{"/crm.Suite/export": tt.method})
+			clock := crmguardtest.NewClock(base)
+			s.now = clock.Now
+			conn := serve(t, s, counter{all: 2000, ignores: tt.ignores, between: func(sent int) {
+				if sent == 10 {
+					clock.Advance(tt.pause)
+					if tt.end {
+						c.end()
+					}
+				}
+			}}.desc())
+			rows, err := export(as(t.Context(), "anna"), conn, message("1", ""))
+			require.Equal(t, tt.code, status.Code(err))
+			require.Equal(t, tt.rows, rows)
+			require.Equal(t, tt.journal, c.short())
+		})
+	}
+}
+
+// What is received is checked, too: an import stops.
+func TestReceivingIsChecked(t *testing.T) {
+	c := newGuard(t, nil)
+	s := newServer(c.guard, Methods{"/crm.Suite/import": ProtectAct(crmguard.Export, contact)})
+	clock := crmguardtest.NewClock(time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC))
+	s.now = clock.Now
+	var got []string
+	conn := serve(t, s, &grpc.ServiceDesc{ServiceName: "crm.Suite", HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{{
+		StreamName: "import", ClientStreams: true,
+		Handler: func(_ any, stream grpc.ServerStream) error {
+			for {
+				m := new(structpb.Struct)
+				if err := stream.RecvMsg(m); err != nil {
+					require.Error(t, context.Cause(stream.Context()))
+					return err
+				}
+				got = append(got, m.GetFields()["id"].GetStringValue())
+				if len(got) == 2 {
+					c.end()
+					clock.Advance(recheckAfter)
+				}
+			}
+		},
+	}}})
+	stream, err := conn.NewStream(as(t.Context(), "anna"), &grpc.StreamDesc{ClientStreams: true}, "/crm.Suite/import")
+	require.NoError(t, err)
+	for _, id := range []string{"1", "2", "3"} {
+		require.NoError(t, stream.SendMsg(message(id, "")))
+	}
+	require.Equal(t, codes.Unauthenticated, status.Code(stream.RecvMsg(new(wrapperspb.StringValue))))
+	require.Equal(t, []string{"1", "2"}, got)
+	require.Equal(t, "1", c.journal.Events()[0].Resource.ID)
+}
+
+func TestFirstMessage(t *testing.T) {
+	c := newGuard(t, nil)
+	conn := serve(t, newServer(c.guard, Methods{"/crm.Suite/export": ProtectAct(crmguard.Export, contact)}), counter{all: 1}.desc())
+	_, err := export(as(t.Context(), "anna"), conn, nil)
+	require.Equal(t, codes.InvalidArgument, status.Code(err), "no message")
+	require.Empty(t, c.journal.Events())
+
+	other := func(context.Context, *wrapperspb.BytesValue) (crmguard.Resource, error) {
+		return crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1"}, nil
+	}
+	for _, k := range []kind{unary, bidi} {
+		conn := serve(t, newServer(c.guard, Methods{"/crm.Suite/show": Protect(crmguard.View, other)}), service(k, map[string]handler{"show": yes}))
+		_, err := invoke(as(t.Context(), "anna"), conn, k, "show", message("1", ""))
+		require.Equal(t, codes.Internal, status.Code(err), "the loader is for another message")
+	}
+}
+
+func TestMountingNonsensePanics(t *testing.T) {
+	g := newGuard(t, nil).guard
+	var none func(context.Context, *structpb.Struct) (crmguard.Resource, error)
+	require.Panics(t, func() { ServerOptions(g, Methods{"/a/b": Protect(crmguard.Delete, contact)}) })
+	require.Panics(t, func() { ServerOptions(g, Methods{"/a/b": {}}) })
+	require.Panics(t, func() { ProtectAct(crmguard.Delete, none) })
+	require.Panics(t, func() {
+		Protect(crmguard.View, func(context.Context, string) (crmguard.Resource, error) { return crmguard.Resource{}, nil })
+	})
+	require.Len(t, ServerOptions(g, Methods{"/a/b": ProtectAct(crmguard.Delete, contact)}), 2)
+}
