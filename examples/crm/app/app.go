@@ -1,6 +1,7 @@
 // Package app is a small but real CRM on crmguard: contacts, staff and a journal
-// on one SQLite file or a PostgreSQL database, in which rights, encryption, masks and the journal act
-// together. It is made to be read and copied from; package main starts it.
+// on one SQLite file or a PostgreSQL database, in which rights, encryption, masks
+// and the journal act together. It is made to be read and copied from; package main
+// starts it.
 //
 //	crm, err := app.New(ctx, app.Config{Data: "crm-data", Keys: "crm-keys", Loopback: true})
 //	defer crm.Close()
