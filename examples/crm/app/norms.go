@@ -47,7 +47,7 @@ const normsSetting = "norms"
 func (n *norms) load(ctx context.Context) error {
 	text, err := n.app.vault.proven(ctx, n.app.db, normsSetting)
 	if err != nil {
-		return fmt.Errorf("norms: %w", err)
+		return fmt.Errorf("the norms in the database were changed past the CRM: nobody was let in; put back a backup of the data (%w)", err)
 	}
 	rules := firstNorms
 	if text != nil {
