@@ -80,7 +80,7 @@ func (a *App) confirm(w http.ResponseWriter, r *http.Request) {
 	token, err := a.door.StepUp(ctx, a.guard.SessionToken(r), r.PostForm.Get("code"), guard.RequestID(ctx))
 	if err == nil {
 		a.guard.SetSession(w, token)
-		http.Redirect(w, r, back, http.StatusSeeOther)
+		http.Redirect(w, r, back, http.StatusSeeOther) //nolint:gosec // a page of ours, says localPage
 		return
 	}
 	stateOf(ctx).confirm = &confirmPage{Back: back, Cancel: home}

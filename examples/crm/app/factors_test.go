@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"net/http"
 	"regexp"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/mfa"
 )
 
 const refusedSentence = "Login, password or code is wrong, or the account is closed."
@@ -370,6 +372,32 @@ func TestStolenSession(t *testing.T) {
 	has(t, page, "The session was ended")
 	status, _ = lost.get("/contacts")
 	require.Equal(t, http.StatusUnauthorized, status)
+}
+
+// TestFreshness: the rules alone would let a session in that began with the password
+// before there was an app; that is what the check besides them is for.
+func TestFreshness(t *testing.T) {
+	in := newInstallation(t, onSQLite, nil)
+	rules, err := mfa.NewStepUp(proofs, &mfa.Options{Clock: in.cfg.Clock})
+	require.NoError(t, err)
+	s := crmguard.Subject{Tenant: tenant, ID: "seller1", Kind: employee, Assurance: crmguard.AssurancePassword, AuthenticatedAt: in.app.now()}
+	own := crmguard.Resource{Tenant: tenant, Kind: factorsKind, Owner: s.ID}
+	require.NoError(t, rules.Check(t.Context(), s, crmguard.Configure, own))
+	denial, _ := errors.AsType[*crmguard.Denial](freshness{rules, in.app.factors}.Check(t.Context(), s, crmguard.Configure, own))
+	require.NotNil(t, denial)
+	require.Equal(t, crmguard.StepUp, denial.Status)
+	require.Equal(t, crmguard.AssuranceSecondFactor, denial.Need)
+
+	// Whether there is an app cannot be said of rows that somebody else wrote.
+	_, err = in.app.db.ExecContext(t.Context(), `DELETE FROM crmguard_mfa_factors WHERE person = 'seller1'`)
+	require.NoError(t, err)
+	err = freshness{rules, in.app.factors}.Check(t.Context(), s, crmguard.Configure, own)
+	require.ErrorIs(t, err, mfa.ErrState)
+	status, _ := in.session("seller1", crmguard.AssurancePassword, 0).post("/me/apps")
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	status, page := in.browser().post("/sign-in", "login", "seller1", "password", in.password())
+	require.Equal(t, http.StatusInternalServerError, status, "nor is the password enough then")
+	hasNot(t, page, "Sign out")
 }
 
 // TestDemoCode: two codes at once, also after a restart; then the next step is

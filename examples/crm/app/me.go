@@ -50,8 +50,8 @@ var assuranceNames = map[crmguard.Assurance]string{
 
 // What was done, as the page says it afterwards.
 var ownChanges = map[string]string{
-	"added":   "The app was added. Its codes are good for signing in and for acts that ask for one.",
-	"removed": "The app was removed. Its codes are worth nothing any more.",
+	"added":   "The app was added. If you do not know one of the sessions below, end it.",
+	"removed": "The app was removed. Its codes are worth nothing any more; sessions that began with them go on until you end them below.",
 	"ended":   "The session was ended. That device has to sign in again.",
 }
 
