@@ -39,6 +39,17 @@ func (a *App) openAddresses(ctx context.Context) (*ipfilter.Filter, error) {
 	return filter, nil
 }
 
+// edge tells from where a request comes.
+func (a *App) edge() (func(*http.Request) (netip.Addr, error), error) {
+	if len(a.cfg.Proxies) == 0 {
+		return ipfilter.Edge(nil)
+	}
+	if a.cfg.Loopback {
+		return nil, errors.New("behind a proxy others reach the CRM, so that Loopback and Proxies exclude each other")
+	}
+	return ipfilter.Edge(a.cfg.Proxies, a.cfg.ProxyHeader)
+}
+
 // addressForm is the part of settings.html about addresses.
 type addressForm struct {
 	Version  int64

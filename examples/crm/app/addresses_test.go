@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/ipfilter"
 )
 
 // from makes a browser's connections come from another address of this machine.
@@ -225,5 +227,55 @@ func TestOldAndForgedAddressRules(t *testing.T) {
 		in.start()
 		status, _ = in.signedIn("seller1").from("127.0.0.10").get("/contacts")
 		require.Equal(t, http.StatusForbidden, status)
+	})
+}
+
+// TestBehindAProxy: only a trusted proxy says where a request comes from.
+func TestBehindAProxy(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, nil)
+		secret, err := in.app.AddAccount(t.Context(), NewAccount{Login: "anna", Role: "owner"})
+		require.NoError(t, err)
+		status, _ := in.signedIn("owner").saveAddresses("allow-company", "127.0.0.1\n203.0.113.0/24")
+		require.Equal(t, http.StatusOK, status)
+
+		// Without a proxy the header says nothing, to nobody.
+		stranger := in.signedIn("owner").from("127.0.0.2")
+		answer := stranger.do(http.MethodGet, "/contacts", nil, "X-Forwarded-For", "203.0.113.7", "Forwarded", "for=203.0.113.7", "X-Real-IP", "203.0.113.7")
+		require.Equal(t, http.StatusForbidden, answer.StatusCode)
+		home := in.signedIn("owner")
+		require.Equal(t, http.StatusOK, home.do(http.MethodGet, "/contacts", nil, "X-Forwarded-For", "198.51.100.1").StatusCode)
+
+		in.stop()
+		in.cfg.Proxies, in.cfg.ProxyHeader = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, ipfilter.XForwardedFor
+		_, err = New(t.Context(), in.cfg)
+		require.ErrorContains(t, err, "Loopback and Proxies exclude each other")
+		in.cfg.Loopback = false
+		in.start()
+		token, err := in.app.sessions.Start(t.Context(), crmguard.Subject{
+			Tenant: tenant, ID: "anna", Kind: employee, Addr: netip.MustParseAddr("203.0.113.7"), Assurance: crmguard.AssurancePassword, AuthenticatedAt: in.app.now(),
+		})
+		require.NoError(t, err)
+		cookie := "__Host-session=" + token
+		for forwarded, want := range map[string][2]int{ // a page, and signing in
+			"203.0.113.7":               {http.StatusOK, http.StatusSeeOther},
+			"198.51.100.1, 203.0.113.7": {http.StatusOK, http.StatusSeeOther},
+			"203.0.113.7, 127.0.0.1":    {http.StatusOK, http.StatusSeeOther},
+			"[203.0.113.7]:443":         {http.StatusServiceUnavailable, http.StatusBadRequest},
+			"198.51.100.1":              {http.StatusForbidden, http.StatusUnauthorized},
+			"203.0.113.7, 198.51.100.1": {http.StatusForbidden, http.StatusUnauthorized},
+			"203.0.113.7, here":         {http.StatusServiceUnavailable, http.StatusBadRequest},
+			"unknown":                   {http.StatusServiceUnavailable, http.StatusBadRequest},
+			"":                          {http.StatusServiceUnavailable, http.StatusBadRequest},
+			strings.Repeat("203.0.113.7, ", 3) + "0x7f.0.1": {http.StatusServiceUnavailable, http.StatusBadRequest},
+		} {
+			b := in.browser()
+			b.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+			page := b.do(http.MethodGet, "/contacts", nil, "X-Forwarded-For", forwarded, "Cookie", cookie).StatusCode
+			door := b.do(http.MethodPost, "/sign-in", fields("login", "anna", "password", secret), "X-Forwarded-For", forwarded).StatusCode
+			require.Equal(t, want, [2]int{page, door}, forwarded)
+		}
+		direct := in.browser().from("127.0.0.2")
+		require.Equal(t, http.StatusForbidden, direct.do(http.MethodGet, "/contacts", nil, "X-Forwarded-For", "203.0.113.7", "Cookie", cookie).StatusCode, "who comes past the proxy")
 	})
 }

@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -53,6 +54,11 @@ type Config struct {
 	// Loopback says that only this machine can reach the CRM: demo accounts work,
 	// and cookies go without TLS.
 	Loopback bool
+
+	// Proxies are the addresses of the proxies before the CRM, which say in this header
+	// for whom they ask. Whoever comes through a proxy comes from beyond this machine.
+	Proxies     []netip.Prefix
+	ProxyHeader ipfilter.Header
 
 	Contacts []byte             // CSV to import at the first start; nil: none
 	Progress func(ImportReport) // of that import; nil: nobody looks
@@ -131,6 +137,10 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 
 // open puts the parts together: this is the main of a CRM on crmguard.
 func (a *App) open(ctx context.Context) (err error) {
+	edge, err := a.edge()
+	if err != nil {
+		return err
+	}
 	if a.db, err = openStore(ctx, a.cfg); err != nil {
 		return err
 	}
@@ -200,8 +210,8 @@ func (a *App) open(ctx context.Context) (err error) {
 	}
 	a.guard, err = guard.New(a.sessions, a.rights, a.rights, a.journal, &guard.Options{
 		Addresses: a.addresses, StepUp: freshness{proof, a.factors}, Norms: a.norms, Switch: a.sessions,
-		Holders:  []crmguard.Revoker{a.sessions, a.factors, a.rights},
-		Loopback: a.cfg.Loopback, Page: a.problem, Logger: a.log, Clock: a.cfg.Clock,
+		Holders: []crmguard.Revoker{a.factors, a.rights},
+		Edge:    edge, Loopback: a.cfg.Loopback, Page: a.problem, Logger: a.log, Clock: a.cfg.Clock,
 	})
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"github.com/crmguard/crmguard"
@@ -35,9 +34,16 @@ func (a *App) signIn(w http.ResponseWriter, r *http.Request) {
 		a.guard.WriteError(w, r, err)
 		return
 	}
+	addr, err := a.guard.Addr(r)
+	if err != nil {
+		a.log.WarnContext(r.Context(), "a proxy did not say for whom it asks", "proxy", r.RemoteAddr, "error", err)
+		a.guard.WriteError(w, r, &guard.Problem{Status: http.StatusBadRequest, Title: "It is not known where you come from", Code: "address",
+			Detail: "The proxy before the CRM did not say it in a form that can be read. Please tell the administrator."})
+		return
+	}
 	login := r.PostForm.Get("login")
 	token, err := a.door.SignIn(r.Context(), signin.Attempt{
-		Login: login, Password: r.PostForm.Get("password"), Code: r.PostForm.Get("code"), Addr: connection(r), Request: guard.RequestID(r.Context()),
+		Login: login, Password: r.PostForm.Get("password"), Code: r.PostForm.Get("code"), Addr: addr, Request: guard.RequestID(r.Context()),
 	})
 	if err == nil {
 		// The cookie is replaced: its session would live on with nobody to end it.
@@ -89,13 +95,4 @@ func (a *App) signOut(w http.ResponseWriter, r *http.Request) {
 // inSeconds rounds up: who tries again then does not come too early.
 func inSeconds(wait time.Duration) time.Duration {
 	return (wait + time.Second - 1).Truncate(time.Second)
-}
-
-// connection is the address at the other end; no proxy stands before the example.
-func connection(r *http.Request) netip.Addr {
-	at, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return at.Addr().Unmap().WithZone("")
 }

@@ -21,7 +21,7 @@ func (a *App) Serve(ctx context.Context, listener net.Listener, certificates *tl
 		return errors.Join(err, listener.Close())
 	}
 	handler := a.handler
-	if certificates == nil {
+	if certificates == nil && len(a.cfg.Proxies) == 0 {
 		handler = byOwnName(listener.Addr(), handler)
 	}
 	web := &http.Server{
