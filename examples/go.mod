@@ -3,6 +3,7 @@ module github.com/crmguard/crmguard/examples
 go 1.26.0
 
 require (
+	filippo.io/age v1.3.2
 	github.com/crmguard/crmguard v0.0.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/nyaruka/phonenumbers v1.8.1
@@ -15,7 +16,6 @@ require (
 )
 
 require (
-	filippo.io/age v1.3.2 // indirect
 	filippo.io/hpke v0.4.0 // indirect
 	github.com/bmatcuk/doublestar/v4 v4.6.1 // indirect
 	github.com/boombuler/barcode v1.0.1-0.20190219062509-6c824513bacc // indirect

@@ -39,6 +39,7 @@ type exports struct {
 type exported struct {
 	rows, left int // left out: damaged or erased
 	fields     []string
+	size       int64
 }
 
 // export writes the contacts that the person may export, as the person sees them,
@@ -65,6 +66,9 @@ func (a *App) export(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return false, err
 		}
+		if done.size, err = rewind(file); err != nil {
+			return false, err
+		}
 		if err := a.exports.recheck(ctx); err != nil {
 			return false, err
 		}
@@ -73,7 +77,8 @@ func (a *App) export(w http.ResponseWriter, r *http.Request) error {
 		if err := guard.Settle(ctx, func(e crmguard.Event) error { return a.journal.Record(ctx, e) }); err != nil {
 			return false, err
 		}
-		return true, a.sendExport(w, file, done)
+		a.sendExport(w, file, done)
+		return true, nil
 	})
 }
 
@@ -186,16 +191,17 @@ func (a *App) writeChunk(ctx context.Context, out *csv.Writer, contacts []*Conta
 	return nil
 }
 
-// sendExport sends the finished file. That the browser goes away meanwhile changes
-// nothing any more: part of the file may have arrived.
-func (a *App) sendExport(w http.ResponseWriter, file io.ReadSeeker, done exported) error {
-	size, err := file.Seek(0, io.SeekEnd)
-	if err == nil {
+// rewind returns the size of a file and goes back to its beginning.
+func rewind(file io.Seeker) (size int64, err error) {
+	if size, err = file.Seek(0, io.SeekEnd); err == nil {
 		_, err = file.Seek(0, io.SeekStart)
 	}
-	if err != nil {
-		return err
-	}
+	return size, err
+}
+
+// sendExport sends the finished file. That the browser goes away meanwhile changes
+// nothing any more: part of the file may have arrived.
+func (a *App) sendExport(w http.ResponseWriter, file io.Reader, done exported) {
 	name := "contacts-" + a.now().Format("2006-01-02")
 	if done.left > 0 {
 		name += fmt.Sprintf("-%d-of-%d", done.rows, done.rows+done.left)
@@ -203,10 +209,9 @@ func (a *App) sendExport(w http.ResponseWriter, file io.ReadSeeker, done exporte
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Content-Disposition", `attachment; filename="`+name+`.csv.age"`)
-	h.Set("Content-Length", strconv.FormatInt(size, 10))
+	h.Set("Content-Length", strconv.FormatInt(done.size, 10))
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(sendingTime)) //nolint:gosec // else the server's own holds
 	_, _ = io.Copy(w, file)                                                         //nolint:gosec // the client may be gone
-	return nil
 }
 
 // exportForm asks for whom the file is to be encrypted. It shows nobody's data, so
