@@ -73,8 +73,8 @@ type Options struct {
 	// encrypt.Options.OnOpen.
 	Norms crmguard.Checker
 
-	// Holders are asked by [Guard.Dismiss] to end what they hold of a person, in this
-	// order. With them, sessions need ClosePerson(ctx, tenant, person) error;
+	// Holders are asked by [Guard.Dismiss], in this order, to end what they hold of a
+	// person besides sessions. With them, sessions need ClosePerson(ctx, tenant, person) error;
 	// *session.Manager has it.
 	Holders []crmguard.Revoker
 

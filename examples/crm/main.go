@@ -5,6 +5,7 @@
 //	go run ./examples/crm import contacts.csv   add contacts to the running CRM
 //	go run ./examples/crm code seller1          a code of a demo account's app
 //	go run ./examples/crm account add anna head add an account of your own
+//	go run ./examples/crm reopen                end a lockdown
 //	go run ./examples/crm addresses reset       let people in from anywhere again
 //
 // See package app for how it is made.
@@ -20,6 +21,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -29,6 +31,7 @@ import (
 
 	"github.com/crmguard/crmguard/examples/crm/app"
 	"github.com/crmguard/crmguard/examples/crm/data"
+	"github.com/crmguard/crmguard/ipfilter"
 )
 
 const usage = `crm, an example CRM on crmguard
@@ -37,6 +40,7 @@ const usage = `crm, an example CRM on crmguard
   crm import [flags] FILE                add the contacts of a CSV file to the running CRM
   crm code [flags] LOGIN                 print a code with which a demo account can sign in now
   crm account add [flags] LOGIN ROLE     add an account of your own; its password is shown once
+  crm reopen [flags]                     end a lockdown: the way back when no owner can sign in
   crm addresses reset [flags]            remove all address rules: the way back in for who locked themselves out
 
 `
@@ -99,6 +103,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 			return importFile(ctx, args[1:], out, errOut)
 		case "account":
 			return addAccount(ctx, args[1:], in, out, errOut)
+		case "reopen":
+			return reopen(ctx, args[1:], out, errOut)
 		case "addresses":
 			return resetAddresses(ctx, args[1:], out, errOut)
 		case "code":
@@ -114,6 +120,9 @@ func serve(ctx context.Context, args []string, out, errOut io.Writer) error {
 	cert := s.flags.String("tls-cert", "", "PEM `file` with the certificate; needed for addresses that others can reach")
 	key := s.flags.String("tls-key", "", "PEM `file` with the certificate's key")
 	db := s.flags.String("db", "", "PostgreSQL `URL`, postgres://user@host/name, in place of the SQLite file in -data; the variable "+dbVariable+" keeps its password out of the list of processes")
+	var proxies prefixes
+	s.flags.Var(&proxies, "trusted-proxy", "`address` or network of the proxy before the CRM, which ends TLS; several with commas, or the flag again")
+	header := s.flags.String("proxy-header", "x-forwarded-for", "`header` in which the proxy says for whom it asks: x-forwarded-for or forwarded")
 	empty := s.flags.Bool("empty", false, "start the company without the demo contacts")
 	verbose := s.flags.Bool("v", false, "log more")
 	if err := s.parse(args); err != nil {
@@ -144,6 +153,10 @@ func serve(ctx context.Context, args []string, out, errOut io.Writer) error {
 	if err != nil {
 		return err
 	}
+	proxyHeader, ok := proxyHeaders[strings.ToLower(*header)]
+	if !ok {
+		return fmt.Errorf("-proxy-header %q: want x-forwarded-for or forwarded", *header)
+	}
 	if !loopback && certificates == nil {
 		return fmt.Errorf("%s can be reached from other machines: give -tls-cert and -tls-key, or use 127.0.0.1 (demo accounts work there only)", *addr)
 	}
@@ -156,7 +169,7 @@ func serve(ctx context.Context, args []string, out, errOut io.Writer) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	defer listener.Close() //nolint:errcheck // Serve has closed it, or nothing was served
-	cfg := app.Config{Data: s.data, DB: database, Keys: s.keys, Loopback: loopback && certificates == nil, Logger: logger}
+	cfg := app.Config{Data: s.data, DB: database, Keys: s.keys, Loopback: loopback && certificates == nil && len(proxies) == 0, Proxies: proxies, ProxyHeader: proxyHeader, Logger: logger}
 	if !*empty {
 		cfg.Contacts, cfg.Progress = data.Contacts, func(r app.ImportReport) {
 			fmt.Fprintf(out, "\rFirst start: %d rows read, %d contacts added, %d duplicates, %d bad rows", r.Rows, r.Added, r.Duplicates, len(r.Bad))
@@ -166,12 +179,35 @@ func serve(ctx context.Context, args []string, out, errOut io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := announce(ctx, out, crm, listener.Addr(), cfg.Loopback, s.keys); err != nil {
+	at := "https://" + listener.Addr().String()
+	if certificates == nil {
+		at = "http://" + listener.Addr().String()
+	}
+	if err := announce(ctx, out, crm, at, cfg.Loopback, s.keys); err != nil {
 		return errors.Join(err, crm.Close())
 	}
 	err = crm.Serve(ctx, listener, certificates)
 	return errors.Join(err, crm.Close())
 }
+
+// prefixes are addresses and networks on the command line.
+type prefixes []netip.Prefix
+
+func (p *prefixes) String() string { return fmt.Sprint(*p) }
+
+// Set adds what one flag names.
+func (p *prefixes) Set(text string) error {
+	for part := range strings.SplitSeq(text, ",") {
+		prefix, err := ipfilter.ParsePrefix(strings.TrimSpace(part))
+		if err != nil {
+			return err
+		}
+		*p = append(*p, prefix)
+	}
+	return nil
+}
+
+var proxyHeaders = map[string]ipfilter.Header{"x-forwarded-for": ipfilter.XForwardedFor, "forwarded": ipfilter.Forwarded}
 
 // dbVariable may name the database, too.
 const dbVariable = "CRM_DB"
@@ -193,16 +229,16 @@ func databaseURL(flags *flag.FlagSet, given string) (app.PostgresURL, error) {
 }
 
 // announce tells how to sign in.
-func announce(ctx context.Context, out io.Writer, crm *app.App, addr net.Addr, demo bool, keys string) error {
+func announce(ctx context.Context, out io.Writer, crm *app.App, at string, demo bool, keys string) error {
 	if !demo {
-		fmt.Fprintf(out, "https://%s\nDemo accounts are closed; sign in with your own. Ctrl-C stops.\n", addr)
+		fmt.Fprintf(out, "%s\nDemo accounts are closed; sign in with your own. Ctrl-C stops.\n", at)
 		return nil
 	}
 	password, err := crm.DemoPassword(ctx)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\n\n  http://%s\n\n  Demo password for all of them:  %s\n\n", addr, password)
+	fmt.Fprintf(out, "\n\n  %s\n\n  Demo password for all of them:  %s\n\n", at, password)
 	for _, line := range app.DemoLogins() {
 		fmt.Fprintf(out, "    %-12s %s\n", line[0], line[1])
 	}
@@ -289,6 +325,22 @@ func demoCode(ctx context.Context, args []string, out, errOut io.Writer) error {
 		return err
 	}
 	fmt.Fprintln(out, code)
+	return nil
+}
+
+func reopen(ctx context.Context, args []string, out, errOut io.Writer) error {
+	s := newSettings("crm reopen", errOut)
+	if err := s.parse(args); err != nil {
+		return err
+	}
+	if s.flags.NArg() != 0 {
+		s.flags.Usage()
+		return errUsage
+	}
+	if err := app.SendReopen(ctx, s.keys); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "The CRM is open again. Dismiss who should not come back: sessions have survived the lockdown.")
 	return nil
 }
 

@@ -134,7 +134,7 @@ func TestAfternoon(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, status)
 	status, page = olga.do("POST", "/staff/anna/dismiss")
 	require.Equal(t, http.StatusOK, status)
-	require.Contains(t, page, "sessions")
+	require.Contains(t, page, "factors")
 	status, _ = olga.do("POST", "/reopen")
 	require.Equal(t, http.StatusOK, status)
 	status, _ = anna.do("GET", "/contacts/cAa")

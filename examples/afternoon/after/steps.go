@@ -196,7 +196,7 @@ func (c *crm) openGuard() error {
 		Addresses: c.addresses,
 		StepUp:    proof,
 		Norms:     c.norms,
-		Holders:   []crmguard.Revoker{c.sessions, c.factors, c.rights},
+		Holders:   []crmguard.Revoker{c.factors, c.rights},
 		Switch:    c.sessions,
 		Loopback:  true, // this machine only; leave it out behind TLS
 	})

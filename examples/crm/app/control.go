@@ -105,6 +105,14 @@ func (a *App) controlHandler() http.Handler {
 		}
 		say(controlLine{Done: true, Code: code})
 	})
+	mux.HandleFunc("POST /reopen", func(w http.ResponseWriter, r *http.Request) {
+		say := lines(w)
+		if err := a.reopenHere(r.Context()); err != nil {
+			say(controlLine{Error: err.Error()})
+			return
+		}
+		say(controlLine{Done: true})
+	})
 	mux.HandleFunc("POST /addresses/reset", func(w http.ResponseWriter, r *http.Request) {
 		say := lines(w)
 		version, err := a.resetAddresses(r.Context())
@@ -172,6 +180,11 @@ func SendCode(ctx context.Context, keys, login string, waits func(time.Duration)
 func SendAddressReset(ctx context.Context, keys string) (version int64, err error) {
 	err = control(ctx, keys, "/addresses/reset", nil, func(line controlLine) { version = line.Version })
 	return version, err
+}
+
+// SendReopen has the running CRM end a lockdown.
+func SendReopen(ctx context.Context, keys string) error {
+	return control(ctx, keys, "/reopen", nil, func(controlLine) {})
 }
 
 // control sends a request through the socket and hands over the answer's lines.

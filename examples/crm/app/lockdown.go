@@ -1,6 +1,9 @@
 package app
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/crmguard/crmguard"
@@ -42,4 +45,21 @@ func (a *App) reopen(w http.ResponseWriter, r *http.Request) error {
 	}
 	http.Redirect(w, r, "/lockdown", http.StatusSeeOther)
 	return nil
+}
+
+// reopenHere ends a lockdown for whoever holds the keys folder: the way back when no
+// owner can sign in any more.
+func (a *App) reopenHere(ctx context.Context) error {
+	ctx = crmguard.System(ctx, tenant, "reopen")
+	e := systemEvent(ctx, crmguard.Grant, crmguard.Resource{Tenant: tenant, Kind: guard.LockdownKind}, a.now())
+	e.Outcome = crmguard.Attempted
+	if err := a.journal.Record(ctx, e); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	err := a.guard.Reopen(ctx, tenant)
+	e.Outcome = crmguard.Done
+	if err != nil {
+		e.Outcome = crmguard.Failed
+	}
+	return errors.Join(err, a.journal.Record(ctx, e))
 }
