@@ -63,7 +63,7 @@ func start(config fiber.Config) guardtest.Start {
 		for _, route := range routes {
 			load := func(c fiber.Ctx) (crmguard.Resource, error) { return route.Load(exchange{c, g}) }
 			handle := func(c fiber.Ctx) error { return route.Handle(exchange{c, g}) }
-			var h fiber.Handler = handle
+			h := handle
 			switch {
 			case route.Open():
 			case route.Acts:

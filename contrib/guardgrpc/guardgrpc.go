@@ -122,7 +122,7 @@ func method[M any](load func(context.Context, M) (crmguard.Resource, error), pro
 	if t.Kind() == reflect.Interface {
 		return m
 	}
-	if _, ok := reflect.Zero(t).Interface().(proto.Message); !ok || t.Kind() != reflect.Pointer {
+	if _, ok := reflect.TypeAssert[proto.Message](reflect.Zero(t)); !ok || t.Kind() != reflect.Pointer {
 		panic(fmt.Sprintf("guardgrpc: a loader takes a message or any, not %s", t))
 	}
 	m.newMessage = func() proto.Message { return reflect.New(t.Elem()).Interface().(proto.Message) }

@@ -238,6 +238,8 @@ func (n counter) desc() *grpc.ServiceDesc {
 
 // export counts the rows that arrive.
 func export(ctx context.Context, conn *grpc.ClientConn, m *structpb.Struct) (rows int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
 	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/crm.Suite/export")
 	if err != nil {
 		return 0, err
@@ -329,7 +331,9 @@ func TestReceivingIsChecked(t *testing.T) {
 			}
 		},
 	}}})
-	stream, err := conn.NewStream(as(t.Context(), "anna"), &grpc.StreamDesc{ClientStreams: true}, "/crm.Suite/import")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	stream, err := conn.NewStream(as(ctx, "anna"), &grpc.StreamDesc{ClientStreams: true}, "/crm.Suite/import")
 	require.NoError(t, err)
 	for _, id := range []string{"1", "2", "3"} {
 		require.NoError(t, stream.SendMsg(message(id, "")))

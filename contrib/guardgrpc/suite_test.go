@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -133,13 +134,13 @@ func serve(t testing.TB, s *server, desc *grpc.ServiceDesc) *grpc.ClientConn {
 
 // invoke sends one message and returns the one answer.
 func invoke(ctx context.Context, conn *grpc.ClientConn, k kind, name string, m *structpb.Struct) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
 	answer := new(wrapperspb.StringValue)
 	if k == unary {
 		err := conn.Invoke(ctx, "/crm.Suite/"+name, m, answer)
 		return answer.GetValue(), err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/crm.Suite/"+name)
 	if err != nil {
 		return "", err

@@ -1,0 +1,9 @@
+module github.com/crmguard/crmguard/contrib/nethttp
+
+go 1.26.0
+
+require github.com/crmguard/crmguard v0.0.0
+
+require github.com/go-chi/chi/v5 v5.5.0
+
+replace github.com/crmguard/crmguard => ../..
