@@ -45,6 +45,7 @@ type cardPage struct {
 	Reasons                        []reason
 	MayEdit, MayForget, MayJournal bool
 	Saved, Problem                 string
+	Used                           string // how far the viewer's norm of cards is
 	Once                           string // makes one call of a button, however often it is pressed
 	Call                           *callNotice
 }
@@ -82,6 +83,10 @@ func (a *App) cardPage(r *http.Request, c *Contact, revealed string) (cardPage, 
 	if err := a.openContacts(ctx, []*Contact{c}); err != nil {
 		return cardPage{}, err
 	}
+	used, err := a.cardsUsed(ctx)
+	if err != nil {
+		return cardPage{}, err
+	}
 	may, err := rights.of(c)
 	if err != nil {
 		return cardPage{}, err
@@ -91,7 +96,7 @@ func (a *App) cardPage(r *http.Request, c *Contact, revealed string) (cardPage, 
 		return cardPage{}, err
 	}
 	body := cardPage{
-		ID: c.ID, Owner: c.Owner, Unit: a.people.unitName(c.Unit), Country: c.Country, Version: c.Version,
+		ID: c.ID, Owner: c.Owner, Unit: a.people.unitName(c.Unit), Country: c.Country, Version: c.Version, Used: used,
 		Created: c.Created, Updated: c.Updated, Reasons: revealReasons, Once: rand.Text(),
 		MayEdit:    a.may(r, crmguard.Update, c.resource()),
 		MayForget:  a.may(r, crmguard.Erase, c.resource()),

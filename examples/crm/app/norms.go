@@ -114,6 +114,21 @@ func (n *norms) Check(ctx context.Context, s crmguard.Subject, a crmguard.Action
 	return n.counter.Load().Check(ctx, s, a, r)
 }
 
+// cardsUsed says how many of today's cards somebody has opened, when it is most of
+// them.
+func (a *App) cardsUsed(ctx context.Context) (string, error) {
+	usage, err := a.norms.counter.Load().Usage(ctx, tenant, subjectOf(ctx).ID)
+	if err != nil {
+		return "", err
+	}
+	for _, used := range usage.Norms {
+		if used.Norm.Action == crmguard.View && used.Count*5 >= used.Norm.Hard*4 {
+			return fmt.Sprintf("%d of your %d cards today", min(used.Count, used.Norm.Hard), used.Norm.Hard), nil
+		}
+	}
+	return "", nil
+}
+
 // normEnds tells somebody who has used up a norm when it begins anew.
 func (a *App) normEnds(wait time.Duration) string {
 	ends := a.now().Add(wait).In(a.norms.place.Load()).Round(time.Second)
