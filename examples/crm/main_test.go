@@ -63,6 +63,11 @@ func TestRefusals(t *testing.T) {
 		{[]string{"-data", data, "-db", ""}, "-db is empty"},
 		{[]string{"-data", data, "-db", "sqlite:crm.db"}, "postgres://user:password@host/name"},
 		{[]string{"-data", data, "postgres://user@host/name"}, "given with -db"},
+		{[]string{"-data", data, "-addr", "127.0.0.1:0", "-trusted-proxy", "0.0.0.0/0"}, "lets everybody choose an address"},
+		{[]string{"-data", data, "-addr", "127.0.0.1:0", "-trusted-proxy", "127.0.0.1", "-proxy-header", "x-real-ip"}, "want x-forwarded-for or forwarded"},
+		{[]string{"-data", data, "-trusted-proxy", "127.0.0.1,proxy"}, "usage"},
+		{[]string{"addresses", "reset", "-data", data}, "no CRM is running"},
+		{[]string{"addresses", "-data", data}, "help"},
 		{[]string{"start", "-data", data}, "usage"},
 		{[]string{"-nonsense"}, "usage"},
 	} {
