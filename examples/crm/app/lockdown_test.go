@@ -53,7 +53,7 @@ func TestLockdown(t *testing.T) {
 		}
 		seller, admin, owner = in.signedIn("seller1"), in.signedIn("admin"), in.signedIn("owner")
 		closed()
-		in.tamper(`UPDATE crmguard_session_persons SET closed = $1 WHERE person = ''`, false)
+		in.tamper(`UPDATE crmguard_session_persons SET closed = $1 WHERE person = ''`, 0)
 		in.late.Add(int64(2 * time.Second))
 		closed()
 		in.tamper(`DELETE FROM crmguard_session_persons WHERE person = ''`)
