@@ -59,7 +59,12 @@ type addressForm struct {
 	Problems bool
 	Lockout  []string // whom the rules would lock out
 	May      bool
+	MayForce bool
 }
+
+// ownersResource is what forcing a change is about: who may make owners may lock them
+// out, and an administrator may not.
+var ownersResource = crmguard.Resource{Tenant: tenant, Kind: "owners"}
 
 // addressList is what one level says: a prefix a line.
 type addressList struct {
@@ -212,9 +217,15 @@ func (a *App) changeAddresses(w http.ResponseWriter, r *http.Request) error {
 		return notSaved(r, http.StatusConflict, view)
 	}
 	force := r.PostForm.Get("force") == "yes"
+	if force {
+		if err := a.guard.Check(ctx, crmguard.Grant, ownersResource); err != nil {
+			return err
+		}
+	}
 	next, err := a.prepareAddresses(ctx, rules, force)
 	if lockout, ok := errors.AsType[*ipfilter.LockoutError](err); ok {
-		form.Lockout = lockoutLines(lockout)
+		form.MayForce = a.may(r, crmguard.Grant, ownersResource)
+		form.Lockout = lockoutLines(subjectOf(ctx).ID, lockout)
 		return notSaved(r, http.StatusConflict, view)
 	}
 	if err != nil {
@@ -282,18 +293,31 @@ func (a *App) storeAddresses(ctx context.Context, next ipfilter.Document, done c
 }
 
 // lockoutLines puts into words whom rules would lock out.
-func lockoutLines(e *ipfilter.LockoutError) []string {
+func lockoutLines(author string, e *ipfilter.LockoutError) []string {
 	var lines []string
+	say := func(who string, a ipfilter.Answer) {
+		why, _, _ := strings.Cut(a.String(), "; rules ")
+		if line := who + ": " + why; !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
 	if e.Author != nil {
-		lines = append(lines, "You: "+e.Author.String()+".")
+		say("You", *e.Author)
 	}
 	for _, owner := range e.Owners {
-		if len(owner.Answers) == 0 {
-			lines = append(lines, owner.ID+": not signed in, so nobody knows from where.")
+		who := owner.ID
+		if who == author {
+			who = "You"
 		}
 		for _, answer := range owner.Answers {
-			lines = append(lines, owner.ID+": "+answer.String()+".")
+			say(who, answer)
 		}
+		if len(owner.Answers) == 0 {
+			lines = append(lines, who+": not signed in, so nobody knows from where")
+		}
+	}
+	if e.Owners != nil {
+		lines = append(lines, "No owner is known to get in then")
 	}
 	return lines
 }

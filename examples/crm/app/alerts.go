@@ -259,7 +259,7 @@ func describeAlert(e crmguard.Event) alertLine {
 	line.What = fmt.Sprintf("%d %s in a day; the norm tells after %s", e.Count, noun, limit)
 	if e.Outcome == crmguard.Denied {
 		line.Result, line.Class = "refused", "bad"
-		line.What = fmt.Sprintf("%d %s in a day; the norm is %s", e.Count, noun, limit)
+		line.What = fmt.Sprintf("%d %s in a day would pass the norm of %s", e.Count, noun, limit)
 	}
 	return line
 }

@@ -73,7 +73,7 @@ func (f *normsForm) typed(typed url.Values) normRules {
 		next.Hard, hardErr = strconv.Atoi(line.Hard)
 		switch {
 		case softErr != nil || hardErr != nil || next.Hard < 1 || next.Hard > quota.MaxHard || next.Soft < 0:
-			line.Error = fmt.Sprintf("A whole number from 1 to %d; who is told first may be empty.", quota.MaxHard)
+			line.Error = fmt.Sprintf("Whole numbers up to %d; the first may be empty.", quota.MaxHard)
 		case next.Soft >= next.Hard:
 			line.Error = "The norm must be more than the number after which somebody is told."
 		}
