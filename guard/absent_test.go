@@ -95,11 +95,56 @@ func TestUnseenLooksLikeAbsentInEveryCase(t *testing.T) {
 			require.Equal(t, tt.want, foreign.Code)
 			require.Equal(t, foreign.Code, absent.Code)
 			require.Len(t, c.journal.Events(), 2)
-			if tt.name != "foreign tenant" { // refused before rights are asked
-				require.Equal(t, 2*asked, c.rights.asked, "at the same cost")
-			}
+			require.Equal(t, 2*asked, c.rights.asked, "at the same cost")
 		})
 	}
+}
+
+// Who may do everything learns nothing of what is hidden from them all the same, by
+// being asked for a proof: not of another tenant's record, nor of one that a rule denies.
+func TestNoProofIsAskedForTheAbsent(t *testing.T) {
+	stale := crmguard.CheckerFunc(func(context.Context, crmguard.Subject, crmguard.Action, crmguard.Resource) error {
+		return &crmguard.Denial{By: "mfa", Code: "stale", Status: crmguard.StepUp}
+	})
+	allButOne := crmguard.CheckerFunc(func(_ context.Context, _ crmguard.Subject, _ crmguard.Action, r crmguard.Resource) error {
+		if r.ID == "hidden" {
+			return &crmguard.Denial{By: "rights", Code: "deny-rule"}
+		}
+		return nil
+	})
+	c := newCRM(t, nil)
+	g, err := guard.New(sessions{"anna-token": person("anna")}, allButOne, c.dir, c.journal, &guard.Options{StepUp: stale})
+	require.NoError(t, err)
+	c.server = g.Handler(c.mux)
+	c.mux.Handle("POST /contacts/{id}/phone", g.ProtectAct(crmguard.Reveal, func(r *http.Request) (crmguard.Resource, error) {
+		resource := crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: r.PathValue("id")}
+		switch resource.ID {
+		case "absent":
+			return resource, guard.ErrNotFound
+		case "foreign":
+			resource.Tenant = "other"
+		}
+		return resource, nil
+	}, show))
+	for id, want := range map[string]int{"absent": 404, "foreign": 404, "hidden": 404, "seen": 401} {
+		require.Equal(t, want, c.request("POST", "/contacts/"+id+"/phone", "anna-token").Code, id)
+	}
+	for _, e := range c.journal.Events() {
+		require.NotEqual(t, "foreign", e.Resource.ID)
+	}
+}
+
+// Also what is wrong with a request about a whole kind is told to those only who may
+// do the act: "this number is a client's already" is an answer.
+func TestProblemWithoutARecordIsToldToWhoMay(t *testing.T) {
+	c := newCRM(t, nil)
+	c.rights.own[crmguard.Create] = true
+	c.mux.Handle("POST /contacts", c.guard.ProtectAct(crmguard.Create, func(r *http.Request) (crmguard.Resource, error) {
+		return crmguard.Resource{Tenant: "acme", Kind: "contacts", Owner: r.URL.Query().Get("owner")}, &guard.Problem{Status: 409, Title: "A client has this number"}
+	}, show))
+	require.Equal(t, 409, c.request("POST", "/contacts?owner=anna", "anna-token").Code)
+	require.Equal(t, 403, c.request("POST", "/contacts?owner=boris", "anna-token").Code)
+	require.Equal(t, []string{"create contacts/ failed request", "create contacts/ denied rights:no-rule"}, c.outcomes())
 }
 
 // Who may do the act is told what is wrong with the request, and that is recorded.

@@ -141,7 +141,7 @@ func (g *Guard) draft(ctx context.Context, a crmguard.Action) (context.Context, 
 	if versioned, ok := g.rights.(interface{ Version() string }); ok {
 		d.event.Policy = versioned.Version()
 	}
-	return context.WithValue(ctx, draftKey{}, d), d, nil
+	return context.WithValue(crmguard.WithSubject(ctx, s), draftKey{}, d), d, nil
 }
 
 // Do decides, records durably that the act is about to be done, does it, and
@@ -269,17 +269,17 @@ func (g *Guard) protect(a crmguard.Action, load Loader, run func(context.Context
 	})
 }
 
-// load finds the resource of the act. What is wrong with a request about a record
-// is told to those only who may do the act: others would learn that it exists.
+// load finds the resource of the act. What is wrong with a request is told to those
+// only who may do the act: others would learn what exists.
 func (g *Guard) load(r *http.Request, d *draft, load Loader) error {
 	resource, err := load(r)
 	d.event.Resource = resource
 	switch {
+	case errors.Is(err, ErrNotFound), err == nil && resource.Tenant != d.event.Subject.Tenant:
+		return g.absent(r.Context(), d)
 	case err == nil:
 		return nil
-	case errors.Is(err, ErrNotFound):
-		return g.absent(r.Context(), d)
-	case resource.ID == "":
+	case resource.Tenant == "": // it is not known what the request is about
 		return err
 	}
 	if err := g.permit(r.Context(), d); err != nil {

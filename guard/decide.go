@@ -18,14 +18,24 @@ func (g *Guard) Check(ctx context.Context, a crmguard.Action, r crmguard.Resourc
 	if err != nil {
 		return err
 	}
-	if err := g.admit(ctx, s, a, r); err != nil {
-		return decided(err)
-	}
-	if err := g.rights.Check(ctx, s, a, r); err != nil || g.o.StepUp == nil {
-		return decided(err)
+	if err := g.decide(ctx, s, a, r); err != nil || g.o.StepUp == nil {
+		return err
 	}
 	return decided(g.o.StepUp.Check(ctx, s, a, r))
 }
+
+// decide asks for all but the freshness of the proof, which is the session's.
+func (g *Guard) decide(ctx context.Context, s crmguard.Subject, a crmguard.Action, r crmguard.Resource) error {
+	if err := g.admit(ctx, s, a, r); err != nil {
+		return decided(err)
+	}
+	return decided(g.rights.Check(ctx, s, a, r))
+}
+
+// Checker decides about the subject that it is asked about, as [Guard.Check] does
+// about that of a context: for what is done later than the request that wanted it,
+// such as a call. How fresh the proof is was asked then.
+func (g *Guard) Checker() crmguard.Checker { return crmguard.CheckerFunc(g.decide) }
 
 // CheckAll is Check for a page: the i-th error is about the i-th resource.
 func (g *Guard) CheckAll(ctx context.Context, a crmguard.Action, rs []crmguard.Resource) []error {
@@ -38,7 +48,7 @@ func (g *Guard) CheckAll(ctx context.Context, a crmguard.Action, rs []crmguard.R
 		return errs
 	}
 	if all, ok := g.rights.(allChecker); ok {
-		errs = all.CheckAll(ctx, s, a, rs)
+		errs = slices.Clone(all.CheckAll(ctx, s, a, rs))
 	} else {
 		for i, r := range rs {
 			errs[i] = g.rights.Check(ctx, s, a, r)
@@ -86,6 +96,8 @@ func (g *Guard) subject(ctx context.Context) (crmguard.Subject, error) {
 	}
 	if v, ok := ctx.Value(visitKey{}).(*visit); ok && v.err != nil {
 		return crmguard.Subject{}, decided(v.err)
+	} else if ok && v.holder != nil {
+		return *v.holder, nil
 	}
 	return crmguard.Subject{}, &crmguard.Denial{By: "guard", Code: "no-subject", Status: crmguard.Unauthenticated}
 }
@@ -135,14 +147,16 @@ func (g *Guard) permit(ctx context.Context, d *draft) error {
 	return err
 }
 
-// absent answers for a record that does not exist just as [Guard.permit] does for
+// absent answers for a record that does not exist, or is another tenant's, just as [Guard.permit] does for
 // one that the subject may not see: the same questions, about a record of nobody.
 // What every question is answered with, such as that the CRM is closed, is the
 // answer here too.
 func (g *Guard) absent(ctx context.Context, d *draft) error {
 	asked := d.take()
 	asked.Resource = crmguard.Resource{Tenant: asked.Subject.Tenant, Kind: asked.Resource.Kind, ID: "absent", Field: asked.Resource.Field}
-	err := g.Check(ctx, asked.Action, asked.Resource)
+	// A hidden record stops at the rights. Whom they let pass here is not asked for a
+	// fresh proof, which would tell the two apart.
+	err := g.decide(ctx, asked.Subject, asked.Action, asked.Resource)
 	g.maySee(ctx, asked)
 	// The id that was asked for is whatever the client wrote, and so are values
 	// that were described for it: neither goes into the journal.
@@ -164,9 +178,10 @@ func (g *Guard) absent(ctx context.Context, d *draft) error {
 	return err
 }
 
-// maySee reports whether the subject may at least know that the record exists.
+// maySee reports whether the subject may at least know that the record exists. It
+// asks also where the answer is known, so that all refusals cost the same.
 func (g *Guard) maySee(ctx context.Context, e crmguard.Event) bool {
 	r := e.Resource
 	r.Field = ""
-	return g.Check(ctx, crmguard.View, r) == nil && e.Action != crmguard.View
+	return g.decide(ctx, e.Subject, crmguard.View, r) == nil && e.Action != crmguard.View
 }

@@ -42,17 +42,20 @@ func (g *Guard) Dismiss(ctx context.Context, tenant, person string) (Receipt, er
 	if g.closer == nil {
 		return receipt, errors.New("guard: Options.Holders is not set")
 	}
-	ctx, cancel := finish(ctx)
-	defer cancel()
-	// Whatever fails here, the holders are asked all the same: less is better than nothing.
-	err := g.closer.ClosePerson(ctx, tenant, person)
+	// Whatever fails here, or hangs, the holders are asked all the same: less is better
+	// than nothing.
+	err := within(ctx, func(ctx context.Context) error { return g.closer.ClosePerson(ctx, tenant, person) })
 	if err != nil {
 		err = fmt.Errorf("guard: close %s: %w", person, err)
 	} else {
 		receipt.Closed = g.o.Clock()
 	}
 	for _, holder := range g.o.Holders {
-		ended, holderErr := holder.Revoke(ctx, tenant, person)
+		var ended crmguard.Revoked
+		holderErr := within(ctx, func(ctx context.Context) (err error) {
+			ended, err = holder.Revoke(ctx, tenant, person)
+			return err
+		})
 		if holderErr != nil {
 			err = errors.Join(err, fmt.Errorf("guard: dismiss %s: %T: %w", person, holder, holderErr))
 			continue
@@ -61,4 +64,20 @@ func (g *Guard) Dismiss(ctx context.Context, tenant, person string) (Receipt, er
 	}
 	receipt.Complete = err == nil
 	return receipt, err
+}
+
+// stepTimeout bounds each step of ending access.
+const stepTimeout = 15 * time.Second
+
+// finish is for what must not stay half done because a client goes away.
+func finish(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), stepTimeout)
+}
+
+// within gives each step a time of its own, so that one that hangs keeps no other
+// from being done.
+func within(ctx context.Context, step func(ctx context.Context) error) error {
+	ctx, cancel := finish(ctx)
+	defer cancel()
+	return step(ctx)
 }

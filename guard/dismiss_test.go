@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -75,6 +76,26 @@ func TestDismiss(t *testing.T) {
 
 	_, err = g.Dismiss(t.Context(), "acme", "")
 	require.Error(t, err)
+}
+
+// A holder that hangs takes no other's time.
+func TestDismissPastAHangingHolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		who := &closing{}
+		roles := &holder{"roles", 1, nil, who}
+		g, err := guard.New(who, crmguardtest.Allow(), &directory{}, crmguardtest.NewRecorder(), &guard.Options{Holders: []crmguard.Revoker{hanging{}, roles}})
+		require.NoError(t, err)
+		receipt, err := g.Dismiss(t.Context(), "acme", "anna")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, []crmguard.Revoked{{What: "roles", Count: 1}}, receipt.Ended)
+	})
+}
+
+type hanging struct{}
+
+func (hanging) Revoke(ctx context.Context, _, _ string) (crmguard.Revoked, error) {
+	<-ctx.Done()
+	return crmguard.Revoked{}, ctx.Err()
 }
 
 func TestDismissNeedsItsParts(t *testing.T) {

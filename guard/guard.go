@@ -121,7 +121,7 @@ func New(sessions Sessions, rights crmguard.Checker, directory Directory, journa
 		g.o = *o
 	}
 	if g.o.Switch != nil {
-		g.lockdowns = &lockdowns{sw: g.o.Switch, seen: map[string]lastLook{}}
+		g.lockdowns = &lockdowns{sw: g.o.Switch, tenants: map[string]*look{}}
 	}
 	if len(g.o.Holders) > 0 {
 		var ok bool
@@ -151,10 +151,11 @@ func connectionAddr(r *http.Request) (netip.Addr, error) {
 
 // visit is what Handler found out about a request.
 type visit struct {
-	id    string
-	err   error // why there is no subject
-	token string
-	addr  netip.Addr
+	id     string
+	err    error             // why there is no subject
+	holder *crmguard.Subject // who acts during a lockdown, in protected handlers only
+	token  string
+	addr   netip.Addr
 }
 
 type visitKey struct{}
@@ -187,9 +188,12 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 			return
 		}
 		subject, err := g.authenticate(r, v)
-		if err != nil {
+		switch {
+		case err != nil:
 			v.err = err
-		} else {
+		case g.lockedDown(ctx, subject.Tenant): // a handler that nobody protected must not open anything
+			v.holder = &subject
+		default:
 			r = r.WithContext(crmguard.WithSubject(ctx, subject))
 		}
 		next.ServeHTTP(w, r)
@@ -199,13 +203,6 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 func fromLoopback(r *http.Request) bool {
 	addr, err := connectionAddr(r)
 	return err == nil && addr.IsLoopback()
-}
-
-// Authenticate returns who sent the request, with roles and departments of this
-// moment and the address that the edge saw. The error is a *[crmguard.Denial]
-// when nobody is signed in, or the CRM is locked down for them.
-func (g *Guard) Authenticate(r *http.Request) (crmguard.Subject, error) {
-	return g.authenticate(r, new(visit))
 }
 
 // Addr returns the address of the request's client, as Options.Edge tells it: what
@@ -218,7 +215,8 @@ func (g *Guard) Addr(r *http.Request) (netip.Addr, error) {
 	return addr, nil
 }
 
-// authenticate notes in v what [Guard.Recheck] needs.
+// authenticate returns who sent the request, with roles and departments of this
+// moment and the address that the edge saw, and notes in v what [Guard.Recheck] needs.
 func (g *Guard) authenticate(r *http.Request, v *visit) (crmguard.Subject, error) {
 	var err error
 	if v.token, err = g.sessionToken(r); err != nil {

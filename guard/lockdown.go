@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/crmguard/crmguard"
@@ -30,47 +31,92 @@ const (
 	stale = 2 * time.Second
 )
 
-// lastLook is what the switch said, and when it was asked.
+// lastLook is what the switch said, and when it was asked: an answer is as old as its
+// question.
 type lastLook struct {
 	closed bool
-	at     time.Duration
+	asked  time.Duration
 }
 
 // lockdowns remembers the switch's answers.
 type lockdowns struct {
 	sw Switch
 
-	mu   sync.RWMutex
-	seen map[string]lastLook // by tenant
+	mu      sync.Mutex
+	tenants map[string]*look
 }
 
-func (l *lockdowns) closed(ctx context.Context, tenant string) (bool, error) {
-	now := uptime.Now()
-	l.mu.RLock()
-	last, known := l.seen[tenant]
-	l.mu.RUnlock()
-	if known && now-last.at < fresh {
-		return last.closed, nil
+// look is what is known of one tenant.
+type look struct {
+	asking chan struct{} // holds one: who asks the switch
+	last   atomic.Pointer[lastLook]
+}
+
+func (l *lockdowns) of(tenant string) *look {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t, ok := l.tenants[tenant]
+	if !ok {
+		t = &look{asking: make(chan struct{}, 1)}
+		l.tenants[tenant] = t
 	}
-	closed, err := l.sw.LockedDown(ctx, tenant)
-	if err != nil {
-		if known && now-last.at < stale {
-			return last.closed, nil
-		}
-		return true, fmt.Errorf("guard: emergency switch: %w", err)
+	return t
+}
+
+// within returns what is known if it is younger than age.
+func (t *look) within(age time.Duration) (closed, known bool) {
+	last := t.last.Load()
+	if last == nil || uptime.Now()-last.asked >= age {
+		return true, false
 	}
-	l.note(tenant, lastLook{closed, now})
-	return closed, nil
+	return last.closed, true
 }
 
 // note keeps the answer that was asked for last: a slow one must not undo what this
 // node has done to the switch meanwhile.
-func (l *lockdowns) note(tenant string, look lastLook) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if last, known := l.seen[tenant]; !known || last.at <= look.at {
-		l.seen[tenant] = look
+func (t *look) note(now lastLook) {
+	for {
+		last := t.last.Load()
+		if last != nil && last.asked > now.asked || t.last.CompareAndSwap(last, &now) {
+			return
+		}
 	}
+}
+
+func (l *lockdowns) closed(ctx context.Context, tenant string) (bool, error) {
+	t := l.of(tenant)
+	if closed, known := t.within(fresh); known {
+		return closed, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, stale-fresh)
+	defer cancel()
+	err := l.ask(ctx, t, tenant)
+	if closed, known := t.within(stale); known {
+		return closed, nil
+	}
+	if err == nil {
+		err = errors.New("the answer came too late")
+	}
+	return true, fmt.Errorf("guard: emergency switch: %w", err)
+}
+
+// ask asks the switch, one request at a time.
+func (l *lockdowns) ask(ctx context.Context, t *look, tenant string) error {
+	select {
+	case t.asking <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-t.asking }()
+	if _, known := t.within(fresh); known { // somebody else has asked
+		return nil
+	}
+	now := uptime.Now()
+	closed, err := l.sw.LockedDown(ctx, tenant)
+	if err == nil {
+		t.note(lastLook{closed, now})
+	}
+	return err
 }
 
 // duringLockdown are the acts that follow an incident up without opening a
@@ -123,7 +169,7 @@ func (g *Guard) LockDown(ctx context.Context, tenant string) error {
 	if err := g.lockdowns.sw.LockDown(ctx, tenant); err != nil {
 		return fmt.Errorf("guard: lock down: %w", err)
 	}
-	g.lockdowns.note(tenant, lastLook{true, uptime.Now()})
+	g.lockdowns.of(tenant).note(lastLook{true, uptime.Now()})
 	return nil
 }
 
@@ -136,7 +182,7 @@ func (g *Guard) Reopen(ctx context.Context, tenant string) error {
 	if err := g.lockdowns.sw.Reopen(ctx, tenant); err != nil {
 		return fmt.Errorf("guard: reopen: %w", err)
 	}
-	g.lockdowns.note(tenant, lastLook{false, uptime.Now()})
+	g.lockdowns.of(tenant).note(lastLook{false, uptime.Now()})
 	return nil
 }
 
@@ -149,10 +195,8 @@ func (g *Guard) LockedDown(ctx context.Context, tenant string) (bool, error) {
 	return g.lockdowns.closed(ctx, tenant)
 }
 
-// finishTimeout bounds what goes on when the client has gone away.
-const finishTimeout = time.Minute
-
-// finish is for what must not stay half done because a client goes away.
-func finish(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+// lockedDown takes what cannot be read for closed.
+func (g *Guard) lockedDown(ctx context.Context, tenant string) bool {
+	closed, err := g.LockedDown(ctx, tenant)
+	return closed || err != nil
 }

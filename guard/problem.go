@@ -38,7 +38,7 @@ func (p *Problem) Error() string { return "guard: " + strconv.Itoa(p.Status) + "
 func (g *Guard) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	p := problemOf(err)
 	p.Instance = RequestID(r.Context())
-	if p.Status >= http.StatusInternalServerError {
+	if p.Status >= http.StatusInternalServerError && denialOf(err) == nil && !errors.Is(err, context.Canceled) {
 		g.o.Logger.ErrorContext(r.Context(), "guard: request failed", "request", p.Instance, "status", p.Status, "error", err)
 	}
 	if p.RetryAfter > 0 {

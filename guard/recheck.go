@@ -10,8 +10,9 @@ import (
 // Recheck decides again about the act of ctx, for acts that last: an export asks
 // before each chunk of 500 rows, a stream every two seconds. It is nil as long as
 // the session lives, the CRM is open, and address rules and rights say yes. How
-// fresh the proof of a step-up is was decided when the act began. Outside a request
-// and an act it refuses.
+// fresh the proof of a step-up is was decided when the act began. The token must
+// still be the one with which it began: a step-up in another window ends it. Outside
+// a request and an act it refuses.
 func (g *Guard) Recheck(ctx context.Context) error {
 	v, ok := ctx.Value(visitKey{}).(*visit)
 	act := crmguard.ActFrom(ctx)
@@ -26,9 +27,5 @@ func (g *Guard) Recheck(ctx context.Context) error {
 	if now.Tenant != began.Tenant || now.ID != began.ID {
 		return &crmguard.Denial{By: "guard", Code: "subject-changed"}
 	}
-	ctx = crmguard.WithSubject(ctx, now)
-	if err := g.admit(ctx, now, act.Action, act.Resource); err != nil {
-		return decided(err)
-	}
-	return decided(g.rights.Check(ctx, now, act.Action, act.Resource))
+	return g.decide(crmguard.WithSubject(ctx, now), now, act.Action, act.Resource)
 }
