@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -277,5 +278,99 @@ func TestAlertOutlivesACrash(t *testing.T) {
 		_, page = in.signedIn("head").get("/contacts")
 		has(t, page, `title="today">1<`)
 		require.True(t, strings.HasPrefix(in.alerts("seller1")[0].Reason, "quota:soft-norm:40"))
+	})
+}
+
+// TestWhatCounts: each way to a client's data counts toward a norm, and toward the
+// right one.
+func TestWhatCounts(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(60))
+		in.atNoon()
+		owner := in.signedIn("owner")
+		limit := func(b *browser, changed ...string) {
+			status, _ := b.saveNorms(changed...)
+			require.Equal(t, http.StatusOK, status)
+		}
+		refused := func(b *browser, path string, form ...string) {
+			t.Helper()
+			status, page := b.get(path)
+			if form != nil {
+				status, page = b.post(path, form...)
+			}
+			require.Equal(t, http.StatusTooManyRequests, status, path)
+			hasNot(t, page, "Quillfeather", path)
+		}
+		opens := func(b *browser, path string, form ...string) string {
+			t.Helper()
+			status, page := b.get(path)
+			if form != nil {
+				status, page = b.post(path, form...)
+			}
+			require.Equal(t, http.StatusOK, status, path)
+			return page
+		}
+
+		t.Run("rows of lists", func(t *testing.T) {
+			limit(owner, "soft-1", "30", "hard-1", "50")
+			page := opens(owner, "/contacts")
+			opens(owner, "/contacts") // the same rows again
+			refused(owner, regexp.MustCompile(`/contacts\?before=\d+`).FindString(page))
+			require.Len(t, in.alerts("owner"), 2, "both norms by one batch")
+			opens(owner, "/contacts/"+in.idOf(0)) // cards have a norm of their own
+		})
+		t.Run("searches", func(t *testing.T) {
+			limit(owner, "soft-2", "1", "hard-2", "2")
+			head := in.signedIn("head")
+			search := []string{"by", "phone", "value", phoneOf(0)}
+			opens(head, "/contacts/search", search...)
+			opens(head, "/contacts/search", "by", "phone", "value", "+79169999999")
+			refused(head, "/contacts/search", search...)
+			require.Len(t, in.alerts("head"), 2)
+		})
+		t.Run("masked cards", func(t *testing.T) {
+			limit(owner, "soft-0", "", "hard-0", "1")
+			admin := in.signedIn("admin")
+			has(t, opens(admin, "/contacts/"+in.idOf(0)), "•••")
+			refused(admin, "/contacts/"+in.idOf(1))
+		})
+		t.Run("forms and reveals", func(t *testing.T) {
+			support := in.signedIn("seller5") // of every third
+			opens(support, "/contacts/"+in.idOf(2)+"/edit")
+			opens(support, "/contacts/"+in.idOf(2)+"/reveal", "field", "phone", "reason", "call-client")
+			opens(support, "/contacts/"+in.idOf(2)+"/edit", "version", "1", "name", "Quillfeather Renamed")
+			refused(support, "/contacts/"+in.idOf(5)+"/edit")
+			refused(support, "/contacts/"+in.idOf(5)+"/reveal", "field", "phone", "reason", "call-client")
+			refused(support, "/contacts/"+in.idOf(5)+"/edit", "version", "1", "name", "Blind")
+		})
+		t.Run("what the journal sealed", func(t *testing.T) {
+			limit(owner, "soft-0", "", "hard-0", "2")
+			seller := in.signedIn("seller1")
+			for _, i := range []int{3, 6} {
+				opens(seller, "/contacts/"+in.idOf(i)+"/reveal", "field", "phone", "reason", "other", "more", "Wafflewords")
+			}
+			_, page := owner.get("/journal?person=seller1&outcome=attempted")
+			sealed := regexp.MustCompile(`name="entry" value="(\d+)"`).FindAllStringSubmatch(page, -1)
+			require.Len(t, sealed, 2)
+			has(t, opens(owner, "/journal/open", "entry", sealed[0][1]), "Wafflewords") // with the card above, two
+			status, page := owner.post("/journal/open", "entry", sealed[1][1])
+			require.Equal(t, http.StatusTooManyRequests, status)
+			hasNot(t, page, "Wafflewords")
+		})
+		t.Run("refusals", func(t *testing.T) {
+			limit(owner, "hard-4", "2")
+			seller := in.signedIn("seller3")
+			opens(seller, "/contacts/"+in.idOf(1))
+			limit(owner, "soft-0", "", "hard-0", "1", "hard-4", "2")
+			for range 3 {
+				refused(seller, "/contacts/"+in.idOf(4))
+			}
+			refused(seller, "/contacts")
+			opens(seller, "/contacts/"+in.idOf(1))
+			events := in.alerts("seller3")
+			require.Equal(t, []string{"attempts"}, events[0].Fields)
+			_, page := in.signedIn("head").get("/alerts")
+			has(t, page, "3 refusals in a day would pass the norm of 2")
+		})
 	})
 }
