@@ -132,9 +132,10 @@ func (a *App) visibleAlerts(ctx context.Context, events []crmguard.Event) []crmg
 		about[i] = e.Resource
 	}
 	var visible []crmguard.Event
-	for i, verdict := range a.guard.CheckAll(ctx, crmguard.Access, about) {
-		if verdict == nil {
-			visible = append(visible, events[i])
+	verdicts := a.guard.CheckAll(ctx, crmguard.Access, about)
+	for i, e := range events {
+		if verdicts[i] == nil {
+			visible = append(visible, e)
 		}
 	}
 	return visible
