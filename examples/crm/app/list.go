@@ -264,10 +264,11 @@ func searchedField(r *http.Request) (crmguard.Resource, error) {
 	if err := readForm(r); err != nil {
 		return resource, err
 	}
-	resource.Field = r.PostForm.Get("by")
-	if resource.Field != "phone" && resource.Field != "email" {
+	by := r.PostForm.Get("by")
+	if by != "phone" && by != "email" {
 		return resource, &guard.Problem{Status: http.StatusBadRequest, Title: "No such search", Code: "field", Detail: "Contacts are found by phone or by e-mail address."}
 	}
+	resource.Field = by
 	return resource, nil
 }
 
