@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -53,7 +51,7 @@ func (s *State) UnmarshalText(text []byte) error {
 
 // Number is a telephone number in a place where one has to be. It redacts itself;
 // [Number.Show] is for who dials.
-type Number struct{ e164 string }
+type Number struct{ secret }
 
 // NewNumber reads a number as people write it, E.164 or in the habits of region,
 // an ISO 3166 code such as "RU"; with an empty region only numbers with their
@@ -63,20 +61,11 @@ func NewNumber(text, region string) (Number, error) {
 	if !ok {
 		return Number{}, errors.New("calltoken: the field holds no telephone number, or one without calling code")
 	}
-	return Number{n.E164}, nil
+	return Number{newSecret(n.E164)}, nil
 }
 
 // Show returns the number in E.164, such as +442079460018.
-func (n Number) Show() string { return n.e164 }
-
-// Format hides the number, whatever the verb.
-func (Number) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[redacted]") }
-
-// LogValue hides the number.
-func (Number) LogValue() slog.Value { return slog.StringValue("[redacted]") }
-
-// MarshalText hides the number from JSON and other encodings.
-func (Number) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
+func (n Number) Show() string { return n.reveal() }
 
 // Order tells an exchange to make a call: ring Leg, show it CallID and nothing of
 // Number, and when it has answered, ring Number. The leg never learns Number, and
@@ -116,7 +105,8 @@ func withhold(err error, number Number) error {
 		}
 		return -1
 	}, err.Error())
-	if end := number.e164[max(0, len(number.e164)-7):]; strings.Contains(digits, end) {
+	e164 := number.Show()
+	if end := e164[max(0, len(e164)-7):]; strings.Contains(digits, end) {
 		return errWithheld
 	}
 	return err

@@ -5,7 +5,7 @@
 //	token, err := issuer.Issue(ctx, clientID, extensionOf(person))
 //
 //	// on the telephony side
-//	resolver, err := calltoken.NewResolver(keys, calls, rights, journal, host, sender, nil)
+//	resolver, err := calltoken.NewResolver(keys, calls, g.Checker(), journal, host, sender, nil) // g: *guard.Guard
 //	call, err := resolver.Resolve(ctx, tenant, token.Show())
 //	// call.ID and call.State are all that goes back to the browser
 //
@@ -23,9 +23,11 @@
 //
 //   - A call is made at most once for each token, however often and by however
 //     many processes it is resolved. After a crash in between it is not made.
-//   - Rights are asked anew when the token is resolved, with the roles and the
-//     owner of the record at that moment. What narrowed the person's credential
-//     when the token was made (scopes, assurance, address) still does.
+//   - Lockdown, address rules and rights are asked anew when the token is resolved,
+//     as far as the Checker that the resolver was given asks for them: the guard's
+//     does. They see the roles and the owner of the record at that moment. What
+//     narrowed the person's credential when the token was made (scopes, assurance,
+//     address) still does.
 //   - The number is opened as crmguard.Call on behalf of the person, so that norms
 //     count it, and once. It reaches the [Dialer] and nothing else: no result, no
 //     store, no event; an error that names it is withheld.
@@ -36,6 +38,8 @@
 //     telephone, for two minutes. Dismissing the person ends it.
 //   - The leg comes from the server's list of extensions, never from the request:
 //     with a leg of their choice staff would send the client's call elsewhere.
+//   - Somebody who brings another person's token is refused, and named in the
+//     journal, if the host puts them into the context as its subject.
 //   - What the exchange shows of a call is for the exchange to keep: it must hide
 //     the number from the agent's display, history and recordings.
 //
@@ -51,8 +55,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -128,7 +130,7 @@ func (i *Issuer) Issue(ctx context.Context, client, leg string) (Token, error) {
 	if err != nil {
 		return Token{}, fmt.Errorf("calltoken: seal a token: %w", err)
 	}
-	return Token{c.CallID, sealed}, nil
+	return Token{c.CallID, newSecret(string(sealed))}, nil
 }
 
 // place has no client: see the package's security notes.
@@ -153,24 +155,17 @@ var strict64 = base64.RawURLEncoding.Strict()
 // on.
 type Token struct {
 	id     string
-	sealed []byte
+	secret // the sealed claims
 }
 
 // ID is the id of the call. It is no secret; it is also that of the call's events
-// in the journal.
+// in the journal, and the Request of those that tell that it was refused.
 func (t Token) ID() string { return t.id }
 
 // Show returns the token as text that needs no escaping in URLs.
-func (t Token) Show() string { return tokenPrefix + t.id + strict64.EncodeToString(t.sealed) }
-
-// Format hides the token, whatever the verb.
-func (Token) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[redacted]") }
-
-// LogValue hides the token.
-func (Token) LogValue() slog.Value { return slog.StringValue("[redacted]") }
-
-// MarshalText hides the token from JSON and other encodings.
-func (Token) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
+func (t Token) Show() string {
+	return tokenPrefix + t.id + strict64.EncodeToString([]byte(t.reveal()))
+}
 
 // parseToken reports whether text has the form of a token.
 func parseToken(text string) (Token, bool) {
@@ -180,7 +175,7 @@ func parseToken(text string) (Token, bool) {
 		return Token{}, false
 	}
 	sealed, err := strict64.DecodeString(body[idLen:])
-	return Token{body[:idLen], sealed}, err == nil
+	return Token{body[:idLen], newSecret(string(sealed))}, err == nil
 }
 
 func newID() string {

@@ -51,8 +51,8 @@ func TestGolden(t *testing.T) {
 		require.NoError(t, err)
 		fmt.Fprintf(&got, "claims %x\n", b)
 	}
-	fmt.Fprintf(&got, "token %s\n", Token{goldenID, []byte("sealed")}.Show())
-	o := Order{Tenant: "acme", CallID: goldenID, Leg: "101", Number: Number{e17}, Expires: noon.Add(time.Minute)}
+	fmt.Fprintf(&got, "token %s\n", Token{goldenID, newSecret("sealed")}.Show())
+	o := Order{Tenant: "acme", CallID: goldenID, Leg: "101", Number: Number{newSecret(e17)}, Expires: noon.Add(time.Minute)}
 	body, err := o.encode()
 	require.NoError(t, err)
 	h := http.Header{}
@@ -120,10 +120,18 @@ func TestEveryClaimIsSealed(t *testing.T) {
 }
 
 func TestSecretsRedactThemselves(t *testing.T) {
-	token := Token{goldenID, []byte("sealed")}
-	order := Order{Tenant: "acme", CallID: goldenID, Leg: "101", Number: Number{e17}}
+	token := Token{goldenID, newSecret("sealed")}
+	order := Order{Tenant: "acme", CallID: goldenID, Leg: "101", Number: Number{newSecret(e17)}}
 	key := testKey(t)
-	for _, v := range []any{token, &token, order, &order, order.Number, key, *key, struct{ T Token }{token}} {
+	// Fmt calls no method of what is in unexported fields.
+	type kept struct {
+		number Number
+		token  Token
+		order  *Order
+		key    Key
+	}
+	inside := kept{order.Number, token, &order, *key}
+	for _, v := range []any{token, &token, order, &order, order.Number, key, *key, struct{ T Token }{token}, inside, &inside, []kept{inside}, struct{ o Order }{order}} {
 		text, err := json.Marshal(v)
 		require.NoError(t, err)
 		var logged strings.Builder
@@ -134,6 +142,9 @@ func TestSecretsRedactThemselves(t *testing.T) {
 			require.NotContains(t, shown, "sealed")
 			require.NotContains(t, shown, "7 7 7")
 			require.NotContains(t, shown, "0707")
+			require.NotContains(t, shown, "115 101 97 108") // sealed
+			require.NotContains(t, shown, "7365616c")
+			require.NotContains(t, shown, "0x7, 0x7")
 		}
 	}
 	require.Equal(t, "crmguard_c1_"+goldenID+"c2VhbGVk", token.Show())
@@ -155,9 +166,9 @@ func TestStates(t *testing.T) {
 }
 
 func FuzzParseToken(f *testing.F) {
-	f.Add(Token{goldenID, []byte("sealed")}.Show())
+	f.Add(Token{goldenID, newSecret("sealed")}.Show())
 	f.Add("crmguard_c1_")
-	f.Add(Token{goldenID, []byte("sealed")}.Show() + "\n")
+	f.Add(Token{goldenID, newSecret("sealed")}.Show() + "\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		token, ok := parseToken(text)
 		if ok {
@@ -187,7 +198,7 @@ func FuzzDecodeClaims(f *testing.F) {
 // What is signed with the key may be anything; what is not is never taken.
 func FuzzVerify(f *testing.F) {
 	key := testKey(f)
-	o := Order{Tenant: "acme", CallID: goldenID, Leg: "101", Number: Number{e17}, Expires: noon.Add(time.Minute)}
+	o := Order{Tenant: "acme", CallID: goldenID, Leg: "101", Number: Number{newSecret(e17)}, Expires: noon.Add(time.Minute)}
 	body, err := o.encode()
 	require.NoError(f, err)
 	h := http.Header{}

@@ -198,7 +198,7 @@ func requireDenied(t require.TestingT, err error, code string) {
 
 // namesNumber reports whether a text holds the number, grouped or not.
 func namesNumber(text string) bool {
-	return errors.Is(withhold(errors.New(text), Number{e17}), errWithheld)
+	return errors.Is(withhold(errors.New(text), Number{newSecret(e17)}), errWithheld)
 }
 
 // told is everything that anybody but the exchange may read.
@@ -216,3 +216,5 @@ func testKey(t testing.TB) *Key {
 	require.NoError(t, err)
 	return k
 }
+
+func keyOf(b byte) *Key { return &Key{newSecret(strings.Repeat(string(rune(b)), 32))} }

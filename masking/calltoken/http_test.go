@@ -20,7 +20,7 @@ import (
 )
 
 func order() Order {
-	return Order{Tenant: "acme", CallID: goldenID, Leg: "101", Number: Number{e17}, Expires: noon.Add(time.Minute)}
+	return Order{Tenant: "acme", CallID: goldenID, Leg: "101", Number: Number{newSecret(e17)}, Expires: noon.Add(time.Minute)}
 }
 
 // wire is an order as it is posted.
@@ -54,7 +54,7 @@ func newExchange(t *testing.T) *exchange {
 func (e *exchange) receiver(t require.TestingT) *Receiver {
 	r := newRig()
 	r.logged = e.logged
-	receiver, err := NewReceiver(&Key{bytes.Repeat([]byte{7}, 32)}, e.calls, e.line, &ReceiverOptions{Clock: e.clock.Now, Logger: r.logger()})
+	receiver, err := NewReceiver(keyOf(7), e.calls, e.line, &ReceiverOptions{Clock: e.clock.Now, Logger: r.logger()})
 	require.NoError(t, err)
 	return receiver
 }
@@ -111,16 +111,16 @@ var forgeries = map[string]func(h http.Header, body *[]byte){
 	"two ids":                func(h http.Header, _ *[]byte) { h.Add(HeaderCall, newID()) },
 	"two signatures":         func(h http.Header, _ *[]byte) { h.Add(HeaderSignature, h.Get(HeaderSignature)) },
 	"another key": func(h http.Header, body *[]byte) {
-		(&Key{bytes.Repeat([]byte{8}, 32)}).sign(h, orderDomain, goldenID, *body, noon)
+		keyOf(8).sign(h, orderDomain, goldenID, *body, noon)
 	},
 	"a report's signature": func(h http.Header, body *[]byte) {
-		(&Key{bytes.Repeat([]byte{7}, 32)}).sign(h, reportDomain, goldenID, *body, noon)
+		keyOf(7).sign(h, reportDomain, goldenID, *body, noon)
 	},
 	"too old": func(h http.Header, body *[]byte) {
-		(&Key{bytes.Repeat([]byte{7}, 32)}).sign(h, orderDomain, goldenID, *body, noon.Add(-maxAge-time.Second))
+		keyOf(7).sign(h, orderDomain, goldenID, *body, noon.Add(-maxAge-time.Second))
 	},
 	"too young": func(h http.Header, body *[]byte) {
-		(&Key{bytes.Repeat([]byte{7}, 32)}).sign(h, orderDomain, goldenID, *body, noon.Add(maxAge+time.Second))
+		keyOf(7).sign(h, orderDomain, goldenID, *body, noon.Add(maxAge+time.Second))
 	},
 }
 
@@ -197,11 +197,11 @@ func TestReports(t *testing.T) {
 	require.ErrorIs(t, err, ErrSignature, "an order sent back is no report")
 	_, err = Verify(key, h, body, noon)
 	require.ErrorIs(t, err, ErrSignature)
-	for _, bad := range []Report{{"x", Ended}, {goldenID, 0}} {
+	for _, bad := range []Report{{"x", Ended}, {goldenID, 0}, {goldenID, Ringing}} {
 		_, err = SignReport(key, h, bad, noon)
 		require.Error(t, err)
 	}
-	for _, text := range []string{`{}`, `{"call":"` + goldenID + `"}`, `{"call":"` + newID() + `","state":"ended"}`, `{"call":"` + goldenID + `","state":"ended","number":"+7"}`} {
+	for _, text := range []string{`{}`, `{"call":"` + goldenID + `"}`, `{"call":"` + goldenID + `","state":"ringing"}`, `{"call":"` + newID() + `","state":"ended"}`, `{"call":"` + goldenID + `","state":"ended","number":"+7"}`} {
 		key.sign(h, reportDomain, goldenID, []byte(text), noon)
 		_, err = VerifyReport(key, h, []byte(text), noon)
 		require.ErrorIs(t, err, errReport, text)

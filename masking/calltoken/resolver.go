@@ -61,8 +61,10 @@ type Resolver struct {
 	clock    func() time.Time
 }
 
-// NewResolver returns a Resolver. Keys are those of the [Issuer]; rights are
-// asked for crmguard.Call.
+// NewResolver returns a Resolver. Keys are those of the [Issuer]. Rights are asked
+// for crmguard.Call on behalf of who calls, and are all that is asked: give the
+// guard's Checker, which asks for lockdown and address rules too, and not the
+// rights that it was made with.
 func NewResolver(keys crmguard.Sealer, calls Store, rights crmguard.Checker, journal crmguard.Recorder, host Host, exchange Dialer, o *ResolverOptions) (*Resolver, error) {
 	if keys == nil || calls == nil || rights == nil || journal == nil || host == nil || exchange == nil {
 		return nil, errors.New("calltoken: a resolver needs keys, calls, rights, a journal, a host and an exchange")
@@ -91,7 +93,9 @@ func NewResolver(keys crmguard.Sealer, calls Store, rights crmguard.Checker, jou
 // calls.
 //
 // The journal gets an event with the call's ID for the intent, once the call is
-// this one's to make, and one for the outcome; and one for a refusal.
+// this one's to make, and one for the outcome. A refusal before that is an event
+// of its own, whose Request is the call's ID and whose subject, if somebody else
+// is in ctx, is who tried.
 func (r *Resolver) Resolve(ctx context.Context, tenant, token string) (Call, error) {
 	c, err := r.open(ctx, tenant, token)
 	if err != nil {
@@ -99,29 +103,29 @@ func (r *Resolver) Resolve(ctx context.Context, tenant, token string) (Call, err
 	}
 	resource := c.resource()
 	if err := r.admit(ctx, &c); err != nil {
-		return Call{}, r.refused(ctx, &c, resource, crmguard.Undecided, err)
+		return Call{}, r.refused(ctx, &c, resource, err)
 	}
 	ctx = crmguard.WithAct(crmguard.WithSubject(ctx, c.Subject), crmguard.Call, resource)
 	s := c.Subject
 	if s.Roles, s.Units, err = r.host.Person(ctx, c.Subject); err != nil {
-		return Call{}, r.refused(ctx, &c, resource, crmguard.Undecided, fmt.Errorf("calltoken: person: %w", err))
+		return Call{}, r.refused(ctx, &c, resource, fmt.Errorf("calltoken: person: %w", err))
 	}
 	found, err := r.host.Record(ctx, c)
 	if err == nil && (found.Tenant != tenant || found.Kind != c.Kind || found.ID != c.Record || found.Field != c.Field) {
 		err = errors.New("another record than the token's")
 	}
 	if err != nil {
-		return Call{}, r.refused(ctx, &c, resource, crmguard.Undecided, fmt.Errorf("calltoken: record: %w", err))
+		return Call{}, r.refused(ctx, &c, resource, fmt.Errorf("calltoken: record: %w", err))
 	}
 	resource, c.Subject = found, s
 	ctx = crmguard.WithAct(crmguard.WithSubject(ctx, s), crmguard.Call, resource)
 	if err := r.rights.Check(ctx, s, crmguard.Call, resource); err != nil {
-		return Call{}, r.refused(ctx, &c, resource, crmguard.Undecided, err)
+		return Call{}, r.refused(ctx, &c, resource, err)
 	}
 	now := micros(r.clock())
 	call, first, err := r.calls.Begin(ctx, Call{Tenant: tenant, ID: c.CallID, Person: s.ID, State: Ringing, Begun: now}, now.Add(-keep))
 	if err != nil {
-		return Call{}, r.refused(ctx, &c, resource, crmguard.Undecided, fmt.Errorf("calltoken: begin a call: %w", err))
+		return Call{}, r.refused(ctx, &c, resource, fmt.Errorf("calltoken: begin a call: %w", err))
 	}
 	if !first {
 		return call, nil
@@ -141,7 +145,7 @@ func (r *Resolver) open(ctx context.Context, tenant, text string) (Claims, error
 	if !ok {
 		return Claims{}, denied(CodeToken, "not a token")
 	}
-	plain, err := r.keys.Open(ctx, place(tenant, t.id), t.sealed)
+	plain, err := r.keys.Open(ctx, place(tenant, t.id), []byte(t.reveal()))
 	if err != nil {
 		return Claims{}, fmt.Errorf("calltoken: open a token: %w", err)
 	}
@@ -158,6 +162,7 @@ func (r *Resolver) open(ctx context.Context, tenant, text string) (Claims, error
 // admit refuses a token for what it says itself.
 func (r *Resolver) admit(ctx context.Context, c *Claims) error {
 	if s, ok := crmguard.SubjectFrom(ctx); ok && s.Kind == crmguard.KindEmployee && s.ID != c.Subject.ID {
+		c.Subject = s // of whom the journal tells
 		return denied(CodePerson, "the token is another person's")
 	}
 	if !r.clock().Before(c.End) {
@@ -168,25 +173,26 @@ func (r *Resolver) admit(ctx context.Context, c *Claims) error {
 
 // ring makes the call. It runs once for each token.
 func (r *Resolver) ring(ctx context.Context, call Call, c *Claims, resource crmguard.Resource) (Call, error) {
-	err := r.record(ctx, c, resource, crmguard.Attempted, "")
+	err := r.journal.Record(ctx, r.event(c, resource, c.CallID, crmguard.Attempted))
 	if err != nil {
 		err = fmt.Errorf("calltoken: record the intent: %w", err)
-	} else if err = r.dial(ctx, c); err != nil {
-		err = r.refused(ctx, c, resource, crmguard.Failed, err)
+	} else {
+		outcome := crmguard.Done
+		if err = r.dial(ctx, c); err != nil {
+			outcome = crmguard.Failed
+		}
+		r.conclude(ctx, r.event(c, resource, c.CallID, outcome), err)
 	}
+	if err == nil {
+		return call, nil
+	}
+	call.State = Failed
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 	defer cancel()
-	if err != nil {
-		call.State = Failed
-		if _, settleErr := r.calls.Settle(after, call.Tenant, call.ID, Failed); settleErr != nil {
-			r.log.ErrorContext(ctx, "calltoken: a failed call is still shown as ringing", "call", call.ID, "error", settleErr)
-		}
-		return call, err
+	if _, settleErr := r.calls.Settle(after, call.Tenant, call.ID, Failed); settleErr != nil {
+		r.log.ErrorContext(ctx, "calltoken: a failed call is still shown as ringing", "call", call.ID, "error", settleErr)
 	}
-	if err := r.record(after, c, resource, crmguard.Done, ""); err != nil {
-		r.log.ErrorContext(ctx, "calltoken: the journal shows a call without its outcome", "call", call.ID, "error", err)
-	}
-	return call, nil
+	return call, err
 }
 
 // dial is the one place where the number is in the clear.
@@ -209,26 +215,32 @@ func (r *Resolver) dial(ctx context.Context, c *Claims) error {
 	return nil
 }
 
-// refused records why a call was not made and returns the reason: as Denied if it
-// is a no, and else as outcome.
-func (r *Resolver) refused(ctx context.Context, c *Claims, resource crmguard.Resource, outcome crmguard.Outcome, reason error) error {
-	code := ""
-	if denial, ok := errors.AsType[*crmguard.Denial](reason); ok {
-		outcome, code = crmguard.Denied, denial.Code
-	}
-	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
-	defer cancel()
-	if err := r.record(after, c, resource, outcome, code); err != nil {
-		r.log.ErrorContext(ctx, "calltoken: a refused call is not in the journal", "call", c.CallID, "error", err)
-	}
+// refused records why no call is begun and returns the reason. The event has not
+// the call's ID: it says nothing of the call, which may have been made before, and
+// each attempt counts.
+func (r *Resolver) refused(ctx context.Context, c *Claims, resource crmguard.Resource, reason error) error {
+	r.conclude(ctx, r.event(c, resource, "", crmguard.Undecided), reason)
 	return reason
 }
 
-func (r *Resolver) record(ctx context.Context, c *Claims, resource crmguard.Resource, outcome crmguard.Outcome, reason string) error {
-	return r.journal.Record(ctx, crmguard.Event{
-		ID: c.CallID, Time: r.clock(), Subject: c.Subject, Action: crmguard.Call, Resource: resource,
-		Outcome: outcome, Reason: reason, Fields: []string{c.Field},
-	})
+func (r *Resolver) event(c *Claims, resource crmguard.Resource, id string, o crmguard.Outcome) crmguard.Event {
+	return crmguard.Event{
+		ID: id, Time: r.clock(), Subject: c.Subject, Action: crmguard.Call, Resource: resource,
+		Outcome: o, Fields: []string{c.Field}, Request: c.CallID,
+	}
+}
+
+// conclude records how it ended, also when the caller is gone: as e says, and as
+// Denied if the reason is a no.
+func (r *Resolver) conclude(ctx context.Context, e crmguard.Event, reason error) {
+	if denial, ok := errors.AsType[*crmguard.Denial](reason); ok {
+		e.Outcome, e.Reason = crmguard.Denied, denial.Code
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
+	defer cancel()
+	if err := r.journal.Record(ctx, e); err != nil {
+		r.log.ErrorContext(ctx, "calltoken: the journal does not show how a call ended", "call", e.Request, "outcome", e.Outcome.String(), "error", err)
+	}
 }
 
 // Call returns a call of the subject of ctx, for a page that shows how it goes:

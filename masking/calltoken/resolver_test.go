@@ -22,7 +22,7 @@ func TestResolve(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, Call{Tenant: "acme", ID: token.ID(), Person: "anna", State: Ringing, Begun: noon}, call)
 	orders := r.line.dialled()
-	require.Equal(t, []Order{{Tenant: "acme", CallID: token.ID(), Leg: "101", Number: Number{e17}, Expires: noon.Add(time.Minute)}}, orders)
+	require.Equal(t, []Order{{Tenant: "acme", CallID: token.ID(), Leg: "101", Number: Number{newSecret(e17)}, Expires: noon.Add(time.Minute)}}, orders)
 	require.Equal(t, e17, orders[0].Number.Show())
 
 	require.Equal(t, []string{"attempted", "done"}, r.outcomes())
@@ -66,14 +66,14 @@ var attacks = []struct {
 		} {
 			sealed, err := r.keys.Seal(acting(anna, crmguard.Call, phoneOf17), at, plain)
 			require.NoError(t, err)
-			_, err = r.resolve(t, Token{c.CallID, sealed}.Show())
+			_, err = r.resolve(t, Token{c.CallID, newSecret(string(sealed))}.Show())
 			require.Error(t, err)
 		}
 		require.Empty(t, r.line.dialled())
 	}, func(r *rig) { r.keys = placeless{r.keys} }},
 	{"the id of another call", func(t require.TestingT, r *rig) {
 		token := r.issue(t)
-		_, err := r.resolve(t, Token{newID(), token.sealed}.Show())
+		_, err := r.resolve(t, Token{newID(), token.secret}.Show())
 		require.Error(t, err)
 		require.Empty(t, r.line.dialled())
 	}, nil},
@@ -130,6 +130,35 @@ var attacks = []struct {
 		boris.Tenant, boris.ID = "globex", "anna"
 		_, err = r.resolver(t).Resolve(crmguard.WithSubject(context.Background(), boris), "acme", token)
 		requireDenied(t, err, "tenant")
+	}, nil},
+	{"another person's token, to have its owner blamed", func(t require.TestingT, r *rig) {
+		token, mallory := r.issue(t), anna
+		mallory.ID, mallory.Session = "mallory", "s-2"
+		ids := map[string]bool{}
+		for range 5 {
+			_, err := r.resolver(t).Resolve(crmguard.WithSubject(context.Background(), mallory), "acme", token.Show())
+			requireDenied(t, err, CodePerson)
+		}
+		for _, e := range r.journal.Events() {
+			require.Equal(t, mallory, e.Subject)
+			require.Equal(t, token.ID(), e.Request, "which call it was about")
+			ids[e.ID] = true
+		}
+		require.Len(t, ids, 5, "each attempt counts")
+	}, nil},
+	{"a refusal after the call", func(t require.TestingT, r *rig) {
+		token := r.issue(t)
+		_, err := r.resolve(t, token.Show())
+		require.NoError(t, err)
+		r.own.taken = true
+		for range 2 {
+			_, err = r.resolve(t, token.Show())
+			requireDenied(t, err, "no-rule")
+		}
+		require.Equal(t, []string{"attempted", "done", "denied no-rule", "denied no-rule"}, r.outcomes())
+		for i, e := range r.journal.Events() {
+			require.Equal(t, i < 2, e.ID == token.ID(), "what the call came to is told by its own entries")
+		}
 	}, nil},
 	{"a replay", func(t require.TestingT, r *rig) {
 		token := r.issue(t)

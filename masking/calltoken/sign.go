@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -44,24 +43,15 @@ var (
 
 // Key signs orders and reports between a CRM and one exchange; each exchange has
 // another. It redacts itself.
-type Key struct{ secret []byte }
+type Key struct{ secret }
 
 // NewKey takes a secret of at least 32 random bytes.
 func NewKey(secret []byte) (*Key, error) {
 	if len(secret) < minKey {
 		return nil, fmt.Errorf("calltoken: a key has at least %d bytes", minKey)
 	}
-	return &Key{bytes.Clone(secret)}, nil
+	return &Key{newSecret(string(secret))}, nil
 }
-
-// Format hides the key, whatever the verb.
-func (Key) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[redacted]") }
-
-// LogValue hides the key.
-func (Key) LogValue() slog.Value { return slog.StringValue("[redacted]") }
-
-// MarshalText hides the key from JSON and other encodings.
-func (Key) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 
 // sign puts the three headers into h.
 func (k *Key) sign(h http.Header, domain, id string, body []byte, now time.Time) {
@@ -101,7 +91,7 @@ func (k *Key) mac(domain, timestamp, id string, body []byte) []byte {
 	for _, part := range []string{domain, timestamp, id} {
 		head = appendString(head, part)
 	}
-	h := hmac.New(sha256.New, k.secret)
+	h := hmac.New(sha256.New, []byte(k.reveal()))
 	h.Write(head)
 	h.Write(appendString(nil, string(body)))
 	return h.Sum(nil)
@@ -121,13 +111,13 @@ func (o *Order) encode() ([]byte, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	return json.Marshal(orderWire{1, o.Tenant, o.CallID, o.Leg, o.Number.e164, o.Expires.UTC().Truncate(time.Second)})
+	return json.Marshal(orderWire{1, o.Tenant, o.CallID, o.Leg, o.Number.Show(), o.Expires.UTC().Truncate(time.Second)})
 }
 
 var e164 = regexp.MustCompile(`^\+[1-9][0-9]{6,14}$`)
 
 func (o *Order) check() error {
-	if o.Tenant == "" || len(o.Tenant) > maxText || !validID(o.CallID) || !validLeg(o.Leg) || !e164.MatchString(o.Number.e164) || o.Expires.IsZero() {
+	if o.Tenant == "" || len(o.Tenant) > maxText || !validID(o.CallID) || !validLeg(o.Leg) || !e164.MatchString(o.Number.Show()) || o.Expires.IsZero() {
 		return errOrder
 	}
 	return nil
@@ -146,24 +136,29 @@ func Verify(k *Key, h http.Header, body []byte, now time.Time) (Order, error) {
 	if strictJSON(body, &w) != nil || w.Version != 1 || w.Call != id {
 		return Order{}, errOrder
 	}
-	o := Order{w.Tenant, w.Call, w.Leg, Number{w.Number}, w.Expires.UTC()}
+	o := Order{w.Tenant, w.Call, w.Leg, Number{newSecret(w.Number)}, w.Expires.UTC()}
 	if o.check() != nil || !now.Before(o.Expires) || o.Expires.After(now.Add(2*maxAge)) {
 		return Order{}, errOrder
 	}
 	return o, nil
 }
 
-// Report is what an exchange tells of a call. A [Receiver] answers with one, too.
+// Report is what an exchange tells of a call: in its answer to the order, and
+// signed once the call is [Ended] or [Failed].
 type Report struct {
 	CallID string `json:"call"`
 	State  State  `json:"state"`
 }
 
+// final reports whether it can be posted to the CRM, which knows already that the
+// call was begun.
+func (r *Report) final() bool { return validID(r.CallID) && (r.State == Ended || r.State == Failed) }
+
 // SignReport returns the body of a report and puts its headers into h, for an
-// exchange that tells the CRM how a call ended. A report holds no more than the
+// exchange that tells the CRM how a call ended: [Ended] or [Failed]. A report holds no more than the
 // call's id and state, and so no number gets into the logs of webhooks.
 func SignReport(k *Key, h http.Header, r Report, now time.Time) ([]byte, error) {
-	if !validID(r.CallID) {
+	if !r.final() {
 		return nil, errReport
 	}
 	body, err := json.Marshal(r)
@@ -183,7 +178,7 @@ func VerifyReport(k *Key, h http.Header, body []byte, now time.Time) (Report, er
 		return Report{}, err
 	}
 	var r Report
-	if strictJSON(body, &r) != nil || !validID(r.CallID) || r.CallID != id || r.State == 0 {
+	if strictJSON(body, &r) != nil || r.CallID != id || !r.final() {
 		return Report{}, errReport
 	}
 	return r, nil

@@ -3,7 +3,7 @@
 //
 //	calls, err := calltokensql.New(ctx, db, nil)
 //	...
-//	resolver, err := calltoken.NewResolver(keys, calls, rights, journal, host, exchange, nil)
+//	resolver, err := calltoken.NewResolver(keys, calls, g.Checker(), journal, host, exchange, nil) // g: *guard.Guard
 //
 // One INSERT begins a call, so that of any number of processes that resolve its
 // token one makes it. Calls of a day ago are removed as new ones begin.
