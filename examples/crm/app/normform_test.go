@@ -76,6 +76,10 @@ func TestNormsAreChanged(t *testing.T) {
 		require.Equal(t, []string{"records view contacts"}, done[1].Fields)
 		text, err := in.app.db.setting(t.Context(), normsSetting)
 		require.NoError(t, err)
+		require.Equal(t, `{"version":2,"zone":"Europe/Moscow","norms":[{"Action":"view","Kind":"contacts","Of":0,"Soft":2,"Hard":4},`+
+			`{"Action":"list","Kind":"contacts","Of":0,"Soft":2000,"Hard":4000},{"Action":"search","Kind":"contacts","Of":1,"Soft":100,"Hard":200},`+
+			`{"Action":"export","Kind":"contacts","Of":0,"Soft":1000,"Hard":20000},{"Action":"","Kind":"","Of":2,"Soft":0,"Hard":100}]}`,
+			string(text), "installations keep this form")
 		digest := sha256.Sum256(text)
 		require.Equal(t, "norms 2 "+hex.EncodeToString(digest[:]), done[0].Policy)
 

@@ -155,6 +155,16 @@ func TestFiftyFirstCard(t *testing.T) {
 			require.Equal(t, http.StatusForbidden, status)
 		}
 
+		// In a lockdown the owner still sees what led to it.
+		status, _ = owner.post("/lockdown")
+		require.Equal(t, http.StatusOK, status)
+		_, page = owner.get("/alerts")
+		has(t, page, "51 cards opened in a day")
+		status, _ = head.get("/alerts")
+		require.Equal(t, http.StatusServiceUnavailable, status)
+		status, _ = owner.post("/lockdown/reopen")
+		require.Equal(t, http.StatusOK, status)
+
 		// What was opened stays open, in every form; the list goes on.
 		for _, path := range []string{"/contacts/" + ids[0], "/contacts/" + ids[49] + "/edit", "/contacts"} {
 			status, _ = seller.get(path)
