@@ -65,7 +65,7 @@ func (a *App) openCalls(ctx context.Context) (*calls, error) {
 	c := &calls{issuer: issuer, exchange: exchange, placed: map[placing]*placed{}}
 	sender, err := calltoken.NewSender(exchange.address, key, &calltoken.SenderOptions{Clock: a.cfg.Clock})
 	if err == nil {
-		c.resolver, err = calltoken.NewResolver(a.vault.keys, stored, crmguard.CheckerFunc(a.mayStillCall), a.journal, callHost{a}, sender,
+		c.resolver, err = calltoken.NewResolver(a.vault.keys, stored, a.guard.Checker(), a.journal, callHost{a}, sender,
 			&calltoken.ResolverOptions{Region: homeRegion, Logger: a.log, Clock: a.cfg.Clock})
 	}
 	if err != nil {
@@ -73,11 +73,6 @@ func (a *App) openCalls(ctx context.Context) (*calls, error) {
 	}
 	c.resolve = c.resolver.Resolve
 	return c, nil
-}
-
-// mayStillCall asks all that the guard asks: lockdown, addresses and rights.
-func (a *App) mayStillCall(ctx context.Context, s crmguard.Subject, action crmguard.Action, r crmguard.Resource) error {
-	return a.guard.Check(crmguard.WithSubject(ctx, s), action, r)
 }
 
 // callHost is what the telephony side asks the CRM when it resolves a token.
