@@ -141,7 +141,7 @@ func (g *Guard) draft(ctx context.Context, a crmguard.Action) (context.Context, 
 	if versioned, ok := g.rights.(interface{ Version() string }); ok {
 		d.event.Policy = versioned.Version()
 	}
-	return context.WithValue(crmguard.WithSubject(ctx, s), draftKey{}, d), d, nil
+	return context.WithValue(ctx, draftKey{}, d), d, nil
 }
 
 // Do decides, records durably that the act is about to be done, does it, and

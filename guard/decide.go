@@ -96,8 +96,6 @@ func (g *Guard) subject(ctx context.Context) (crmguard.Subject, error) {
 	}
 	if v, ok := ctx.Value(visitKey{}).(*visit); ok && v.err != nil {
 		return crmguard.Subject{}, decided(v.err)
-	} else if ok && v.holder != nil {
-		return *v.holder, nil
 	}
 	return crmguard.Subject{}, &crmguard.Denial{By: "guard", Code: "no-subject", Status: crmguard.Unauthenticated}
 }

@@ -150,9 +150,9 @@ func (g *Guard) checkLockdown(ctx context.Context, s crmguard.Subject, a crmguar
 var errNoSwitch = errors.New("guard: Options.Switch is not set")
 
 // LockDown closes the CRM for a tenant on all nodes, within two seconds, until
-// [Guard.Reopen]: nobody opens a client's data, not even through a handler without
-// Protect. Only those who may reopen still come in, to sections, and to give and
-// take rights and change settings. Mount it behind
+// [Guard.Reopen]. Only those who may reopen still come in: to sections, to give and
+// take rights, and to change settings, but to no client's data. For everybody else a
+// handler without Protect has no subject in its context either. Mount it behind
 //
 //	g.ProtectAct(crmguard.Revoke, lockdown, func(w http.ResponseWriter, r *http.Request) error {
 //		return g.LockDown(r.Context(), tenant)
@@ -193,10 +193,4 @@ func (g *Guard) LockedDown(ctx context.Context, tenant string) (bool, error) {
 		return false, nil
 	}
 	return g.lockdowns.closed(ctx, tenant)
-}
-
-// lockedDown takes what cannot be read for closed.
-func (g *Guard) lockedDown(ctx context.Context, tenant string) bool {
-	closed, err := g.LockedDown(ctx, tenant)
-	return closed || err != nil
 }

@@ -14,7 +14,8 @@ import (
 // Factors are the second factors of people; *mfa.Factors is one. It lets each code
 // in once, counts attempts that fail, and makes whoever guesses wait. A code that
 // is not good is a *[crmguard.Denial], whose Detail says why in lower-case letters
-// and hyphens, for the journal. Any other error means that it could not be decided.
+// and hyphens, for the journal: "paused" for one that was not looked at. Any other
+// error means that it could not be decided.
 type Factors interface {
 	// Has reports whether the person must show a code.
 	Has(ctx context.Context, tenant, person string) (bool, error)
@@ -29,6 +30,8 @@ const (
 	codeMissing = "code-missing"
 	codePaused  = "code-paused" // too many wrong ones; it was not looked at
 )
+
+const factorsPaused = "paused" // of Factors: they did not look at it
 
 const appDigits = 6 // of a code of an app
 
@@ -54,22 +57,28 @@ func (d *Door) prove(ctx context.Context, s crmguard.Subject, a Attempt) (proved
 		reason, err = refusedCode(check(ctx, s.Tenant, s.ID, a.Code))
 		return proved, reason, err
 	}
-	reason, _, err = d.try(codeKey("person", s.Tenant, s.ID), now, func() error {
-		return check(ctx, s.Tenant, s.ID, a.Code)
-	})
+	// Together strangers have as much room as one: that of the factors is the
+	// person's. One network cannot use it up, so that another one is left some even
+	// where nobody's home is known, as after a restart.
+	network := networkKey(a.Addr, 48)
+	strangers := counted{
+		{d.codesAt, codeKey("person", s.Tenant, s.ID, string(network[:]))},
+		{d.codes, codeKey("person", s.Tenant, s.ID)},
+	}
+	reason, _, err = try(strangers, now, func() error { return check(ctx, s.Tenant, s.ID, a.Code) })
 	return proved, reason, err
 }
 
 // try lets somebody try a code, or says how long they have to wait before the
 // next one. Factors make a person wait for all wrong codes together: who knows the
 // password, or has stolen a session, shall not be the one who sets that pace.
-func (d *Door) try(who key, now time.Time, check func() error) (reason string, wait time.Duration, err error) {
-	if wait := d.codes.take(who, now); wait > 0 {
+func try(who counted, now time.Time, check func() error) (reason string, wait time.Duration, err error) {
+	if wait := who.take(now); wait > 0 {
 		return codePaused, wait, nil
 	}
 	reason, err = refusedCode(check())
-	if reason == "" { // good, or not their failure
-		d.codes.giveBack(who)
+	if reason == "" || reason == factorsPaused { // good, or not their failure
+		who.giveBack()
 	}
 	return reason, 0, err
 }

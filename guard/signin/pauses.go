@@ -11,12 +11,16 @@ import (
 )
 
 const (
+	firstPause = time.Second
 	// How long pauses of passwords grow.
 	longestPause = time.Minute
 	// How long pauses of codes grow, for who knows the password but is a stranger
 	// where they are. It is longer than that of any Factors, which count for the
 	// person everywhere, so that those pauses are over when the person comes.
 	longestPauseOfCodes = time.Hour
+	// The first pause of codes from one network. It is as much longer than that for
+	// all strangers together as it takes for one network never to use up their room.
+	firstPauseOfCodes = time.Minute
 
 	// A bucket is about 100 bytes, so a flood of names costs at most some MiB.
 	maxBuckets = 50_000
@@ -52,7 +56,8 @@ func networkKey(addr netip.Addr, bits int) key {
 // pauses counts attempts that have not succeeded, and makes whoever has too many
 // wait longer and longer.
 type pauses struct {
-	free int // attempts without a pause
+	free  int           // attempts without a pause
+	first time.Duration // the pause after them; each next one is twice as long
 
 	// No pause is longer, and a bucket forgets one attempt in this time, so that
 	// who guesses no faster than that from elsewhere cannot make a person wait.
@@ -72,8 +77,8 @@ func (p *pauses) level(b *bucket, now time.Time) float64 {
 	return max(0, b.attempts-float64(max(0, now.Sub(b.last)))/float64(p.longest))
 }
 
-func newPauses(free int, longest time.Duration) *pauses {
-	return &pauses{free: free, longest: longest, buckets: make(map[key]*bucket)}
+func newPauses(free int, first, longest time.Duration) *pauses {
+	return &pauses{free: free, first: first, longest: longest, buckets: make(map[key]*bucket)}
 }
 
 // take counts an attempt, or returns how long to wait before the next one; an
@@ -98,14 +103,15 @@ func (p *pauses) take(k key, now time.Time) time.Duration {
 	return 0
 }
 
-// pause is 0 for the free attempts, then 1, 2, 4 … seconds after the last one. What
-// has been forgotten of an attempt counts only once it is a whole one.
+// pause is 0 for the free attempts, then 1, 2, 4 … times the first one, after the
+// last attempt. What has been forgotten of an attempt counts only once it is a whole
+// one.
 func (p *pauses) pause(level float64) time.Duration {
 	over := int(math.Ceil(level)) - p.free
 	if over < 0 {
 		return 0
 	}
-	return min(time.Second<<min(over, 20), p.longest)
+	return min(p.first<<min(over, 20), p.longest)
 }
 
 // giveBack uncounts one attempt.
@@ -114,6 +120,33 @@ func (p *pauses) giveBack(k key) {
 	defer p.mu.Unlock()
 	if b := p.buckets[k]; b != nil {
 		b.attempts = max(0, b.attempts-1)
+	}
+}
+
+// counted are the buckets in which an attempt is counted.
+type counted []struct {
+	in *pauses
+	k  key
+}
+
+// take counts an attempt in all of them, or in none and returns how long to wait.
+// The narrow ones come first: whoever has to wait there does not touch what others
+// share.
+func (c counted) take(now time.Time) time.Duration {
+	for i, b := range c {
+		if wait := b.in.take(b.k, now); wait > 0 {
+			c[:i].giveBack()
+			return wait
+		}
+	}
+	return 0
+}
+
+// giveBack uncounts the attempt. Earlier failures stay: whoever has an account
+// could otherwise guess at others' without end.
+func (c counted) giveBack() {
+	for _, b := range c {
+		b.in.giveBack(b.k)
 	}
 }
 

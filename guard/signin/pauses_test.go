@@ -10,7 +10,7 @@ import (
 )
 
 func TestPausesStayBounded(t *testing.T) {
-	p := newPauses(1, longestPause)
+	p := newPauses(1, firstPause, longestPause)
 	now := time.Now()
 	var victim key
 	copy(victim[:], "victim")
@@ -31,7 +31,7 @@ func TestPausesStayBounded(t *testing.T) {
 
 func TestClockSetBackLocksNobodyOut(t *testing.T) {
 	now := time.Now()
-	p := newPauses(2, longestPause)
+	p := newPauses(2, firstPause, longestPause)
 	require.Zero(t, p.take(key{}, now))
 	require.Zero(t, p.take(key{}, now.Add(-24*time.Hour)), "one attempt is free on any clock")
 
@@ -45,7 +45,7 @@ func TestClockSetBackLocksNobodyOut(t *testing.T) {
 
 // Pauses double; one 32 comes twice because a minute of waiting forgets an attempt.
 func TestPausesGrow(t *testing.T) {
-	p := newPauses(2, longestPause)
+	p := newPauses(2, firstPause, longestPause)
 	now := time.Now()
 	var waits []time.Duration
 	for range 10 {

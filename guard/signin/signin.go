@@ -78,7 +78,10 @@ var ErrNoAccount = errors.New("signin: no such account")
 type Accounts interface {
 	// Account finds who has the login, ErrNoAccount if nobody.
 	Account(ctx context.Context, login string) (Account, error)
-	// SetPasswordHash keeps a hash with newer parameters of the same password.
+	// SetPasswordHash keeps a hash with newer parameters of the same password. It
+	// does so only while the stored hash still is a.PasswordHash, in one atomic step:
+	// over a password that was changed since, the old one must not come back. Then it
+	// does nothing, which is no error.
 	SetPasswordHash(ctx context.Context, a Account, hash string) error
 }
 
@@ -129,6 +132,7 @@ type Door struct {
 	logins   *pauses // by login and network
 	persons  *pauses // by login, from anywhere
 	codes    *pauses // by person away from home, and by session
+	codesAt  *pauses // by person and network, away from home
 	homes    *homes  // networks of logins that came in
 
 	refusalTime time.Duration // how long a refusal takes at least
@@ -156,11 +160,12 @@ func New(accounts Accounts, passwords Passwords, sessions Sessions, journal crmg
 	}
 	// An office shares an address; a person mistypes; a person's guessers may come
 	// from many networks, and must not make the person wait too easily.
-	d.networks = newPauses(30, longestPause)
-	d.sites = newPauses(300, longestPause)
-	d.logins = newPauses(5, longestPause)
-	d.persons = newPauses(100, longestPause)
-	d.codes = newPauses(3, longestPauseOfCodes)
+	d.networks = newPauses(30, firstPause, longestPause)
+	d.sites = newPauses(300, firstPause, longestPause)
+	d.logins = newPauses(5, firstPause, longestPause)
+	d.persons = newPauses(100, firstPause, longestPause)
+	d.codes = newPauses(3, firstPause, longestPauseOfCodes)
+	d.codesAt = newPauses(3, firstPauseOfCodes, longestPauseOfCodes)
 	d.homes = newHomes()
 	d.refusalTime = refusalTime
 	d.strangers = &tally{}
@@ -168,6 +173,9 @@ func New(accounts Accounts, passwords Passwords, sessions Sessions, journal crmg
 }
 
 const resourceKind = "sessions"
+
+// undecided is the reason of entries about what could not be decided.
+const undecided = "check-failed"
 
 // maxLogin is the length of the longest e-mail address, RFC 5321.
 const maxLogin = 254
@@ -191,9 +199,10 @@ func (d *Door) SignIn(ctx context.Context, a Attempt) (string, error) {
 	if !a.Addr.IsValid() { // everybody would be one network
 		return "", errors.New("signin: an attempt without the client's address")
 	}
+	a = a.trimmed()
 	started := time.Now()
-	wait, taken := d.take(a)
-	if wait > 0 {
+	taken := d.counts(a)
+	if wait := taken.take(d.o.Clock()); wait > 0 {
 		d.noteStranger(ctx, a, "paused")
 		return "", &crmguard.Denial{By: "signin", Code: "paused", Status: crmguard.Exhausted, RetryAfter: wait}
 	}
@@ -204,7 +213,7 @@ func (d *Door) SignIn(ctx context.Context, a Attempt) (string, error) {
 	}
 	taken.giveBack() // came in, or it was not the person's failure
 	if err == nil {
-		d.homes.add(taken.home(), d.o.Clock())
+		d.homes.add(homeKey(a), d.o.Clock())
 	}
 	return token, err
 }
@@ -216,38 +225,14 @@ func pause(ctx context.Context, t time.Duration) {
 	}
 }
 
-// counted are the buckets in which an attempt was counted.
-type counted []struct {
-	in *pauses
-	k  key
-}
-
-// giveBack uncounts the attempt. Earlier failures stay: whoever has an account
-// could otherwise guess at others' without end.
-func (c counted) giveBack() {
-	for _, b := range c {
-		b.in.giveBack(b.k)
+// counts are the buckets of an attempt. Where the login came in before, what others
+// do in the same network, or to the same login elsewhere, is no reason to wait.
+func (d *Door) counts(a Attempt) counted {
+	all := counted{{d.logins, homeKey(a)}}
+	if !d.homes.has(homeKey(a), d.o.Clock()) {
+		all = append(all, counted{{d.networks, networkKey(a.Addr, 64)}, {d.sites, networkKey(a.Addr, 48)}, {d.persons, loginKey(a.Login, key{})}}...)
 	}
-}
-
-// home names the login at its network, which comes first.
-func (c counted) home() key { return c[0].k }
-
-// take counts the attempt everywhere, or returns how long to wait.
-func (d *Door) take(a Attempt) (time.Duration, counted) {
-	here := homeKey(a)
-	now := d.o.Clock()
-	all := counted{{d.logins, here}, {d.networks, networkKey(a.Addr, 64)}, {d.sites, networkKey(a.Addr, 48)}}
-	if !d.homes.has(here, now) {
-		all = append(all, counted{{d.persons, loginKey(a.Login, key{})}}...)
-	}
-	for i, b := range all {
-		if wait := b.in.take(b.k, now); wait > 0 {
-			all[:i].giveBack()
-			return wait, nil
-		}
-	}
-	return 0, all
+	return all
 }
 
 // signIn compares and starts the session. A denial means that a comparison was
@@ -343,10 +328,11 @@ func (d *Door) recordDone(ctx context.Context, e crmguard.Event, token string) e
 }
 
 // refuseFor turns a denial into the one refusal that everybody gets; what could
-// not be decided stays an error.
+// not be decided stays an error, and is recorded: the password was right.
 func (d *Door) refuseFor(ctx context.Context, e crmguard.Event, err error) error {
 	denial, denied := errors.AsType[*crmguard.Denial](err)
 	if !denied || denial == nil {
+		d.recordNo(ctx, e, crmguard.Undecided, undecided)
 		return fmt.Errorf("signin: %w", err)
 	}
 	return d.refuse(ctx, e, denial.By+":"+denial.Code)
@@ -355,12 +341,12 @@ func (d *Door) refuseFor(ctx context.Context, e crmguard.Event, err error) error
 // refuse records a refusal and returns it. It stays a refusal when the journal is
 // down: an error would tell that there is such an account.
 func (d *Door) refuse(ctx context.Context, e crmguard.Event, reason string) error {
-	d.recordDenied(ctx, e, reason)
+	d.recordNo(ctx, e, crmguard.Denied, reason)
 	return refusal()
 }
 
-func (d *Door) recordDenied(ctx context.Context, e crmguard.Event, reason string) {
-	e.Outcome, e.Reason = crmguard.Denied, reason
+func (d *Door) recordNo(ctx context.Context, e crmguard.Event, outcome crmguard.Outcome, reason string) {
+	e.Outcome, e.Reason = outcome, reason
 	if err := d.record(ctx, e); err != nil {
 		d.o.Logger.ErrorContext(ctx, "signin: a refusal was not recorded", "subject", e.Subject.ID, "reason", reason, "error", err)
 	}

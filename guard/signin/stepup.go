@@ -23,6 +23,8 @@ const stepUp = "step-up"
 // It is the person's own session, so that they are told what is wrong, by a
 // *[crmguard.Denial] with one of these codes, or of the addresses or the session:
 //   - "no-factor", Forbidden: they have no app.
+//   - "weaker", StepUp: the session has more than a code of an app proves, and only
+//     a proof of that strength, which Need names, makes it fresh. No code is used up.
 //   - "refused", StepUp: the code is not good, for whatever reason.
 //   - "paused", Exhausted: too many codes were not good.
 //
@@ -63,8 +65,11 @@ func (d *Door) stepUp(ctx context.Context, token, code, request string) (string,
 	if denial, denied := errors.AsType[*crmguard.Denial](err); denied && denial != nil && reason == "" {
 		reason = denial.By + ":" + denial.Code
 	}
-	if reason != "" {
-		d.recordDenied(ctx, e, stepUp+":"+reason)
+	switch {
+	case reason != "":
+		d.recordNo(ctx, e, crmguard.Denied, stepUp+":"+reason)
+	case err != nil:
+		d.recordNo(ctx, e, crmguard.Undecided, stepUp+":"+undecided)
 	}
 	if err != nil {
 		return "", err
@@ -90,10 +95,12 @@ func (d *Door) raise(ctx context.Context, e crmguard.Event, token, code string) 
 		return "", "", err
 	case !has:
 		return "", "", &crmguard.Denial{By: "signin", Code: "no-factor"}
+	case s.Assurance > crmguard.AssuranceSecondFactor:
+		return "", "", &crmguard.Denial{By: "signin", Code: "weaker", Status: crmguard.StepUp, Need: s.Assurance}
 	case isBlank(code):
 		return "", codeMissing, refusedStepUp()
 	}
-	reason, wait, err := d.try(codeKey("session", s.Session), e.Time, func() error {
+	reason, wait, err := try(counted{{d.codes, codeKey("session", s.Session)}}, e.Time, func() error {
 		return d.o.Factors.Verify(ctx, s.Tenant, s.ID, code)
 	})
 	switch {

@@ -337,6 +337,51 @@ func TestGuessingInASession(t *testing.T) {
 	require.Contains(t, f.reasons(), "denied step-up:code-paused")
 }
 
+// A code that the factors did not look at is nobody's failure: who types right
+// codes in a session waits no longer than the factors say.
+func TestStepUpWhileTheFactorsPause(t *testing.T) {
+	f := newFlat(t)
+	d := f.door(t)
+	token := f.signedIn(t, d, "anna")
+	guess := func() { // somebody at her home
+		_, err := d.SignIn(t.Context(), f.attempt("anna", f.wrong(t)))
+		require.Error(t, err)
+	}
+	for range 60 {
+		guess()
+		f.clock.Advance(time.Minute)
+		f.live(t, token)
+	}
+	for range 40 {
+		if _, err := d.StepUp(t.Context(), token, f.code(t, "anna"), ""); err == nil {
+			break
+		} else {
+			requireDenial(t, badCode, err)
+		}
+		guess()
+		f.clock.Advance(30 * time.Second)
+		f.live(t, token)
+	}
+	require.Contains(t, f.reasons(), "denied step-up:paused")
+	require.NotContains(t, f.reasons(), "denied step-up:code-paused")
+}
+
+// A code of an app proves less than such a session has, and is not used up for it.
+func TestStepUpOfAStrongerSession(t *testing.T) {
+	f := newFlat(t)
+	d := f.door(t)
+	s := f.live(t, f.signedIn(t, d, "anna"))
+	s.Assurance = crmguard.AssurancePhishingResistant
+	token, err := f.sessions.Start(t.Context(), s)
+	require.NoError(t, err)
+	before := f.live(t, token)
+	_, err = d.StepUp(t.Context(), token, f.code(t, "anna"), "")
+	requireDenial(t, crmguard.Denial{By: "signin", Code: "weaker", Status: crmguard.StepUp, Need: crmguard.AssurancePhishingResistant}, err)
+	require.Equal(t, before, f.live(t, token))
+	require.Equal(t, []string{"done ", "denied step-up:signin:weaker"}, f.reasons())
+	require.NoError(t, f.factors.Verify(t.Context(), "acme", "anna", f.code(t, "anna")), "no code was used up")
+}
+
 func TestStepUpRefusalsTakeTheSameTime(t *testing.T) {
 	f := newFlat(t)
 	d := f.door(t)

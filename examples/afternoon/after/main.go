@@ -11,9 +11,11 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	_ "modernc.org/sqlite" // driver "sqlite"
@@ -40,7 +42,10 @@ const usage = `usage: after DATA-FOLDER KEYS-FOLDER               serve
        after DATA-FOLDER KEYS-FOLDER hire LOGIN    the password comes on standard input`
 
 func main() {
-	if err := run(context.Background(), os.Args[1:], os.Stdin); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdin)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "crm:", err)
 		os.Exit(1)
 	}
@@ -50,25 +55,39 @@ func run(ctx context.Context, args []string, in io.Reader) error {
 	if len(args) < 2 {
 		return errors.New(usage)
 	}
-	crm, err := open(ctx, args[0], args[1])
+	what := args[2:]
+	install := len(what) == 1 && what[0] == "install"
+	crm, err := open(ctx, args[0], args[1], install)
 	if err != nil {
 		return err
 	}
-	switch what := args[2:]; {
+	switch {
 	case len(what) == 0:
-		server := &http.Server{Addr: "127.0.0.1:8090", Handler: crm.handler, ReadHeaderTimeout: 5 * time.Second}
-		err = server.ListenAndServe()
-	case len(what) == 1 && what[0] == "install":
+		err = crm.serve(ctx)
+	case install:
 		err = crm.install(ctx)
 	case len(what) == 2 && what[0] == "hire":
 		var plain string
 		if plain, err = bufio.NewReader(in).ReadString('\n'); err == nil {
-			err = crm.hire(ctx, what[1], strings.TrimSuffix(plain, "\n"))
+			err = crm.hire(ctx, what[1], strings.TrimRight(plain, "\r\n"))
 		}
 	default:
 		err = errors.New(usage)
 	}
 	return errors.Join(err, crm.close())
+}
+
+// serve answers until ctx ends.
+func (c *crm) serve(ctx context.Context) error {
+	server := &http.Server{Addr: "127.0.0.1:8090", Handler: c.handler, ReadHeaderTimeout: 5 * time.Second}
+	failed := make(chan error, 1)
+	go func() { failed <- server.ListenAndServe() }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		return server.Shutdown(context.WithoutCancel(ctx))
+	}
 }
 
 // crm is the CRM with its protections.
@@ -90,8 +109,9 @@ type crm struct {
 	closers   []func() error
 }
 
-// open puts the steps together.
-func open(ctx context.Context, data, keys string) (*crm, error) {
+// open puts the steps together. Keys are made by the installation and never again: a
+// folder that is not mounted must not become a new, empty one.
+func open(ctx context.Context, data, keys string, install bool) (*crm, error) {
 	c := &crm{}
 	var err error
 	// secure_delete overwrites what migrate takes out of the rows.
@@ -102,9 +122,8 @@ func open(ctx context.Context, data, keys string) (*crm, error) {
 	c.closers = append(c.closers, c.db.Close)
 	for _, step := range []func() error{
 		func() error { return c.openNorms(ctx) },
-		func() error { return c.openKeys(ctx, data, keys) },
-		func() error { return c.migrate(ctx) },
-		func() error { return c.openJournal(ctx, keys) },
+		func() error { return c.openKeys(ctx, data, keys, install) },
+		func() error { return c.openJournal(ctx, keys, install) },
 		func() error { return c.openRights(ctx, keys) },
 		func() error { return c.openAddresses(ctx) },
 		func() error { return c.openFactors(ctx) },

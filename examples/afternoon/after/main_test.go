@@ -2,6 +2,7 @@ package main
 
 import (
 	"database/sql"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pquerna/otp"
 	"github.com/pquerna/otp/totp"
 	"github.com/stretchr/testify/require"
 
@@ -66,7 +68,10 @@ func TestAfternoon(t *testing.T) {
 	require.NoError(t, command("hire", "anna"))
 	require.NoError(t, command("hire", "olga"))
 	require.ErrorContains(t, command("fire"), "usage")
-	c, err := open(t.Context(), data, keys)
+	require.ErrorContains(t, command("install"), "installed already")
+	require.ErrorContains(t, command("hire", "anna"), "taken")
+	require.Error(t, run(t.Context(), []string{data, keys + "-empty"}, nil), "keys are made by the installation only")
+	c, err := open(t.Context(), data, keys, false)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, c.close()) }()
 
@@ -96,15 +101,26 @@ func TestAfternoon(t *testing.T) {
 	status, page = anna.do("POST", "/contacts/cAa/phone")
 	require.Equal(t, http.StatusUnauthorized, status)
 	require.Contains(t, page, "step-up")
-	enrolment, err := c.factors.Enrol(t.Context(), tenant, "anna", "anna")
-	require.NoError(t, err)
 	started := time.Now()
-	code := func(step time.Duration) string { // the app's clock may be half a minute ahead
-		text, err := totp.GenerateCode(enrolment.Secret(), started.Add(step*30*time.Second))
+	enrol := func(b *browser) (code func(step time.Duration) string) {
+		status, page := b.do("POST", "/me/app")
+		require.Equal(t, http.StatusOK, status, page)
+		var app struct{ ID, URI string }
+		require.NoError(t, json.Unmarshal([]byte(page), &app))
+		key, err := otp.NewKeyFromURL(app.URI)
 		require.NoError(t, err)
-		return text
+		code = func(step time.Duration) string { // the app's clock may be half a minute ahead
+			text, err := totp.GenerateCode(key.Secret(), started.Add(step*30*time.Second))
+			require.NoError(t, err)
+			return text
+		}
+		status, _ = b.do("POST", "/me/app/"+app.ID+"/confirm", "code", code(0))
+		require.Equal(t, http.StatusOK, status)
+		return code
 	}
-	require.NoError(t, c.factors.Confirm(t.Context(), tenant, "anna", enrolment.ID, code(0)))
+	code := enrol(anna)
+	status, _ = anna.do("POST", "/me/app")
+	require.Equal(t, http.StatusUnauthorized, status, "a second app wants a code of the first")
 	status, _ = anna.do("POST", "/sign-in", "login", "anna", "password", "three quiet green trains")
 	require.Equal(t, http.StatusUnauthorized, status, "now a code is wanted")
 	status, _ = anna.do("POST", "/sign-in", "login", "anna", "password", "three quiet green trains", "code", code(1))
@@ -128,6 +144,9 @@ func TestAfternoon(t *testing.T) {
 	olga := &browser{t: t, handler: c.handler}
 	status, _ = olga.do("POST", "/sign-in", "login", "olga", "password", "three quiet green trains")
 	require.Equal(t, http.StatusOK, status)
+	olgasCode := enrol(olga)
+	status, _ = olga.do("POST", "/staff/nobody/dismiss")
+	require.Equal(t, http.StatusNotFound, status)
 	status, _ = olga.do("POST", "/lockdown")
 	require.Equal(t, http.StatusOK, status)
 	status, _ = anna.do("GET", "/contacts/cAa")
@@ -136,8 +155,16 @@ func TestAfternoon(t *testing.T) {
 	require.Equal(t, http.StatusOK, status)
 	require.Contains(t, page, "factors")
 	status, _ = olga.do("POST", "/reopen")
+	require.Equal(t, http.StatusUnauthorized, status, "not without a fresh code")
+	status, _ = olga.do("POST", "/confirm", "code", olgasCode(1))
+	require.Equal(t, http.StatusOK, status)
+	status, _ = olga.do("POST", "/reopen")
 	require.Equal(t, http.StatusOK, status)
 	status, _ = anna.do("GET", "/contacts/cAa")
+	require.Equal(t, http.StatusUnauthorized, status)
+	status, _ = olga.do("POST", "/sign-out")
+	require.Equal(t, http.StatusOK, status)
+	status, _ = olga.do("POST", "/lockdown")
 	require.Equal(t, http.StatusUnauthorized, status)
 
 	report, err := c.journal.Verify(crmguard.System(t.Context(), tenant, "test"), c.verifier)

@@ -31,8 +31,8 @@ import (
 //go:embed policy.csv
 var policy []byte
 
-func (c *crm) openKeys(ctx context.Context, data, keys string) error {
-	kek, err := encrypt.OpenKeyFile(filepath.Join(keys, "kek.json"), data, true) // true: at the installation only
+func (c *crm) openKeys(ctx context.Context, data, keys string, create bool) error {
+	kek, err := encrypt.OpenKeyFile(filepath.Join(keys, "kek.json"), data, create)
 	if err != nil {
 		return err
 	}
@@ -50,13 +50,23 @@ func (c *crm) openKeys(ctx context.Context, data, keys string) error {
 	return err
 }
 
-// migrate seals what is still in the clear. Until it has returned nothing is served.
+// install runs once: it opens the company, because one without a state counts as
+// locked down, and seals what is there. From then on plaintext in the database is
+// never read: nobody can plant any.
+func (c *crm) install(ctx context.Context) error {
+	if _, err := c.db.ExecContext(ctx, `CREATE TABLE accounts (login TEXT PRIMARY KEY, password BLOB)`); err != nil {
+		return fmt.Errorf("installed already: %w", err)
+	}
+	if err := c.sessions.Reopen(ctx, tenant); err != nil {
+		return err
+	}
+	return c.migrate(ctx)
+}
+
+// migrate seals what is in the clear, and empties the old column.
 func (c *crm) migrate(ctx context.Context) error {
 	if _, err := c.db.ExecContext(ctx, `ALTER TABLE contacts ADD COLUMN phone_sealed BLOB`); err != nil {
-		var there int // the column is there from the first time
-		if c.db.QueryRowContext(ctx, `SELECT COUNT(phone_sealed) FROM contacts`).Scan(&there) != nil {
-			return err
-		}
+		return err
 	}
 	rows, err := c.db.QueryContext(ctx, `SELECT id, owner, name, phone FROM contacts WHERE phone IS NOT NULL`)
 	if err != nil {
@@ -94,8 +104,8 @@ func (c *crm) migrate(ctx context.Context) error {
 	return err
 }
 
-func (c *crm) openJournal(ctx context.Context, keys string) error {
-	signer, verifier, err := audit.OpenSigner(filepath.Join(keys, "journal.key"), "crm.example/journal", true)
+func (c *crm) openJournal(ctx context.Context, keys string, create bool) error {
+	signer, verifier, err := audit.OpenSigner(filepath.Join(keys, "journal.key"), "crm.example/journal", create)
 	if err != nil {
 		return err
 	}
@@ -188,6 +198,8 @@ func (c *crm) openDoor(ctx context.Context) error {
 func (c *crm) openGuard() error {
 	proof, err := mfa.NewStepUp([]mfa.Rule{
 		{Action: crmguard.Reveal, Need: crmguard.AssuranceSecondFactor, MaxAge: 30 * time.Minute},
+		{Action: crmguard.Grant, Need: crmguard.AssuranceSecondFactor, MaxAge: 5 * time.Minute},
+		{Action: crmguard.Configure, Kind: "factors", Need: crmguard.AssurancePassword, MaxAge: 10 * time.Minute},
 	}, nil)
 	if err != nil {
 		return err
