@@ -18,21 +18,27 @@
 //     code that is wrong, used or missing are one and the same denial, given after
 //     the same time. Only the journal tells them apart, and it never holds a login
 //     that does not exist, or a code. What could not be decided is another error:
-//     where accounts, addresses, factors, sessions or the journal are out of order,
-//     it can tell a guesser that a password is right, and lets nobody in.
+//     where addresses, factors, sessions or the journal are out of order, it can tell
+//     a guesser that a password is right, and lets nobody in. It is in the journal as
+//     undecided, unless that is what is out of order.
 //   - Attempts are counted before the password is compared, so that parallel
 //     guesses do not add up, and stay counted unless the password was right or
 //     could not be compared: for each network (IPv6: /64, and /48 with more room), for
 //     each login from a network, and, with much more room, for each login from
-//     anywhere. Pauses grow to a minute. A person under attack from many networks
-//     goes on signing in from networks where they did so before; from a new one
-//     they may have to wait as long as the attack lasts.
+//     anywhere. Pauses grow to a minute. Where a login came in during the last 30
+//     days, only the second of these counts: others in the same network, and guessers
+//     elsewhere, do not make its person wait. From a new network a person may have to
+//     wait as long as an attack lasts. So whoever is in the same network can see, while
+//     it has to wait, which logins came in from there.
 //   - Factors make a person wait for wrong codes from anywhere. So that whoever knows
 //     the password cannot use that to keep the person out, codes are counted here,
-//     too: three are free from networks where the person never came in, and as many
-//     in one session, and then pauses grow to an hour. A code that comes meanwhile
-//     is not looked at.
-//   - Counts live in this process; several nodes have one each.
+//     too: three are free from networks where the person never came in, for all of
+//     them together, and as many in one session, and then pauses grow to an hour, for
+//     one network (IPv6: /48) sooner. A code that comes meanwhile is not looked at.
+//   - Counts, and from where people came in, live in this process: several nodes have
+//     one each, and a restart forgets them. Then every network is new until the person
+//     has come in from there once. Guessers at one other network do not prevent that;
+//     guessers at many can, for as long as they go on.
 //   - Refusals of strangers are journalled at most once a minute, with their count.
 //   - Accounts must fold logins no further than lower case and outer spaces, or
 //     guesses at one account are counted apart.
