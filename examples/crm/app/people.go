@@ -56,25 +56,41 @@ func (p *people) Account(ctx context.Context, login string) (signin.Account, err
 	if err != nil {
 		return signin.Account{}, fmt.Errorf("read the account: %w", err)
 	}
-	account := signin.Account{Tenant: tenant, ID: login, Kind: kind}
+	hash, err := p.openHash(ctx, login, sealed)
+	return signin.Account{Tenant: tenant, ID: login, Kind: kind, PasswordHash: hash}, err
+}
+
+// openHash returns the hash of a password, "" if there is none.
+func (p *people) openHash(ctx context.Context, login string, sealed []byte) (string, error) {
 	if sealed == nil {
-		return account, nil
+		return "", nil
 	}
 	hash, err := p.keys.Open(ctx, passwordPlace(login), sealed)
 	if err != nil {
-		return signin.Account{}, fmt.Errorf("open the password hash of %s: %w", login, err)
+		return "", fmt.Errorf("open the password hash of %s: %w", login, err)
 	}
-	account.PasswordHash = string(hash)
-	return account, nil
+	return string(hash), nil
 }
 
-// SetPasswordHash replaces the hash of an account.
+// SetPasswordHash replaces the hash that the door has compared, and no newer one.
+// Sealed bytes are never the same twice, so that they tell whether it still is there.
 func (p *people) SetPasswordHash(ctx context.Context, a signin.Account, hash string) error {
+	var stored []byte
+	err := p.db.QueryRowContext(ctx, `SELECT password FROM accounts WHERE id = $1`, a.ID).Scan(&stored)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the password hash: %w", err)
+	}
+	if old, err := p.openHash(ctx, a.ID, stored); err != nil || old != a.PasswordHash {
+		return err
+	}
 	sealed, err := p.keys.Seal(ctx, passwordPlace(a.ID), []byte(hash))
 	if err != nil {
 		return fmt.Errorf("seal the password hash: %w", err)
 	}
-	_, err = p.db.ExecContext(ctx, `UPDATE accounts SET password = $1 WHERE id = $2`, sealed, a.ID)
+	_, err = p.db.ExecContext(ctx, `UPDATE accounts SET password = $1 WHERE id = $2 AND password = $3`, sealed, a.ID, stored)
 	return err
 }
 
