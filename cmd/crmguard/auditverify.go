@@ -138,7 +138,7 @@ func readPin(path string) (string, error) {
 	text, err := os.ReadFile(path) //nolint:gosec // the caller's own path
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("%w\nThe first time leave -checkpoint out. If there was one, ask who removed it", err)
+		return "", advised{err, "The first time leave -checkpoint out. If there was one, ask who removed it"}
 	case err == nil && strings.TrimSpace(string(text)) == "":
 		return "", fmt.Errorf("%s is empty", plain(path)) // and would prove nothing
 	}

@@ -52,7 +52,7 @@ func present(ctx context.Context, db *sqldb.DB) error {
 	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w\nIs it the database of the CRM, and is -prefix that of its tables?", err)
+		return advised{err, "Is it the database of the CRM, and is -prefix that of its tables?"}
 	case version != len(files):
 		return fmt.Errorf("its tables have version %d, this program reads version %d: use the release of crmguard that the CRM is built with", version, len(files))
 	case logs == 0:

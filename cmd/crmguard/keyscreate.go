@@ -59,10 +59,10 @@ func createKey(c *call) int {
 func free(file, data string) error {
 	_, err := encrypt.OpenKeyFile(file, data, false)
 	if errors.Is(err, encrypt.ErrKeyFileInside) {
-		return fmt.Errorf("%w\nName a folder outside %s, such as crm-keys beside it", err, plain(data))
+		return advised{err, fmt.Sprintf("Name a folder outside %s, such as crm-keys beside it", plain(data))}
 	}
 	if _, there := os.Lstat(file); there == nil {
-		return fmt.Errorf("%s exists already and stays as it is: what was sealed or signed with it needs it\nName another file", plain(file))
+		return advised{fmt.Errorf("%s exists already and stays as it is: what was sealed or signed with it needs it", plain(file)), "Name another file"}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -15,7 +15,7 @@
 // No command prints a key, or a password out of a database's URL. A verifying key and
 // a checkpoint come from files that the caller keeps, never from the database that
 // they are to judge. What comes out of a database or file is quoted, so that it
-// cannot write to the terminal.
+// cannot write to the terminal. Databases stay as they are, so that evidence does.
 package main
 
 import (
@@ -31,6 +31,7 @@ import (
 	"strings"
 	"syscall"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Exit codes.
@@ -139,19 +140,46 @@ func (c *call) usage() {
 
 // misused says what is wrong with the arguments, and where to read on.
 func (c *call) misused(format string, args ...any) int {
-	fmt.Fprintf(c.err, "crmguard %s: %s\ncrmguard help %s tells how it is called\n", c.name, fmt.Sprintf(format, args...), c.name)
+	fmt.Fprintf(c.err, "crmguard %s: %s\ncrmguard help %s tells how it is called\n", c.name, say(format, args...), c.name)
 	return misuse
 }
 
 // fail says why a command ends with a code other than good.
 func (c *call) fail(code int, format string, args ...any) int {
-	fmt.Fprintf(c.err, "crmguard %s: %s\n", c.name, fmt.Sprintf(format, args...))
+	fmt.Fprintf(c.err, "crmguard %s: %s\n", c.name, say(format, args...))
 	return code
+}
+
+// advised is an error with what to do about it, which is ours to say: it gets lines
+// of its own, and what comes from elsewhere in it is quoted already.
+type advised struct {
+	error
+	next string
+}
+
+func (a advised) Unwrap() error { return a.error }
+
+// say is fmt.Sprintf for texts and errors that may hold what somebody has put into a
+// database or file: they are quoted.
+func say(format string, args ...any) string {
+	next := ""
+	for i, arg := range args {
+		switch arg := arg.(type) {
+		case string:
+			args[i] = plain(arg)
+		case error:
+			args[i] = plain(arg.Error())
+			if a, ok := errors.AsType[advised](arg); ok {
+				next = "\n" + a.next
+			}
+		}
+	}
+	return fmt.Sprintf(format, args...) + next
 }
 
 // plain quotes what could write to a terminal something else than it says.
 func plain(text string) string {
-	if text == "" || strings.TrimSpace(text) != text || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+	if text == "" || strings.TrimSpace(text) != text || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return strconv.Quote(text)
 	}
 	return text

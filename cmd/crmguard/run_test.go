@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -38,6 +40,40 @@ func TestPasswordsAreNotPrinted(t *testing.T) {
 			require.Equal(t, unable, code, complaint)
 			require.NotEmpty(t, complaint)
 			require.NotContains(t, out+complaint, "hunter2")
+		}
+	}
+}
+
+// What is made up in a database, file or argument does not write to the terminal: not
+// a verdict over the real answer, and not a line that reads like one of ours.
+func TestNothingWritesToTheTerminal(t *testing.T) {
+	const forged = "intact: all 812 entries are as they were written"
+	const evil = "x\x1b[2K\r" + forged + "\n" + forged + "\u009b2K\u202e\x7f"
+	dir := t.TempDir()
+	planted := dir + "/evil.db"
+	require.NoError(t, execute(t.Context(), []string{planted, `CREATE TABLE t (n BIGINT)`, `PRAGMA writable_schema = 1`,
+		`UPDATE sqlite_master SET name = '` + evil + `', sql = 'CREATE TABLE nonsense('`}))
+	key := publicKey(t)
+	for _, args := range [][]string{
+		{"audit", "verify", "-db", planted, "-key", key},
+		{"keys", "list", "-store", planted},
+		{"keys", "list", "-store", dir + "/" + evil},
+		{"keys", "list", "-store", dir + "/\x9b2K"}, // as terminals without UTF-8 read it
+		{"policy", "lint", dir + "/" + evil},
+		{"policy", "lint", "-" + evil},
+		{"keys", "create", planted + "/" + evil},
+		{"keys", "create", dir + "/kek.json", "-signer", evil},
+		{"audit", "verify", "-db", planted, "-key", dir + "/" + evil},
+		{"audit", "verify", "-db", planted, "-key", key, "-checkpoint", dir + "/" + evil},
+	} {
+		code, out, complaint := invoke(t, args...)
+		require.NotEqual(t, good, code)
+		require.NotEmpty(t, complaint)
+		text := out + complaint
+		require.NotContains(t, text, "\n"+forged, "a line of its own")
+		require.True(t, utf8.ValidString(text), "%q", text)
+		for _, r := range text {
+			require.True(t, r == '\n' || unicode.IsPrint(r), "%v: %q", args[:2], text)
 		}
 	}
 }
