@@ -77,7 +77,7 @@ func requireDenied(t testing.TB, code string, err error) {
 // is one that is not refused for another reason.
 var upgrades = map[string]func(*Row){
 	"another person":          func(r *Row) { r.Person = "boris" },
-	"on behalf of the owner":  func(r *Row) { r.OnBehalfOf = "owner" },
+	"on behalf of themselves": func(r *Row) { r.OnBehalfOf = r.Person },
 	"a person":                func(r *Row) { r.Kind = crmguard.KindEmployee },
 	"higher assurance":        func(r *Row) { r.Assurance = crmguard.AssurancePhishingResistant },
 	"fresher authentication":  func(r *Row) { r.AuthenticatedAt = noon.Add(time.Hour) },

@@ -179,7 +179,11 @@ func (m *Manager) List(ctx context.Context, tenant, person string) ([]Info, erro
 	now := m.now()
 	var list []Info
 	for _, r := range rows {
-		if p.Closed || r.Epoch != p.Epoch || !now.Before(r.End) || now.Sub(r.Used) > m.idle {
+		behind, err := m.behind(ctx, p, r.OnBehalfOf)
+		if err != nil {
+			return nil, err
+		}
+		if behind.closed() || r.Epoch != behind.epoch() || !now.Before(r.End) || now.Sub(r.Used) > m.idle {
 			continue
 		}
 		list = append(list, Info{
@@ -222,6 +226,45 @@ func (m *Manager) EndByID(ctx context.Context, tenant, person, id string) error 
 		}
 	}
 	return nil
+}
+
+// persons are those behind a session, which is good while they are as they were.
+type persons struct {
+	own    Person
+	served *Person // for whom it acts, if that is somebody else
+}
+
+func (m *Manager) behind(ctx context.Context, own Person, onBehalfOf string) (persons, error) {
+	if onBehalfOf == "" || onBehalfOf == own.ID {
+		return persons{own: own}, nil
+	}
+	served, _, err := m.store.Person(ctx, own.Tenant, onBehalfOf)
+	if err != nil {
+		return persons{}, fmt.Errorf("session: read person: %w", err)
+	}
+	return persons{own, &served}, nil
+}
+
+// epoch is that of a session. Epochs only grow, so that whichever changes, their sum
+// does.
+func (ps *persons) epoch() int64 {
+	if ps.served == nil {
+		return ps.own.Epoch
+	}
+	return ps.own.Epoch + ps.served.Epoch
+}
+
+func (ps *persons) closed() bool {
+	return ps.own.Closed || ps.served != nil && ps.served.Closed
+}
+
+// check returns nil for persons who may have sessions.
+func (m *Manager) check(ctx context.Context, ps *persons) error {
+	err := m.checkPerson(ctx, &ps.own)
+	if err == nil && ps.served != nil {
+		err = m.checkPerson(ctx, ps.served)
+	}
+	return err
 }
 
 // checkPerson returns nil for a person who may have sessions.

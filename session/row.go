@@ -42,7 +42,7 @@ type Row struct {
 	Started  time.Time
 	Used     time.Time // last use, in steps of a minute
 	End      time.Time
-	Epoch    int64 // of the person at the start
+	Epoch    int64 // of the person at the start, plus that of OnBehalfOf if it is another
 	Verifier MAC   // changes with Used, and with the token
 }
 

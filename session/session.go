@@ -18,7 +18,8 @@
 //
 // A session ends after [Options.Lifetime], when it was not used for
 // [Options.Idle], when it is the oldest of more than [MaxSessions] of its person,
-// when somebody ends it, and when the person is closed. Rows of ended sessions
+// when somebody ends it, and when the person is closed. Where it acts on behalf of
+// somebody else, revoking or closing that person ends it likewise. Rows of ended sessions
 // are removed when later ones start, so that no goroutine runs.
 //
 // [Manager.LockDown] is the state of the emergency switch of a whole tenant. It ends
@@ -52,9 +53,10 @@
 // [Manager.End], [Manager.EndByID] or the limit) while its lifetime lasts, which
 // helps only who holds the token; put back the row of before a Raise, with which the
 // old token works again, and proves what it proved then; put back an old state of a
-// person together with session rows of that epoch, within their lifetime; and undo a
-// lockdown for Managers that have not seen it. [Manager.List] shows
-// what rows say, without proof: only the token's holder can have one checked.
+// person together with session rows of that epoch, or of somebody for whom sessions
+// act, within their lifetime; and undo a lockdown for Managers that have not seen it.
+// [Manager.List] shows what rows say, without proof: only the token's holder can have
+// one checked.
 //
 // # Compatibility
 //
@@ -142,7 +144,7 @@ func New(store Store, keys crmguard.Authenticator, o *Options) (*Manager, error)
 // OnBehalfOf, Device, Addr and Scopes; an AuthenticatedAt that is zero or in the
 // future becomes now. Roles and Units are not kept: they are resolved for each
 // request. A person who is closed, was never opened, or changes state meanwhile
-// is a *[crmguard.Denial]. Each text is valid UTF-8 without NUL of at most 256
+// is a *[crmguard.Denial], and so is OnBehalfOf. Each text is valid UTF-8 without NUL of at most 256
 // bytes, so that a device name from a request is cut before; there are at most 64
 // scopes.
 func (m *Manager) Start(ctx context.Context, s crmguard.Subject) (string, error) {
@@ -156,7 +158,11 @@ func (m *Manager) Start(ctx context.Context, s crmguard.Subject) (string, error)
 	if err != nil {
 		return "", fmt.Errorf("session: read person: %w", err)
 	}
-	if err := m.checkPerson(ctx, &p); err != nil {
+	behind, err := m.behind(ctx, p, s.OnBehalfOf)
+	if err != nil {
+		return "", err
+	}
+	if err := m.check(ctx, &behind); err != nil {
 		return "", err
 	}
 	t, now := newToken(), m.now()
@@ -164,7 +170,7 @@ func (m *Manager) Start(ctx context.Context, s crmguard.Subject) (string, error)
 		ID: t.id(), Tenant: s.Tenant, Person: s.ID,
 		OnBehalfOf: s.OnBehalfOf, Kind: s.Kind, Assurance: s.Assurance, AuthenticatedAt: micros(s.AuthenticatedAt),
 		Device: s.Device, Addr: s.Addr, Scopes: s.Scopes,
-		Started: now, Used: now, End: now.Add(m.lifetime), Epoch: p.Epoch,
+		Started: now, Used: now, End: now.Add(m.lifetime), Epoch: behind.epoch(),
 	}
 	if s.AuthenticatedAt.IsZero() || r.AuthenticatedAt.After(now) {
 		r.AuthenticatedAt = now
@@ -208,16 +214,20 @@ func (m *Manager) alive(ctx context.Context, text string) (*token, Row, time.Tim
 	if errors.Is(err, ErrNotFound) {
 		err = denied(CodeUnknown, "no session with this id")
 	}
+	var behind persons
 	if err == nil {
-		err = m.checkPerson(ctx, &p)
+		behind, err = m.behind(ctx, p, r.OnBehalfOf)
+	}
+	if err == nil {
+		err = m.check(ctx, &behind)
 	}
 	if err != nil {
 		return nil, Row{}, time.Time{}, err
 	}
 	now := m.now()
 	switch {
-	case r.Epoch != p.Epoch:
-		err = denied(CodeEnded, "the session is of an older epoch of the person")
+	case r.Epoch != behind.epoch():
+		err = denied(CodeEnded, "the session is of an older epoch of the person, or of whom it acts for")
 	case !now.Before(r.End):
 		err = denied(CodeExpired, "the session's lifetime is over")
 	case now.Sub(r.Used) > m.idle:

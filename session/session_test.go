@@ -133,7 +133,9 @@ func newFixture(t testing.TB, o session.Options) *fixture {
 	var err error
 	f.Manager, err = session.New(f.store, f.keys, &o)
 	require.NoError(t, err)
-	require.NoError(t, f.OpenPerson(context.Background(), "acme", "anna"))
+	for _, name := range []string{"anna", "boris"} { // hers are on his behalf
+		require.NoError(t, f.OpenPerson(context.Background(), "acme", name))
+	}
 	return f
 }
 
