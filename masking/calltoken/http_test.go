@@ -387,3 +387,20 @@ func TestSenderAttempts(t *testing.T) {
 	require.ErrorIs(t, sender(t, "https://pbx.example", script).Dial(ctx, order()), context.Canceled)
 	require.Len(t, script.ids, 1)
 }
+
+// A key that NewKey did not make signs and verifies nothing.
+func TestZeroKey(t *testing.T) {
+	for _, key := range []*Key{nil, {}} {
+		_, err := NewSender("https://pbx.example", key, nil)
+		require.Error(t, err)
+		_, err = NewReceiver(key, NewMemory(), &line{}, nil)
+		require.Error(t, err)
+		h := http.Header{}
+		_, err = SignReport(key, h, Report{CallID: "c", State: Ended}, time.Now())
+		require.Error(t, err)
+		body := []byte(`{"call_id":"c","state":"ended"}`)
+		(&Key{}).sign(h, reportDomain, "c", body, time.Now())
+		_, err = VerifyReport(key, h, body, time.Now())
+		require.ErrorIs(t, err, ErrSignature)
+	}
+}

@@ -30,7 +30,7 @@ type Receiver struct {
 // NewReceiver returns a Receiver that dials on line. Calls are the exchange's own
 // store, not the one of the CRM's [Resolver], which has every call already.
 func NewReceiver(key *Key, calls Store, line Dialer, o *ReceiverOptions) (*Receiver, error) {
-	if key == nil || calls == nil || line == nil {
+	if !key.usable() || calls == nil || line == nil {
 		return nil, errors.New("calltoken: a receiver needs a key, calls and a line")
 	}
 	if o == nil {

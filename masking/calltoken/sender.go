@@ -52,7 +52,7 @@ func NewSender(address string, key *Key, o *SenderOptions) (*Sender, error) {
 	if ip, err := netip.ParseAddr(u.Hostname()); u.Scheme != "https" && (u.Scheme != "http" || err != nil || !ip.Unmap().IsLoopback()) {
 		return nil, fmt.Errorf("calltoken: orders to %s hold numbers: want https, or http to a loopback address by number", u.Host)
 	}
-	if key == nil {
+	if !key.usable() {
 		return nil, errors.New("calltoken: a sender needs a key")
 	}
 	if o == nil {

@@ -53,6 +53,10 @@ func NewKey(secret []byte) (*Key, error) {
 	return &Key{newSecret(string(secret))}, nil
 }
 
+// usable tells a key of [NewKey] from the zero value, which would sign what everybody
+// can sign.
+func (k *Key) usable() bool { return k != nil && len(k.reveal()) >= minKey }
+
 // sign puts the three headers into h.
 func (k *Key) sign(h http.Header, domain, id string, body []byte, now time.Time) {
 	timestamp := strconv.FormatInt(now.Unix(), 10)
@@ -70,6 +74,9 @@ func (k *Key) verify(h http.Header, domain string, body []byte, now time.Time) (
 		}
 	}
 	id, timestamp := h.Get(HeaderCall), h.Get(HeaderTimestamp)
+	if !k.usable() {
+		return "", ErrSignature
+	}
 	text, ok := strings.CutPrefix(h.Get(HeaderSignature), "v1=")
 	mac, err := hex.DecodeString(text)
 	if !ok || err != nil || len(body) > maxMessage || !hmac.Equal(mac, k.mac(domain, timestamp, id, body)) {
@@ -158,6 +165,9 @@ func (r *Report) final() bool { return validID(r.CallID) && (r.State == Ended ||
 // exchange that tells the CRM how a call ended: [Ended] or [Failed]. A report holds no more than the
 // call's id and state, and so no number gets into the logs of webhooks.
 func SignReport(k *Key, h http.Header, r Report, now time.Time) ([]byte, error) {
+	if !k.usable() {
+		return nil, errors.New("calltoken: a report needs a key of NewKey")
+	}
 	if !r.final() {
 		return nil, errReport
 	}
