@@ -37,8 +37,9 @@
 //     one network (IPv6: /48) sooner. A code that comes meanwhile is not looked at.
 //   - Counts, and from where people came in, live in this process: several nodes have
 //     one each, and a restart forgets them. Then every network is new until the person
-//     has come in from there once. Guessers at one other network do not prevent that;
-//     guessers at many can, for as long as they go on.
+//     has come in from there once. Somebody who knows the password and guesses codes
+//     at one other network does not prevent that; at two or more they can, for as long
+//     as they go on, and so can who guesses passwords at very many.
 //   - Refusals of strangers are journalled at most once a minute, with their count.
 //   - Accounts must fold logins no further than lower case and outer spaces, or
 //     guesses at one account are counted apart.
