@@ -147,6 +147,12 @@ func (g *Guard) checkLockdown(ctx context.Context, s crmguard.Subject, a crmguar
 	return &crmguard.Denial{By: "guard", Code: LockdownKind, Status: crmguard.Closed}
 }
 
+// CheckLockdown refuses whom a lockdown keeps out: everybody who may not reopen. Ask
+// it at the door too, or whoever signs in meanwhile waits inside for the end.
+func (g *Guard) CheckLockdown(ctx context.Context, s crmguard.Subject) error {
+	return decided(g.checkLockdown(ctx, s, ""))
+}
+
 var errNoSwitch = errors.New("guard: Options.Switch is not set")
 
 // LockDown closes the CRM for a tenant on all nodes, within two seconds, until

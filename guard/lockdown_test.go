@@ -104,6 +104,8 @@ func TestLockdown(t *testing.T) {
 	}
 	require.Equal(t, 200, code("GET", "/forgotten", "anna-token"), "nobody in the context, so that nothing sealed opens there")
 	require.Equal(t, 503, code("POST", "/reopen", "anna-token"))
+	require.Error(t, c.guard.CheckLockdown(t.Context(), person("anna")))
+	require.NoError(t, c.guard.CheckLockdown(t.Context(), person("boris")))
 
 	// Who may reopen follows the incident up, and opens nobody's data either.
 	require.Equal(t, 200, code("GET", "/journal", "boris-token"))

@@ -198,7 +198,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	if a.passwords, err = password.New(nil); err != nil {
 		return err
 	}
-	if a.door, err = signin.New(a.people, a.passwords, a.sessions, a.journal, &signin.Options{Addresses: a.addresses, Factors: a.factors, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+	if a.door, err = signin.New(a.people, a.passwords, a.sessions, a.journal, &signin.Options{Addresses: crmguard.CheckerFunc(a.mayEnter), Factors: a.factors, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
 		return err
 	}
 	if a.pages, err = openPages(); err != nil {

@@ -17,6 +17,7 @@ type signInForm struct {
 	Login   string
 	Problem string
 	Demo    bool
+	Closed  bool // the CRM is locked down
 }
 
 func (a *App) signInPage(w http.ResponseWriter, r *http.Request) {
@@ -24,7 +25,7 @@ func (a *App) signInPage(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/contacts", http.StatusSeeOther)
 		return
 	}
-	if err := a.render(w, http.StatusOK, "signin", page{Title: "Sign in", Body: signInForm{Demo: a.cfg.Loopback}}); err != nil {
+	if err := a.render(w, http.StatusOK, "signin", a.doorForm(r.Context(), signInForm{})); err != nil {
 		a.guard.WriteError(w, r, err)
 	}
 }
@@ -61,7 +62,7 @@ func (a *App) signIn(w http.ResponseWriter, r *http.Request) {
 		a.guard.WriteError(w, r, err)
 		return
 	}
-	form := signInForm{Login: login, Demo: a.cfg.Loopback, Problem: "Login, password or code is wrong, or the account is closed."}
+	form := signInForm{Login: login, Problem: "Login, password or code is wrong, or the account is closed."}
 	status := http.StatusUnauthorized
 	if denial.Status == crmguard.Exhausted {
 		status = http.StatusTooManyRequests
@@ -69,14 +70,33 @@ func (a *App) signIn(w http.ResponseWriter, r *http.Request) {
 		form.Problem = fmt.Sprintf("Too many attempts. Please wait %s and try again.", wait)
 		w.Header().Set("Retry-After", fmt.Sprint(int(wait.Seconds())))
 	}
-	if err := a.render(w, status, "signin", page{Title: "Sign in", Body: form}); err != nil {
+	if err := a.render(w, status, "signin", a.doorForm(r.Context(), form)); err != nil {
 		a.guard.WriteError(w, r, err)
 	}
+}
+
+// mayEnter asks at the door what is asked of each request: from where somebody comes,
+// and whether the CRM is locked down for them.
+func (a *App) mayEnter(ctx context.Context, s crmguard.Subject, action crmguard.Action, r crmguard.Resource) error {
+	if err := a.addresses.Check(ctx, s, action, r); err != nil {
+		return err
+	}
+	return a.guard.CheckLockdown(ctx, s)
+}
+
+// doorForm is the sign-in page.
+func (a *App) doorForm(ctx context.Context, form signInForm) page {
+	form.Demo = a.cfg.Loopback
+	form.Closed, _ = a.guard.LockedDown(ctx, tenant) // what cannot be read keeps everybody out, which they will see
+	return page{Title: "Sign in", Body: form}
 }
 
 // firstPage is where somebody arrives who has just signed in. Without an app, or
 // without its code, the own page says what is missing.
 func (a *App) firstPage(ctx context.Context, token string) string {
+	if closed, err := a.guard.LockedDown(ctx, tenant); err != nil || closed {
+		return "/lockdown"
+	}
 	if s, err := a.sessions.Authenticate(ctx, token); err == nil && s.Assurance < crmguard.AssuranceSecondFactor {
 		return "/me"
 	}

@@ -22,6 +22,9 @@ const freshSignIn = 10 * time.Minute
 var proofs = []mfa.Rule{
 	{Action: crmguard.Reveal, Need: crmguard.AssuranceSecondFactor, MaxAge: 30 * time.Minute},
 	{Action: crmguard.Export, Need: crmguard.AssuranceSecondFactor, MaxAge: 5 * time.Minute},
+	{Action: crmguard.Erase, Need: crmguard.AssuranceSecondFactor, MaxAge: 5 * time.Minute},
+	{Action: crmguard.Revoke, Kind: "staff", Need: crmguard.AssuranceSecondFactor, MaxAge: 30 * time.Minute},
+	{Action: crmguard.Revoke, Kind: "owners", Need: crmguard.AssuranceSecondFactor, MaxAge: 30 * time.Minute},
 	{Action: crmguard.Grant, Need: crmguard.AssuranceSecondFactor, MaxAge: 5 * time.Minute},
 	{Action: crmguard.Configure, Kind: normsSetting, Need: crmguard.AssuranceSecondFactor, MaxAge: 5 * time.Minute},
 	{Action: crmguard.Configure, Kind: addressSetting, Need: crmguard.AssuranceSecondFactor, MaxAge: 5 * time.Minute},

@@ -60,6 +60,12 @@ func TestLockdown(t *testing.T) {
 		in.late.Add(int64(2 * time.Second))
 		closed()
 
+		// Whoever signs in now does not wait inside for the end.
+		status, page = in.browser().post("/sign-in", "login", "seller3", "password", in.password(), "code", in.code("seller3"))
+		require.Equal(t, http.StatusUnauthorized, status)
+		has(t, page, "Only owners can sign in now")
+		in.enter("owner")
+
 		// The incident is followed up.
 		status, page = owner.get("/journal")
 		require.Equal(t, http.StatusOK, status)
@@ -162,5 +168,31 @@ func TestRoles(t *testing.T) {
 		require.Equal(t, http.StatusOK, post(second, "owner", "seller"))
 		require.Equal(t, http.StatusConflict, post(in.signedIn("head"), "head", "seller"), "the last owner")
 		require.Equal(t, http.StatusNotFound, post(owner, "seller3", "head"), "who is owner no more")
+	})
+}
+
+// TestForgettingMany: whoever destroys clients needs a fresh code, and is held to the
+// norm of cards like whoever reads them.
+func TestForgettingMany(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(60))
+		forget := func(b *browser, i int) int {
+			status, _ := b.post("/contacts/"+in.idOf(i)+"/forget", "reason", "client-request")
+			return status
+		}
+		require.Equal(t, http.StatusUnauthorized, forget(in.session("owner", crmguard.AssurancePassword, 0), 0))
+		require.Equal(t, http.StatusUnauthorized, forget(in.session("owner", crmguard.AssuranceSecondFactor, time.Hour), 0))
+		owner := in.signedIn("owner")
+		for i := range 50 {
+			require.Equal(t, http.StatusOK, forget(owner, i), i)
+		}
+		require.Equal(t, http.StatusTooManyRequests, forget(owner, 50))
+		_, page := in.signedIn("admin").get("/alerts")
+		has(t, page, "51 cards")
+		_, page = in.signedIn("admin").get("/contacts/" + in.idOf(50))
+		hasNot(t, page, "Erased client")
+		stale := in.session("owner", crmguard.AssurancePassword, 0)
+		status, _ := stale.post("/staff/seller5/dismiss")
+		require.Equal(t, http.StatusUnauthorized, status)
 	})
 }

@@ -220,7 +220,7 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 	case stateOf(r.Context()).enrol != nil && p.Status == http.StatusUnprocessableEntity:
 		err = a.render(w, p.Status, "enrol", a.page(r, "Add an app", false, stateOf(r.Context()).enrol))
 	case p.Status == http.StatusUnauthorized:
-		err = a.render(w, p.Status, "signin", page{Title: "Sign in", Body: signInForm{Demo: a.cfg.Loopback, Problem: a.whyNotIn(r)}})
+		err = a.render(w, p.Status, "signin", a.doorForm(r.Context(), signInForm{Problem: a.whyNotIn(r)}))
 	default:
 		shown := problemPage{p.Status, p.Title, p.Detail, p.Instance}
 		if p.Code == guard.LockdownKind {
