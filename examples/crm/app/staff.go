@@ -97,6 +97,21 @@ func (a *App) personOf(r *http.Request) (crmguard.Resource, error) {
 	return resource, err
 }
 
+// stillMay decides an act on an account again, for who has waited for their turn to
+// change the staff: meanwhile the person may have become an owner, or whoever acts
+// have lost their rights. Of two owners who dismiss each other at the same moment
+// the second one is let do nothing any more.
+func (a *App) stillMay(ctx context.Context, action crmguard.Action, p account) error {
+	if err := a.guard.Recheck(ctx); err != nil {
+		return err
+	}
+	resource, _, err := a.personResource(ctx, p)
+	if err != nil {
+		return err
+	}
+	return a.guard.Check(ctx, action, resource)
+}
+
 // dismiss ends everything that a person has, and shows the receipt.
 func (a *App) dismiss(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
@@ -104,10 +119,11 @@ func (a *App) dismiss(w http.ResponseWriter, r *http.Request) error {
 	if p.ID == subjectOf(ctx).ID {
 		return &guard.Problem{Status: http.StatusConflict, Title: "You cannot dismiss yourself", Code: "self", Detail: "Somebody else has to do it."}
 	}
-	// Two owners who dismiss each other at the same moment: the second one finds
-	// itself closed and the other one the last.
 	a.staffing.Lock()
 	defer a.staffing.Unlock()
+	if err := a.stillMay(ctx, crmguard.Revoke, p); err != nil {
+		return err
+	}
 	if err := a.notTheLastOwner(ctx, p); err != nil {
 		return err
 	}
@@ -188,6 +204,9 @@ func (a *App) changeRole(w http.ResponseWriter, r *http.Request) error {
 	}
 	a.staffing.Lock()
 	defer a.staffing.Unlock()
+	if err := a.stillMay(ctx, crmguard.Grant, p); err != nil {
+		return err
+	}
 	state, err := a.sessions.State(ctx, tenant, p.ID)
 	if err != nil {
 		return err

@@ -1,13 +1,16 @@
 package app
 
 import (
+	"context"
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/audit"
 )
 
 // TestOwnersCloseEachOther: of the last two owners one stays, however close
@@ -69,5 +72,65 @@ func TestLastOwner(t *testing.T) {
 		defer func() { require.NoError(t, a.Close()) }()
 		require.Error(t, a.notTheLastOwner(ctx, account{ID: "anna"}), "the demo owner cannot sign in here")
 		require.NoError(t, a.notTheLastOwner(ctx, account{ID: "owner"}))
+	})
+}
+
+// TestRightsAfterTheWait: whoever waited for somebody else's change of the staff is
+// asked again what they may do to whom, as it is then.
+func TestRightsAfterTheWait(t *testing.T) {
+	// meanwhile starts an act of the administrator on seller4 and lets something
+	// happen while it waits; then it returns the answer.
+	meanwhile := func(in *installation, path string, happens func(), form ...string) int {
+		admin := in.signedIn("admin")
+		in.app.staffing.Lock()
+		var status int
+		var act sync.WaitGroup
+		act.Go(func() { status, _ = admin.post("/staff/seller4/"+path, form...) })
+		require.Eventually(in.t, func() bool { // the intent is recorded after the rights were asked
+			entries, err := in.app.journal.Find(in.t.Context(), audit.Query{Tenant: tenant, Kind: "staff", Record: "seller4", Outcome: crmguard.Attempted})
+			return err == nil && len(entries.Entries) > 0
+		}, 10*time.Second, 5*time.Millisecond)
+		happens()
+		in.app.staffing.Unlock()
+		act.Wait()
+		return status
+	}
+	each(t, func(t *testing.T, on database) {
+		for path, form := range map[string][]string{"role": {"role", "admin"}, "dismiss": nil} {
+			for name, test := range map[string]struct {
+				happens func(in *installation, ctx context.Context) error
+				status  int
+			}{
+				"the target becomes an owner": {func(in *installation, ctx context.Context) error {
+					return in.app.rights.GrantRole(ctx, tenant, "seller4", ownerRole)
+				}, http.StatusNotFound},
+				"the actor loses the role": {func(in *installation, ctx context.Context) error {
+					return in.app.rights.RevokeRole(ctx, tenant, "admin", "admin")
+				}, http.StatusNotFound},
+				"the actor's sessions end": {func(in *installation, ctx context.Context) error {
+					_, err := in.app.sessions.Revoke(ctx, tenant, "admin")
+					return err
+				}, http.StatusUnauthorized},
+			} {
+				t.Run(path+": "+name, func(t *testing.T) {
+					in := newInstallation(t, on, nil)
+					ctx := crmguard.System(t.Context(), tenant, "test")
+					var before []string
+					status := meanwhile(in, path, func() {
+						require.NoError(t, test.happens(in, ctx))
+						var err error
+						before, _, err = in.app.rights.Resolve(ctx, tenant, "seller4")
+						require.NoError(t, err)
+					}, form...)
+					require.Equal(t, test.status, status)
+					roles, _, err := in.app.rights.Resolve(ctx, tenant, "seller4")
+					require.NoError(t, err)
+					require.Equal(t, before, roles)
+					state, err := in.app.sessions.State(ctx, tenant, "seller4")
+					require.NoError(t, err)
+					require.False(t, state.Closed)
+				})
+			}
+		}
 	})
 }
