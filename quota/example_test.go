@@ -103,6 +103,27 @@ func ExampleQuota_Check() {
 	// crmguard: denied by quota: norm
 }
 
+func ExampleQuota_CountRefusal() {
+	zone, err := quota.OneZone("Europe/Moscow")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	norms, err := quota.New(quota.NewMemory(), zone, []quota.Norm{{Action: crmguard.View, Kind: "contacts", Hard: 50}, {Of: quota.Attempts, Hard: 20}}, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	anna := crmguard.Subject{Tenant: "acme", ID: "anna", Kind: crmguard.KindEmployee}
+	for range 20 { // she asks for one card after the other, none of which is hers
+		if err := norms.CountRefusal(context.Background(), anna); err != nil { // guard does this with Options.Norms
+			fmt.Println(err)
+		}
+	}
+	fmt.Println(norms.OnOpen(crmguard.WithSubject(context.Background(), anna), "acme", []string{"her own"}))
+	// Output: crmguard: denied by quota: attempts
+}
+
 func ExampleQuota_OpenOrRefund() {
 	zone, err := quota.OneZone("Europe/Moscow")
 	if err != nil {

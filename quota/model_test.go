@@ -36,6 +36,7 @@ const (
 	tellsAgain    fault = "tells twice"
 	tellsEarly    fault = "tells when the norm is reached"
 	freeAttempts  fault = "does not count refusals"
+	freeElsewhere fault = "does not count refusals by other checks"
 	askTakes      fault = "takes what was only asked for"
 	viewOnly      fault = "counts reveals as cards only"
 	listIsCard    fault = "counts lists as cards"
@@ -149,6 +150,34 @@ func (m *model) tell(a modelAlert) {
 	}
 }
 
+func (m *model) past(count, norm int) bool {
+	if m.fault == tellsEarly {
+		return count >= norm
+	}
+	return count > norm
+}
+
+func (m *model) refuse(try modelTry) {
+	if m.fault != freeAttempts {
+		m.tries = append(m.tries, try)
+	}
+	n := m.attempts(try)
+	if m.past(n, modelNorms[3].Soft) {
+		m.tell(modelAlert{try.tenant, try.person, quota.AttemptsCounter, try.day, quota.Soft})
+	}
+	if m.past(n, modelNorms[3].Hard) {
+		m.tell(modelAlert{try.tenant, try.person, quota.AttemptsCounter, try.day, quota.Hard})
+	}
+}
+
+// refuseElsewhere is what another check does.
+func (m *model) refuseElsewhere(tenant, person string, now time.Time, loc *time.Location) {
+	try := modelTry{tenant, person, m.turn(tenant, person, now, loc)}
+	if m.fault != freeElsewhere {
+		m.refuse(try)
+	}
+}
+
 // open returns the code of the refusal, or "".
 func (m *model) open(tenant, person string, a crmguard.Action, items []string, act int, ask bool, now time.Time, loc *time.Location) string {
 	day := m.turn(tenant, person, now, loc)
@@ -161,12 +190,6 @@ func (m *model) open(tenant, person string, a crmguard.Action, items []string, a
 				anything = true
 			}
 		}
-	}
-	past := func(count, norm int) bool {
-		if m.fault == tellsEarly {
-			return count >= norm
-		}
-		return count > norm
 	}
 	code := ""
 	if tries := m.attempts(modelTry{tenant, person, day}); anything && tries >= modelNorms[3].Hard {
@@ -192,16 +215,7 @@ func (m *model) open(tenant, person string, a crmguard.Action, items []string, a
 		}
 	}
 	if code != "" {
-		if m.fault != freeAttempts {
-			m.tries = append(m.tries, modelTry{tenant, person, day})
-		}
-		tries := m.attempts(modelTry{tenant, person, day})
-		if past(tries, modelNorms[3].Soft) {
-			m.tell(modelAlert{tenant, person, quota.AttemptsCounter, day, quota.Soft})
-		}
-		if past(tries, modelNorms[3].Hard) {
-			m.tell(modelAlert{tenant, person, quota.AttemptsCounter, day, quota.Hard})
-		}
+		m.refuse(modelTry{tenant, person, day})
 		return code
 	}
 	if ask && m.fault != askTakes {
@@ -216,7 +230,7 @@ func (m *model) open(tenant, person string, a crmguard.Action, items []string, a
 		for _, item := range fresh[n.Counter()] {
 			m.taken = append(m.taken, &modelItem{tenant, person, n.Counter(), item, day, act})
 		}
-		if len(fresh[n.Counter()]) > 0 && n.Soft > 0 && past(m.count(tenant, person, n.Counter(), day), n.Soft) {
+		if len(fresh[n.Counter()]) > 0 && n.Soft > 0 && m.past(m.count(tenant, person, n.Counter(), day), n.Soft) {
 			m.tell(modelAlert{tenant, person, n.Counter(), day, quota.Soft})
 		}
 	}
@@ -257,7 +271,7 @@ func play(r *rapid.T, store quota.Store, f fault) error {
 		var err error
 		want := ""
 		act++
-		switch rapid.IntRange(0, 4).Draw(r, "how") {
+		switch rapid.IntRange(0, 5).Draw(r, "how") {
 		case 0: // given back, unless opened meanwhile by another act
 			err = d.OpenOrRefund(ctx, func(inner context.Context) (bool, error) {
 				err := d.OnOpen(inner, s.Tenant, items)
@@ -274,6 +288,9 @@ func play(r *rapid.T, store quota.Store, f fault) error {
 			if a != crmguard.List {
 				want = m.open(s.Tenant, s.ID, a, items[:1], 0, true, d.clock.now(), d.zone)
 			}
+		case 2:
+			err = d.CountRefusal(ctx, s)
+			m.refuseElsewhere(s.Tenant, s.ID, d.clock.now(), d.zone)
 		default:
 			err = d.OnOpen(ctx, s.Tenant, items)
 			want = m.open(s.Tenant, s.ID, a, items, 0, false, d.clock.now(), d.zone)
@@ -341,7 +358,7 @@ func TestModel(t *testing.T) {
 func TestModelFindsFaults(t *testing.T) {
 	for _, f := range []fault{
 		halfBatches, countsAgain, refusesSeen, oneMore, keepsDays, followsClock, ownDay, inUTC, tellsAgain, tellsEarly,
-		freeAttempts, askTakes, viewOnly, listIsCard, refundsAll, refundsOpened,
+		freeAttempts, freeElsewhere, askTakes, viewOnly, listIsCard, refundsAll, refundsOpened,
 	} {
 		t.Run(string(f), func(t *testing.T) {
 			random := rapid.Custom(func(r *rapid.T) bool { return play(r, quota.NewMemory(), f) != nil })

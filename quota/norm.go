@@ -27,7 +27,7 @@ type Unit uint8
 const (
 	Records  Unit = iota // distinct clients whose data was opened
 	Queries              // calls of Check for List or Search
-	Attempts             // refusals by any norm
+	Attempts             // refusals, by any norm and those told to CountRefusal
 )
 
 var unitNames = [...]string{"records", "queries", "attempts"}

@@ -52,7 +52,9 @@
 // # Security notes
 //
 // When the store does not answer, nothing is opened. Refusals count toward the
-// norm of attempts, past which nothing new is opened by any action. What the store
+// norm of attempts, past which nothing new is opened by any action: those by a norm,
+// and those by anything else that [Quota.CountRefusal] is told of, so that who tries
+// one record after the other is found out by trying. What the store
 // holds is not authenticated: who can write the database can empty a norm. It
 // holds client ids in the clear, because they are random and say nothing without
 // the client's data.

@@ -237,6 +237,78 @@ func TestAttempts(t *testing.T) {
 	require.Equal(t, []string{"records view contacts soft", "records view contacts hard", "attempts soft", "attempts hard"}, told)
 }
 
+// A seller who tries records of others is refused by rights, not by a norm, and is
+// found out all the same.
+func TestRefusalsByOtherChecksAreAttempts(t *testing.T) {
+	d := newDesk(t, quota.NewMemory(), cardNorm, quota.Norm{Action: crmguard.Search, Kind: "contacts", Of: quota.Queries, Hard: 9},
+		quota.Norm{Of: quota.Attempts, Soft: 1, Hard: 3})
+	view := as(t, anna(), crmguard.View)
+	require.NoError(t, d.open(view, "c0"))
+	for range 3 {
+		require.NoError(t, d.CountRefusal(t.Context(), anna()))
+	}
+	require.Len(t, d.alerts, 1, "the soft norm tells once")
+	mustDeny(t, d.open(view, "c1"), quota.CodeAttempts)
+	mustDeny(t, d.Check(t.Context(), anna(), crmguard.Search, crmguard.Resource{Tenant: "acme", Kind: "contacts"}), quota.CodeAttempts)
+	require.NoError(t, d.CountRefusal(t.Context(), anna()), "it refuses nothing itself")
+	require.NoError(t, d.open(view, "c0"), "what was seen stays open")
+	norm := quota.Norm{Of: quota.Attempts, Soft: 1, Hard: 3}
+	require.Equal(t, []quota.Alert{
+		{Norm: norm, Level: quota.Soft, Person: "anna", Subject: anna(), Count: 2, Day: d.alerts[0].Day, Time: d.clock.now()},
+		{Norm: norm, Level: quota.Hard, Person: "anna", Subject: anna(), Count: 4, Day: d.alerts[0].Day, Time: d.clock.now()},
+	}, d.alerts)
+	require.Equal(t, 1, d.count(t, "anna", 0))
+	require.Equal(t, 6, d.count(t, "anna", 2))
+
+	d.clock.set(d.clock.now().Add(24 * time.Hour))
+	require.NoError(t, d.open(view, "c1"), "the next day begins anew")
+	require.Zero(t, d.count(t, "anna", 2))
+}
+
+func TestWhoseRefusalItIs(t *testing.T) {
+	d := newDesk(t, quota.NewMemory(), cardNorm, quota.Norm{Of: quota.Attempts, Hard: 2})
+	bot := func(id, person string) crmguard.Subject {
+		return crmguard.Subject{Tenant: "acme", ID: id, OnBehalfOf: person, Kind: crmguard.KindIntegration}
+	}
+	for _, s := range []crmguard.Subject{bot("bot1", "anna"), bot("bot2", "anna"), bot("bot1", "bot1")} {
+		require.NoError(t, d.CountRefusal(t.Context(), s))
+	}
+	for person, want := range map[string]int{"anna": 2, "bot1": 2, "bot2": 1, "boris": 0} {
+		require.Equal(t, want, d.count(t, person, 1), person)
+	}
+	require.NoError(t, d.CountRefusal(t.Context(), bot("bot3", "anna")))
+	mustDeny(t, d.open(as(t, anna(), crmguard.View), "c1"), quota.CodeAttempts)
+	require.Len(t, d.alerts, 1)
+	require.Equal(t, [2]string{"anna", "bot3"}, [2]string{d.alerts[0].Person, d.alerts[0].Subject.ID})
+
+	system, _ := crmguard.SubjectFrom(crmguard.System(t.Context(), "acme", "reindex"))
+	require.NoError(t, d.CountRefusal(t.Context(), system))
+	require.Zero(t, d.count(t, system.ID, 1), "jobs of the host are not counted")
+	for name, nobody := range map[string]crmguard.Subject{
+		"nobody": {}, "without tenant": {ID: "anna", Kind: crmguard.KindEmployee}, "without kind": {Tenant: "acme", ID: "anna"},
+		"in no zone": {Tenant: "nowhere", ID: "anna", Kind: crmguard.KindEmployee}, "long": {Tenant: "acme", ID: string(make([]byte, 513)), Kind: crmguard.KindEmployee},
+	} {
+		require.Error(t, d.CountRefusal(t.Context(), nobody), name)
+	}
+	require.Equal(t, 4, d.count(t, "anna", 1))
+}
+
+// What could not be counted for the one is counted for the other, and what could not
+// be told is told with the next refusal.
+func TestRefusalThatCannotBeCounted(t *testing.T) {
+	d := newDesk(t, quota.NewMemory(), quota.Norm{Of: quota.Attempts, Hard: 1})
+	bot := crmguard.Subject{Tenant: "acme", ID: "bot", OnBehalfOf: "anna", Kind: crmguard.KindIntegration}
+	require.NoError(t, d.CountRefusal(t.Context(), bot))
+	d.fail = errors.New("the journal is down")
+	require.ErrorIs(t, d.CountRefusal(t.Context(), bot), d.fail)
+	require.Equal(t, [2]int{2, 2}, [2]int{d.count(t, "bot", 0), d.count(t, "anna", 0)})
+	d.fail = nil
+	require.NoError(t, d.CountRefusal(t.Context(), bot))
+	require.NoError(t, d.CountRefusal(t.Context(), bot))
+	require.Len(t, d.alerts, 2, "of the bot and of anna")
+	require.ErrorIs(t, newDesk(t, down{}, cardNorm).CountRefusal(t.Context(), anna()), errDown)
+}
+
 // An alert that fails stops the act and is told later; the records that were
 // counted stay counted.
 func TestAlertThatFails(t *testing.T) {

@@ -33,7 +33,7 @@ type Taking struct {
 	Tenant, Person string
 	Day            Day
 	Items          []string // distinct; none: each of Limits counts one more
-	Limits         []Limit  // of distinct counters; at least one
+	Limits         []Limit  // of distinct counters; none, and no Items: a refusal by another check
 	Attempts       Limit    // counts refusals, in AttemptsCounter; Hard 0: without end
 
 	// Holder, if not 0, may give back with Return what this Taking adds, until a
@@ -99,8 +99,12 @@ type Reading struct {
 // the items.
 //
 // Nothing new is taken when so much was refused that t.Attempts has no room.
-// Whatever is not new is taken without being counted.
+// Whatever is not new is taken without being counted. Without limits there is nothing
+// to take: it counts one refusal more, and refuses nothing itself.
 func (t *Taking) Decide(attempts *Count, counts []Count, fresh []int) (refused string, fired []Fired) {
+	if len(t.Limits) == 0 {
+		return "", t.attempt(attempts, nil)
+	}
 	need := func(i int) int {
 		if len(t.Items) == 0 {
 			return 1
@@ -126,14 +130,7 @@ func (t *Taking) Decide(attempts *Count, counts []Count, fresh []int) (refused s
 		}
 	}
 	if refused != "" {
-		attempts.N++
-		if l := t.Attempts; l.Soft > 0 && attempts.N > l.Soft {
-			fired = attempts.pass(fired, l, Soft, attempts.N)
-		}
-		if l := t.Attempts; l.Hard > 0 && attempts.N > l.Hard {
-			fired = attempts.pass(fired, l, Hard, attempts.N)
-		}
-		return refused, fired
+		return refused, t.attempt(attempts, fired)
 	}
 	if t.Ask {
 		return "", nil
@@ -145,6 +142,18 @@ func (t *Taking) Decide(attempts *Count, counts []Count, fresh []int) (refused s
 		}
 	}
 	return "", fired
+}
+
+// attempt counts a refusal.
+func (t *Taking) attempt(attempts *Count, fired []Fired) []Fired {
+	attempts.N++
+	if l := t.Attempts; l.Soft > 0 && attempts.N > l.Soft {
+		fired = attempts.pass(fired, l, Soft, attempts.N)
+	}
+	if l := t.Attempts; l.Hard > 0 && attempts.N > l.Hard {
+		fired = attempts.pass(fired, l, Hard, attempts.N)
+	}
+	return fired
 }
 
 // pass notes that a threshold was passed, the first time.

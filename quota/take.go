@@ -69,6 +69,32 @@ func (q *Quota) take(ctx context.Context, s *crmguard.Subject, t *Taking) error 
 	return err
 }
 
+// CountRefusal counts toward the norm of [Attempts] that another check has refused
+// something to s: a right is missing, or a record is not there for them. It is told
+// afterwards, and refuses nothing itself. An error means that it could not be
+// counted, or that Options.Alert failed after it was. Package guard calls it for
+// every act that it denies.
+func (q *Quota) CountRefusal(ctx context.Context, s crmguard.Subject) error {
+	if err := crmguard.CheckTenant(s, s.Tenant); err != nil {
+		return err
+	}
+	if s.Kind == crmguard.KindSystem {
+		return nil
+	}
+	m, err := q.moment(ctx, s.Tenant)
+	if err != nil {
+		return err
+	}
+	count := func(person string) error {
+		return q.takeOne(ctx, &s, &Taking{Tenant: s.Tenant, Person: person, Day: dayOf(m.now, m.loc), Attempts: q.attempts}, m, nil)
+	}
+	err = count(s.ID)
+	if s.OnBehalfOf != "" && s.OnBehalfOf != s.ID {
+		err = errors.Join(err, count(s.OnBehalfOf))
+	}
+	return err
+}
+
 // takeOne counts t for t.Person, and sets t.Day to the day in which it did.
 func (q *Quota) takeOne(ctx context.Context, s *crmguard.Subject, t *Taking, m moment, tab *tab) error {
 	if err := checkNames(t.Tenant, t.Person); err != nil {

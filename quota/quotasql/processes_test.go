@@ -90,6 +90,23 @@ var tries = map[string]func(ctx context.Context, s quota.Store, n int) (quota.Ta
 		what.Holder = 0
 		return s.Take(ctx, what)
 	},
+	"refuse": func(ctx context.Context, s quota.Store, _ int) (quota.Taken, error) {
+		return s.Take(ctx, refusal())
+	},
+}
+
+// softAttempts is what anna was refused before anybody races, up to the soft
+// threshold of attempts.
+const (
+	softAttempts = 3
+	hardAttempts = 20
+)
+
+// refusal is one by another check.
+func refusal() quota.Taking {
+	t := taking()
+	t.Limits, t.Attempts.Soft, t.Attempts.Hard = nil, softAttempts, hardAttempts
+	return t
 }
 
 const faulty = "faulty"
@@ -102,10 +119,16 @@ type looksFirst struct {
 }
 
 func (s *looksFirst) Take(ctx context.Context, t quota.Taking) (quota.Taken, error) {
-	attempts, counts := s.known.Counters[quota.AttemptsCounter], []quota.Count{s.known.Counters[t.Limits[0].Counter]}
+	attempts := s.known.Counters[quota.AttemptsCounter]
+	var counts []quota.Count
+	for _, l := range t.Limits { // one or none
+		counts = append(counts, s.known.Counters[l.Counter])
+	}
 	taken := quota.Taken{Day: t.Day}
 	taken.Refused, taken.Fired = t.Decide(&attempts, counts, []int{len(t.Items)})
-	t.Limits[0].Hard = quota.MaxHard
+	for i := range t.Limits {
+		t.Limits[i].Hard = quota.MaxHard
+	}
 	_, err := s.Store.Take(ctx, t)
 	return taken, err
 }
@@ -117,16 +140,16 @@ func (s *looksFirst) Return(ctx context.Context, t quota.Taking, _ []quota.Fired
 }
 
 // outcome is what a race came to.
-type outcome struct{ passed, soft, hard, counted, items int }
+type outcome struct{ passed, soft, hard, counted, items, refused int }
 
 // Anna is at her soft threshold, with some items that an act may give back. However
 // many processes go on: her norm is what it is, each threshold tells once, and what
-// is given back is given back once.
+// is given back is given back once, and each refusal is one.
 func TestProcessesShareANorm(t *testing.T) {
 	const all = processtest.Racers
 	for task, tt := range map[string]struct{ want, planted outcome }{
 		"take": {
-			outcome{passed: hardLimit - softLimit, soft: 1, hard: 1, counted: hardLimit, items: hardLimit},
+			outcome{passed: hardLimit - softLimit, soft: 1, hard: 1, counted: hardLimit, items: hardLimit, refused: all - (hardLimit - softLimit)},
 			outcome{passed: all, soft: all, counted: softLimit + all, items: softLimit + all},
 		},
 		"take the same": {
@@ -140,6 +163,10 @@ func TestProcessesShareANorm(t *testing.T) {
 		"give back or open": {
 			outcome{passed: all, counted: softLimit, items: softLimit},
 			outcome{passed: all, soft: all / 2, counted: softLimit - held*all/2, items: softLimit},
+		},
+		"refuse": {
+			outcome{passed: all, soft: 1, hard: 1, counted: softLimit, items: softLimit, refused: all},
+			outcome{passed: all, soft: all, counted: softLimit, items: softLimit, refused: all},
 		},
 	} {
 		t.Run(task, func(t *testing.T) {
@@ -162,13 +189,15 @@ func race(t *testing.T, database, task, store string) (got outcome) {
 		seen.Items = append(seen.Items, fmt.Sprint("seen", n))
 	}
 	mustTake(t, s, seen)
+	for range softAttempts {
+		mustTake(t, s, refusal())
+	}
 
 	for _, taken := range processtest.Race[quota.Taken](t, task, database, store) {
 		if taken.Refused == "" {
 			got.passed++
 		}
 		for _, f := range taken.Fired {
-			require.Equal(t, seen.Limits[0].Counter, f.Counter)
 			if f.Level == quota.Soft {
 				got.soft++
 			} else {
@@ -179,7 +208,7 @@ func race(t *testing.T, database, task, store string) (got outcome) {
 	r, err := s.Read(t.Context(), "acme", "anna", today)
 	require.NoError(t, err)
 	got.counted = r.Counters[seen.Limits[0].Counter].N
-	require.Equal(t, processtest.Racers-got.passed, r.Counters[quota.AttemptsCounter].N)
+	got.refused = r.Counters[quota.AttemptsCounter].N - softAttempts
 	got.items = scan[int](t, db, `SELECT COUNT(*) FROM crmguard_quota_items`)
 	return got
 }

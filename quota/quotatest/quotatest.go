@@ -36,6 +36,7 @@ var rules = []rule{
 	{"all limits have room or none is used", allLimits},
 	{"without items each limit counts one", queries},
 	{"refusals count as attempts, and end in nothing new", attempts},
+	{"a refusal by another check is an attempt and nothing else", refusals},
 	{"each threshold passes once", thresholds},
 	{"asking takes nothing", asking},
 	{"a later day begins empty", laterDay},
@@ -46,6 +47,7 @@ var rules = []rule{
 	{"many items are counted like few", large},
 	{"of many that ask at once, as many pass as there is room", takeRace},
 	{"of many that pass a threshold at once, one tells", thresholdRace},
+	{"of many refusals at once, each counts and each threshold tells once", refusalRace},
 	{"of many that give back the same, one does", returnRace},
 	{"nothing is given back that somebody has opened meanwhile", giveBackRace},
 }
@@ -169,6 +171,38 @@ func attempts(ctx context.Context, t require.TestingT, s quota.Store) {
 	require.Equal(t, map[string]int{view.Counter: 5, quota.AttemptsCounter: tries.Hard + 2}, counts(ctx, t, s))
 	other.Attempts.Hard = 0
 	mustTake(ctx, t, s, other) // attempts without a norm stop nothing
+}
+
+// refused is a refusal of anna by another check.
+func refused() quota.Taking {
+	return quota.Taking{Tenant: "acme", Person: "anna", Day: today, Attempts: tries}
+}
+
+func refusals(ctx context.Context, t require.TestingT, s quota.Store) {
+	limited := func(items ...string) quota.Taking {
+		return with(taking(items...), func(t *quota.Taking) { t.Attempts = tries })
+	}
+	mustTake(ctx, t, s, with(refused(), func(t *quota.Taking) { t.Day-- }))
+	mustTake(ctx, t, s, limited("a"))
+	var fired []quota.Fired
+	for range tries.Hard {
+		taken := take(ctx, t, s, refused())
+		require.Equal(t, quota.Taken{Day: today, Fired: taken.Fired}, taken)
+		fired = append(fired, taken.Fired...)
+	}
+	mustTake(ctx, t, s, limited("a"))
+	require.Equal(t, quota.AttemptsCounter, take(ctx, t, s, with(limited("b"), func(t *quota.Taking) { t.Ask = true })).Refused)
+	taken := take(ctx, t, s, refused())
+	require.Empty(t, taken.Refused, "it refuses nothing itself")
+	require.Equal(t, []quota.Fired{{Counter: quota.AttemptsCounter, Level: quota.Soft, Count: 3}}, fired)
+	require.Equal(t, map[string]int{view.Counter: 1, quota.AttemptsCounter: tries.Hard + 2}, counts(ctx, t, s))
+	require.Empty(t, countsOf(ctx, t, s, "acme", "boris"))
+	require.Empty(t, countsOf(ctx, t, s, "other", "anna"))
+	mustTake(ctx, t, s, with(limited("b"), func(t *quota.Taking) { t.Day++ }))
+	mustTake(ctx, t, s, with(refused(), func(t *quota.Taking) { t.Attempts.Soft, t.Attempts.Hard = 0, 0 })) // counted without a norm, too
+	r, err := s.Read(ctx, "acme", "anna", today)
+	require.NoError(t, err)
+	require.Equal(t, quota.Reading{Day: today + 1, Counters: map[string]quota.Count{view.Counter: {N: 1}, quota.AttemptsCounter: {N: 1}}}, r, "in the tenant's day")
 }
 
 func thresholds(ctx context.Context, t require.TestingT, s quota.Store) {

@@ -85,6 +85,14 @@ func TestSuiteNoticesFaults(t *testing.T) {
 			}
 		})},
 		{"refusals count as attempts, and end in nothing new", in(func(t *quota.Taking) { t.Attempts.Hard = 0 })},
+		{"a refusal by another check is an attempt and nothing else", newForgetsRefusals},
+		{"a refusal by another check is an attempt and nothing else", on(func(s *faulty) {
+			s.out = func(t *quota.Taking, taken *quota.Taken) {
+				if len(t.Limits) == 0 {
+					taken.Refused = quota.AttemptsCounter
+				}
+			}
+		})},
 		{"each threshold passes once", newTellsAgain},
 		{"asking takes nothing", in(func(t *quota.Taking) { t.Ask = false })},
 		{"a later day begins empty", in(func(t *quota.Taking) { t.Day = today })},
@@ -100,6 +108,8 @@ func TestSuiteNoticesFaults(t *testing.T) {
 		{"many items are counted like few", in(func(t *quota.Taking) { t.Items = t.Items[:min(len(t.Items), 500)] })},
 		{"of many that ask at once, as many pass as there is room", newLooksFirst},
 		{"of many that pass a threshold at once, one tells", newLooksFirst},
+		{"of many refusals at once, each counts and each threshold tells once", newForgetsRefusals},
+		{"of many refusals at once, each counts and each threshold tells once", newLooksFirst},
 		{"of many that give back the same, one does", on(func(s *faulty) {
 			var calls atomic.Int64
 			s.refund = func(t *quota.Taking, fired []quota.Fired) []quota.Fired { t.Holder = 7 + calls.Add(1)%2; return fired }
@@ -137,6 +147,18 @@ func (s *takesOneByOne) Take(ctx context.Context, t quota.Taking) (taken quota.T
 		}
 	}
 	return taken, nil
+}
+
+// forgetsRefusals takes what there is to take, and nothing is taken by a refusal.
+type forgetsRefusals struct{ *quota.Memory }
+
+func newForgetsRefusals() quota.Store { return &forgetsRefusals{quota.NewMemory()} }
+
+func (s *forgetsRefusals) Take(ctx context.Context, t quota.Taking) (quota.Taken, error) {
+	if len(t.Limits) == 0 {
+		return quota.Taken{Day: t.Day}, nil
+	}
+	return s.Memory.Take(ctx, t)
 }
 
 // tellsAgain forgets which thresholds have told.
@@ -221,10 +243,17 @@ func (s *looksFirst) Take(ctx context.Context, t quota.Taking) (quota.Taken, err
 	}
 	s.looked.Done()
 	s.looked.Wait()
-	attempts, counts := r.Counters[quota.AttemptsCounter], []quota.Count{r.Counters[t.Limits[0].Counter]}
+	attempts := r.Counters[quota.AttemptsCounter]
+	var counts []quota.Count
+	t.Limits = slices.Clone(t.Limits)
+	for _, l := range t.Limits { // one or none
+		counts = append(counts, r.Counters[l.Counter])
+	}
 	taken := quota.Taken{Day: t.Day}
 	taken.Refused, taken.Fired = t.Decide(&attempts, counts, []int{len(t.Items)})
-	t.Limits = []quota.Limit{{Counter: t.Limits[0].Counter, Hard: quota.MaxHard}}
+	for i := range t.Limits {
+		t.Limits[i].Soft, t.Limits[i].Hard = 0, quota.MaxHard
+	}
 	_, err = s.Memory.Take(ctx, t)
 	return taken, err
 }

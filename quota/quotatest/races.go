@@ -44,6 +44,31 @@ func thresholdRace(ctx context.Context, t require.TestingT, s quota.Store) {
 	}, fired)
 }
 
+// refusalRace has half of those who ask refused by the norm, and half by another
+// check.
+func refusalRace(ctx context.Context, t require.TestingT, s quota.Store) {
+	limit := quota.Limit{Counter: quota.AttemptsCounter, Soft: 5, Hard: 2 * racetest.Racers / 3}
+	fired := map[quota.Fired]int{}
+	for _, taken := range racetest.Run(t, func(n int) (quota.Taken, error) {
+		what := with(refused(), func(t *quota.Taking) { t.Attempts = limit })
+		if n%2 == 0 {
+			what.Items, what.Limits = []string{"a", "b", "c", "d", "e", "f"}, []quota.Limit{view}
+		}
+		return s.Take(ctx, what)
+	}) {
+		for _, f := range taken.Fired {
+			if f.Counter == quota.AttemptsCounter {
+				fired[f]++
+			}
+		}
+	}
+	require.Equal(t, map[quota.Fired]int{
+		{Counter: quota.AttemptsCounter, Level: quota.Soft, Count: limit.Soft + 1}: 1,
+		{Counter: quota.AttemptsCounter, Level: quota.Hard, Count: limit.Hard + 1}: 1,
+	}, fired)
+	require.Equal(t, map[string]int{quota.AttemptsCounter: racetest.Racers}, counts(ctx, t, s))
+}
+
 // returnRace has one act give back what it took, and what another one holds, many
 // times.
 func returnRace(ctx context.Context, t require.TestingT, s quota.Store) {
