@@ -87,7 +87,7 @@ func TestRightsAfterTheWait(t *testing.T) {
 		var act sync.WaitGroup
 		act.Go(func() { status, _ = admin.post("/staff/seller4/"+path, form...) })
 		require.Eventually(in.t, func() bool { // the intent is recorded after the rights were asked
-			entries, err := in.app.journal.Find(in.t.Context(), audit.Query{Tenant: tenant, Kind: "staff", Record: "seller4", Outcome: crmguard.Attempted})
+			entries, err := in.app.journal.Find(in.t.Context(), audit.Query{Tenant: tenant, Subject: "admin", Kind: "staff", Record: "seller4", Outcome: crmguard.Attempted})
 			return err == nil && len(entries.Entries) > 0
 		}, 10*time.Second, 5*time.Millisecond)
 		happens()
@@ -103,10 +103,10 @@ func TestRightsAfterTheWait(t *testing.T) {
 			}{
 				"the target becomes an owner": {func(in *installation, ctx context.Context) error {
 					return in.app.rights.GrantRole(ctx, tenant, "seller4", ownerRole)
-				}, http.StatusNotFound},
+				}, http.StatusForbidden},
 				"the actor loses the role": {func(in *installation, ctx context.Context) error {
 					return in.app.rights.RevokeRole(ctx, tenant, "admin", "admin")
-				}, http.StatusNotFound},
+				}, http.StatusForbidden},
 				"the actor's sessions end": {func(in *installation, ctx context.Context) error {
 					_, err := in.app.sessions.Revoke(ctx, tenant, "admin")
 					return err
