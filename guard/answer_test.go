@@ -1,11 +1,15 @@
 package guard_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,6 +48,28 @@ func TestCanceledIsNo200(t *testing.T) {
 	w := httptest.NewRecorder()
 	c.guard.WriteError(w, httptest.NewRequest("GET", "/", nil).WithContext(ctx), fmt.Errorf("act: %w", context.Canceled))
 	require.Equal(t, 503, w.Code)
+}
+
+// TestUnknownAddress: that a proxy does not say for whom it asks is no failure of the
+// server, or strangers would fill its log with errors.
+func TestUnknownAddress(t *testing.T) {
+	var log bytes.Buffer
+	c := newCRM(t, nil)
+	g, err := guard.New(sessions{"anna-token": person("anna")}, c.rights, c.dir, c.journal, &guard.Options{
+		Edge:   func(*http.Request) (netip.Addr, error) { return netip.Addr{}, errors.New("the header is malformed") },
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	require.NoError(t, err)
+	c.server = g.Handler(c.mux)
+	c.mux.Handle("GET /contacts/{id}", g.Protect(crmguard.View, contactOf, show))
+	w := c.request("GET", "/contacts/1", "anna-token")
+	require.Equal(t, 400, w.Code)
+	require.Contains(t, w.Body.String(), `"code":"address"`)
+	require.NotContains(t, w.Body.String(), "malformed", "details stay on the server")
+	require.Empty(t, c.outcomes())
+	require.Equal(t, 1, strings.Count(log.String(), "\n"))
+	require.Contains(t, log.String(), "level=WARN")
+	require.Contains(t, log.String(), "the header is malformed")
 }
 
 func TestLoopback(t *testing.T) {

@@ -25,7 +25,7 @@
 //     bytes are sent but for the id of the request. Who may see a record learns that
 //     another act on it is forbidden.
 //   - Refusals of people are journalled; those of strangers are not, or they would
-//     fill the disk.
+//     fill the disk. They count toward a norm of attempts, if Options.Norms has one.
 //   - A handler that is mounted without Protect has a subject in its context but no
 //     act; opening sealed data there counts as revealing it.
 //   - Cookies are HttpOnly, SameSite=Lax and, except with Options.Loopback, Secure
@@ -70,7 +70,9 @@ type Options struct {
 
 	// Norms are asked once for each act that all others allow; *quota.Quota is one.
 	// Nil: no norm is asked here. Cards are counted where data is opened, see
-	// encrypt.Options.OnOpen.
+	// encrypt.Options.OnOpen. Norms that also have CountRefusal(ctx, s) error, as
+	// *quota.Quota has, are told of each act that others deny as Forbidden, and of each
+	// record that was not found. [Guard.Check] and [Guard.CheckAll] tell nobody.
 	Norms crmguard.Checker
 
 	// Holders are asked by [Guard.Dismiss], in this order, to end what they hold of a
@@ -82,7 +84,8 @@ type Options struct {
 	Switch Switch
 
 	// Edge tells the address of the client. Nil: that of the connection, which
-	// behind a proxy is the proxy's.
+	// behind a proxy is the proxy's. When it fails, who brings a session is answered
+	// with 400, since that is the fault of a proxy or of whoever sent the request.
 	Edge func(r *http.Request) (netip.Addr, error)
 
 	// Loopback serves plain HTTP on this machine only: cookies without Secure,
@@ -201,12 +204,15 @@ func fromLoopback(r *http.Request) bool {
 	return err == nil && addr.IsLoopback()
 }
 
+// errAddress marks that the address of a request's client is not known.
+var errAddress = errors.New("guard: client address")
+
 // Addr returns the address of the request's client, as Options.Edge tells it: what
 // signing in needs to know, too.
 func (g *Guard) Addr(r *http.Request) (netip.Addr, error) {
 	addr, err := g.o.Edge(r)
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("guard: client address: %w", err)
+		return netip.Addr{}, fmt.Errorf("%w: %w", errAddress, err)
 	}
 	return addr, nil
 }

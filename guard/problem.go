@@ -40,6 +40,8 @@ func (g *Guard) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	p.Instance = RequestID(r.Context())
 	if p.Status >= http.StatusInternalServerError && denialOf(err) == nil && !errors.Is(err, context.Canceled) {
 		g.o.Logger.ErrorContext(r.Context(), "guard: request failed", "request", p.Instance, "status", p.Status, "error", err)
+	} else if errors.Is(err, errAddress) {
+		g.o.Logger.WarnContext(r.Context(), "guard: request refused", "request", p.Instance, "peer", r.RemoteAddr, "error", err)
 	}
 	if p.RetryAfter > 0 {
 		seconds := int64((p.RetryAfter + time.Second - 1) / time.Second)
@@ -77,6 +79,9 @@ func problemOf(err error) Problem {
 	}
 	p := Problem{Type: "about:blank", Status: http.StatusInternalServerError, Code: "internal"}
 	switch denial := denialOf(err); {
+	case errors.Is(err, errAddress):
+		p.Status, p.Code = http.StatusBadRequest, "address"
+		p.Detail = "It is not known where the request comes from: the proxy before the server did not say it in a form that can be read."
 	case errors.Is(err, errUndecided), errors.Is(err, context.Canceled):
 		p.Status, p.Code = http.StatusServiceUnavailable, "undecided"
 	case errors.Is(err, ErrNotFound):
