@@ -25,6 +25,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -169,6 +170,9 @@ func serve(ctx context.Context, args []string, out, errOut io.Writer) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	defer listener.Close() //nolint:errcheck // Serve has closed it, or nothing was served
+	if at, err := netip.ParseAddrPort(listener.Addr().String()); err == nil && len(proxies) > 0 && !canConnect(proxies, at.Addr()) {
+		return fmt.Errorf("no -trusted-proxy can connect to %s, which only this machine reaches: name the proxy as 127.0.0.1 if it runs here, or give -addr, -tls-cert and -tls-key if it runs elsewhere", *addr)
+	}
 	cfg := app.Config{Data: s.data, DB: database, Keys: s.keys, Loopback: loopback && certificates == nil && len(proxies) == 0, Proxies: proxies, ProxyHeader: proxyHeader, Logger: logger}
 	if !*empty {
 		cfg.Contacts, cfg.Progress = data.Contacts, func(r app.ImportReport) {
@@ -205,6 +209,20 @@ func (p *prefixes) Set(text string) error {
 		*p = append(*p, prefix)
 	}
 	return nil
+}
+
+// canConnect reports whether one of the proxies can connect to an address. If none
+// can, the proxy that does is not believed, and everybody seems to be on this machine.
+func canConnect(proxies []netip.Prefix, at netip.Addr) bool {
+	if !at.IsLoopback() {
+		return true
+	}
+	return slices.ContainsFunc(proxies, func(p netip.Prefix) bool {
+		if at.Is4() {
+			return p.Overlaps(netip.PrefixFrom(at, 8).Masked())
+		}
+		return p.Contains(at)
+	})
 }
 
 var proxyHeaders = map[string]ipfilter.Header{"x-forwarded-for": ipfilter.XForwardedFor, "forwarded": ipfilter.Forwarded}

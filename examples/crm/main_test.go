@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,29 @@ func TestIsLoopback(t *testing.T) {
 	}
 	_, err := isLoopback("8080")
 	require.Error(t, err)
+}
+
+func TestCanConnect(t *testing.T) {
+	for _, test := range []struct {
+		at      string
+		trusted []string
+		want    bool
+	}{
+		{"127.0.0.1", []string{"127.0.0.1"}, true},
+		{"127.0.0.1", []string{"10.0.0.5", "127.0.0.0/8"}, true}, // one behind the other
+		{"127.0.0.1", []string{"10.0.0.5"}, false},
+		{"127.0.0.1", []string{"::1"}, false},
+		{"::1", []string{"::1"}, true},
+		{"::1", []string{"127.0.0.1", "2001:db8::/32"}, false},
+		{"192.0.2.1", []string{"10.0.0.5"}, true},
+		{"0.0.0.0", []string{"10.0.0.5"}, true},
+	} {
+		var trusted prefixes
+		for _, p := range test.trusted {
+			require.NoError(t, trusted.Set(p))
+		}
+		require.Equal(t, test.want, canConnect(trusted, netip.MustParseAddr(test.at)), "%v to %s", test.trusted, test.at)
+	}
 }
 
 func command(t *testing.T, args ...string) (out string, err error) {
@@ -66,6 +90,9 @@ func TestRefusals(t *testing.T) {
 		{[]string{"-data", data, "-addr", "127.0.0.1:0", "-trusted-proxy", "0.0.0.0/0"}, "lets everybody choose an address"},
 		{[]string{"-data", data, "-addr", "127.0.0.1:0", "-trusted-proxy", "127.0.0.1", "-proxy-header", "x-real-ip"}, "want x-forwarded-for or forwarded"},
 		{[]string{"-data", data, "-trusted-proxy", "127.0.0.1,proxy"}, "usage"},
+		{[]string{"-data", data, "-addr", "127.0.0.1:0", "-trusted-proxy", "10.0.0.5"}, "no -trusted-proxy can connect to 127.0.0.1:0"},
+		{[]string{"-data", data, "-addr", "localhost:0", "-trusted-proxy", "10.0.0.5", "-trusted-proxy", "2001:db8::/32"}, "no -trusted-proxy can connect to localhost:0"},
+		{[]string{"-data", data, "-addr", "0.0.0.0:0", "-trusted-proxy", "10.0.0.5"}, "-tls-cert"},
 		{[]string{"addresses", "reset", "-data", data}, "no CRM is running"},
 		{[]string{"addresses", "-data", data}, "help"},
 		{[]string{"start", "-data", data}, "usage"},
