@@ -123,7 +123,8 @@ func denialOf(err error) *crmguard.Denial {
 func (g *Guard) permit(ctx context.Context, d *draft) error {
 	e := d.take()
 	err := g.Check(ctx, e.Action, e.Resource)
-	if err == nil && g.o.Norms != nil {
+	byNorm := err == nil && g.o.Norms != nil
+	if byNorm {
 		err = decided(g.o.Norms.Check(ctx, e.Subject, e.Action, e.Resource))
 	}
 	if err == nil {
@@ -139,7 +140,13 @@ func (g *Guard) permit(ctx context.Context, d *draft) error {
 	if recordErr := g.record(ctx, e); recordErr != nil {
 		return fmt.Errorf("%w: %w", errUndecided, recordErr)
 	}
-	if denial != nil && denial.Status == crmguard.Forbidden && !visible {
+	if denial == nil || denial.Status != crmguard.Forbidden {
+		return err
+	}
+	if !byNorm { // they have counted their own no
+		g.countRefusal(ctx, e)
+	}
+	if !visible {
 		return ErrNotFound
 	}
 	return err
@@ -173,7 +180,29 @@ func (g *Guard) absent(ctx context.Context, d *draft) error {
 	if recordErr := g.record(ctx, e); recordErr != nil {
 		return fmt.Errorf("%w: %w", errUndecided, recordErr)
 	}
+	if errors.Is(err, ErrNotFound) {
+		g.countRefusal(ctx, e)
+	}
 	return err
+}
+
+// refusalCounter is what norms may offer besides Check: a norm of refusals.
+type refusalCounter interface {
+	CountRefusal(ctx context.Context, s crmguard.Subject) error
+}
+
+// countRefusal tells the norms of an act that was denied without them. Hanging up
+// does not keep it from being counted, and an error does not change the answer.
+func (g *Guard) countRefusal(ctx context.Context, e crmguard.Event) {
+	counter, ok := g.o.Norms.(refusalCounter)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	if err := counter.CountRefusal(ctx, e.Subject); err != nil {
+		g.o.Logger.ErrorContext(ctx, "guard: a refusal was not counted", "event", e.ID, "subject", e.Subject.ID, "error", err)
+	}
 }
 
 // maySee reports whether the subject may at least know that the record exists. It

@@ -24,8 +24,8 @@
 //     exist: the same checks are asked, the same kind of entry is written and the same
 //     bytes are sent but for the id of the request. Who may see a record learns that
 //     another act on it is forbidden.
-//   - Refusals of people are journalled; those of strangers are not, or they would
-//     fill the disk. They count toward a norm of attempts, if Options.Norms has one.
+//   - Refusals of people are journalled, and told to Options.Norms, which may have a
+//     norm of them; those of strangers are not, or they would fill the disk.
 //   - A handler that is mounted without Protect has a subject in its context but no
 //     act; opening sealed data there counts as revealing it.
 //   - Cookies are HttpOnly, SameSite=Lax and, except with Options.Loopback, Secure

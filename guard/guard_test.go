@@ -85,7 +85,9 @@ func newCRM(t *testing.T, o *guard.Options) *crm {
 	if o == nil {
 		o = &guard.Options{}
 	}
-	o.Logger = slog.New(slog.DiscardHandler)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	g, err := guard.New(sessions{"anna-token": person("anna"), "boris-token": person("boris")}, c.rights, c.dir, c.journal, o)
 	require.NoError(t, err)
 	c.guard, c.server = g, g.Handler(c.mux)
