@@ -137,6 +137,9 @@ func (a *App) edit(w http.ResponseWriter, r *http.Request) error {
 			if readErr != nil {
 				return readErr
 			}
+			if err := a.openForChange(ctx, current); err != nil { // forgotten, perhaps
+				return err
+			}
 			return a.conflict(r, current)
 		}
 		if err != nil {

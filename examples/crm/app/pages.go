@@ -209,7 +209,7 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 	var err error
 	form := stateOf(r.Context()).form
 	switch {
-	case form != nil && p.Status < http.StatusInternalServerError:
+	case form != nil && (p.Code == "form" || p.Code == "conflict"):
 		err = a.render(w, p.Status, "form", a.page(r, form.title(), true, form))
 	case p.Code == exportProblem:
 		err = a.render(w, p.Status, "export", a.page(r, "Export", false, stateOf(r.Context()).export))
