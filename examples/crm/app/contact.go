@@ -65,6 +65,37 @@ func (c *Contact) texts() []text {
 	}
 }
 
+// text returns the field of this name.
+func (c *Contact) text(name string) *string {
+	for _, t := range c.texts() {
+		if t.name == name {
+			return t.value
+		}
+	}
+	return new(string)
+}
+
+// differences names what changed between two states of a contact.
+func differences(before, after *Contact) []string {
+	var changed []string
+	now := after.texts()
+	for i, t := range before.texts() {
+		if *t.value != *now[i].value {
+			changed = append(changed, t.name)
+		}
+	}
+	if before.Owner != after.Owner {
+		changed = append(changed, "owner")
+	}
+	if before.Unit != after.Unit {
+		changed = append(changed, "unit")
+	}
+	if before.Country != after.Country {
+		changed = append(changed, "country")
+	}
+	return changed
+}
+
 // fieldNames are the personal fields, as rights and the journal know them.
 var fieldNames = []string{"name", "phone", "email", "company", "city", "note"}
 

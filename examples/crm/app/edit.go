@@ -248,34 +248,3 @@ func (a *App) conflict(r *http.Request, current *Contact) error {
 	form.Conflict, form.Version = true, current.Version
 	return &guard.Problem{Status: http.StatusConflict, Title: "Changed meanwhile", Code: "conflict"}
 }
-
-// text returns the field of this name.
-func (c *Contact) text(name string) *string {
-	for _, t := range c.texts() {
-		if t.name == name {
-			return t.value
-		}
-	}
-	return new(string)
-}
-
-// differences names what changed between two states of a contact.
-func differences(before, after *Contact) []string {
-	var changed []string
-	now := after.texts()
-	for i, t := range before.texts() {
-		if *t.value != *now[i].value {
-			changed = append(changed, t.name)
-		}
-	}
-	if before.Owner != after.Owner {
-		changed = append(changed, "owner")
-	}
-	if before.Unit != after.Unit {
-		changed = append(changed, "unit")
-	}
-	if before.Country != after.Country {
-		changed = append(changed, "country")
-	}
-	return changed
-}
