@@ -114,6 +114,11 @@ func (n *norms) Check(ctx context.Context, s crmguard.Subject, a crmguard.Action
 	return n.counter.Load().Check(ctx, s, a, r)
 }
 
+// CountRefusal is told by the guard of what others have refused.
+func (n *norms) CountRefusal(ctx context.Context, s crmguard.Subject) error {
+	return n.counter.Load().CountRefusal(ctx, s)
+}
+
 // cardsUsed says how many of today's cards somebody has opened, when it is most of
 // them.
 func (a *App) cardsUsed(ctx context.Context) (string, error) {
