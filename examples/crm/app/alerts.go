@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -164,40 +165,71 @@ type alertsView struct {
 // The page loads itself again every few seconds, for an hour: who has left keeps
 // neither the session alive nor the server busy.
 const (
-	alertsReload  = 5 // seconds
-	alertsReloads = 3600 / alertsReload
+	alertsReload = 5 * time.Second
+	alertsLook   = time.Hour
 )
 
-// alertsPage shows the newest alerts. That somebody looks at them is recorded once,
-// not each time the page loads itself again.
-func (a *App) alertsPage(w http.ResponseWriter, r *http.Request) error {
-	return a.showAlerts(w, r, alertsReloads)
+// alertLooks are the looks at the newest alerts that are recorded and still last, by
+// session. A restart forgets them, and the next reload is recorded anew.
+type alertLooks struct {
+	mu    sync.Mutex
+	began map[string]time.Time
 }
 
+func (l *alertLooks) begin(session string, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.began == nil {
+		l.began = map[string]time.Time{}
+	}
+	maps.DeleteFunc(l.began, func(_ string, began time.Time) bool { return now.Sub(began) > alertsLook })
+	l.began[session] = now
+}
+
+// left is how much longer the look of a session lasts.
+func (l *alertLooks) left(session string, now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.began[session].Add(alertsLook).Sub(now)
+}
+
+// alertsPage shows the newest alerts, or a page of older ones. That somebody looks
+// at the newest is recorded once, not each time the page loads itself again.
+func (a *App) alertsPage(w http.ResponseWriter, r *http.Request) error {
+	before, err := cursor(r.URL.Query().Get("before"))
+	if err != nil {
+		return err
+	}
+	if before == 0 {
+		a.looks.begin(subjectOf(r.Context()).Session, a.now())
+	}
+	return a.showAlerts(w, r, before)
+}
+
+// liveAlerts shows the newest alerts within a look that is recorded, and nothing else.
 func (a *App) liveAlerts(w http.ResponseWriter, r *http.Request) {
-	asked, err := section("alerts")(r)
-	if err == nil {
-		err = a.guard.Check(r.Context(), crmguard.Access, asked)
+	err := a.guard.Check(r.Context(), crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:alerts"})
+	if err == nil && a.looks.left(subjectOf(r.Context()).Session, a.now()) <= 0 {
+		http.Redirect(w, r, "/alerts", http.StatusSeeOther)
+		return
 	}
 	if err == nil {
-		left, _ := strconv.Atoi(r.URL.Query().Get("left"))
-		err = a.showAlerts(w, r, min(left, alertsReloads)-1)
+		err = a.showAlerts(w, r, 0)
 	}
 	if err != nil {
 		a.guard.WriteError(w, r, err)
 	}
 }
 
-func (a *App) showAlerts(w http.ResponseWriter, r *http.Request, left int) error {
-	before, err := cursor(r.URL.Query().Get("before"))
-	if err != nil {
-		return err
-	}
+func (a *App) showAlerts(w http.ResponseWriter, r *http.Request, before int64) error {
 	events, older, err := a.findAlerts(r.Context(), before)
 	if err != nil {
 		return err
 	}
-	view := alertsView{Live: before == 0 && left > 0, MayJournal: a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"})}
+	view := alertsView{
+		Live:       before == 0 && a.looks.left(subjectOf(r.Context()).Session, a.now()) > alertsReload,
+		MayJournal: a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"}),
+	}
 	for _, e := range events {
 		view.Lines = append(view.Lines, describeAlert(e))
 	}
@@ -209,7 +241,7 @@ func (a *App) showAlerts(w http.ResponseWriter, r *http.Request, left int) error
 	}
 	p := a.page(r, "Alerts", true, view)
 	if view.Live {
-		p.Reload, p.ReloadFrom = alertsReload, "/alerts/live?left="+strconv.Itoa(left)
+		p.Reload, p.ReloadFrom = int(alertsReload.Seconds()), "/alerts/live"
 	}
 	return a.render(w, http.StatusOK, "alerts", p)
 }

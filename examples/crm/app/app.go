@@ -85,6 +85,7 @@ type App struct {
 	factors   *mfa.Factors
 	norms     *norms
 	board     alertBoard
+	looks     alertLooks
 	addresses *ipfilter.Filter
 	marks     *versionMarks
 	door      *signin.Door
