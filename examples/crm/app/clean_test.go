@@ -1,6 +1,7 @@
 package app
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -42,31 +43,35 @@ func TestCleanContact(t *testing.T) {
 		return &Contact{Name: " Анна  ", Phone: "8 916 123-45-67", Email: "anna@example.org"}
 	}
 	c := good()
+	c.City = strings.Repeat("ы", 100)
 	require.NoError(t, c.clean())
 	require.Equal(t, "Анна", c.Name)
 	require.Equal(t, "+79161234567", c.Phone)
 
-	for name, spoil := range map[string]func(*Contact){
-		"no name":           func(c *Contact) { c.Name = " " },
-		"not UTF-8":         func(c *Contact) { c.Company = "\xc0\xd0" },
-		"control character": func(c *Contact) { c.City = "a\x00b" },
-		"line in a name":    func(c *Contact) { c.Name = "a\nb" },
-		"two addresses":     func(c *Contact) { c.Email = "a@example.org, b@example.org" },
-		"address with name": func(c *Contact) { c.Email = "A <a@example.org>" },
-		"no domain":         func(c *Contact) { c.Email = "a@localhost" },
-		"no country":        func(c *Contact) { c.Country = "Россия" },
-		"turned name":       func(c *Contact) { c.Name = "Anna \u202egro.elpmaxe" },
-		"isolated company":  func(c *Contact) { c.Company = "\u2066Works\u2069" },
-		"marked address":    func(c *Contact) { c.Email = "\u200fanna@example.org" },
-		"starred address":   func(c *Contact) { c.Email = "a***@gmail.com" },
-		"starred name":      func(c *Contact) { c.Name = "A●●● P▪▪▪" },
-		"mask in a note":    func(c *Contact) { c.Note = "call •••" },
-		"long":              func(c *Contact) { c.City = string(make([]rune, 101)) },
+	for name, test := range map[string]struct {
+		spoil func(*Contact)
+		says  string
+	}{
+		"no name":           {func(c *Contact) { c.Name = " " }, "name: is needed"},
+		"not UTF-8":         {func(c *Contact) { c.Company = "\xc0\xd0" }, "company: holds characters that are not valid UTF-8"},
+		"control character": {func(c *Contact) { c.City = "a\x00b" }, "city: holds control characters"},
+		"line in a name":    {func(c *Contact) { c.Name = "a\nb" }, "name: holds control characters"},
+		"two addresses":     {func(c *Contact) { c.Email = "a@example.org, b@example.org" }, "email: is not an e-mail address"},
+		"address with name": {func(c *Contact) { c.Email = "A <a@example.org>" }, "email: is not an e-mail address"},
+		"no domain":         {func(c *Contact) { c.Email = "a@localhost" }, "email: is not an e-mail address"},
+		"no country":        {func(c *Contact) { c.Country = "Россия" }, "country: is not a country code such as RU or DE"},
+		"turned name":       {func(c *Contact) { c.Name = "Anna \u202egro.elpmaxe" }, "name: holds characters that turn the direction of writing"},
+		"isolated company":  {func(c *Contact) { c.Company = "\u2066Works\u2069" }, "company: holds characters that turn the direction of writing"},
+		"marked address":    {func(c *Contact) { c.Email = "\u200fanna@example.org" }, "email: holds characters that turn the direction of writing"},
+		"starred address":   {func(c *Contact) { c.Email = "a***@gmail.com" }, "email: is hidden behind signs such as ***: the real value is needed"},
+		"starred name":      {func(c *Contact) { c.Name = "A●●● P▪▪▪" }, "name: is hidden behind signs such as ***: the real value is needed"},
+		"mask in a note":    {func(c *Contact) { c.Note = "call •••" }, "note: is hidden behind signs such as ***: the real value is needed"},
+		"long":              {func(c *Contact) { c.City = strings.Repeat("ы", 101) }, "city: is longer than 100 characters"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := good()
-			spoil(c)
-			require.Error(t, c.clean())
+			test.spoil(c)
+			require.ErrorContains(t, c.clean(), test.says)
 		})
 	}
 }

@@ -176,6 +176,7 @@ func TestRoles(t *testing.T) {
 func TestForgettingMany(t *testing.T) {
 	each(t, func(t *testing.T, on database) {
 		in := newInstallation(t, on, sample(60))
+		in.atNoon()
 		forget := func(b *browser, i int) int {
 			status, _ := b.post("/contacts/"+in.idOf(i)+"/forget", "reason", "client-request")
 			return status
@@ -187,12 +188,15 @@ func TestForgettingMany(t *testing.T) {
 			require.Equal(t, http.StatusOK, forget(owner, i), i)
 		}
 		require.Equal(t, http.StatusTooManyRequests, forget(owner, 50))
-		_, page := in.signedIn("admin").get("/alerts")
+		status, page := owner.get("/contacts/" + in.idOf(51) + "/forget")
+		require.Equal(t, http.StatusTooManyRequests, status, "the question shows a card, too")
+		hasNot(t, page, "Quillfeather")
+		_, page = in.signedIn("admin").get("/alerts")
 		has(t, page, "51 cards")
 		_, page = in.signedIn("admin").get("/contacts/" + in.idOf(50))
 		hasNot(t, page, "Erased client")
 		stale := in.session("owner", crmguard.AssurancePassword, 0)
-		status, _ := stale.post("/staff/seller5/dismiss")
+		status, _ = stale.post("/staff/seller5/dismiss")
 		require.Equal(t, http.StatusUnauthorized, status)
 	})
 }
