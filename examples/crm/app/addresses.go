@@ -5,16 +5,14 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/crmguard/crmguard"
-	"github.com/crmguard/crmguard/guard"
 	"github.com/crmguard/crmguard/ipfilter"
 )
 
@@ -30,7 +28,11 @@ func (a *App) openAddresses(ctx context.Context) (*ipfilter.Filter, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch err := filter.Load(ctx, tenant, document); {
+	err = errors.New("it is empty")
+	if document == nil || len(document) > 0 {
+		err = filter.Load(ctx, tenant, document)
+	}
+	switch {
 	case errors.Is(err, ipfilter.ErrOlder):
 		return nil, fmt.Errorf("the address rules in the database are older than those that were in force: somebody put an old state of the database back; put back a newer one, or remove %s from the keys folder if that was you (%w)", marksFile, err)
 	case err != nil:
@@ -50,220 +52,23 @@ func (a *App) edge() (func(*http.Request) (netip.Addr, error), error) {
 	return ipfilter.Edge(a.cfg.Proxies, a.cfg.ProxyHeader)
 }
 
-// addressForm is the part of settings.html about addresses.
-type addressForm struct {
-	Version  int64
-	Lists    []*addressList
-	Logins   []string // of all, for a list of a person who has none yet
-	Conflict bool
-	Problems bool
-	Lockout  []string // whom the rules would lock out
-	May      bool
-	MayForce bool
-}
-
 // ownersResource is what forcing a change is about: who may make owners may lock them
 // out, and an administrator may not.
 var ownersResource = crmguard.Resource{Tenant: tenant, Kind: "owners"}
 
-// addressList is what one level says: a prefix a line.
-type addressList struct {
-	Key, Title              string
-	Allow, Deny             string
-	AllowErrors, DenyErrors []string
-	Person                  string // of the list that is added
-	PersonError             string
-	New, Open               bool
-}
-
-// levels of a form, as they begin the names of its fields.
-const (
-	companyKey = "company"
-	roleKey    = "role:"
-	personKey  = "person:"
-	newKey     = "new"
-)
-
-// addressForm shows rules.
-func (a *App) addressForm(d ipfilter.Document) *addressForm {
-	form := &addressForm{Version: d.Version}
-	add := func(key, title string, list ipfilter.List) {
-		form.Lists = append(form.Lists, &addressList{
-			Key: key, Title: title, Allow: prefixLines(list.Allow), Deny: prefixLines(list.Deny),
-			Open: key == companyKey || list.Allow != nil || list.Deny != nil,
-		})
-	}
-	add(companyKey, "The company", d.Rules.Company)
-	roles := policyRoles()
-	for _, role := range slices.Sorted(maps.Keys(d.Rules.Roles)) {
-		if !slices.Contains(roles, role) {
-			roles = append(roles, role)
-		}
-	}
-	for _, role := range roles {
-		add(roleKey+role, "Role "+role, d.Rules.Roles[role])
-	}
-	for _, person := range slices.Sorted(maps.Keys(d.Rules.People)) {
-		add(personKey+person, person, d.Rules.People[person])
-	}
-	form.Lists = append(form.Lists, &addressList{Key: newKey, Title: "A person who has no list yet", New: true})
-	return form
-}
-
-func prefixLines(prefixes []netip.Prefix) string {
-	lines := make([]string, len(prefixes))
-	for i, p := range prefixes {
-		lines[i] = p.String()
-		if p.IsSingleIP() {
-			lines[i] = p.Addr().String()
-		}
-	}
-	return strings.Join(lines, "\n")
-}
-
-// typed takes over what was typed, and returns it as rules.
-func (f *addressForm) typed(typed url.Values, logins []string) ipfilter.Rules {
-	rules := ipfilter.Rules{Roles: map[string]ipfilter.List{}, People: map[string]ipfilter.List{}}
-	for _, l := range f.Lists {
-		l.Allow, l.Deny = typed.Get("allow-"+l.Key), typed.Get("deny-"+l.Key)
-		var list ipfilter.List
-		list.Allow, l.AllowErrors = readPrefixes(l.Allow)
-		list.Deny, l.DenyErrors = readPrefixes(l.Deny)
-		if l.AllowErrors != nil || l.DenyErrors != nil {
-			f.Problems, l.Open = true, true
-			continue
-		}
-		if l.New {
-			l.Person = strings.TrimSpace(typed.Get("person"))
-			f.newPerson(l, list, logins, rules)
-			continue
-		}
-		if list.Allow == nil && list.Deny == nil {
-			continue
-		}
-		if role, ok := strings.CutPrefix(l.Key, roleKey); ok {
-			rules.Roles[role] = list
-		} else if person, ok := strings.CutPrefix(l.Key, personKey); ok {
-			rules.People[person] = list
-		} else {
-			rules.Company = list
-		}
-	}
-	return rules
-}
-
-// newPerson adds the list of somebody who had none.
-func (f *addressForm) newPerson(l *addressList, list ipfilter.List, logins []string, rules ipfilter.Rules) {
-	_, has := rules.People[l.Person]
-	switch empty := list.Allow == nil && list.Deny == nil; {
-	case l.Person == "" && empty:
-		return
-	case l.Person == "":
-		l.PersonError = "Say whose list this is."
-	case !slices.Contains(logins, l.Person):
-		l.PersonError = "There is nobody with this login."
-	case has:
-		l.PersonError = "This person has a list above."
-	case empty:
-		l.PersonError = "Give at least one address, or leave the login empty."
-	default:
-		rules.People[l.Person] = list
-		return
-	}
-	f.Problems, l.Open = true, true
-}
-
-// readPrefixes reads one prefix a line; no line at all is no list.
-func readPrefixes(text string) (prefixes []netip.Prefix, problems []string) {
-	number := 0
-	for line := range strings.Lines(text) {
-		number++
-		if line = strings.TrimSpace(line); line == "" {
-			continue
-		}
-		prefix, err := ipfilter.ParsePrefix(line)
-		if err != nil {
-			problems = append(problems, fmt.Sprintf("Line %d: %s", number, strings.TrimPrefix(err.Error(), "ipfilter: ")))
-			continue
-		}
-		prefixes = append(prefixes, prefix)
-	}
-	return prefixes, problems
-}
-
-// changeAddresses puts the rules of the form in force. A change that locks out its
-// author or the last owner is first shown for what it is.
-func (a *App) changeAddresses(w http.ResponseWriter, r *http.Request) error {
-	ctx := r.Context()
-	a.settling.Lock()
-	defer a.settling.Unlock()
-	was, _ := a.addresses.InForce(tenant)
-	accounts, err := a.people.accounts(ctx)
-	if err != nil {
-		return err
-	}
-	logins := make([]string, len(accounts))
-	for i, p := range accounts {
-		logins[i] = p.ID
-	}
-	form := a.addressForm(was)
-	rules := form.typed(r.PostForm, logins)
-	view := &settingsView{Addresses: form}
-	if form.Problems {
-		return notSaved(r, http.StatusUnprocessableEntity, view)
-	}
-	if stale(r.PostForm, was.Version) {
-		form.Conflict = true
-		return notSaved(r, http.StatusConflict, view)
-	}
-	force := r.PostForm.Get("force") == "yes"
-	if force {
-		if err := a.guard.Check(ctx, crmguard.Grant, ownersResource); err != nil {
-			return err
-		}
-	}
-	next, err := a.prepareAddresses(ctx, rules, force)
-	if lockout, ok := errors.AsType[*ipfilter.LockoutError](err); ok {
-		form.MayForce = a.may(r, crmguard.Grant, ownersResource)
-		form.Lockout = lockoutLines(subjectOf(ctx).ID, lockout)
-		return notSaved(r, http.StatusConflict, view)
-	}
-	if err != nil {
-		return err
-	}
-	guard.Describe(ctx, func(e *guard.Details) { e.Reason = addressReason(next) })
-	err = guard.Settle(ctx, func(done crmguard.Event) error { return a.storeAddresses(ctx, next, done) })
-	if errors.Is(err, errSettingChanged) {
-		form.Conflict = true
-		return notSaved(r, http.StatusConflict, view)
-	}
-	if err != nil {
-		return err
-	}
-	return a.showSettings(w, r, http.StatusOK, &settingsView{Notice: &notice{"The address rules are in force", "They hold from the next click on, for whoever is signed in too."}})
-}
-
-func addressReason(d ipfilter.Document) string {
-	reason := "version:" + strconv.FormatInt(d.Version, 10)
-	if d.Lockout != nil {
-		reason += ":forced"
-	}
-	return reason
-}
-
-// prepareAddresses makes the next version of the rules, with the owners who could
-// undo it and where they are signed in from.
-func (a *App) prepareAddresses(ctx context.Context, rules ipfilter.Rules, force bool) (ipfilter.Document, error) {
+// knownOwners are the owners who could undo a change of the rules, with the addresses
+// from where they are signed in.
+func (a *App) knownOwners(ctx context.Context) ([]ipfilter.Owner, error) {
 	open, err := a.openOwners(ctx)
 	if err != nil {
-		return ipfilter.Document{}, err
+		return nil, err
 	}
 	var owners []ipfilter.Owner
 	for _, login := range open {
 		owner := ipfilter.Owner{ID: login}
 		sessions, err := a.sessions.List(ctx, tenant, login)
 		if err != nil {
-			return ipfilter.Document{}, err
+			return nil, err
 		}
 		for _, s := range sessions {
 			if s.Addr.IsValid() && !slices.Contains(owner.Addrs, s.Addr) {
@@ -272,7 +77,102 @@ func (a *App) prepareAddresses(ctx context.Context, rules ipfilter.Rules, force 
 		}
 		owners = append(owners, owner)
 	}
-	return a.addresses.Prepare(ctx, rules, owners, &ipfilter.ChangeOptions{Force: force})
+	return owners, nil
+}
+
+// takenFromOwners says from which owners rules take an address from where they may come
+// now. For who is signed in the addresses of the sessions count; for who is not, or
+// whose own lists change, every address does.
+func (a *App) takenFromOwners(ctx context.Context, next ipfilter.Document, owners []ipfilter.Owner) (lines []string, err error) {
+	was, _ := a.addresses.InForce(tenant)
+	then, err := ipfilter.New(a.vault.keys, a.rights, &ipfilter.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	if err := then.Load(ctx, tenant, next.JSON); err != nil {
+		return nil, err
+	}
+	everywhere := edges(was.Rules, next.Rules)
+	for _, owner := range owners {
+		s := crmguard.Subject{Tenant: tenant, ID: owner.ID, Kind: employee}
+		if s.Roles, _, err = a.rights.Resolve(ctx, tenant, owner.ID); err != nil {
+			return nil, err
+		}
+		refused, err := a.firstLost(ctx, then, s, owner.Addrs)
+		if err != nil {
+			return nil, err
+		}
+		if refused.Addr.IsValid() {
+			lines = append(lines, owner.ID+": "+why(refused))
+			continue
+		}
+		if len(owner.Addrs) > 0 && sameLists(was.Rules, next.Rules, s) {
+			continue
+		}
+		if refused, err = a.firstLost(ctx, then, s, everywhere); err != nil {
+			return nil, err
+		}
+		if refused.Addr.IsValid() {
+			lines = append(lines, owner.ID+": could come from fewer addresses than now")
+		}
+	}
+	return lines, nil
+}
+
+// firstLost returns the first refusal, if there is one, of an address that the rules in
+// force allow.
+func (a *App) firstLost(ctx context.Context, then *ipfilter.Filter, s crmguard.Subject, addrs []netip.Addr) (refused ipfilter.Answer, err error) {
+	for _, s.Addr = range addrs {
+		now, err := a.addresses.Explain(ctx, s)
+		if err != nil {
+			return refused, err
+		}
+		later, err := then.Explain(ctx, s)
+		if err != nil {
+			return refused, err
+		}
+		if now.Allowed && !later.Allowed {
+			return later, nil
+		}
+	}
+	return refused, nil
+}
+
+// sameLists reports whether two versions of the rules say the same about a person and
+// the person's roles.
+func sameLists(was, next ipfilter.Rules, s crmguard.Subject) bool {
+	same := func(a, b ipfilter.List) bool { return slices.Equal(a.Allow, b.Allow) && slices.Equal(a.Deny, b.Deny) }
+	return same(was.People[s.ID], next.People[s.ID]) && !slices.ContainsFunc(s.Roles, func(role string) bool {
+		return !same(was.Roles[role], next.Roles[role])
+	})
+}
+
+// edges are addresses that stand for all: between one and the next, no prefix of any of
+// the rules begins or ends.
+func edges(versions ...ipfilter.Rules) []netip.Addr {
+	addrs := []netip.Addr{netip.IPv4Unspecified().Next(), netip.IPv6Unspecified().Next()} // the unspecified are nobody's
+	for _, rules := range versions {
+		lists := append(slices.Collect(maps.Values(rules.Roles)), rules.Company)
+		for _, list := range slices.AppendSeq(lists, maps.Values(rules.People)) {
+			for _, prefix := range slices.Concat(list.Allow, list.Deny) {
+				addrs = append(addrs, prefix.Addr())
+				if behind := lastOf(prefix).Next(); behind.IsValid() {
+					addrs = append(addrs, behind)
+				}
+			}
+		}
+	}
+	return addrs
+}
+
+// lastOf returns the last address of a prefix without host bits.
+func lastOf(prefix netip.Prefix) netip.Addr {
+	last := prefix.Addr().AsSlice()
+	for bit := prefix.Bits(); bit < len(last)*8; bit++ {
+		last[bit/8] |= 0x80 >> (bit % 8)
+	}
+	addr, _ := netip.AddrFromSlice(last) // of the length that it had
+	return addr
 }
 
 // storeAddresses stores the next version over the one in force, together with its
@@ -292,85 +192,21 @@ func (a *App) storeAddresses(ctx context.Context, next ipfilter.Document, done c
 	return a.addresses.Load(ctx, tenant, next.JSON)
 }
 
-// lockoutLines puts into words whom rules would lock out.
-func lockoutLines(author string, e *ipfilter.LockoutError) []string {
-	var lines []string
-	say := func(who string, a ipfilter.Answer) {
-		why, _, _ := strings.Cut(a.String(), "; rules ")
-		if line := who + ": " + why; !slices.Contains(lines, line) {
-			lines = append(lines, line)
-		}
-	}
-	if e.Author != nil {
-		say("You", *e.Author)
-	}
-	for _, owner := range e.Owners {
-		who := owner.ID
-		if who == author {
-			who = "You"
-		}
-		for _, answer := range owner.Answers {
-			say(who, answer)
-		}
-		if len(owner.Answers) == 0 {
-			lines = append(lines, who+": not signed in, so nobody knows from where")
-		}
-	}
-	if e.Owners != nil {
-		lines = append(lines, "No owner is known to get in then")
-	}
-	return lines
-}
-
 // resetAddresses removes all rules: the way back in for whoever holds the keys
 // folder. See [SendAddressReset].
 func (a *App) resetAddresses(ctx context.Context) (version int64, err error) {
 	ctx = crmguard.System(ctx, tenant, "addresses")
 	a.settling.Lock()
 	defer a.settling.Unlock()
-	next, err := a.prepareAddresses(ctx, ipfilter.Rules{}, true)
+	owners, err := a.knownOwners(ctx)
+	if err != nil {
+		return 0, err
+	}
+	next, err := a.addresses.Prepare(ctx, ipfilter.Rules{}, owners, &ipfilter.ChangeOptions{Force: true})
 	if err != nil {
 		return 0, err
 	}
 	e := systemEvent(ctx, crmguard.Configure, crmguard.Resource{Tenant: tenant, Kind: addressSetting}, a.now())
 	e.Reason = "version:" + strconv.FormatInt(next.Version, 10) + ":reset"
 	return next.Version, a.storeAddresses(ctx, next, e)
-}
-
-// explanation is what would be decided about somebody at some address.
-type explanation struct {
-	Login, Addr   string
-	Answer, Error string
-	Allowed       bool
-}
-
-// explainAddress says what would be decided, and why.
-func (a *App) explainAddress(w http.ResponseWriter, r *http.Request) error {
-	asked := &explanation{Login: strings.TrimSpace(r.PostForm.Get("login")), Addr: strings.TrimSpace(r.PostForm.Get("addr"))}
-	accounts, err := a.people.accounts(r.Context())
-	if err != nil {
-		return err
-	}
-	at := slices.IndexFunc(accounts, func(p account) bool { return p.ID == asked.Login })
-	addr, err := netip.ParseAddr(asked.Addr)
-	switch {
-	case at < 0:
-		asked.Error = "There is nobody with this login."
-	case err != nil:
-		asked.Error = "Type one address, such as 203.0.113.7 or 2001:db8::7."
-	default:
-		answer, err := a.addresses.Explain(r.Context(), crmguard.Subject{Tenant: tenant, ID: asked.Login, Kind: accounts[at].Kind, Addr: addr})
-		if err != nil {
-			return err
-		}
-		asked.Allowed, asked.Answer = answer.Allowed, answer.String()
-	}
-	return a.showSettings(w, r, http.StatusOK, &settingsView{Explained: asked})
-}
-
-// explained is what a request to explain the address rules is about.
-func explained(r *http.Request) (crmguard.Resource, error) {
-	guard.Describe(r.Context(), func(e *guard.Details) { e.Reason = "explain-addresses" })
-	resource, err := section("settings")(r)
-	return resource, errors.Join(err, readForm(r))
 }

@@ -2,9 +2,12 @@ package app
 
 import (
 	"encoding/json"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,13 +27,27 @@ func (b *browser) from(addr string) *browser {
 	return b
 }
 
-// saveAddresses sends the form of address rules in the version that is in force.
-func (b *browser) saveAddresses(lists ...string) (int, string) {
+var listField = regexp.MustCompile(`name="((?:allow|deny)-[^"]+|person)"`)
+
+// addressFields are all fields of the address rules in the version that is in force,
+// empty but for these.
+func (b *browser) addressFields(lists ...string) []string {
 	b.t.Helper()
 	_, page := b.get("/settings")
-	_, addresses, found := strings.Cut(page, `action="/settings/addresses"`)
+	_, page, found := strings.Cut(page, `action="/settings/addresses"`)
 	require.True(b.t, found, heading(page))
-	return b.post("/settings/addresses", append(lists, "version", version(b.t, addresses))...)
+	page, _, _ = strings.Cut(page, "</form>")
+	form := []string{"version", version(b.t, page)}
+	for _, field := range listField.FindAllStringSubmatch(page, -1) {
+		form = append(form, field[1], "")
+	}
+	return append(form, lists...)
+}
+
+// saveAddresses sends the form of address rules.
+func (b *browser) saveAddresses(lists ...string) (int, string) {
+	b.t.Helper()
+	return b.post("/settings/addresses", b.addressFields(lists...)...)
 }
 
 // changes are the entries of the journal about a setting, newest first.
@@ -121,10 +138,12 @@ func TestAddressRules(t *testing.T) {
 		// Of many who saw the same version one saves.
 		var won atomic.Int64
 		var all sync.WaitGroup
+		form := fields(owner.addressFields("allow-company", "127.0.0.0/8")...)
+		require.Equal(t, "1", form.Get("version"))
 		for range 8 {
 			b := in.signedIn("owner")
 			all.Go(func() {
-				answer := b.do(http.MethodPost, "/settings/addresses", fields("version", "1", "allow-company", "127.0.0.0/8"))
+				answer := b.do(http.MethodPost, "/settings/addresses", form)
 				if answer.StatusCode == http.StatusOK {
 					won.Add(1)
 				}
@@ -197,6 +216,98 @@ func TestLockingOneselfOut(t *testing.T) {
 	})
 }
 
+// TestLockingAnOwnerOut: an administrator, who may not force it either, takes from no
+// owner an address from which that owner may come, whoever else would stay.
+func TestLockingAnOwnerOut(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, nil)
+		_, err := in.app.AddAccount(t.Context(), NewAccount{Login: "anna", Role: "owner"})
+		require.NoError(t, err)
+		owner, admin := in.signedIn("owner"), in.signedIn("admin")
+		in.signedIn("anna")
+		refused := func(says string, lists ...string) {
+			t.Helper()
+			status, page := admin.saveAddresses(lists...)
+			require.Equal(t, http.StatusConflict, status, lists)
+			has(t, page, says)
+			has(t, page, "An owner can save this change.")
+			hasNot(t, page, `name="force"`)
+			status, _ = admin.saveAddresses(append(lists, "force", "yes")...)
+			require.Equal(t, http.StatusForbidden, status, lists)
+		}
+		saved := func(b *browser, lists ...string) {
+			t.Helper()
+			status, page := b.saveAddresses(lists...)
+			require.Equal(t, http.StatusOK, status, lists)
+			has(t, page, "The address rules are in force")
+		}
+		refused("owner: 127.0.0.1 is in no prefix that person owner allows", "person", "owner", "allow-new", "203.0.113.9")
+		refused("anna: 127.0.0.1 is in 127.0.0.0/8, which person anna denies", "person", "anna", "deny-new", "127.0.0.0/8")
+		// The office stays, but from nowhere else: an owner's own lists are watched everywhere.
+		refused("owner: could come from fewer addresses than now", "person", "owner", "allow-new", "127.0.0.0/8")
+		refused("anna: could come from fewer addresses than now", "deny-role:owner", "203.0.113.0/24")
+		refused("anna: could come from fewer addresses than now", "deny-role:owner", "2001:db8::7")
+		require.Empty(t, in.changes(addressSetting, crmguard.Done))
+
+		// The company's lists are the administrator's, as long as the owners who are here
+		// stay, and a narrower list of one's own is nobody else's affair.
+		saved(admin, "allow-company", "127.0.0.1\n203.0.113.0/24", "person", "seller1", "allow-new", "203.0.113.9")
+		_, err = in.app.sessions.Revoke(t.Context(), tenant, "anna")
+		require.NoError(t, err)
+		refused("anna: could come from fewer addresses than now", "allow-company", "127.0.0.1\n203.0.113.0/25")
+		saved(admin, "allow-company", "127.0.0.0/8\n203.0.113.0/24", "deny-role:seller", "127.0.0.9")
+		saved(admin, "allow-company", "0.0.0.0/0\n::/0", "deny-role:seller", "127.0.0.9")
+
+		// Owners decide about each other, and an administrator may only give more.
+		saved(owner, "person", "anna", "allow-new", "203.0.113.9")
+		refused("anna: could come from fewer addresses than now", "allow-person:anna", "203.0.113.10")
+		saved(admin, "allow-person:anna", "203.0.113.8/29")
+	})
+}
+
+// TestTheWholeAddressForm: a form that lacks a field, or has one that means nothing,
+// changes no rule.
+func TestTheWholeAddressForm(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, nil)
+		owner := in.signedIn("owner")
+		status, _ := owner.saveAddresses("deny-company", "127.0.0.9", "person", "seller1", "deny-new", "127.0.0.10")
+		require.Equal(t, http.StatusOK, status)
+		whole := fields(owner.addressFields("deny-company", "127.0.0.9", "deny-person:seller1", "127.0.0.10")...)
+		require.Contains(t, whole, "deny-role:owner")
+		unreadable := func(why string, change func(form url.Values)) {
+			t.Helper()
+			form := maps.Clone(whole)
+			change(form)
+			status, page := read(t, owner.do(http.MethodPost, "/settings/addresses", form))
+			require.Equal(t, http.StatusBadRequest, status, why)
+			has(t, page, "The form could not be read", why)
+		}
+		unreadable("nothing else", func(form url.Values) {
+			maps.DeleteFunc(form, func(name string, _ []string) bool { return name != "version" })
+		})
+		for name := range whole {
+			unreadable("no "+name, func(form url.Values) { delete(form, name) })
+			unreadable("twice "+name, func(form url.Values) { form[name] = append(form[name], form[name]...) })
+		}
+		for _, name := range []string{"allow-role:zzz", "deny-person:seller2", "deny-persn:seller1", "allow-", "comment"} {
+			unreadable(name, func(form url.Values) { form.Set(name, "203.0.113.7") })
+		}
+		unreadable("no version", func(form url.Values) { form.Set("version", "one") })
+		document, _ := in.app.addresses.InForce(tenant)
+		require.EqualValues(t, 1, document.Version)
+		require.Len(t, document.Rules.People, 1)
+
+		// A form of an older version lacks the list that was added since, which stays.
+		status, page := owner.post("/settings/addresses", "version", "0", "deny-company", "127.0.0.11")
+		require.Equal(t, http.StatusConflict, status)
+		has(t, page, "127.0.0.11")
+		has(t, page, "\n127.0.0.10</textarea>")
+		status, _ = read(t, owner.do(http.MethodPost, "/settings/addresses", whole))
+		require.Equal(t, http.StatusOK, status)
+	})
+}
+
 // TestOldAndForgedAddressRules: rules that were put back or made up in the database
 // are not started with.
 func TestOldAndForgedAddressRules(t *testing.T) {
@@ -224,6 +335,8 @@ func TestOldAndForgedAddressRules(t *testing.T) {
 		forged, err := json.Marshal(fields)
 		require.NoError(t, err)
 		put(forged)
+		in.refused(in.cfg, "changed past the CRM")
+		put([]byte{})
 		in.refused(in.cfg, "changed past the CRM")
 		alter(t, in.cfg, `DELETE FROM settings WHERE name = 'addresses'`)
 		in.refused(in.cfg, "older than those that were in force")
@@ -265,13 +378,13 @@ func TestBehindAProxy(t *testing.T) {
 			"203.0.113.7":               {http.StatusOK, http.StatusSeeOther},
 			"198.51.100.1, 203.0.113.7": {http.StatusOK, http.StatusSeeOther},
 			"203.0.113.7, 127.0.0.1":    {http.StatusOK, http.StatusSeeOther},
-			"[203.0.113.7]:443":         {http.StatusServiceUnavailable, http.StatusBadRequest},
+			"[203.0.113.7]:443":         {http.StatusBadRequest, http.StatusBadRequest},
 			"198.51.100.1":              {http.StatusForbidden, http.StatusUnauthorized},
 			"203.0.113.7, 198.51.100.1": {http.StatusForbidden, http.StatusUnauthorized},
-			"203.0.113.7, here":         {http.StatusServiceUnavailable, http.StatusBadRequest},
-			"unknown":                   {http.StatusServiceUnavailable, http.StatusBadRequest},
-			"":                          {http.StatusServiceUnavailable, http.StatusBadRequest},
-			strings.Repeat("203.0.113.7, ", 3) + "0x7f.0.1": {http.StatusServiceUnavailable, http.StatusBadRequest},
+			"203.0.113.7, here":         {http.StatusBadRequest, http.StatusBadRequest},
+			"unknown":                   {http.StatusBadRequest, http.StatusBadRequest},
+			"":                          {http.StatusBadRequest, http.StatusBadRequest},
+			strings.Repeat("203.0.113.7, ", 3) + "0x7f.0.1": {http.StatusBadRequest, http.StatusBadRequest},
 		} {
 			b := in.browser()
 			b.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

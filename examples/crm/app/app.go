@@ -243,7 +243,7 @@ func (a *App) openRights(ctx context.Context) (*rbac.Engine, error) {
 		if err := adapter.AddPoliciesCtx(ctx, "p", "p", rules); err != nil {
 			return nil, err
 		}
-		if err := a.db.set(ctx, "policy", []byte("loaded")); err != nil {
+		if err := putSetting(ctx, a.db, "policy", []byte("loaded")); err != nil {
 			return nil, err
 		}
 	}

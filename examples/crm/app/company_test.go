@@ -34,7 +34,8 @@ func TestFoundedOnce(t *testing.T) {
 			in.refused(in.cfg, "nobody was let in")
 			db, err := openStore(t.Context(), in.cfg)
 			require.NoError(t, err)
-			require.NoError(t, db.setProven(t.Context(), stageSetting, mark, mac), name)
+			require.NoError(t, putSetting(t.Context(), db, stageSetting, mark), name)
+			require.NoError(t, putSetting(t.Context(), db, stageSetting+"-mac", mac), name)
 			require.NoError(t, db.close())
 		}
 		in.start()

@@ -55,22 +55,35 @@ func (a *App) normsForm(rules normRules) *normsForm {
 	return form
 }
 
+// fields are the names of the form's fields.
+func (f *normsForm) fields() []string {
+	names := []string{"zone"}
+	for _, line := range f.Lines {
+		names = append(names, line.soft(), line.hard())
+	}
+	return names
+}
+
+func (l *normLine) soft() string { return "soft-" + strconv.Itoa(l.ID) }
+func (l *normLine) hard() string { return "hard-" + strconv.Itoa(l.ID) }
+
 // typed takes over what was typed, and returns it as the next version.
-func (f *normsForm) typed(typed url.Values) normRules {
+func (f *normsForm) typed(posted url.Values) normRules {
 	rules := normRules{Version: f.Version + 1}
-	f.Zone = strings.TrimSpace(typed.Get("zone"))
-	rules.Zone = f.Zone
-	if _, err := quota.OneZone(f.Zone); err != nil {
+	typedOr(posted, "zone", &f.Zone)
+	rules.Zone = strings.TrimSpace(f.Zone)
+	if _, err := quota.OneZone(rules.Zone); err != nil {
 		f.Problems, f.ZoneError = true, "There is no such time zone. Names are like Europe/Moscow."
 	}
 	for _, line := range f.Lines {
-		line.Soft, line.Hard = strings.TrimSpace(typed.Get("soft-"+strconv.Itoa(line.ID))), strings.TrimSpace(typed.Get("hard-"+strconv.Itoa(line.ID)))
+		typedOr(posted, line.soft(), &line.Soft)
+		typedOr(posted, line.hard(), &line.Hard)
 		next := line.norm
 		var softErr, hardErr error
-		if next.Soft = 0; line.Soft != "" {
-			next.Soft, softErr = strconv.Atoi(line.Soft)
+		if next.Soft = 0; strings.TrimSpace(line.Soft) != "" {
+			next.Soft, softErr = strconv.Atoi(strings.TrimSpace(line.Soft))
 		}
-		next.Hard, hardErr = strconv.Atoi(line.Hard)
+		next.Hard, hardErr = strconv.Atoi(strings.TrimSpace(line.Hard))
 		switch {
 		case softErr != nil || hardErr != nil || next.Hard < 1 || next.Hard > quota.MaxHard || next.Soft < 0:
 			line.Error = fmt.Sprintf("Whole numbers up to %d; the first may be empty.", quota.MaxHard)
@@ -90,19 +103,22 @@ func (a *App) changeNorms(w http.ResponseWriter, r *http.Request) error {
 	defer a.settling.Unlock()
 	was := *a.norms.rules.Load()
 	form := a.normsForm(was)
+	var err error
+	if form.Conflict, err = stale(r.PostForm, was.Version, form.fields()); err != nil {
+		return err
+	}
 	next := form.typed(r.PostForm)
 	view := &settingsView{Norms: form}
+	if form.Conflict {
+		return notSaved(r, http.StatusConflict, view)
+	}
 	if form.Problems {
 		return notSaved(r, http.StatusUnprocessableEntity, view)
-	}
-	if stale(r.PostForm, was.Version) {
-		form.Conflict = true
-		return notSaved(r, http.StatusConflict, view)
 	}
 	guard.Describe(ctx, func(e *guard.Details) {
 		e.Reason, e.Fields = "version:"+strconv.FormatInt(next.Version, 10), changedNorms(was, next)
 	})
-	err := guard.Settle(ctx, func(done crmguard.Event) error { return a.storeNorms(ctx, next, done) })
+	err = guard.Settle(ctx, func(done crmguard.Event) error { return a.storeNorms(ctx, next, done) })
 	if errors.Is(err, errSettingChanged) {
 		form.Conflict = true
 		return notSaved(r, http.StatusConflict, view)
@@ -137,7 +153,7 @@ func (a *App) storeNorms(ctx context.Context, next normRules, done crmguard.Even
 		if err := swapSetting(ctx, tx, normsSetting, was, text); err != nil {
 			return err
 		}
-		return setIn(ctx, tx, normsSetting+"-mac", mac)
+		return putSetting(ctx, tx, normsSetting+"-mac", mac)
 	})
 	if err != nil {
 		return err

@@ -16,15 +16,19 @@ import (
 	"github.com/crmguard/crmguard/quota"
 )
 
+// normFields are all fields of the norms, as they are at first but for these.
+func normFields(version string, changed ...string) []string {
+	return append([]string{
+		"version", version, "zone", "Europe/Moscow", "soft-0", "40", "hard-0", "50", "soft-1", "2000", "hard-1", "4000",
+		"soft-2", "100", "hard-2", "200", "soft-3", "1000", "hard-3", "20000", "soft-4", "", "hard-4", "100",
+	}, changed...)
+}
+
 // saveNorms sends the form of norms with a few of its fields changed.
 func (b *browser) saveNorms(changed ...string) (int, string) {
 	b.t.Helper()
 	_, page := b.get("/settings")
-	form := append([]string{
-		"version", version(b.t, page), "zone", "Europe/Moscow", "soft-0", "40", "hard-0", "50", "soft-1", "2000", "hard-1", "4000",
-		"soft-2", "100", "hard-2", "200", "soft-3", "1000", "hard-3", "20000", "soft-4", "", "hard-4", "100",
-	}, changed...)
-	return b.post("/settings/norms", form...)
+	return b.post("/settings/norms", normFields(version(b.t, page), changed...)...)
 }
 
 func TestNormsAreChanged(t *testing.T) {
@@ -53,6 +57,13 @@ func TestNormsAreChanged(t *testing.T) {
 			has(t, page, `aria-invalid="true"`, wrong)
 			require.Equal(t, 1, strings.Count(page, `class="error"`), wrong)
 		}
+		for _, wrong := range [][]string{{"hard-5", "10"}, {"soft--1", "10"}, {"allow-company", ""}, {"version", ""}} {
+			status, page = owner.saveNorms(wrong...)
+			require.Equal(t, http.StatusBadRequest, status, wrong)
+			has(t, page, "The form could not be read")
+		}
+		status, _ = owner.post("/settings/norms", "version", "0", "zone", "Europe/Moscow", "hard-0", "50", "hard-1", "4000", "hard-2", "200", "hard-3", "20000", "hard-4", "100")
+		require.Equal(t, http.StatusBadRequest, status, "fields that are missing do not clear what they are about")
 		require.Empty(t, in.changes(normsSetting, crmguard.Done))
 
 		// The lower norm holds from the next card on, and for those of today.
@@ -86,7 +97,7 @@ func TestNormsAreChanged(t *testing.T) {
 		// Of many who saw the same version one saves.
 		var won atomic.Int64
 		var all sync.WaitGroup
-		form := fields("version", "2", "zone", "Asia/Tokyo", "hard-0", "5", "hard-1", "4000", "hard-2", "200", "hard-3", "20000", "hard-4", "100")
+		form := fields(normFields("2", "zone", "Asia/Tokyo", "soft-0", "", "hard-0", "5")...)
 		for range 8 {
 			b := in.signedIn("owner")
 			all.Go(func() {
@@ -143,11 +154,30 @@ func TestOldAndForgedNorms(t *testing.T) {
 		in.refused(in.cfg, "changed past the CRM")
 		alter(t, in.cfg, `DELETE FROM settings WHERE name IN ('norms', 'norms-mac')`)
 		in.refused(in.cfg, "version 0, but version 2 was in force")
+		alter(t, in.cfg, `INSERT INTO settings (name, value) VALUES ('norms', $1)`, []byte{})
+		in.refused(in.cfg, "changed past the CRM")
+		alter(t, in.cfg, `DELETE FROM settings WHERE name = 'norms'`)
 		for name, value := range map[string][]byte{"norms": strict, "norms-mac": strictMAC} {
 			alter(t, in.cfg, `INSERT INTO settings (name, value) VALUES ($1, $2)`, name, value)
 		}
 		in.start()
 		require.Equal(t, 45, in.app.norms.rules.Load().Norms[0].Hard)
+	})
+}
+
+// TestEmptySettings: rules that were never changed are not the same as rules that are
+// empty, which only somebody else can have written.
+func TestEmptySettings(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, nil)
+		in.stop()
+		for _, name := range []string{normsSetting, addressSetting} {
+			alter(t, in.cfg, `INSERT INTO settings (name, value) VALUES ($1, $2)`, name, []byte{})
+			in.refused(in.cfg, "changed past the CRM")
+			alter(t, in.cfg, `DELETE FROM settings WHERE name = $1`, name)
+		}
+		alter(t, in.cfg, `UPDATE settings SET value = $1 WHERE name = 'installation'`, []byte{})
+		in.refused(in.cfg, "belong to another installation")
 	})
 }
 

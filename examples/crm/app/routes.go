@@ -153,6 +153,10 @@ func readForm(r *http.Request) error {
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return err
 	}
+	return unreadable()
+}
+
+func unreadable() error {
 	return &guard.Problem{Status: http.StatusBadRequest, Title: "The form could not be read", Code: "form"}
 }
 

@@ -1,9 +1,7 @@
 package app
 
 import (
-	"context"
-	"database/sql"
-	"errors"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -57,45 +55,34 @@ func settingOf(name string) guard.Loader {
 	}
 }
 
-// stale reports whether a form was made of another version than this one.
-func stale(form url.Values, version int64) bool {
-	return form.Get("version") != strconv.FormatInt(version, 10)
-}
-
-// errSettingChanged says that a setting is not what it was when it was read.
-var errSettingChanged = errors.New("the setting was changed meanwhile")
-
-// swapSetting replaces a setting that is still what it was; nil: there was none.
-func swapSetting(ctx context.Context, tx *sql.Tx, name string, was, value []byte) error {
-	query, args := `UPDATE settings SET value = $1 WHERE name = $2 AND value = $3`, []any{value, name, was}
-	if was == nil {
-		query, args = `INSERT INTO settings (value, name) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`, args[:2]
-	}
-	result, err := tx.ExecContext(ctx, query, args...)
+// stale reports whether a form was made of another version than this one. One of this
+// version has each of its fields once and no other, or it is refused: what is missing
+// would be read as emptied, and what is unknown would be dropped.
+func stale(posted url.Values, version int64, fields []string) (bool, error) {
+	seen, err := strconv.ParseInt(posted.Get("version"), 10, 64)
 	if err != nil {
-		return err
+		return false, unreadable()
 	}
-	if n, err := result.RowsAffected(); err != nil {
-		return err
-	} else if n != 1 {
-		return errSettingChanged
+	if seen != version {
+		return true, nil
 	}
-	return nil
-}
-
-// setIn stores a setting in a transaction.
-func setIn(ctx context.Context, tx *sql.Tx, name string, value []byte) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO settings (name, value) VALUES ($1, $2)
-		ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
-	return err
-}
-
-// recorded makes a change and its entry in the journal in one transaction.
-func (a *App) recorded(ctx context.Context, done crmguard.Event, change func(ctx context.Context, tx *sql.Tx) error) error {
-	return a.journal.InTx(ctx, a.db.DB, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
-		if err := change(ctx, tx); err != nil {
-			return err
+	left := maps.Clone(posted)
+	for _, name := range append(fields, "version") {
+		if len(left[name]) != 1 {
+			return false, unreadable()
 		}
-		return record(done)
-	})
+		delete(left, name)
+	}
+	delete(left, "force") // the button
+	if len(left) > 0 {
+		return false, unreadable()
+	}
+	return false, nil
+}
+
+// typedOr replaces a value with what was typed into a field, if the form has it.
+func typedOr(posted url.Values, field string, value *string) {
+	if posted.Has(field) {
+		*value = posted.Get(field)
+	}
 }

@@ -132,13 +132,24 @@ func (v *vault) belongs(ctx context.Context, data *store, installation []byte) e
 }
 
 // prove stores a setting with a MAC, so that nobody else who can write the database
-// makes one up.
+// makes one up. A crash leaves both or none.
 func (v *vault) prove(ctx context.Context, data *store, name string, value []byte) error {
 	mac, err := v.keys.MAC(ctx, settingPlace(name), value)
 	if err != nil {
 		return err
 	}
-	return data.setProven(ctx, name, value, mac)
+	tx, err := data.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to take back
+	if err := putSetting(ctx, tx, name, value); err != nil {
+		return err
+	}
+	if err := putSetting(ctx, tx, name+"-mac", mac); err != nil {
+		return err
+	}
+	return tx.Commit()
 }
 
 // proven returns a setting that [vault.prove] stored, nil if there is none.
