@@ -270,15 +270,6 @@ func (a *App) findAlerts(ctx context.Context, before int64) (visible []crmguard.
 	}
 }
 
-// normNouns are what norms count, by quota.Norm.Counter.
-var normNouns = func() map[string]string {
-	nouns := map[string]string{}
-	for i, noun := range []string{"cards opened", "rows listed", "searches", "contacts exported", "refusals"} {
-		nouns[firstNorms.Norms[i].Counter()] = noun
-	}
-	return nouns
-}()
-
 func describeAlert(e crmguard.Event) alertLine {
 	line := alertLine{Time: e.Time, Person: e.Resource.ID, Result: "went on", Class: "warn"}
 	if e.Subject.ID != line.Person {

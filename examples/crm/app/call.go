@@ -148,7 +148,7 @@ func (a *App) calledContact(r *http.Request) (crmguard.Resource, error) {
 	resource.Field = "phone"
 	guard.Describe(r.Context(), func(e *guard.Details) { e.Reason = "button" }) // the call has an entry of its own, with its id
 	if !onceShape.MatchString(r.PostForm.Get("once")) {
-		return resource, &guard.Problem{Status: http.StatusBadRequest, Title: "The form could not be read", Code: "form"}
+		return resource, unreadable()
 	}
 	return resource, nil
 }

@@ -115,7 +115,7 @@ func (a *App) edit(w http.ResponseWriter, r *http.Request) error {
 	}
 	seen, err := strconv.ParseInt(r.PostForm.Get("version"), 10, 64)
 	if err != nil {
-		return &guard.Problem{Status: http.StatusBadRequest, Title: "The form could not be read", Code: "form"}
+		return unreadable()
 	}
 	before := *c
 	if err := a.fill(r, c, false); err != nil {
@@ -158,14 +158,11 @@ func (a *App) save(ctx context.Context, c *Contact, write func(tx *sql.Tx) error
 		return err
 	}
 	return guard.Settle(ctx, func(done crmguard.Event) error {
-		return a.journal.InTx(ctx, a.db.DB, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
+		return a.recorded(ctx, done, func(ctx context.Context, tx *sql.Tx) error {
 			if err := write(tx); err != nil {
 				return err
 			}
-			if err := a.index.Put(ctx, tx, tenant, kind, []string{c.ID}, entries); err != nil {
-				return err
-			}
-			return record(done)
+			return a.index.Put(ctx, tx, tenant, kind, []string{c.ID}, entries)
 		})
 	})
 }

@@ -178,16 +178,13 @@ func (a *App) importBatch(ctx context.Context, batch []*Contact) (added int, err
 	}
 	e := systemEvent(ctx, crmguard.Import, crmguard.Resource{Tenant: tenant, Kind: kind}, now)
 	e.Count = len(fresh)
-	err = a.journal.InTx(ctx, a.db.DB, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
+	err = a.recorded(ctx, e, func(ctx context.Context, tx *sql.Tx) error {
 		for i, c := range fresh {
 			if err := insertContact(ctx, tx, c, keys[i]); err != nil {
 				return err
 			}
 		}
-		if err := a.index.Put(ctx, tx, tenant, kind, ids, entries); err != nil {
-			return err
-		}
-		return record(e)
+		return a.index.Put(ctx, tx, tenant, kind, ids, entries)
 	})
 	if err != nil {
 		return 0, fmt.Errorf("add the rows: %w", err)

@@ -31,6 +31,14 @@ func (b *browser) saveNorms(changed ...string) (int, string) {
 	return b.post("/settings/norms", normFields(version(b.t, page), changed...)...)
 }
 
+// TestNormNouns: each norm is named in words.
+func TestNormNouns(t *testing.T) {
+	for _, n := range firstNorms.Norms {
+		require.Contains(t, normNouns, n.Counter())
+	}
+	require.Len(t, normNouns, len(firstNorms.Norms))
+}
+
 func TestNormsAreChanged(t *testing.T) {
 	each(t, func(t *testing.T, on database) {
 		in := newInstallation(t, on, sample(60))

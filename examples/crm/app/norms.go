@@ -29,6 +29,15 @@ var firstNorms = normRules{Zone: "Europe/Moscow", Norms: []quota.Norm{
 	{Of: quota.Attempts, Hard: 100},
 }}
 
+// normNouns are what norms count, by quota.Norm.Counter.
+var normNouns = map[string]string{
+	"records view contacts":   "cards opened",
+	"records list contacts":   "rows listed",
+	"queries search contacts": "searches",
+	"records export contacts": "contacts exported",
+	"attempts":                "refusals",
+}
+
 // norms count what each person opens. The counter is replaced when the norms
 // change; what was counted stays in the store.
 type norms struct {
