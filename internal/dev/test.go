@@ -16,7 +16,7 @@ const (
 )
 
 // packageTimeout ends a package that hangs.
-const packageTimeout = "-timeout=10m"
+const packageTimeout = "-timeout=20m"
 
 // leftOut says why something could not be run.
 type leftOut map[string]string
