@@ -297,22 +297,20 @@ func version(t *testing.T, page string) string {
 
 // TestTooManyAttempts: a guesser is slowed down, with a page that says so.
 func TestTooManyAttempts(t *testing.T) {
-	each(t, func(t *testing.T, on database) {
-		in := newInstallation(t, on, nil)
-		b := in.browser()
-		last := 0
-		for range 10 {
-			last, _ = b.post("/sign-in", "login", "seller1", "password", "guess")
-			if last == http.StatusTooManyRequests {
-				break
-			}
-			require.Equal(t, http.StatusUnauthorized, last)
+	in := newInstallation(t, onSQLite, nil) // attempts are counted in the process
+	b := in.browser()
+	last := 0
+	for range 10 {
+		last, _ = b.post("/sign-in", "login", "seller1", "password", "guess")
+		if last == http.StatusTooManyRequests {
+			break
 		}
-		require.Equal(t, http.StatusTooManyRequests, last)
-		_, page := b.post("/sign-in", "login", "seller1", "password", in.password())
-		has(t, page, "Too many attempts")
-		has(t, page, `value="seller1"`)
-	})
+		require.Equal(t, http.StatusUnauthorized, last)
+	}
+	require.Equal(t, http.StatusTooManyRequests, last)
+	_, page := b.post("/sign-in", "login", "seller1", "password", in.password())
+	has(t, page, "Too many attempts")
+	has(t, page, `value="seller1"`)
 }
 
 // TestProgramsGetProblems: whoever does not ask for HTML gets problem+json.
