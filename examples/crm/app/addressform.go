@@ -164,9 +164,8 @@ func readPrefixes(text string) (prefixes []netip.Prefix, problems []string) {
 	return prefixes, problems
 }
 
-// changeAddresses puts the rules of the form in force. A change that locks out its
-// author or the last owner is first shown for what it is, and one that takes an address
-// from any owner is for owners only.
+// changeAddresses puts the rules of the form in force. A change that locks people out
+// is first shown for what it is.
 func (a *App) changeAddresses(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	a.settling.Lock()
@@ -192,31 +191,13 @@ func (a *App) changeAddresses(w http.ResponseWriter, r *http.Request) error {
 	if form.Problems {
 		return notSaved(r, http.StatusUnprocessableEntity, view)
 	}
-	owners, err := a.knownOwners(ctx)
+	next, lockout, err := a.prepareAddresses(ctx, rules, r.PostForm.Get("force") == "yes")
 	if err != nil {
 		return err
 	}
-	mayNot := a.guard.Check(ctx, crmguard.Grant, ownersResource)
-	force := r.PostForm.Get("force") == "yes"
-	if force && mayNot != nil {
-		return mayNot
-	}
-	next, err := a.addresses.Prepare(ctx, rules, owners, &ipfilter.ChangeOptions{Force: force})
-	if lockout, ok := errors.AsType[*ipfilter.LockoutError](err); ok {
-		form.MayForce = a.may(r, crmguard.Grant, ownersResource)
-		form.Lockout = lockoutLines(subjectOf(ctx).ID, lockout)
+	if lockout != nil {
+		form.Lockout, form.MayForce = lockout, a.may(r, crmguard.Grant, ownersResource)
 		return notSaved(r, http.StatusConflict, view)
-	}
-	if err != nil {
-		return err
-	}
-	if mayNot != nil {
-		if form.Lockout, err = a.takenFromOwners(ctx, next, owners); err != nil {
-			return err
-		}
-		if form.Lockout != nil {
-			return notSaved(r, http.StatusConflict, view)
-		}
 	}
 	guard.Describe(ctx, func(e *guard.Details) { e.Reason = addressReason(next) })
 	err = guard.Settle(ctx, func(done crmguard.Event) error { return a.storeAddresses(ctx, next, done) })
@@ -236,41 +217,6 @@ func addressReason(d ipfilter.Document) string {
 		reason += ":forced"
 	}
 	return reason
-}
-
-// lockoutLines puts into words whom rules would lock out.
-func lockoutLines(author string, e *ipfilter.LockoutError) []string {
-	var lines []string
-	say := func(who string, a ipfilter.Answer) {
-		if line := who + ": " + why(a); !slices.Contains(lines, line) {
-			lines = append(lines, line)
-		}
-	}
-	if e.Author != nil {
-		say("You", *e.Author)
-	}
-	for _, owner := range e.Owners {
-		who := owner.ID
-		if who == author {
-			who = "You"
-		}
-		for _, answer := range owner.Answers {
-			say(who, answer)
-		}
-		if len(owner.Answers) == 0 {
-			lines = append(lines, who+": not signed in, so nobody knows from where")
-		}
-	}
-	if e.Owners != nil {
-		lines = append(lines, "No owner is known to get in then")
-	}
-	return lines
-}
-
-// why is an answer without the version of the rules, which are not in force.
-func why(a ipfilter.Answer) string {
-	text, _, _ := strings.Cut(a.String(), "; rules ")
-	return text
 }
 
 // explanation is what would be decided about somebody at some address.
