@@ -59,3 +59,14 @@ func BenchmarkOnOpen(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkCountRefusal: what an attempt that rights refuse costs in addition.
+func BenchmarkCountRefusal(b *testing.B) {
+	o := newOpener(b, quota.Norm{Of: quota.Attempts, Hard: 100})
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := o.norms.CountRefusal(b.Context(), anna()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
