@@ -43,17 +43,8 @@ func (a *App) signIn(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	login := r.PostForm.Get("login")
-	token, err := a.door.SignIn(r.Context(), signin.Attempt{
-		Login: login, Password: r.PostForm.Get("password"), Code: r.PostForm.Get("code"), Addr: addr, Request: guard.RequestID(r.Context()),
-	})
+	token, err := a.enter(w, r, signin.Attempt{Login: login, Password: r.PostForm.Get("password"), Code: r.PostForm.Get("code"), Addr: addr})
 	if err == nil {
-		// The cookie is replaced: its session would live on with nobody to end it.
-		old, request := a.guard.SessionToken(r), guard.RequestID(r.Context())
-		if err := a.door.SignOut(r.Context(), old, request); err != nil {
-			a.guard.WriteError(w, r, errors.Join(err, a.door.SignOut(r.Context(), token, request)))
-			return
-		}
-		a.guard.SetSession(w, token)
 		http.Redirect(w, r, a.firstPage(r.Context(), token), http.StatusSeeOther)
 		return
 	}
@@ -73,6 +64,21 @@ func (a *App) signIn(w http.ResponseWriter, r *http.Request) {
 	if err := a.render(w, status, "signin", a.doorForm(r.Context(), form)); err != nil {
 		a.guard.WriteError(w, r, err)
 	}
+}
+
+// enter goes through the door. The new session takes the place of the cookie's, which
+// would live on with nobody to end it.
+func (a *App) enter(w http.ResponseWriter, r *http.Request, attempt signin.Attempt) (token string, err error) {
+	ctx := r.Context()
+	attempt.Request = guard.RequestID(ctx)
+	if token, err = a.door.SignIn(ctx, attempt); err != nil {
+		return "", err
+	}
+	if err := a.door.SignOut(ctx, a.guard.SessionToken(r), attempt.Request); err != nil {
+		return "", errors.Join(err, a.door.SignOut(ctx, token, attempt.Request))
+	}
+	a.guard.SetSession(w, token)
+	return token, nil
 }
 
 // mayEnter asks at the door what is asked of each request: from where somebody comes,

@@ -266,7 +266,7 @@ func TestOwnApp(t *testing.T) {
 		status, _ = b.post("/me/recovery")
 		require.Equal(t, http.StatusConflict, status, "they would be the factor themselves")
 
-		answer := b.do(http.MethodPost, "/me/apps", nil)
+		answer := b.do(http.MethodPost, "/me/apps", fields("password", secretWord))
 		require.Contains(t, answer.Header.Get("Content-Security-Policy"), "img-src 'self' data:;")
 		require.Equal(t, "no-store", answer.Header.Get("Cache-Control"))
 		_, page = read(t, answer)
@@ -330,18 +330,23 @@ func TestStolenSession(t *testing.T) {
 		{"seller1", crmguard.AssurancePassword, 0, http.StatusUnauthorized, "fresh code"},
 		{"seller1", crmguard.AssuranceRecovered, 9 * time.Minute, http.StatusOK, "Add an app"},
 		{"seller1", crmguard.AssuranceRecovered, 11 * time.Minute, http.StatusUnauthorized, "fresh code"},
-		{"anna", crmguard.AssurancePassword, 9 * time.Minute, http.StatusOK, "Add an app"},
+		{"anna", crmguard.AssurancePassword, 9 * time.Minute, http.StatusUnprocessableEntity, "This is not your password"},
 		{"anna", crmguard.AssurancePassword, 11 * time.Minute, http.StatusUnauthorized, "sign in again"},
 	} {
 		b := in.session(test.login, test.proved, test.ago)
 		status, page := b.post("/me/apps")
 		require.Equal(t, test.status, status, "%+v", test)
 		has(t, page, test.says, test)
-		if status == http.StatusOK {
+		if status != http.StatusUnauthorized {
 			continue
 		}
-		for _, path := range []string{"/me/recovery", "/me/apps/confirm", "/me/apps/" + app + "/remove"} {
+		removal := "/me/apps/" + app + "/remove"
+		for _, path := range []string{"/me/recovery", "/me/apps/confirm", removal} {
 			status, page = b.post(path, "id", app, "code", "123456")
+			if path == removal && test.login != "seller1" {
+				require.Equal(t, http.StatusNotFound, status, "somebody else's")
+				continue
+			}
 			require.Equal(t, http.StatusUnauthorized, status, path)
 			require.NotRegexp(t, shownCodes, page)
 		}

@@ -1,8 +1,10 @@
 package app
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"html/template"
 	"net/http"
 	"slices"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/guard"
+	"github.com/crmguard/crmguard/guard/signin"
 	"github.com/crmguard/crmguard/mfa"
 	"github.com/crmguard/crmguard/session"
 )
@@ -22,6 +25,7 @@ import (
 type mePage struct {
 	Login, Roles string
 	Notice       string
+	Problem      string
 	Recovered    bool // signed in by recovery code
 	NoApp        bool
 	MayAdd       bool
@@ -64,6 +68,10 @@ func ownFactors(reason string) guard.Loader {
 }
 
 func (a *App) me(w http.ResponseWriter, r *http.Request) error {
+	return a.showMe(w, r, http.StatusOK, "")
+}
+
+func (a *App) showMe(w http.ResponseWriter, r *http.Request, httpStatus int, problem string) error {
 	ctx := r.Context()
 	s := subjectOf(ctx)
 	status, err := a.factors.Status(ctx, tenant, s.ID)
@@ -75,11 +83,11 @@ func (a *App) me(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	body := mePage{
-		Login: s.ID, Roles: strings.Join(s.Roles, ", "), Notice: ownChanges[r.URL.Query().Get("done")],
+		Login: s.ID, Roles: strings.Join(s.Roles, ", "), Notice: ownChanges[r.URL.Query().Get("done")], Problem: problem,
 		Recovered: s.Assurance == crmguard.AssuranceRecovered, Recovery: status.Recovery,
 	}
 	demo, _, _ := a.demoApp(ctx, s.ID)
-	confirmed := slices.DeleteFunc(status.Apps, func(app mfa.App) bool { return !app.Confirmed })
+	confirmed := confirmedApps(status)
 	for _, app := range confirmed {
 		body.Apps = append(body.Apps, ownApp{app, app.ID == demo, len(confirmed) == 1})
 	}
@@ -88,7 +96,11 @@ func (a *App) me(w http.ResponseWriter, r *http.Request) error {
 	for _, info := range open {
 		body.Sessions = append(body.Sessions, ownSession{info, assuranceNames[info.Assurance], info.ID == s.Session})
 	}
-	return a.render(w, http.StatusOK, "me", a.page(r, "You", false, body))
+	return a.render(w, httpStatus, "me", a.page(r, "You", false, body))
+}
+
+func confirmedApps(status mfa.Status) []mfa.App {
+	return slices.DeleteFunc(slices.Clone(status.Apps), func(app mfa.App) bool { return !app.Confirmed })
 }
 
 // enrolPage shows the secret of a new app, this once, and asks for its first code.
@@ -100,9 +112,23 @@ type enrolPage struct {
 	Problem string
 }
 
-// addApp makes a secret and shows it in the answer: it lies at no address.
+// passwordProblem is the code of a password that is not good: the own page says so.
+const passwordProblem = "password"
+
+// addApp makes a secret and shows it in the answer: it lies at no address. Whoever has
+// no app yet could prove nothing by a code, so that the password is asked for again.
 func (a *App) addApp(w http.ResponseWriter, r *http.Request) error {
+	if err := readForm(r); err != nil {
+		return err
+	}
 	s := subjectOf(r.Context())
+	has, err := a.factors.Has(r.Context(), tenant, s.ID)
+	if err == nil && !has {
+		err = a.provePassword(w, r)
+	}
+	if err != nil {
+		return err
+	}
 	enrolment, err := a.factors.Enrol(r.Context(), tenant, s.ID, s.ID)
 	if errors.Is(err, mfa.ErrTooMany) {
 		return &guard.Problem{Status: http.StatusConflict, Title: "You have enough apps", Code: "too-many", Detail: "Remove one that you no longer use first."}
@@ -123,7 +149,25 @@ func (a *App) addApp(w http.ResponseWriter, r *http.Request) error {
 	return a.render(w, http.StatusOK, "enrol", a.page(r, "Add an app", false, &body))
 }
 
-// confirmApp makes a new app a factor. With the first one come the recovery codes.
+// provePassword signs the person in anew. A session that was stolen knows no password,
+// guesses as slowly as at the door, and ends when its person does this.
+func (a *App) provePassword(w http.ResponseWriter, r *http.Request) error {
+	s := subjectOf(r.Context())
+	_, err := a.enter(w, r, signin.Attempt{Login: s.ID, Password: r.PostForm.Get("password"), Addr: s.Addr})
+	denial, denied := errors.AsType[*crmguard.Denial](err)
+	switch {
+	case !denied:
+		return err
+	case denial.Status == crmguard.Exhausted:
+		return &guard.Problem{Status: http.StatusTooManyRequests, Title: "Too many attempts", Code: passwordProblem, RetryAfter: denial.RetryAfter,
+			Detail: fmt.Sprintf("Too many attempts. Please wait %s and try again.", inSeconds(denial.RetryAfter))}
+	}
+	return &guard.Problem{Status: http.StatusUnprocessableEntity, Title: "Wrong password", Code: passwordProblem,
+		Detail: "This is not your password. Type the one with which you sign in."}
+}
+
+// confirmApp makes a new app a factor. With the first one come the recovery codes, and
+// other sessions of the person end: they began with less than is needed from now on.
 func (a *App) confirmApp(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	if err := readForm(r); err != nil {
@@ -146,26 +190,49 @@ func (a *App) confirmApp(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	added := "The app was added."
+	if len(confirmedApps(status)) == 1 {
+		if err := a.endOtherSessions(ctx, s); err != nil {
+			return err
+		}
+		added += " All your other sessions were ended."
+	}
 	if status.Recovery > 0 {
 		http.Redirect(w, r, "/me?done=added", http.StatusSeeOther)
 		return nil
 	}
-	return a.showRecovery(w, r, true)
+	return a.showRecovery(w, r, added)
+}
+
+// endOtherSessions leaves the one that asks for it.
+func (a *App) endOtherSessions(ctx context.Context, s crmguard.Subject) error {
+	open, err := a.sessions.List(ctx, tenant, s.ID)
+	if err != nil {
+		return err
+	}
+	open = slices.DeleteFunc(open, func(info session.Info) bool { return info.ID == s.Session })
+	for _, info := range open {
+		if err := a.sessions.EndByID(ctx, tenant, s.ID, info.ID); err != nil {
+			return err
+		}
+	}
+	guard.Describe(ctx, func(e *guard.Details) { e.Reason, e.Count = e.Reason+":others-ended", len(open) })
+	return nil
 }
 
 func (a *App) replaceRecovery(w http.ResponseWriter, r *http.Request) error {
-	return a.showRecovery(w, r, false)
+	return a.showRecovery(w, r, "")
 }
 
 // recoveryPage is what recovery.html shows, once.
 type recoveryPage struct {
-	Login string
-	Codes []string
-	Made  time.Time
-	First bool // they come with the first app
+	Login  string
+	Codes  []string
+	Made   time.Time
+	Notice string // what was done before
 }
 
-func (a *App) showRecovery(w http.ResponseWriter, r *http.Request, first bool) error {
+func (a *App) showRecovery(w http.ResponseWriter, r *http.Request, done string) error {
 	s := subjectOf(r.Context())
 	codes, err := a.factors.ReplaceRecovery(r.Context(), tenant, s.ID)
 	if errors.Is(err, mfa.ErrNoFactor) {
@@ -174,9 +241,27 @@ func (a *App) showRecovery(w http.ResponseWriter, r *http.Request, first bool) e
 	if err != nil {
 		return err
 	}
-	p := a.page(r, "Recovery codes", false, recoveryPage{s.ID, codes.Show(), a.now(), first})
+	p := a.page(r, "Recovery codes", false, recoveryPage{s.ID, codes.Show(), a.now(), done})
 	p.Printable = true
 	return a.render(w, http.StatusOK, "recovery", p)
+}
+
+// ownAppOf finds the app of the person that the path names.
+func (a *App) ownAppOf(r *http.Request) (crmguard.Resource, error) {
+	resource, err := ownFactors("remove-app")(r)
+	if err != nil {
+		return resource, err
+	}
+	status, err := a.factors.Status(r.Context(), tenant, resource.Owner)
+	if err != nil {
+		return resource, err
+	}
+	id := r.PathValue("id")
+	if !slices.ContainsFunc(status.Apps, func(app mfa.App) bool { return app.ID == id }) {
+		return resource, guard.ErrNotFound
+	}
+	resource.ID = id
+	return resource, nil
 }
 
 func (a *App) removeApp(w http.ResponseWriter, r *http.Request) error {

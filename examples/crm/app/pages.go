@@ -215,6 +215,8 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 		err = a.render(w, p.Status, "export", a.page(r, "Export", false, stateOf(r.Context()).export))
 	case p.Code == settingsProblem:
 		err = a.showSettings(w, r, p.Status, stateOf(r.Context()).settings)
+	case p.Code == passwordProblem:
+		err = a.showMe(w, r, p.Status, p.Detail)
 	case needsProof(p):
 		err = a.askProof(w, r, p)
 	case stateOf(r.Context()).enrol != nil && p.Status == http.StatusUnprocessableEntity:

@@ -26,7 +26,7 @@ func (a *App) routes() http.Handler {
 	mux.Handle("GET /me", g.Protect(crmguard.Access, ownFactors(""), a.me))
 	mux.Handle("POST /me/apps", g.ProtectAct(crmguard.Configure, ownFactors("add-app"), a.addApp))
 	mux.Handle("POST /me/apps/confirm", g.ProtectAct(crmguard.Configure, ownFactors("confirm-app"), a.confirmApp))
-	mux.Handle("POST /me/apps/{id}/remove", g.ProtectAct(crmguard.Configure, ownFactors("remove-app"), a.removeApp))
+	mux.Handle("POST /me/apps/{id}/remove", g.ProtectAct(crmguard.Configure, a.ownAppOf, a.removeApp))
 	mux.Handle("POST /me/recovery", g.ProtectAct(crmguard.Configure, ownFactors("replace-recovery-codes"), a.replaceRecovery))
 	mux.Handle("POST /me/sessions/{id}/end", g.ProtectAct(crmguard.Revoke, a.ownSessionOf, a.endSession))
 
