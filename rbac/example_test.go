@@ -156,6 +156,12 @@ func ExampleEngine_GrantRole() {
 	// crmguard: denied by rbac: lacks-right
 }
 
+func ExampleEngine_Roles() {
+	fmt.Println(rights().Roles(context.Background(), crmguard.SingleTenant))
+	// Output:
+	// [head seller] <nil>
+}
+
 func ExampleEngine_Resolve() {
 	roles, units, err := rights().Resolve(context.Background(), crmguard.SingleTenant, "vera")
 	fmt.Println(roles, units, err)

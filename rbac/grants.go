@@ -37,6 +37,15 @@ func (e *Engine) Resolve(ctx context.Context, tenant, subject string) (roles, un
 	return roles, units, nil
 }
 
+// Roles lists the roles of a tenant that the policy knows, sorted: what
+// [Engine.GrantRole] can give, to whoever lacks none of its rights.
+func (e *Engine) Roles(ctx context.Context, tenant string) ([]string, error) {
+	if err := reaches(ctx, tenant); err != nil {
+		return nil, err
+	}
+	return e.current.Load().knownRoles(tenant), nil
+}
+
 // reaches refuses empty names, and a tenant that is not the one of the subject of ctx.
 func reaches(ctx context.Context, tenant string, names ...string) error {
 	if tenant == "" || slices.Contains(names, "") {
@@ -75,7 +84,7 @@ func (e *Engine) GrantRole(ctx context.Context, tenant, subject, role string) er
 	}
 	defer e.unlock()
 	old := e.current.Load()
-	if !old.knowsRole(tenant, rolePrefix+role) {
+	if !slices.Contains(old.knownRoles(tenant), role) {
 		return fmt.Errorf("rbac: grant: no row of tenant %q knows the role %q", tenant, role)
 	}
 	if what, ok := old.lacks(granter, role); ok {
@@ -176,12 +185,20 @@ func removeRules(ctx context.Context, adapter persist.Adapter, m removal) (remov
 	return 0, false, adapter.RemoveFilteredPolicy(m.kind, m.kind, 0, m.fields...)
 }
 
-// knowsRole reports whether any row of the tenant gives the role something.
-func (s *snapshot) knowsRole(tenant, role string) bool {
-	return slices.ContainsFunc(s.rows, func(r row) bool {
-		if r.kind == "p" {
-			return r.fields[0] == role && r.fields[1] == tenant
+// knownRoles are the roles of a tenant that any row names, sorted.
+func (s *snapshot) knownRoles(tenant string) []string {
+	var roles []string
+	for _, r := range s.rows {
+		names, of := r.fields[:1], r.fields[1]
+		if r.kind == "g" {
+			names, of = r.fields[:2], r.fields[2]
 		}
-		return (r.fields[0] == role || r.fields[1] == role) && r.fields[2] == tenant
-	})
+		for _, name := range names {
+			if role, ok := strings.CutPrefix(name, rolePrefix); ok && of == tenant {
+				roles = append(roles, role)
+			}
+		}
+	}
+	slices.Sort(roles)
+	return slices.Compact(roles)
 }

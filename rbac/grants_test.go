@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -54,6 +55,28 @@ func TestGrantAndRevokeAreKept(t *testing.T) {
 	require.Equal(t, before, e.Version())
 	require.NoError(t, again.Reload(ctx))
 	require.Equal(t, before, again.Version())
+}
+
+func TestRolesAreThoseThatCanBeGranted(t *testing.T) {
+	e := engineFromCSV(t, teamPolicy+`
+g, role:auditor, role:reader, acme
+p, role:owner, globex, contacts, view, all, allow
+`, nil)
+	ctx := crmguard.System(t.Context(), "acme", "test")
+	roles, err := e.Roles(ctx, "acme")
+	require.NoError(t, err)
+	require.Equal(t, []string{"auditor", "head", "reader", "seller"}, roles)
+	for _, role := range append(roles, "owner", "anna", "role:head", "u:anna") {
+		err := e.GrantRole(ctx, "acme", "boris", role)
+		require.Equal(t, slices.Contains(roles, role), err == nil, role)
+	}
+	_, err = e.Roles(ctx, "globex")
+	require.Error(t, err, "another tenant's")
+	_, err = e.Roles(t.Context(), "")
+	require.Error(t, err)
+	roles, err = e.Roles(t.Context(), "initech")
+	require.NoError(t, err)
+	require.Empty(t, roles)
 }
 
 func TestNobodyGrantsToThemselves(t *testing.T) {
