@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -47,7 +48,11 @@ const (
 )
 
 // addressForm shows rules.
-func (a *App) addressForm(d ipfilter.Document) *addressForm {
+func (a *App) addressForm(ctx context.Context, d ipfilter.Document) (*addressForm, error) {
+	roles, err := a.rights.Roles(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
 	form := &addressForm{Version: d.Version}
 	add := func(key, title string, list ipfilter.List) {
 		form.Lists = append(form.Lists, &addressList{
@@ -56,7 +61,6 @@ func (a *App) addressForm(d ipfilter.Document) *addressForm {
 		})
 	}
 	add(companyKey, "The company", d.Rules.Company)
-	roles := policyRoles()
 	for _, role := range slices.Sorted(maps.Keys(d.Rules.Roles)) {
 		if !slices.Contains(roles, role) {
 			roles = append(roles, role)
@@ -69,7 +73,7 @@ func (a *App) addressForm(d ipfilter.Document) *addressForm {
 		add(personKey+person, person, d.Rules.People[person])
 	}
 	form.Lists = append(form.Lists, &addressList{Key: newKey, Title: "A person who has no list yet", New: true})
-	return form
+	return form, nil
 }
 
 func prefixLines(prefixes []netip.Prefix) string {
@@ -179,7 +183,10 @@ func (a *App) changeAddresses(w http.ResponseWriter, r *http.Request) error {
 	for i, p := range accounts {
 		logins[i] = p.ID
 	}
-	form := a.addressForm(was)
+	form, err := a.addressForm(ctx, was)
+	if err != nil {
+		return err
+	}
 	if form.Conflict, err = stale(r.PostForm, was.Version, form.fields()); err != nil {
 		return err
 	}

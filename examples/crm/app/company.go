@@ -199,17 +199,6 @@ func policyRows() [][]string {
 	return rows
 }
 
-// policyRoles are the roles that the policy of the first start knows.
-func policyRoles() []string {
-	var roles []string
-	for _, row := range policyRows() {
-		if role, ok := strings.CutPrefix(row[1], "role:"); ok && !slices.Contains(roles, role) {
-			roles = append(roles, role)
-		}
-	}
-	return roles
-}
-
 // DemoLogins lists the demo accounts that can sign in, with what each of them is.
 func DemoLogins() [][2]string {
 	var logins [][2]string

@@ -175,6 +175,7 @@ func TestPagesAreValid(t *testing.T) {
 		check("own page without an app", 200, in.session("seller2", crmguard.AssurancePassword, 0), "GET", "/me")
 		check("confirm without an app", 403, in.session("seller2", crmguard.AssurancePassword, 0), "POST", "/confirm", "code", "1")
 		check("sign in again", 401, in.session("seller2", crmguard.AssurancePassword, time.Hour), "POST", "/me/apps")
+		check("wrong password", 422, in.session("seller2", crmguard.AssurancePassword, 0), "POST", "/me/apps", "password", "<b>")
 		check("alerts, none", 200, owner, "GET", "/alerts")
 		check("settings", 200, owner, "GET", "/settings")
 		check("settings, admin", 200, in.signedIn("admin"), "GET", "/settings")
@@ -195,7 +196,7 @@ func TestPagesAreValid(t *testing.T) {
 		check("alerts", 200, owner, "GET", "/alerts")
 		check("forbidden", 403, seller, "GET", "/staff")
 		check("not found", 404, seller, "GET", "/nothing")
-		require.Equal(t, 59, len(drawn))
+		require.Equal(t, 60, len(drawn))
 		require.Len(t, in.app.pages.templates, 19, "a new template needs a page here")
 	})
 }

@@ -180,17 +180,20 @@ var loginShape = regexp.MustCompile(`^[a-z][a-z0-9._-]{1,31}$`)
 
 // AddAccount creates an account of the company's own, which works wherever the
 // CRM is served, and returns its password. It is for whoever holds the keys
-// folder: see [Serve].
+// folder: see [App.Serve].
 func (a *App) AddAccount(ctx context.Context, n NewAccount) (secret string, err error) {
 	if !loginShape.MatchString(n.Login) {
 		return "", errors.New("a login is 2 to 32 lower-case letters, digits, dots, _ and -, and starts with a letter")
 	}
-	roles := policyRoles()
+	if n.Role == integrationRole {
+		return "", errors.New("programs do not sign in with passwords")
+	}
+	roles, err := a.staffRoles(ctx)
+	if err != nil {
+		return "", err
+	}
 	if !slices.Contains(roles, n.Role) {
 		return "", fmt.Errorf("there is no role %q; the roles are %s", n.Role, strings.Join(roles, ", "))
-	}
-	if n.Role == "integration" {
-		return "", errors.New("programs do not sign in with passwords")
 	}
 	units, err := a.people.units(ctx)
 	if err != nil {

@@ -90,3 +90,28 @@ func TestWhatAFormLeavesOut(t *testing.T) {
 		}
 	})
 }
+
+// TestARoleOfTheDatabase: policy.csv is read once, so that a role which the database
+// has got since is offered and given like those of the file.
+func TestARoleOfTheDatabase(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, nil)
+		in.tamper(`INSERT INTO casbin_rule (ptype, v0, v1, v2, v3, v4, v5) VALUES ('p', 'role:auditor', $1, 'section:journal', 'access', 'all', 'allow')`, tenant)
+		in.stop()
+		in.start()
+		owner := in.signedIn("owner")
+		_, page := owner.get("/staff")
+		has(t, page, "<option>auditor</option>")
+		hasNot(t, page, "<option>integration</option>")
+		_, page = owner.get("/settings")
+		has(t, page, "Role auditor")
+		status, _ := owner.post("/staff/seller4/role", "role", "auditor")
+		require.Equal(t, http.StatusOK, status)
+		status, _ = in.signedIn("seller4").get("/journal")
+		require.Equal(t, http.StatusOK, status)
+		_, err := in.app.AddAccount(t.Context(), NewAccount{Login: "anna", Role: "auditor"})
+		require.NoError(t, err)
+		_, err = in.app.AddAccount(t.Context(), NewAccount{Login: "boris", Role: "king"})
+		require.ErrorContains(t, err, "accountant, admin, auditor, head, owner, seller")
+	})
+}

@@ -30,7 +30,11 @@ func (a *App) showSettings(w http.ResponseWriter, r *http.Request, status int, v
 	}
 	if view.Addresses == nil {
 		document, _ := a.addresses.InForce(tenant)
-		view.Addresses = a.addressForm(document)
+		form, err := a.addressForm(r.Context(), document)
+		if err != nil {
+			return err
+		}
+		view.Addresses = form
 	}
 	if view.Explained == nil {
 		view.Explained = new(explanation)

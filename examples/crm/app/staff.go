@@ -58,7 +58,11 @@ func (a *App) showStaff(w http.ResponseWriter, r *http.Request, done *notice) er
 	if err != nil {
 		return err
 	}
-	view := staffView{Roles: staffRoles(), Notice: done, MayJournal: a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"})}
+	assignable, err := a.staffRoles(ctx)
+	if err != nil {
+		return err
+	}
+	view := staffView{Roles: assignable, Notice: done, MayJournal: a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"})}
 	for _, p := range accounts {
 		resource, roles, err := a.personResource(ctx, p)
 		if err != nil {
@@ -199,7 +203,11 @@ func (a *App) changeRole(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p, role := stateOf(ctx).person, r.PostForm.Get("role")
-	if p.Kind != employee || !slices.Contains(staffRoles(), role) {
+	assignable, err := a.staffRoles(ctx)
+	if err != nil {
+		return err
+	}
+	if p.Kind != employee || !slices.Contains(assignable, role) {
 		return &guard.Problem{Status: http.StatusUnprocessableEntity, Title: "No such role", Code: "role", Detail: "Choose one of the roles in the list."}
 	}
 	a.staffing.Lock()
@@ -240,9 +248,14 @@ func (a *App) changeRole(w http.ResponseWriter, r *http.Request) error {
 	return a.showStaff(w, r, &notice{p.ID + " is " + role + " now", "It holds from the next click on."})
 }
 
-// staffRoles are the roles of people.
-func staffRoles() []string {
-	return slices.DeleteFunc(policyRoles(), func(role string) bool { return role == "integration" })
+// integrationRole is for programs, which do not sign in with passwords.
+const integrationRole = "integration"
+
+// staffRoles are the roles of people, those included that the policy has got since
+// the first start.
+func (a *App) staffRoles(ctx context.Context) ([]string, error) {
+	roles, err := a.rights.Roles(ctx, tenant)
+	return slices.DeleteFunc(roles, func(role string) bool { return role == integrationRole }), err
 }
 
 // notTheLastOwner keeps the company from locking itself out.
