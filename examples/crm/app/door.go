@@ -37,9 +37,7 @@ func (a *App) signIn(w http.ResponseWriter, r *http.Request) {
 	}
 	addr, err := a.guard.Addr(r)
 	if err != nil {
-		a.log.WarnContext(r.Context(), "a proxy did not say for whom it asks", "proxy", r.RemoteAddr, "error", err)
-		a.guard.WriteError(w, r, &guard.Problem{Status: http.StatusBadRequest, Title: "It is not known where you come from", Code: "address",
-			Detail: "The proxy before the CRM did not say it in a form that can be read. Please tell the administrator."})
+		a.guard.WriteError(w, r, err)
 		return
 	}
 	login := r.PostForm.Get("login")

@@ -75,11 +75,8 @@ func (a *App) forget(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	err = guard.Settle(ctx, func(done crmguard.Event) error {
-		return a.journal.InTx(ctx, a.db.DB, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
-			if err := emptyContact(ctx, tx, c, a.now(), within); err != nil {
-				return err
-			}
-			return record(done)
+		return a.recorded(ctx, done, func(ctx context.Context, tx *sql.Tx) error {
+			return emptyContact(ctx, tx, c, a.now(), within)
 		})
 	})
 	if errors.Is(err, errChanged) {

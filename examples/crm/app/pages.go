@@ -227,6 +227,8 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 		shown := problemPage{p.Status, p.Title, p.Detail, p.Instance}
 		if p.Code == guard.LockdownKind {
 			shown.Title, shown.Text = "The CRM is locked down", "It was closed because of an incident. Nothing of yours is lost; it goes on when the owner reopens it."
+		} else if p.Code == "address" {
+			shown.Title, shown.Text = "It is not known where you come from", "The proxy before the CRM did not say it in a form that can be read. Please tell the administrator."
 		} else if p.Code == quota.CodeNorm || p.Code == quota.CodeAttempts {
 			shown.Title, shown.Text = "That is all for today", a.normEnds(p.RetryAfter)
 		} else if text, ok := problemTexts[p.Status]; ok && (p.Detail == "" || p.Status == http.StatusRequestEntityTooLarge) {
