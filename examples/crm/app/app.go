@@ -5,17 +5,28 @@
 //
 //	crm, err := app.New(ctx, app.Config{Data: "crm-data", Keys: "crm-keys", Loopback: true})
 //	defer crm.Close()
-//	err = crm.Serve(ctx, listener)
+//	err = crm.Serve(ctx, listener, nil) // a *tls.Config; nil: plain HTTP, for this machine
 //
 // The data folder holds what a backup takes: rows with sealed columns, sealed
 // password hashes, the journal, and the search index. The keys folder holds what
 // must never lie beside it: the key file, the wrapped keys and the journal's
 // signing key.
 //
-// Where to look: app.go puts the parts together; routes.go shows which right each
-// page needs; list.go and card.go show how rows are read, opened and masked;
-// edit.go how a change and its entry in the journal are written together;
-// import.go how rows are sealed in bulk.
+// # Where to look
+//
+//   - app.go puts the parts together; routes.go names the right that each page needs,
+//     and policy.csv who has it.
+//   - list.go and card.go read, open and mask rows; edit.go writes a change and its
+//     entry in the journal together; forget.go destroys a client's key; import.go seals
+//     in bulk; export.go encrypts what leaves; call.go rings without showing the number.
+//   - door.go lets people in; factors.go says which acts want a fresh code, confirm.go
+//     asks for it, and on me.go's page people keep their apps and sessions.
+//   - norms.go counts cards and alerts.go tells; addresses.go says where people may come
+//     from, lockout.go that nobody locks themselves out; normform.go and addressform.go
+//     change these rules.
+//   - staff.go gives roles and ends a person's access, lockdown.go closes everything.
+//   - vault.go keeps the keys; marks.go remembers versions, so that no old rule comes back;
+//     sqlite.go and postgres.go open the databases.
 package app
 
 import (

@@ -45,6 +45,7 @@ type cardPage struct {
 	Reasons                        []reason
 	MayEdit, MayForget, MayJournal bool
 	Saved, Problem                 string
+	HideAfter                      int    // seconds
 	Used                           string // how far the viewer's norm of cards is
 	Once                           string // makes one call of a button, however often it is pressed
 	Call                           *callNotice
@@ -97,7 +98,7 @@ func (a *App) cardPage(r *http.Request, c *Contact, revealed string) (cardPage, 
 	}
 	body := cardPage{
 		ID: c.ID, Owner: c.Owner, Unit: a.people.unitName(c.Unit), Country: c.Country, Version: c.Version, Used: used,
-		Created: c.Created, Updated: c.Updated, Reasons: revealReasons, Once: rand.Text(),
+		Created: c.Created, Updated: c.Updated, Reasons: revealReasons, HideAfter: hideAfter, Once: rand.Text(),
 		MayEdit:    a.may(r, crmguard.Update, c.resource()),
 		MayForget:  a.may(r, crmguard.Erase, c.resource()),
 		MayJournal: a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"}),

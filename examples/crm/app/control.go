@@ -219,6 +219,3 @@ func control(ctx context.Context, keys, path string, body []byte, each func(cont
 		}
 	}
 }
-
-// ParseMapping reads what `crm import -map` takes: "name=Имя,phone=Телефон".
-func ParseMapping(text string) (map[string]string, error) { return parseMapping(text) }

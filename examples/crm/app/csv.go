@@ -40,8 +40,8 @@ type csvFile struct {
 	columns []string // by position; "" is a column that nobody wants
 }
 
-// parseMapping reads what -map takes: "name=Имя,phone=Телефон".
-func parseMapping(text string) (map[string]string, error) {
+// ParseMapping reads what `crm import -map` takes: "name=Имя,phone=Телефон".
+func ParseMapping(text string) (map[string]string, error) {
 	mapping := map[string]string{}
 	if strings.TrimSpace(text) == "" {
 		return mapping, nil

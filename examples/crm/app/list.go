@@ -172,7 +172,8 @@ func show(text string, may rbac.FieldRights) value {
 }
 
 // fieldRights remembers, for one page, what the subject may do with the fields of
-// contacts of the same owner and department: the answer is the same.
+// contacts of the same owner and department: the answer is the same, because no
+// contact here is shared. Where rows are (rbac.Columns.Shares), it differs by contact.
 type fieldRights struct {
 	a     *App
 	ctx   context.Context //nolint:containedctx // it lives as long as the request
