@@ -123,14 +123,23 @@ func TestNoProofIsAskedForTheAbsent(t *testing.T) {
 			return resource, guard.ErrNotFound
 		case "foreign":
 			resource.Tenant = "other"
+		case "foreign-form":
+			resource.Tenant, resource.ID = "other", "foreign"
+			return resource, &guard.Problem{Status: 422, Title: "A reason is needed"}
+		case "nobodys": // the loader forgot
+			resource.Tenant = ""
 		}
 		return resource, nil
 	}, show))
-	for id, want := range map[string]int{"absent": 404, "foreign": 404, "hidden": 404, "seen": 401} {
+	for id, want := range map[string]int{"absent": 404, "foreign": 404, "hidden": 404, "seen": 401, "foreign-form": 404, "nobodys": 500} {
 		require.Equal(t, want, c.request("POST", "/contacts/"+id+"/phone", "anna-token").Code, id)
 	}
+	ctx := crmguard.WithSubject(t.Context(), person("anna"))
+	foreign := crmguard.Resource{Tenant: "other", Kind: "contacts", ID: "foreign"}
+	require.ErrorIs(t, g.Do(ctx, crmguard.Reveal, foreign, func(context.Context) error { return nil }), guard.ErrNotFound)
 	for _, e := range c.journal.Events() {
 		require.NotEqual(t, "foreign", e.Resource.ID)
+		require.Equal(t, "acme", e.Resource.Tenant)
 	}
 }
 

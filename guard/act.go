@@ -275,10 +275,12 @@ func (g *Guard) load(r *http.Request, d *draft, load Loader) error {
 	resource, err := load(r)
 	d.event.Resource = resource
 	switch {
-	case errors.Is(err, ErrNotFound), err == nil && resource.Tenant != d.event.Subject.Tenant:
+	case errors.Is(err, ErrNotFound):
 		return g.absent(r.Context(), d)
-	case err == nil:
+	case err == nil && resource.Tenant != "":
 		return nil
+	case err == nil:
+		return errors.New("guard: the loader's resource has no tenant")
 	case resource.Tenant == "": // it is not known what the request is about
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/crmguardtest"
 	"github.com/crmguard/crmguard/guard"
 )
 
@@ -41,6 +42,60 @@ func TestHandlerRefusesALentSubject(t *testing.T) {
 }
 
 // A refused act is never answered with the 200 of an empty handler.
+// What another site's page asks for by itself is nobody's: a page on a sibling domain
+// could otherwise collect refusals against whoever looks at it.
+func TestRequestsOfOtherSites(t *testing.T) {
+	c := newCRM(t, nil)
+	c.mux.Handle("GET /contacts/{id}", c.guard.Protect(crmguard.View, contactOf, show))
+	for _, tt := range []struct {
+		site, mode, dest string
+		want             int
+	}{
+		{"", "", "", 200},
+		{"none", "navigate", "document", 200},
+		{"same-origin", "cors", "empty", 200},
+		{"same-origin", "no-cors", "image", 200},
+		{"cross-site", "navigate", "document", 200}, // a link
+		{"same-site", "no-cors", "image", 401},
+		{"same-site", "cors", "empty", 401},
+		{"cross-site", "navigate", "iframe", 401},
+		{"cross-site", "", "", 401},
+	} {
+		r := httptest.NewRequest("GET", "/contacts/1", nil)
+		r.AddCookie(&http.Cookie{Name: "__Host-session", Value: "anna-token"})
+		for name, value := range map[string]string{"Sec-Fetch-Site": tt.site, "Sec-Fetch-Mode": tt.mode, "Sec-Fetch-Dest": tt.dest} {
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		before := len(c.journal.Events())
+		w := httptest.NewRecorder()
+		c.server.ServeHTTP(w, r)
+		require.Equal(t, tt.want, w.Code, tt)
+		if tt.want != 200 {
+			require.Len(t, c.journal.Events(), before, "nothing is journalled")
+		}
+	}
+}
+
+// A denial that some other part was refused while it worked is no decision: it is logged.
+func TestUndecidedIsLogged(t *testing.T) {
+	var log strings.Builder
+	journal := crmguard.RecorderFunc(func(context.Context, crmguard.Event) error {
+		return fmt.Errorf("audit: seal: %w", &crmguard.Denial{By: "encrypt", Code: "tenant"})
+	})
+	g, err := guard.New(sessions{"anna-token": person("anna")}, crmguardtest.Allow(), &directory{}, journal,
+		&guard.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	require.NoError(t, err)
+	c := &crm{t: t, server: g.Handler(g.Protect(crmguard.View, contactOfAnna, show))}
+	require.Equal(t, 503, c.request("GET", "/", "anna-token").Code)
+	require.Contains(t, log.String(), "audit: seal")
+}
+
+func contactOfAnna(*http.Request) (crmguard.Resource, error) {
+	return crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Owner: "anna"}, nil
+}
+
 func TestCanceledIsNo200(t *testing.T) {
 	c := newCRM(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())

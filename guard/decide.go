@@ -122,6 +122,9 @@ func denialOf(err error) *crmguard.Denial {
 // subject is told.
 func (g *Guard) permit(ctx context.Context, d *draft) error {
 	e := d.take()
+	if e.Resource.Tenant != e.Subject.Tenant {
+		return g.absent(ctx, d)
+	}
 	err := g.Check(ctx, e.Action, e.Resource)
 	byNorm := err == nil && g.o.Norms != nil
 	if byNorm {

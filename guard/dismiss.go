@@ -74,8 +74,8 @@ func finish(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), stepTimeout)
 }
 
-// within gives each step a time of its own, so that one that hangs keeps no other
-// from being done.
+// within gives each step a time of its own, so that one that hangs until its context
+// ends keeps no other from being done.
 func within(ctx context.Context, step func(ctx context.Context) error) error {
 	ctx, cancel := finish(ctx)
 	defer cancel()

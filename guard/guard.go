@@ -28,6 +28,8 @@
 //     norm of them; those of strangers are not, or they would fill the disk.
 //   - A handler that is mounted without Protect has a subject in its context but no
 //     act; opening sealed data there counts as revealing it.
+//   - Browsers say when another site's page asks by itself, for an image, say: then
+//     nobody is signed in, nothing is journalled and no refusal is counted.
 //   - Cookies are HttpOnly, SameSite=Lax and, except with Options.Loopback, Secure
 //     under a __Host- name. Against forged cross-site requests mount
 //     [http.CrossOriginProtection] around Handler.
@@ -217,10 +219,24 @@ func (g *Guard) Addr(r *http.Request) (netip.Addr, error) {
 	return addr, nil
 }
 
+// fromElsewhere reports whether another site's page sent the request by itself, for an
+// image, say. A sibling domain's pages send our cookies along: what they ask for must
+// not be done, nor held against the person. Following a link is the person's own act.
+func fromElsewhere(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "same-site", "cross-site":
+		return r.Header.Get("Sec-Fetch-Mode") != "navigate" || r.Header.Get("Sec-Fetch-Dest") != "document"
+	}
+	return false
+}
+
 // authenticate returns who sent the request, with roles and departments of this
 // moment and the address that the edge saw, and notes in v what [Guard.Recheck] needs.
 func (g *Guard) authenticate(r *http.Request, v *visit) (crmguard.Subject, error) {
 	var err error
+	if fromElsewhere(r) {
+		return crmguard.Subject{}, &crmguard.Denial{By: "guard", Code: "cross-site", Status: crmguard.Unauthenticated}
+	}
 	if v.token, err = g.sessionToken(r); err != nil {
 		return crmguard.Subject{}, err
 	}

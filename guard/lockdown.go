@@ -112,11 +112,20 @@ func (l *lockdowns) ask(ctx context.Context, t *look, tenant string) error {
 		return nil
 	}
 	now := uptime.Now()
-	closed, err := l.sw.LockedDown(ctx, tenant)
-	if err == nil {
-		t.note(lastLook{closed, now})
+	answered := make(chan error, 1)
+	go func() { // a switch that is deaf to its context holds nobody up for longer
+		closed, err := l.sw.LockedDown(ctx, tenant)
+		if err == nil {
+			t.note(lastLook{closed, now})
+		}
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return err
 }
 
 // duringLockdown are the acts that follow an incident up without opening a
@@ -150,6 +159,12 @@ func (g *Guard) checkLockdown(ctx context.Context, s crmguard.Subject, a crmguar
 // CheckLockdown refuses whom a lockdown keeps out: everybody who may not reopen. Ask
 // it at the door too, or whoever signs in meanwhile waits inside for the end.
 func (g *Guard) CheckLockdown(ctx context.Context, s crmguard.Subject) error {
+	if s.Roles == nil { // as at the door
+		var err error
+		if s.Roles, s.Units, err = g.directory.Resolve(ctx, s.Tenant, s.ID); err != nil {
+			return decided(fmt.Errorf("guard: roles and departments: %w", err))
+		}
+	}
 	return decided(g.checkLockdown(ctx, s, ""))
 }
 

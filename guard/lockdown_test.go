@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -215,6 +216,33 @@ func TestChecker(t *testing.T) {
 	require.NoError(t, sw.set(true))
 	advance(time.Second)
 	require.Error(t, g.Checker().Check(t.Context(), person("anna"), crmguard.Call, mine))
+}
+
+// A switch that is deaf to its context holds nobody up for ever, and is asked again.
+func TestDeafSwitch(t *testing.T) {
+	release := make(chan bool)
+	sw := &lateSwitch{mainSwitch: &mainSwitch{}, before: func() { <-release }}
+	c := newLockable(t, sw)
+	require.Equal(t, 503, c.request("GET", "/contacts/1", "anna-token").Code)
+	close(release)
+	require.Equal(t, 200, c.request("GET", "/contacts/1", "anna-token").Code)
+}
+
+// At the door nobody has roles yet: the directory is asked.
+func TestCheckLockdownAsksForRoles(t *testing.T) {
+	moveTime(t)
+	byRole := crmguard.CheckerFunc(func(_ context.Context, s crmguard.Subject, _ crmguard.Action, _ crmguard.Resource) error {
+		if slices.Contains(s.Roles, "seller") { // the role that directory gives
+			return nil
+		}
+		return &crmguard.Denial{By: "rights", Code: "no-rule"}
+	})
+	g, err := guard.New(sessions{}, byRole, &directory{}, crmguardtest.NewRecorder(), &guard.Options{Switch: &mainSwitch{closed: true}})
+	require.NoError(t, err)
+	require.NoError(t, g.CheckLockdown(t.Context(), person("anna")))
+	g, err = guard.New(sessions{}, byRole, &directory{err: errors.New("down")}, crmguardtest.NewRecorder(), &guard.Options{Switch: &mainSwitch{closed: true}})
+	require.NoError(t, err)
+	require.Error(t, g.CheckLockdown(t.Context(), person("anna")))
 }
 
 // slowSwitch waits once between reading and answering.

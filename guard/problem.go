@@ -38,7 +38,8 @@ func (p *Problem) Error() string { return "guard: " + strconv.Itoa(p.Status) + "
 func (g *Guard) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	p := problemOf(err)
 	p.Instance = RequestID(r.Context())
-	if p.Status >= http.StatusInternalServerError && denialOf(err) == nil && !errors.Is(err, context.Canceled) {
+	decided := denialOf(err) != nil && !errors.Is(err, errUndecided)
+	if p.Status >= http.StatusInternalServerError && !decided && !errors.Is(err, context.Canceled) {
 		g.o.Logger.ErrorContext(r.Context(), "guard: request failed", "request", p.Instance, "status", p.Status, "error", err)
 	} else if errors.Is(err, errAddress) {
 		g.o.Logger.WarnContext(r.Context(), "guard: request refused", "request", p.Instance, "peer", r.RemoteAddr, "error", err)

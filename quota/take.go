@@ -70,10 +70,11 @@ func (q *Quota) take(ctx context.Context, s *crmguard.Subject, t *Taking) error 
 }
 
 // CountRefusal counts toward the norm of [Attempts] that another check has refused
-// something to s: a right is missing, or a record is not there for them. It is told
-// afterwards, and refuses nothing itself. An error means that it could not be
-// counted, or that Options.Alert failed after it was. Package guard calls it for
-// every act that it denies.
+// something to s: a right is missing, or a record is not there for them. It counts for
+// who acted alone, so that nobody's deputy locks them out. It is told afterwards, and
+// refuses nothing itself. An error means that it could not be counted, or that
+// Options.Alert failed after it was. Package guard calls it for every act that it
+// denies.
 func (q *Quota) CountRefusal(ctx context.Context, s crmguard.Subject) error {
 	if err := crmguard.CheckTenant(s, s.Tenant); err != nil {
 		return err
@@ -85,14 +86,7 @@ func (q *Quota) CountRefusal(ctx context.Context, s crmguard.Subject) error {
 	if err != nil {
 		return err
 	}
-	count := func(person string) error {
-		return q.takeOne(ctx, &s, &Taking{Tenant: s.Tenant, Person: person, Day: dayOf(m.now, m.loc), Attempts: q.attempts}, m, nil)
-	}
-	err = count(s.ID)
-	if s.OnBehalfOf != "" && s.OnBehalfOf != s.ID {
-		err = errors.Join(err, count(s.OnBehalfOf))
-	}
-	return err
+	return q.takeOne(ctx, &s, &Taking{Tenant: s.Tenant, Person: s.ID, Day: dayOf(m.now, m.loc), Attempts: q.attempts}, m, nil)
 }
 
 // takeOne counts t for t.Person, and sets t.Day to the day in which it did.

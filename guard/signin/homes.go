@@ -42,3 +42,22 @@ func (h *homes) add(k key, now time.Time) {
 	}
 	h.last[k] = now
 }
+
+// take counts an attempt, or returns how long to wait. Where the login came in
+// before, what is done with logins that did not, or to the same login elsewhere, is
+// no reason to wait. Its first attempt in an hour is in nobody's way, either, so that
+// a person at whose login nobody guesses comes in; the others are counted together,
+// because one guess at each of very many people is many guesses.
+func (d *Door) take(a Attempt, now time.Time) (taken counted, wait time.Duration) {
+	login, network := homeKey(a), networkKey(a.Addr, 64)
+	if !d.homes.has(login, now) {
+		taken = counted{{d.logins, login}, {d.networks, network}, {d.sites, networkKey(a.Addr, 48)}, {d.persons, loginKey(a.Login, key{})}}
+		return taken, taken.take(now)
+	}
+	taken = counted{{d.logins, login}, {d.firsts, login}}
+	if taken.take(now) == 0 {
+		return taken, 0
+	}
+	taken = counted{{d.logins, login}, {d.offices, network}}
+	return taken, taken.take(now)
+}

@@ -3,6 +3,7 @@ package signin_test
 import (
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +39,70 @@ func TestOneDeviceDoesNotKeepAnOfficeOut(t *testing.T) {
 	require.Equal(t, "paused", anna("right"), "her own login is guarded at home, too")
 	_, err := d.SignIn(t.Context(), signin.Attempt{Login: "leaver", Password: "x", Addr: home})
 	require.Equal(t, "paused", code(t, err), "who never came in there waits")
+}
+
+// sprayed returns how many passwords are compared when one device guesses for an
+// hour at 200 people who all came in from its network before.
+func sprayed(t *testing.T, plant func(*signin.Door)) (compared int) {
+	h := newHouse()
+	d := h.door(t)
+	plant(d)
+	login := func(i int) string { return fmt.Sprintf("p%d", i) }
+	at := func(i int, password string) error {
+		_, err := d.SignIn(t.Context(), signin.Attempt{Login: login(i), Password: password, Addr: home})
+		return err
+	}
+	for i := range 201 {
+		account := h.accounts.all["anna"]
+		account.ID = login(i)
+		h.accounts.all[account.ID] = account
+		require.NoError(t, at(i, "right"))
+	}
+	for second := range 3600 {
+		for i := range 200 {
+			if second > 10 && second%60 != i%60 {
+				continue
+			}
+			if code(t, at(i, "guess")) == "refused" {
+				compared++
+			}
+		}
+		if second%60 == 59 {
+			require.NoError(t, at(200, "right"), "a colleague at whose login nobody guesses, after %d s", second)
+		}
+		h.clock.Advance(time.Second)
+	}
+	return compared
+}
+
+// One password at each of very many people is a guess like many at one.
+func TestOneDeviceDoesNotGuessAtAnOffice(t *testing.T) {
+	require.LessOrEqual(t, sprayed(t, func(*signin.Door) {}), 400)
+	t.Run("planted fault", func(t *testing.T) {
+		require.Greater(t, sprayed(t, (*signin.Door).CountNoOffices), 10_000)
+	})
+}
+
+// Guesses at the same moment have no more room than one after the other.
+func TestParallelGuessesAtAnOffice(t *testing.T) {
+	h := newHouse()
+	d := h.door(t)
+	for i := range 50 {
+		account := h.accounts.all["anna"]
+		account.ID = fmt.Sprintf("p%d", i)
+		h.accounts.all[account.ID] = account
+		_, err := d.SignIn(t.Context(), signin.Attempt{Login: account.ID, Password: "right", Addr: home})
+		require.NoError(t, err)
+	}
+	h.passwords.work.Store(0)
+	var wg sync.WaitGroup
+	for i := range 50 * 5 {
+		wg.Go(func() {
+			_, _ = d.SignIn(t.Context(), signin.Attempt{Login: fmt.Sprintf("p%d", i%50), Password: "guess", Addr: home})
+		})
+	}
+	wg.Wait()
+	require.LessOrEqual(t, h.passwords.work.Load(), int32(50+100))
 }
 
 // comesInAfterARestart says whether Anna comes in, within three tries a minute

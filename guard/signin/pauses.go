@@ -81,6 +81,25 @@ func newPauses(free int, first, longest time.Duration) *pauses {
 	return &pauses{free: free, first: first, longest: longest, buckets: make(map[key]*bucket)}
 }
 
+// wait returns how long to wait before the next attempt, and counts none.
+func (p *pauses) wait(k key, now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.buckets[k]
+	if b == nil {
+		return 0
+	}
+	return p.left(b, now)
+}
+
+// left is what is left of the pause after the last attempt.
+func (p *pauses) left(b *bucket, now time.Time) time.Duration {
+	if now.Before(b.last) { // the clock was set back: nothing is forgotten, and nobody waits for the old time
+		b.last = now
+	}
+	return max(0, p.pause(p.level(b, now))-now.Sub(b.last))
+}
+
 // take counts an attempt, or returns how long to wait before the next one; an
 // attempt that has to wait is not counted, so that the pause ends.
 func (p *pauses) take(k key, now time.Time) time.Duration {
@@ -92,14 +111,10 @@ func (p *pauses) take(k key, now time.Time) time.Duration {
 		b = &bucket{last: now}
 		p.buckets[k] = b
 	}
-	if now.Before(b.last) { // the clock was set back: nothing is forgotten, and nobody waits for the old time
-		b.last = now
-	}
-	level := p.level(b, now)
-	if wait := p.pause(level) - now.Sub(b.last); wait > 0 {
+	if wait := p.left(b, now); wait > 0 {
 		return wait
 	}
-	b.attempts, b.last = level+1, now
+	b.attempts, b.last = p.level(b, now)+1, now
 	return 0
 }
 
@@ -130,9 +145,15 @@ type counted []struct {
 }
 
 // take counts an attempt in all of them, or in none and returns how long to wait.
-// The narrow ones come first: whoever has to wait there does not touch what others
-// share.
-func (c counted) take(now time.Time) time.Duration {
+// It asks all of them first, because what is taken and given back would start a new
+// pause; only attempts at the same moment can come between, and do.
+func (c counted) take(now time.Time) (wait time.Duration) {
+	for _, b := range c {
+		wait = max(wait, b.in.wait(b.k, now))
+	}
+	if wait > 0 {
+		return wait
+	}
 	for i, b := range c {
 		if wait := b.in.take(b.k, now); wait > 0 {
 			c[:i].giveBack()

@@ -64,6 +64,23 @@ func TestPausesGrow(t *testing.T) {
 	}())
 }
 
+// An attempt that is not counted starts no pause, in none of its buckets.
+func TestWhoWaitsIsNotPausedAnew(t *testing.T) {
+	now := time.Now()
+	narrow, wide := newPauses(3, firstPauseOfCodes, longestPauseOfCodes), newPauses(3, firstPause, longestPauseOfCodes)
+	mine := counted{{narrow, key{1}}, {wide, key{2}}}
+	for range 4 {
+		require.Zero(t, mine.take(now))
+		now = now.Add(2 * firstPauseOfCodes)
+	}
+	for wide.take(key{2}, now) == 0 { // strangers elsewhere
+	}
+	require.Zero(t, narrow.wait(key{1}, now))
+	require.Positive(t, mine.take(now))
+	require.Zero(t, narrow.wait(key{1}, now))
+	require.Zero(t, narrow.take(key{1}, now))
+}
+
 func TestNetworkKey(t *testing.T) {
 	require.Equal(t, networkKey(netip.MustParseAddr("10.1.2.3"), 64), networkKey(netip.MustParseAddr("::ffff:10.1.2.3"), 64))
 	require.NotEqual(t, networkKey(netip.MustParseAddr("10.1.2.3"), 64), networkKey(netip.MustParseAddr("10.1.2.4"), 64))

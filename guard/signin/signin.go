@@ -25,11 +25,16 @@
 //     guesses do not add up, and stay counted unless the password was right or
 //     could not be compared: for each network (IPv6: /64, and /48 with more room), for
 //     each login from a network, and, with much more room, for each login from
-//     anywhere. Pauses grow to a minute. Where a login came in during the last 30
-//     days, only the second of these counts: others in the same network, and guessers
-//     elsewhere, do not make its person wait. From a new network a person may have to
-//     wait as long as an attack lasts. So whoever is in the same network can see, while
-//     it has to wait, which logins came in from there.
+//     anywhere. Pauses grow to a minute. From a new network a person may have to wait
+//     as long as an attack lasts.
+//   - Where a login came in during the last 30 days, it has its own room: neither
+//     guessers elsewhere nor those in the same network who do not guess at this login
+//     make its person wait. One attempt an hour that fails is its own, and the others
+//     are counted with those of all such logins of the network: a hundred, then one a
+//     minute. So whoever is in an office and knows the logins of 200 people who came
+//     in there can try some 360 passwords in the first hour and 260 in each later one,
+//     and meanwhile makes those people wait at whose logins they guess. They can also
+//     see, while the network has to wait, which logins came in from there.
 //   - Factors make a person wait for wrong codes from anywhere. So that whoever knows
 //     the password cannot use that to keep the person out, codes are counted here,
 //     too: three are free from networks where the person never came in, for all of
@@ -140,6 +145,8 @@ type Door struct {
 	persons  *pauses // by login, from anywhere
 	codes    *pauses // by person away from home, and by session
 	codesAt  *pauses // by person and network, away from home
+	offices  *pauses // by network, for logins that came in from there
+	firsts   *pauses // by login and network, likewise: what is not counted in offices
 	homes    *homes  // networks of logins that came in
 
 	refusalTime time.Duration // how long a refusal takes at least
@@ -173,6 +180,8 @@ func New(accounts Accounts, passwords Passwords, sessions Sessions, journal crmg
 	d.persons = newPauses(100, firstPause, longestPause)
 	d.codes = newPauses(3, firstPause, longestPauseOfCodes)
 	d.codesAt = newPauses(3, firstPauseOfCodes, longestPauseOfCodes)
+	d.offices = newPauses(100, firstPause, longestPause)
+	d.firsts = newPauses(1, time.Hour, time.Hour)
 	d.homes = newHomes()
 	d.refusalTime = refusalTime
 	d.strangers = &tally{}
@@ -208,8 +217,8 @@ func (d *Door) SignIn(ctx context.Context, a Attempt) (string, error) {
 	}
 	a = a.trimmed()
 	started := time.Now()
-	taken := d.counts(a)
-	if wait := taken.take(d.o.Clock()); wait > 0 {
+	taken, wait := d.take(a, d.o.Clock())
+	if wait > 0 {
 		d.noteStranger(ctx, a, "paused")
 		return "", &crmguard.Denial{By: "signin", Code: "paused", Status: crmguard.Exhausted, RetryAfter: wait}
 	}
@@ -230,16 +239,6 @@ func pause(ctx context.Context, t time.Duration) {
 	case <-ctx.Done():
 	case <-time.After(t):
 	}
-}
-
-// counts are the buckets of an attempt. Where the login came in before, what others
-// do in the same network, or to the same login elsewhere, is no reason to wait.
-func (d *Door) counts(a Attempt) counted {
-	all := counted{{d.logins, homeKey(a)}}
-	if !d.homes.has(homeKey(a), d.o.Clock()) {
-		all = append(all, counted{{d.networks, networkKey(a.Addr, 64)}, {d.sites, networkKey(a.Addr, 48)}, {d.persons, loginKey(a.Login, key{})}}...)
-	}
-	return all
 }
 
 // signIn compares and starts the session. A denial means that a comparison was

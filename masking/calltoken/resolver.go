@@ -161,7 +161,7 @@ func (r *Resolver) open(ctx context.Context, tenant, text string) (Claims, error
 
 // admit refuses a token for what it says itself.
 func (r *Resolver) admit(ctx context.Context, c *Claims) error {
-	if s, ok := crmguard.SubjectFrom(ctx); ok && s.Kind == crmguard.KindEmployee && s.ID != c.Subject.ID {
+	if s, ok := crmguard.SubjectFrom(ctx); ok && s.Kind != crmguard.KindSystem && (s.Tenant != c.Subject.Tenant || s.ID != c.Subject.ID) {
 		c.Subject = s // of whom the journal tells
 		return denied(CodePerson, "the token is another person's")
 	}
