@@ -145,8 +145,8 @@ type counted []struct {
 }
 
 // take counts an attempt in all of them, or in none and returns how long to wait.
-// It asks all of them first, because what is taken and given back would start a new
-// pause; only attempts at the same moment can come between, and do.
+// It asks all of them first, because what is taken and given back has started a new
+// pause. Only to attempts at the same moment can that still happen.
 func (c counted) take(now time.Time) (wait time.Duration) {
 	for _, b := range c {
 		wait = max(wait, b.in.wait(b.k, now))
