@@ -390,7 +390,7 @@ func (d *Door) SignOut(ctx context.Context, token, request string) error {
 		return fmt.Errorf("signin: end the session: %w", err)
 	}
 	err = d.record(ctx, crmguard.Event{
-		Time: d.o.Clock(), Subject: s, Action: crmguard.Revoke, Outcome: crmguard.Done, Request: request,
+		Time: d.o.Clock(), Subject: s, Action: crmguard.Revoke, Outcome: crmguard.Done, Request: trim(request),
 		Resource: crmguard.Resource{Tenant: s.Tenant, Kind: resourceKind, ID: s.Session, Owner: s.ID},
 	})
 	if err != nil {

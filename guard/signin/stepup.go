@@ -55,7 +55,7 @@ func (d *Door) stepUp(ctx context.Context, token, code, request string) (string,
 		s.Addr = acts.Addr
 	}
 	e := crmguard.Event{
-		Time: d.o.Clock(), Subject: s, Action: crmguard.SignIn, Reason: stepUp, Request: request,
+		Time: d.o.Clock(), Subject: s, Action: crmguard.SignIn, Reason: stepUp, Request: trim(request),
 		Resource: crmguard.Resource{Tenant: s.Tenant, Kind: resourceKind, ID: s.Session, Owner: s.ID},
 	}
 	raised, reason, err := d.raise(ctx, e, token, code)

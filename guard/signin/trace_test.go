@@ -50,6 +50,23 @@ func TestOddDevicesAndRequestsLeaveATrace(t *testing.T) {
 	})
 }
 
+// Nor does the request's id end a session that is stepped up, or leave a sign-out
+// unrecorded.
+func TestOddRequestsOfSessionsLeaveATrace(t *testing.T) {
+	f := newFlat(t)
+	d := f.door(t)
+	token := f.signedIn(t, d, "anna")
+	long := "\x00\xff" + strings.Repeat("r", 300)
+	token, err := d.StepUp(t.Context(), token, f.code(t, "anna"), long)
+	require.NoError(t, err)
+	require.NoError(t, d.SignOut(t.Context(), token, long))
+	events := f.journal.Events()
+	require.Len(t, events, 3)
+	for _, e := range events[1:] {
+		require.Equal(t, "\ufffd\ufffd"+strings.Repeat("r", 250), e.Request)
+	}
+}
+
 // Whoever has the right password and is neither let in nor refused, because
 // something is out of order, is in the journal all the same.
 func TestRightPasswordsLeaveATrace(t *testing.T) {
