@@ -39,13 +39,14 @@
 //
 // # Security notes
 //
-//   - Running streams are checked again with [guard.Guard.Recheck] before a message
-//     passes, every 500 messages and when two seconds have passed: one that stays silent
-//     shows nothing.
+//   - Running streams are checked again with [guard.Guard.Recheck] every two seconds,
+//     and before a message or the client's end of the stream passes, every 500 messages
+//     and when two seconds have passed. A no cancels the handler's context: do the work
+//     with it. Those of [Open] methods are not.
 //   - Each message of a stream after the first may be about something else: for that
 //     the handler calls guard.Guard.Check or Do.
-//   - A panic ends the process, after it was recorded, unless an interceptor before
-//     these recovers.
+//   - A panic ends the process, unless an interceptor before these recovers. One of a
+//     handler was recorded by then; one of a loader was not, as nothing was done yet.
 //   - The token is as good as the session: use transport credentials.
 package guardgrpc
 
@@ -89,7 +90,8 @@ func ProtectAct[M any](a crmguard.Action, load func(ctx context.Context, message
 }
 
 // Open is a method for everybody, such as signing in. Its context has the subject,
-// if there is one, and no act.
+// if there is one, and no act. A stream keeps that subject until it ends, whatever
+// becomes of the session: what lasts belongs behind [Protect] or [ProtectAct].
 func Open() Method {
 	return Method{bind: func(g *guard.Guard, h guard.HandlerFunc) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -136,7 +138,7 @@ func ServerOptions(g *guard.Guard, methods Methods) []grpc.ServerOption {
 }
 
 func newServer(g *guard.Guard, methods Methods) *server {
-	s := &server{guard: g, cookie: cookieName(g), methods: map[string]served{}, now: time.Now}
+	s := &server{guard: g, cookie: cookieName(g), methods: map[string]served{}, now: time.Now, every: recheckAfter}
 	for name, m := range methods {
 		if m.bind == nil {
 			panic(fmt.Sprintf("guardgrpc: %s: make a Method with Protect, ProtectAct or Open", name))
@@ -154,6 +156,7 @@ type server struct {
 	cookie  string // name under which guard looks for a session
 	methods map[string]served
 	now     func() time.Time
+	every   time.Duration // a running stream is checked again so often, whatever it does
 }
 
 func (s *server) options() []grpc.ServerOption {

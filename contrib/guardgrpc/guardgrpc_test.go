@@ -32,14 +32,24 @@ type crm struct {
 	guard   *guard.Guard
 	journal *crmguardtest.Recorder
 
-	mu    sync.Mutex
-	ended bool
-	edge  *http.Request
+	asked chan struct{} // has one after each question about a token
+
+	mu     sync.Mutex
+	ended  bool
+	panics bool
+	edge   *http.Request
 }
 
 func (c *crm) Authenticate(_ context.Context, token string) (crmguard.Subject, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	select {
+	case c.asked <- struct{}{}:
+	default:
+	}
+	if c.panics {
+		panic("planted")
+	}
 	if c.ended {
 		return crmguard.Subject{}, &crmguard.Denial{By: "session", Code: "ended", Status: crmguard.Unauthenticated}
 	}
@@ -57,7 +67,7 @@ func (*crm) Resolve(context.Context, string, string) (roles, units []string, err
 }
 
 func newGuard(t *testing.T, o *guard.Options) *crm {
-	c := &crm{journal: crmguardtest.NewRecorder()}
+	c := &crm{journal: crmguardtest.NewRecorder(), asked: make(chan struct{}, 1)}
 	if o == nil {
 		o = &guard.Options{}
 	}
@@ -345,6 +355,102 @@ func TestReceivingIsChecked(t *testing.T) {
 	require.Equal(t, codes.Unauthenticated, status.Code(stream.RecvMsg(new(wrapperspb.StringValue))))
 	require.Equal(t, []string{"1", "2"}, got)
 	require.Equal(t, "1", c.journal.Events()[0].Resource.ID)
+}
+
+// A session that ends while the client is silent ends the stream too: an import does
+// not take its end for leave to commit.
+func TestTheEndIsChecked(t *testing.T) {
+	c := newGuard(t, nil)
+	s := newServer(c.guard, Methods{"/crm.Suite/import": ProtectAct(crmguard.Export, contact)})
+	clock := crmguardtest.NewClock(time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC))
+	s.now = clock.Now
+	received, committed := make(chan struct{}), false
+	conn := serve(t, s, &grpc.ServiceDesc{ServiceName: "crm.Suite", HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{{
+		StreamName: "import", ClientStreams: true,
+		Handler: func(_ any, stream grpc.ServerStream) error {
+			if err := stream.RecvMsg(new(structpb.Struct)); err != nil {
+				return err
+			}
+			close(received)
+			if err := stream.RecvMsg(new(structpb.Struct)); !errors.Is(err, io.EOF) {
+				return err
+			}
+			committed = true
+			return stream.SendMsg(wrapperspb.String("committed"))
+		},
+	}}})
+	ctx, cancel := context.WithTimeout(as(t.Context(), "anna"), 10*time.Second)
+	defer cancel()
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, "/crm.Suite/import")
+	require.NoError(t, err)
+	require.NoError(t, stream.SendMsg(message("1", "")))
+	<-received
+	c.end()
+	clock.Advance(recheckAfter)
+	require.NoError(t, stream.CloseSend())
+	require.Equal(t, codes.Unauthenticated, status.Code(stream.RecvMsg(new(wrapperspb.StringValue))))
+	require.False(t, committed)
+	require.Equal(t, []string{"anna attempted ", "anna failed error"}, c.short())
+}
+
+// A handler that works without a message is told through its context.
+func TestSilentHandlersAreChecked(t *testing.T) {
+	for name, m := range map[string]Method{"an act": ProtectAct(crmguard.Export, contact), "shown only": Protect(crmguard.View, contact)} {
+		t.Run(name, func(t *testing.T) {
+			c := newGuard(t, nil)
+			s := newServer(c.guard, Methods{"/crm.Suite/export": m})
+			s.every = time.Millisecond
+			conn := serve(t, s, &grpc.ServiceDesc{ServiceName: "crm.Suite", HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{{
+				StreamName: "export", ServerStreams: true, ClientStreams: true,
+				Handler: func(_ any, stream grpc.ServerStream) error {
+					c.end()
+					<-stream.Context().Done()
+					denial, ok := errors.AsType[*crmguard.Denial](context.Cause(stream.Context()))
+					if !ok || denial.Code != "ended" {
+						t.Error("the handler was not told why:", context.Cause(stream.Context()))
+					}
+					return nil
+				},
+			}}})
+			_, err := export(as(t.Context(), "anna"), conn, message("1", ""))
+			require.Equal(t, codes.Unauthenticated, status.Code(err))
+			require.Equal(t, "anna failed error", c.short()[1])
+		})
+	}
+}
+
+// Checks that find nothing wrong leave a stream alone, and one that panics refuses.
+func TestChecksInTheBackground(t *testing.T) {
+	for name, panics := range map[string]bool{"nothing wrong": false, "panic": true} {
+		t.Run(name, func(t *testing.T) {
+			c := newGuard(t, nil)
+			s := newServer(c.guard, Methods{"/crm.Suite/export": ProtectAct(crmguard.Export, contact)})
+			s.every = time.Millisecond
+			conn := serve(t, s, &grpc.ServiceDesc{ServiceName: "crm.Suite", HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{{
+				StreamName: "export", ServerStreams: true, ClientStreams: true,
+				Handler: func(_ any, stream grpc.ServerStream) error {
+					c.mu.Lock()
+					c.panics = panics
+					c.mu.Unlock()
+					for range 3 {
+						select {
+						case <-c.asked:
+						case <-stream.Context().Done():
+						}
+					}
+					return nil
+				},
+			}}})
+			_, err := export(as(t.Context(), "anna"), conn, message("1", ""))
+			if panics {
+				require.Equal(t, codes.Internal, status.Code(err))
+				require.Equal(t, []string{"anna attempted ", "anna failed error"}, c.short())
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, []string{"anna attempted ", "anna done "}, c.short())
+		})
+	}
 }
 
 func TestFirstMessage(t *testing.T) {

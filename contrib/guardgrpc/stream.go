@@ -16,7 +16,7 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
-// A stream is checked again when one of these has passed.
+// A stream is checked again when one of these has passed, at the latest.
 const (
 	recheckMessages = 500
 	recheckAfter    = 2 * time.Second
@@ -43,6 +43,9 @@ func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		checked := &checkedStream{ServerStream: ss, ctx: ctx, cancel: cancel, server: s, first: first, last: s.now()}
+		if crmguard.ActFrom(ctx) != nil { // not an open method
+			go checked.watch()
+		}
 		err := handler(srv, checked)
 		if ended := checked.ended(); ended != nil {
 			return ended // whatever the handler made of it
@@ -77,7 +80,8 @@ func (s *checkedStream) SendMsg(m any) error {
 	return s.ServerStream.SendMsg(m)
 }
 
-// RecvMsg receives a message and hands it over if the stream may go on.
+// RecvMsg receives a message, or the end of the stream, and hands it over if the
+// stream may go on: a handler takes the end for leave to commit.
 func (s *checkedStream) RecvMsg(m any) error {
 	if first := s.takeFirst(); first != nil {
 		into, ok := m.(proto.Message)
@@ -88,10 +92,14 @@ func (s *checkedStream) RecvMsg(m any) error {
 		proto.Merge(into, first)
 		return nil
 	}
-	if err := s.ServerStream.RecvMsg(m); err != nil {
+	err := s.ServerStream.RecvMsg(m)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	return s.check()
+	if ended := s.check(); ended != nil {
+		return ended
+	}
+	return err
 }
 
 func (s *checkedStream) takeFirst() proto.Message {
@@ -119,14 +127,58 @@ func (s *checkedStream) check() error {
 		return s.err
 	}
 	s.messages++
-	now := s.server.now()
-	if s.messages < recheckMessages && now.Sub(s.last) < recheckAfter {
+	if s.messages < recheckMessages && s.server.now().Sub(s.last) < recheckAfter {
 		return nil
 	}
-	if s.err = s.server.guard.Recheck(s.ctx); s.err != nil {
-		s.cancel(s.err)
-		return s.err
+	return s.recheck()
+}
+
+// watch checks a stream while its handler works or waits, until it returns.
+func (s *checkedStream) watch() {
+	ticker := time.NewTicker(s.server.every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-ticker.C:
+			if s.tick() != nil {
+				return
+			}
+		}
 	}
-	s.messages, s.last = 0, now
-	return nil
+}
+
+func (s *checkedStream) tick() (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer func() {
+		if p := recover(); p != nil { // no interceptor of the host can recover this one
+			err = s.end(fmt.Errorf("guardgrpc: panic in a check: %v", p))
+		}
+	}()
+	if s.err != nil || s.ctx.Err() != nil {
+		return context.Canceled // nothing is left to check
+	}
+	return s.recheck()
+}
+
+// recheck is called with mu held.
+func (s *checkedStream) recheck() error {
+	now := s.server.now()
+	switch err := s.server.guard.Recheck(s.ctx); {
+	case err == nil:
+		s.messages, s.last = 0, now
+		return nil
+	case s.ctx.Err() != nil: // the client hung up meanwhile, which decides nothing
+		return err
+	default:
+		return s.end(err)
+	}
+}
+
+func (s *checkedStream) end(err error) error {
+	s.err = err
+	s.cancel(err)
+	return err
 }
