@@ -220,9 +220,17 @@ func (c *call) shown(err error) error {
 	switch s.Code() {
 	case codes.NotFound:
 		return guard.ErrNotFound
-	case codes.OK, codes.Unknown, codes.Internal, codes.DataLoss:
-		return errors.New(s.Message()) // for the log
+	case codes.InvalidArgument, codes.OutOfRange, codes.FailedPrecondition, codes.AlreadyExists, codes.Aborted,
+		codes.ResourceExhausted, codes.PermissionDenied, codes.Unauthenticated: // about the client
+		c.status = s
+		return &guard.Problem{Status: http.StatusBadRequest, Code: codeStatus}
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Unimplemented, codes.Canceled: // names what is behind the server
+		c.status = status.New(s.Code(), s.Code().String())
+		bare := &guard.Problem{Status: http.StatusServiceUnavailable, Code: codeStatus}
+		if s.Code() == codes.Canceled { // mostly a client that hung up: nothing for the log
+			return fmt.Errorf("%s: %w: %w", s.Message(), context.Canceled, bare)
+		}
+		return fmt.Errorf("%s: %w", s.Message(), bare) // for the log
 	}
-	c.status = s
-	return &guard.Problem{Status: http.StatusBadRequest, Code: codeStatus}
+	return errors.New(s.Message()) // for the log
 }

@@ -1,6 +1,7 @@
 package guardgrpc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -184,6 +186,13 @@ func TestStatusOfHandlers(t *testing.T) {
 		"a client's mistake": {detailed.Err(), codes.InvalidArgument, "no such date"},
 		"a limit":            {status.Error(codes.ResourceExhausted, "too many"), codes.ResourceExhausted, "too many"},
 		"absent":             {status.Error(codes.NotFound, "boom"), codes.NotFound, "Not Found"},
+		"a rule":             {status.Error(codes.FailedPrecondition, "closed books"), codes.FailedPrecondition, "closed books"},
+		"not there":          {status.Error(codes.Unavailable, "dial tcp 10.0.0.1:5432: connect: connection refused"), codes.Unavailable, "Unavailable"},
+		"late":               {status.Error(codes.DeadlineExceeded, "boom"), codes.DeadlineExceeded, "DeadlineExceeded"},
+		"gone":               {status.Error(codes.Canceled, "boom"), codes.Canceled, "Canceled"},
+		"not made":           {status.Error(codes.Unimplemented, "unknown method Boom"), codes.Unimplemented, "Unimplemented"},
+		"a new code":         {status.Error(codes.Code(99), "boom"), codes.Internal, "Internal Server Error"},
+		"data loss":          {status.Error(codes.DataLoss, "boom"), codes.Internal, "Internal Server Error"},
 		"internal":           {status.Error(codes.Internal, "boom"), codes.Internal, "Internal Server Error"},
 		"unknown":            {status.Error(codes.Unknown, "boom"), codes.Internal, "Internal Server Error"},
 		"wrapped":            {fmt.Errorf("boom: %w", detailed.Err()), codes.Internal, "Internal Server Error"},
@@ -205,6 +214,18 @@ func TestStatusOfHandlers(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// What the client is not told of a status is in the log, unless the client has hung up.
+func TestStatusInTheLog(t *testing.T) {
+	for code, logged := range map[codes.Code]bool{codes.Unavailable: true, codes.DeadlineExceeded: true, codes.Unimplemented: true, codes.Internal: true, codes.Canceled: false} {
+		var c call
+		var log bytes.Buffer
+		g, err := guard.New(&crm{}, crmguardtest.NewChecker(), &crm{}, crmguardtest.NewRecorder(), &guard.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		require.NoError(t, err)
+		g.WriteError(&recorder{header: http.Header{}}, &http.Request{}, c.shown(status.Error(code, "connection refused")))
+		require.Equal(t, logged, strings.Contains(log.String(), "connection refused"), code)
 	}
 }
 
