@@ -3,6 +3,7 @@ package encrypt
 import (
 	"hash/maphash"
 	"math/bits"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -61,7 +62,7 @@ func (c *cache) tenantHash(tenant string) uint64 {
 	}
 	hash := maphash.String(c.seed, tenant)
 	if first == nil {
-		c.tenant.CompareAndSwap(nil, &hashedName{tenant, hash})
+		c.tenant.CompareAndSwap(nil, &hashedName{strings.Clone(tenant), hash})
 	}
 	return hash
 }
@@ -85,7 +86,7 @@ func (c *cache) put(s *Scope, keys *scopeKeys) *scopeKeys {
 	set, lock := c.set(s)
 	lock.Lock()
 	defer lock.Unlock()
-	added := &slot{scope: *s, keys: keys}
+	added := &slot{scope: s.clone(), keys: keys}
 	free := -1
 	for i := range set.slots {
 		switch known := set.slots[i].Load(); {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 )
@@ -89,4 +90,17 @@ func TestCacheUnderConcurrency(t *testing.T) {
 	}
 	wg.Wait()
 	require.LessOrEqual(t, c.len(), 32)
+}
+
+// A cached scope keeps its name when the caller's memory is used for something else.
+func TestCachedNamesAreCopies(t *testing.T) {
+	c := newCache(64)
+	memory := []byte("acmeclient-1")
+	name := unsafe.String(&memory[0], len(memory))
+	s := Scope{Tenant: name[:4], Name: name[4:]}
+	keys := &scopeKeys{state: Active}
+	c.put(&s, keys)
+	copy(memory, "otherperson2")
+	require.Same(t, keys, c.get(&Scope{Tenant: "acme", Name: "client-1"}))
+	require.Nil(t, c.get(&s))
 }

@@ -254,16 +254,18 @@ func (k *Keyring) readAll(ctx context.Context, tenant string, scopes []Scope, cr
 // load asks the store for scopes of one tenant, in one query, and remembers what
 // it finds.
 func (k *Keyring) load(ctx context.Context, tenant string, scopes []Scope, create bool) (map[Scope]*scopeKeys, error) {
-	for _, s := range scopes {
+	scopes = slices.Clone(scopes)
+	for i, s := range scopes {
 		if err := checkName(s.Tenant, s.Name); err != nil {
 			return nil, err
 		}
+		scopes[i] = s.clone()
 	}
 	if err := k.firstPoll(ctx); err != nil {
 		return nil, err
 	}
 	started, generation := k.now(), k.generation.Load()
-	tenantScope := Scope{Tenant: tenant, Purpose: TenantKeyset}
+	tenantScope := Scope{Tenant: strings.Clone(tenant), Purpose: TenantKeyset}
 	records, err := k.store.Load(ctx, append([]Scope{tenantScope}, scopes...))
 	if err != nil {
 		return nil, unavailable("key store", err)

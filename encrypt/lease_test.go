@@ -41,7 +41,9 @@ func TestPolling(t *testing.T) {
 
 	_, err = here.Erase(ctx, "acme", "c1")
 	require.NoError(t, err)
-	later(6 * time.Second) // may still open: the poll runs beside it
+	clock.Advance(6 * time.Second)
+	_, _ = there.Open(ctx, home, sealed) // may still open: the poll runs beside it
+	there.WaitForPoll()
 	require.NoError(t, refuses(there, sealed), "well before the lease has ended")
 }
 

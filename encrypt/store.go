@@ -3,6 +3,7 @@ package encrypt
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -23,6 +24,11 @@ type Scope struct {
 	Tenant  string
 	Purpose Purpose
 	Name    string
+}
+
+// clone is for what outlives a request: frameworks use the memory of its strings again.
+func (s Scope) clone() Scope {
+	return Scope{strings.Clone(s.Tenant), s.Purpose, strings.Clone(s.Name)}
 }
 
 // State is how far a scope has come on its one-way road. Stores keep the numbers.

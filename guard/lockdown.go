@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,7 +59,7 @@ func (l *lockdowns) of(tenant string) *look {
 	t, ok := l.tenants[tenant]
 	if !ok {
 		t = &look{asking: make(chan struct{}, 1)}
-		l.tenants[tenant] = t
+		l.tenants[strings.Clone(tenant)] = t // a framework may use its memory again
 	}
 	return t
 }
