@@ -1,84 +1,84 @@
 package guardfiber
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/textproto"
 	"net/url"
+	"strings"
 
 	"github.com/gofiber/fiber/v3"
+	"github.com/valyala/fasthttp"
 )
 
 // Request returns the request as net/http would have it, for what takes one, such
 // as [guard.Guard.SessionToken] or a function for guard.Options.Edge. Its strings are
-// copies, its context is c.Context(), and its body is c's. With an error, which is
-// that the request is malformed, it lacks what could not be understood.
+// copies, its context is c.Context(), and its body is c's. Its header is what came over
+// the connection before the body: neither trailers, which fasthttp puts among the
+// headers, nor what other middleware has changed. With an error, which is that the
+// request is malformed, it lacks header and target.
 func Request(c fiber.Ctx) (*http.Request, error) {
-	from := c.Request()
-	r := &http.Request{
-		Method:        string(from.Header.Method()),
-		RequestURI:    string(from.Header.RequestURI()),
-		URL:           &url.URL{Path: "/"},
-		Proto:         string(from.Header.Protocol()),
-		Header:        make(http.Header, from.Header.Len()),
-		Body:          &body{c: c},
-		ContentLength: int64(from.Header.ContentLength()), // -1: chunked
-		Host:          string(from.Header.Host()),
-		RemoteAddr:    c.RequestCtx().RemoteAddr().String(),
-		TLS:           c.RequestCtx().TLSConnectionState(),
-	}
-	if r.ContentLength < -1 { // as fasthttp says that there is none
-		r.ContentLength = 0
-	}
-	for name, value := range from.Header.All() {
-		if key := textproto.CanonicalMIMEHeaderKey(string(name)); key != "Host" {
-			r.Header[key] = append(r.Header[key], string(value))
-		}
-	}
-	r = r.WithContext(c.Context())
-	if err := wellFormed(from.Header.RawHeaders()); err != nil {
-		return r, err
-	}
-	var ok bool
-	if r.ProtoMajor, r.ProtoMinor, ok = http.ParseHTTPVersion(r.Proto); !ok {
-		return r, fmt.Errorf("guardfiber: protocol %q", r.Proto)
-	}
-	target, err := url.ParseRequestURI(r.RequestURI)
+	r, err := parse(&c.Request().Header)
 	if err != nil {
-		return r, fmt.Errorf("guardfiber: target: %w", err)
+		r = &http.Request{Method: string(c.Request().Header.Method()), URL: &url.URL{Path: "/"}, Header: http.Header{}}
 	}
-	r.URL = target
-	if target.Host != "" { // RFC 9112 3.2.2: the target counts
-		r.Host = target.Host
+	r.Body = &body{c: c}
+	r.RemoteAddr = c.RequestCtx().RemoteAddr().String()
+	r.TLS = c.RequestCtx().TLSConnectionState()
+	return r.WithContext(c.Context()), err
+}
+
+var (
+	errBlank   = errors.New("guardfiber: a blank in the name of a header, or a folded line")
+	errHost    = errors.New("guardfiber: not one valid Host")
+	errFraming = errors.New("guardfiber: Transfer-Encoding in HTTP/1.0")
+)
+
+// parse has net/http read the lines again, so that it refuses what it refuses.
+func parse(from *fasthttp.RequestHeader) (*http.Request, error) {
+	raw := from.RawHeaders()
+	hosts, err := wellFormed(raw)
+	if err != nil {
+		return nil, err
+	}
+	var wire bytes.Buffer
+	wire.Grow(len(raw) + len(from.RequestURI()) + 64) // 64: method, protocol, blanks
+	for _, part := range [][]byte{from.Method(), []byte(" "), from.RequestURI(), []byte(" "), from.Protocol(), []byte("\r\n"), raw, []byte("\r\n")} {
+		wire.Write(part)
+	}
+	r, err := http.ReadRequest(bufio.NewReaderSize(&wire, wire.Len()))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("guardfiber: %w", err)
+	case hosts > 1 || hosts == 0 && r.ProtoAtLeast(1, 1) || strings.ContainsFunc(r.Host, foreign):
+		return nil, errHost
+	case from.ContentLength() == -1 && !r.ProtoAtLeast(1, 1): // chunked: net/http sees no body
+		return nil, errFraming
 	}
 	return r, nil
 }
 
-var (
-	errBlank = errors.New("guardfiber: a blank in the name of a header, or a folded line")
-	errHosts = errors.New("guardfiber: more than one Host")
-)
+// foreign reports whether net/http's server refuses r in a Host.
+func foreign(r rune) bool {
+	return (r < '0' || r > '9') && (r|0x20 < 'a' || r|0x20 > 'z') && !strings.ContainsRune("!$%&'()*+,-.:;=[]_~", r)
+}
 
-// wellFormed refuses header lines that fasthttp takes and net/http, or a proxy in
-// front, does not, or reads as another header.
-func wellFormed(raw []byte) error {
-	hosts := 0
+// wellFormed refuses header lines that fasthttp or a proxy in front reads differently
+// from net/http, and counts those of Host.
+func wellFormed(raw []byte) (hosts int, err error) {
 	for line := range bytes.Lines(raw) {
 		name, _, _ := bytes.Cut(line, []byte(":"))
 		if bytes.ContainsAny(bytes.TrimRight(name, "\r\n"), " \t") {
-			return errBlank
+			return 0, errBlank
 		}
 		if bytes.EqualFold(name, []byte("Host")) {
 			hosts++
 		}
 	}
-	if hosts > 1 {
-		return errHosts
-	}
-	return nil
+	return hosts, nil
 }
 
 // body reads the body of a request that fiber has, when somebody asks for it.

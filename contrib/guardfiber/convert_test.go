@@ -69,14 +69,22 @@ func FuzzRequest(f *testing.F) {
 		": a\r\n", "a\r\n", "a:\x00\r\n", "a: \x7f\r\n", "\u00e9: a\r\n",
 		"Transfer-Encoding : chunked\r\n", "Content-Length: 5\r\n", "Trailer: X-Forwarded-For\r\n",
 	} {
-		f.Add("/contacts/1", header)
+		f.Add("GET", "/contacts/1", header)
 	}
 	for _, target := range []string{"http://evil.example/contacts/1", "//evil.example/contacts", "*", "/%zz", "/a?b#c", "/a b", "evil.example:80"} {
-		f.Add(target, "")
+		f.Add("GET", target, "")
+	}
+	for _, header := range []string{
+		"Transfer-Encoding: identity\r\n",
+		"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nForwarded: for=10.0.0.1\r\n",
+		"Forwarded: for=198.51.100.66\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nForwarded: for=10.0.0.1\r\n",
+		"Trailer: Forwarded\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nForwarded: for=10.0.0.1\r\n",
+	} {
+		f.Add("POST", "/contacts/1", header)
 	}
 	app := fiber.New()
-	f.Fuzz(func(t *testing.T, target, header string) {
-		wire := []byte("GET " + target + " HTTP/1.1\r\nHost: crm.example\r\n" + header + "\r\n")
+	f.Fuzz(func(t *testing.T, method, target, header string) {
+		wire := []byte(method + " " + target + " HTTP/1.1\r\nHost: crm.example\r\n" + header + "\r\n")
 		ours, err := read(app, wire)
 		if err != nil {
 			return

@@ -7,8 +7,8 @@
 //	app.Post("/contacts/:id/phone", guardfiber.ProtectAct(g, crmguard.Reveal, phoneOf, reveal))
 //
 // Loaders and handlers get the fiber.Ctx, with its path parameters, and return their
-// error. A *fiber.Error between 400 and 499 is told to the client with its message,
-// as a *guard.Problem is; one with 404 is guard.ErrNotFound. Every other error stays
+// error. A *fiber.Error between 400 and 499 is told to the client with its message
+// (from unprotected routes: without it), as a *guard.Problem is; one with 404 is guard.ErrNotFound. Every other error stays
 // on the server.
 //
 // A protected route has answered when it returns, so that fiber is told of no error
@@ -23,9 +23,10 @@
 //     copied before it is recorded; what the host keeps is not, unless fiber.Config
 //     says Immutable.
 //   - The address of the connection goes to guard.Options.Edge with all header lines;
-//     c.IP and TrustProxy are not asked. Requests with two Host lines, with blanks in a
-//     header's name or with folded lines are refused, because proxies and fasthttp read
-//     them differently.
+//     c.IP and TrustProxy are not asked. A trailer is no header there, although c.Get
+//     and c.IP find it as one. Requests that net/http refuses are refused, and those
+//     with blanks in a header's name or with folded lines, because proxies and fasthttp
+//     read them differently.
 //   - A panic ends the process unless recover is mounted. Fiber's own ErrorHandler
 //     then shows its text to the client; that of this package does not.
 //   - An answer that is streamed (SendStreamWriter) is produced after its act was
@@ -88,10 +89,15 @@ func ClearSession(g *guard.Guard, c fiber.Ctx) {
 }
 
 // ErrorHandler answers what unprotected routes and fiber itself return, such as for
-// a route that does not exist, with [guard.Guard.WriteError].
+// a route that does not exist, with [guard.Guard.WriteError]. The message of a
+// *fiber.Error is not told, because fiber writes there what fasthttp has read, cookies
+// too; an unprotected route that has something to say returns a *guard.Problem.
 func ErrorHandler(g *guard.Guard) fiber.ErrorHandler {
 	return func(c fiber.Ctx, err error) error {
 		r, _ := Request(c) // enough of it to answer, whatever is wrong with it
+		if told, ok := errors.AsType[*fiber.Error](err); ok && told.Code < fiber.StatusInternalServerError {
+			err = &fiber.Error{Code: told.Code}
+		}
 		g.WriteError(newWriter(c), r, translate(err))
 		return nil
 	}
@@ -113,6 +119,7 @@ func serve(c fiber.Ctx, g *guard.Guard, h http.Handler) error {
 	state := &call{c: c, w: newWriter(c)}
 	r, err := Request(c)
 	if err != nil {
+		c.RequestCtx().SetConnectionClose() // what follows may be of this request
 		g.WriteError(state.w, r, &guard.Problem{Status: fiber.StatusBadRequest, Title: http.StatusText(fiber.StatusBadRequest), Code: "malformed"})
 		return nil
 	}

@@ -1,6 +1,8 @@
 package guardtest
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -22,6 +24,7 @@ type fault struct {
 	shows       bool // answers errors itself, with their text
 	noHandler   bool // protects routes without finding out who asks
 	firstLine   bool // passes on one line of each header
+	trailers    bool // takes trailers for headers
 	trusts      bool // takes the address from a header
 	appends     bool // sends headers twice
 	shares      bool // keeps ids in memory that it uses again
@@ -93,6 +96,13 @@ func (f fault) start(t testing.TB, g *guard.Guard, routes []Route) string {
 				r.Header[name] = lines[:1]
 			}
 		}
+		if f.trailers {
+			body, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			for name, lines := range r.Trailer {
+				r.Header[name] = append(r.Header[name], lines...)
+			}
+		}
 		if f.trusts && r.Header.Get("X-Real-Ip") != "" {
 			r.RemoteAddr = r.Header.Get("X-Real-Ip") + ":1"
 		}
@@ -149,6 +159,7 @@ func TestPlantedFaultsAreNoticed(t *testing.T) {
 		"shows errors":          {fault{shows: true}, []string{"failed act", "erased"}},
 		"without Handler":       {fault{noHandler: true}, []string{"view", "sessions down", "open route, somebody"}},
 		"one line of a header":  {fault{firstLine: true}, []string{"header lines"}},
+		"trailers as headers":   {fault{trailers: true}, []string{"trailers"}},
 		"believes X-Real-IP":    {fault{trusts: true}, []string{"address"}},
 		"sends headers twice":   {fault{appends: true}, []string{"headers"}},
 		"loses headers":         {fault{losesHeader: true}, []string{"headers", "norm used up"}},

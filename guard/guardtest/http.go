@@ -42,6 +42,7 @@ func httpCases() []httpCase {
 		{"cookies", "the session's cookie is sent with all its attributes", on(checkCookies)},
 		{"two cookies", "of two session cookies the first counts, as in net/http", on(checkTwoCookies)},
 		{"header lines", "all lines of a header arrive, in order, under the canonical name", on(checkLines)},
+		{"trailers", "what comes after the body is no header for the edge", on(checkTrailers)},
 		{"address", "the address is that of the connection", on(checkAddress)},
 		{"host", "Host is what net/http makes of the request", on(checkHostName)},
 		{"malformed", "what net/http refuses as malformed is refused", on(checkMalformed)},
@@ -259,6 +260,24 @@ func checkLines(s server) error {
 	return nil
 }
 
+func checkTrailers(s server) error {
+	for _, want := range [][]string{nil, {"for=203.0.113.7"}} {
+		request := []string{cookie("anna"), "Transfer-Encoding: chunked"}
+		for _, line := range want {
+			request = append(request, "Forwarded: "+line)
+		}
+		_, a, err := s.one("POST", "/update/1", append(request, "", "1", "x", "0", "Forwarded: for=192.0.2.66", "Forwarded: for=192.0.2.67")...)
+		if err != nil {
+			return err
+		}
+		got := s.lastEdge().header.Values("Forwarded")
+		if refused := a.Status >= 400 && a.Status < 500; !refused && (a.Status != 200 || !slices.Equal(got, want)) {
+			return fmt.Errorf("%d, the edge saw %q, expected %q", a.Status, got, want)
+		}
+	}
+	return nil
+}
+
 func checkAddress(s server) error {
 	l, err := dial(s.t, s.addr)
 	if err != nil {
@@ -319,6 +338,14 @@ func checkMalformed(s server) error {
 		if err == nil && (a.Status < 400 || a.Status >= 500) { // closing the connection is a refusal too
 			errs = append(errs, fmt.Errorf("%q: %s", header, a.Raw))
 		}
+	}
+	l, err := dial(s.t, s.addr)
+	if err != nil {
+		return err
+	}
+	_, a, err := l.send("GET", "/contacts/1", cookie("anna"))
+	if err == nil && (a.Status < 400 || a.Status >= 500) {
+		errs = append(errs, fmt.Errorf("without Host: %s", a.Raw))
 	}
 	return errors.Join(append(errs, s.nothingRan())...)
 }
