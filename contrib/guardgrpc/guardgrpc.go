@@ -10,9 +10,10 @@
 //
 // A method that is not in the table is refused. A loader gets the message of the
 // call, such as func(ctx context.Context, m *crmpb.Contact) (crmguard.Resource, error). In
-// a stream that is the first message, which is read before the decision and handed to
-// the handler after it; a loader whose parameter is of type any is asked when the
-// stream opens, and gets nil. Handlers are those of the service, unchanged.
+// a stream that is the first message, which is read once it is known who asks, before
+// the decision, and handed to the handler after it; a loader whose parameter is of type
+// any is asked when the stream opens, and gets nil. Handlers are those of the service,
+// unchanged.
 //
 // The session's token comes as metadata "authorization: Bearer TOKEN". Other metadata
 // reaches guard.Options.Edge as headers.
@@ -139,6 +140,12 @@ func ServerOptions(g *guard.Guard, methods Methods) []grpc.ServerOption {
 
 func newServer(g *guard.Guard, methods Methods) *server {
 	s := &server{guard: g, cookie: cookieName(g), methods: map[string]served{}, now: time.Now, every: recheckAfter}
+	s.door = g.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := callOf(r)
+		if _, c.ok = crmguard.SubjectFrom(r.Context()); !c.ok {
+			g.WriteError(w, r, g.Check(r.Context(), crmguard.Access, crmguard.Resource{})) // says why there is none
+		}
+	}))
 	for name, m := range methods {
 		if m.bind == nil {
 			panic(fmt.Sprintf("guardgrpc: %s: make a Method with Protect, ProtectAct or Open", name))
@@ -153,7 +160,8 @@ func newServer(g *guard.Guard, methods Methods) *server {
 
 type server struct {
 	guard   *guard.Guard
-	cookie  string // name under which guard looks for a session
+	cookie  string       // name under which guard looks for a session
+	door    http.Handler // lets in whom guard knows
 	methods map[string]served
 	now     func() time.Time
 	every   time.Duration // a running stream is checked again so often, whatever it does
@@ -177,7 +185,7 @@ func (s *server) unary(ctx context.Context, message any, info *grpc.UnaryServerI
 		return nil, errNotInTable
 	}
 	var answer any
-	err := s.serve(ctx, m, info.FullMethod, &call{message: message, handle: func(ctx context.Context) (err error) {
+	err := s.serve(ctx, m.handler, info.FullMethod, &call{message: message, handle: func(ctx context.Context) (err error) {
 		answer, err = handler(ctx, message)
 		return err
 	}})

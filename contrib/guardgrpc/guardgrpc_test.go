@@ -491,6 +491,67 @@ func TestFirstMessage(t *testing.T) {
 	}
 }
 
+// closed is an emergency switch that is on.
+type closed struct{}
+
+func (closed) LockDown(context.Context, string) error           { return nil }
+func (closed) Reopen(context.Context, string) error             { return nil }
+func (closed) LockedDown(context.Context, string) (bool, error) { return true, nil }
+
+// Whoever is not let in holds no stream open by sending nothing.
+func TestStrangersAreNotWaitedFor(t *testing.T) {
+	for name, tt := range map[string]struct {
+		method Method
+		person string
+		ended  bool
+		sw     guard.Switch
+		want   codes.Code
+	}{
+		"nobody":           {ProtectAct(crmguard.Export, contact), "", false, nil, codes.Unauthenticated},
+		"a session's end":  {ProtectAct(crmguard.Export, contact), "anna", true, nil, codes.Unauthenticated},
+		"only to be shown": {Protect(crmguard.View, contact), "", false, nil, codes.Unauthenticated},
+		"locked down":      {Protect(crmguard.View, contact), "anna", false, closed{}, codes.Unavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newGuard(t, &guard.Options{Switch: tt.sw})
+			if tt.ended {
+				c.end()
+			}
+			conn := serve(t, newServer(c.guard, Methods{"/crm.Suite/export": tt.method}), counter{all: 1}.desc())
+			ctx, cancel := context.WithTimeout(as(t.Context(), tt.person), 10*time.Second)
+			defer cancel()
+			stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/crm.Suite/export")
+			require.NoError(t, err)
+			require.Equal(t, tt.want, status.Code(stream.RecvMsg(new(wrapperspb.StringValue))))
+			require.Empty(t, c.journal.Events())
+		})
+	}
+}
+
+// Who took long to send the first message is asked again who they are before the
+// loader sees it.
+func TestSlowFirstMessage(t *testing.T) {
+	c := newGuard(t, nil)
+	loaded := func(ctx context.Context, m *structpb.Struct) (crmguard.Resource, error) {
+		t.Error("the loader ran")
+		return contact(ctx, m)
+	}
+	conn := serve(t, newServer(c.guard, Methods{"/crm.Suite/export": ProtectAct(crmguard.Export, loaded)}), counter{all: 1}.desc())
+	ctx, cancel := context.WithTimeout(as(t.Context(), "anna"), 10*time.Second)
+	defer cancel()
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/crm.Suite/export")
+	require.NoError(t, err)
+	select {
+	case <-c.asked:
+	case <-ctx.Done():
+		require.Fail(t, "nobody was asked before the message")
+	}
+	c.end()
+	require.NoError(t, stream.SendMsg(message("1", "")))
+	require.Equal(t, codes.Unauthenticated, status.Code(stream.RecvMsg(new(wrapperspb.StringValue))))
+	require.Empty(t, c.journal.Events())
+}
+
 func TestMountingNonsensePanics(t *testing.T) {
 	g := newGuard(t, nil).guard
 	var none func(context.Context, *structpb.Struct) (crmguard.Resource, error)

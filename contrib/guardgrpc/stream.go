@@ -30,6 +30,11 @@ func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	c := &call{}
 	var first proto.Message
 	if m.newMessage != nil {
+		// Nobody waits for the message of a stranger. It may take its time: the decision
+		// then asks anew who sends it.
+		if err := s.serve(ss.Context(), s.door, info.FullMethod, &call{}); err != nil {
+			return err
+		}
 		first = m.newMessage()
 		switch err := ss.RecvMsg(first); {
 		case errors.Is(err, io.EOF):
@@ -52,7 +57,7 @@ func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		}
 		return err
 	}
-	return s.serve(ss.Context(), m, info.FullMethod, c)
+	return s.serve(ss.Context(), m.handler, info.FullMethod, c)
 }
 
 // checkedStream is a stream that asks again whether it may go on.

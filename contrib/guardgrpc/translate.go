@@ -22,9 +22,9 @@ import (
 )
 
 // serve lets guard decide about a call and run it.
-func (s *server) serve(ctx context.Context, m served, name string, c *call) error {
+func (s *server) serve(ctx context.Context, h http.Handler, name string, c *call) error {
 	w := &recorder{header: http.Header{}}
-	m.handler.ServeHTTP(w, s.request(context.WithValue(ctx, callKey{}, c), name))
+	h.ServeHTTP(w, s.request(context.WithValue(ctx, callKey{}, c), name))
 	switch {
 	case w.status != 0:
 		return c.refusal(w)
