@@ -39,7 +39,7 @@ func Example() {
 	show := func(c fiber.Ctx) error { return c.SendString("the card of client " + c.Params("id")) }
 	reveal := show
 
-	app := fiber.New(fiber.Config{ErrorHandler: guardfiber.ErrorHandler(g)})
+	app := fiber.New(fiber.Config{Immutable: true, ErrorHandler: guardfiber.ErrorHandler(g)})
 	app.Use(recover.New(), guardfiber.Handler(g))
 	app.Get("/contacts/:id", guardfiber.Protect(g, crmguard.View, contactOf, show))
 	app.Post("/contacts/:id/phone", guardfiber.ProtectAct(g, crmguard.Reveal, phoneOf, reveal))

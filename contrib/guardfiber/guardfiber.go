@@ -1,7 +1,7 @@
 // Package guardfiber mounts package guard in fiber v3. It only translates: what is
 // decided, recorded and answered is guard's, as with net/http.
 //
-//	app := fiber.New(fiber.Config{ErrorHandler: guardfiber.ErrorHandler(g)})
+//	app := fiber.New(fiber.Config{Immutable: true, ErrorHandler: guardfiber.ErrorHandler(g)})
 //	app.Use(recover.New(), guardfiber.Handler(g))
 //	app.Get("/contacts/:id", guardfiber.Protect(g, crmguard.View, contactOf, show))
 //	app.Post("/contacts/:id/phone", guardfiber.ProtectAct(g, crmguard.Reveal, phoneOf, reveal))
@@ -18,10 +18,11 @@
 //
 //   - The subject and the act are in c.Context(), not in c: pass the former on. The
 //     act ends with its handler.
-//   - Fiber uses the memory of a request again for the next one, so that a string that
-//     was kept changes later. What a loader returns and what guard.Describe adds is
-//     copied before it is recorded; what the host keeps is not, unless fiber.Config
-//     says Immutable.
+//   - Say Immutable. Without it fiber uses the memory of a request again for the next
+//     one, and the string that c.Params, c.Query or c.Get returned becomes part of
+//     somebody else's request wherever it was kept: as the key of a map, in a cache, in
+//     a store in memory, in a goroutine. What a loader returns and what guard.Describe
+//     adds is copied before it is recorded; what else a handler hands on is not.
 //   - The address of the connection goes to guard.Options.Edge with all header lines;
 //     c.IP and TrustProxy are not asked. A trailer is no header there, although c.Get
 //     and c.IP find it as one. Requests that net/http refuses are refused, and those

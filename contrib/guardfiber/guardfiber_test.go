@@ -247,10 +247,18 @@ func TestLimitOfFiber(t *testing.T) {
 }
 
 // What is recorded stays as it was when fiber uses the memory again; the same
-// strings, kept by the host, do not.
+// strings, kept by the host, do so only with Immutable.
 func TestRecordedStringsAreCopies(t *testing.T) {
-	c := newCRM(t, fiber.Config{})
-	var own []string
+	ids, kept := recordedAndKept(t, fiber.Config{})
+	require.NotEqual(t, ids, kept, "the danger is there: strings that nobody copied have changed")
+	ids, kept = recordedAndKept(t, fiber.Config{Immutable: true})
+	require.Equal(t, ids, kept)
+}
+
+// recordedAndKept checks what is recorded of some requests and returns their
+// parameters, and what a loader that keeps these has in the end.
+func recordedAndKept(t *testing.T, config fiber.Config) (ids, own []string) {
+	c := newCRM(t, config)
 	describe := func(c fiber.Ctx) {
 		guard.Describe(c.Context(), func(d *guard.Details) {
 			d.Reason, d.Fields = c.Get("X-Reason"), []string{c.Params("id")}
@@ -268,7 +276,6 @@ func TestRecordedStringsAreCopies(t *testing.T) {
 			describe(c)
 			return nil
 		}))
-	var ids []string
 	for i := range 50 { // many: with the race detector fasthttp does not use each buffer again
 		id := fmt.Sprintf("id%02d", i)
 		ids = append(ids, id)
@@ -283,7 +290,7 @@ func TestRecordedStringsAreCopies(t *testing.T) {
 		require.Equal(t, []string{id}, e.Fields)
 		require.Equal(t, []crmguard.Private{{Client: id, Name: id, Value: []byte(id)}}, e.Private)
 	}
-	require.NotEqual(t, ids, own, "the danger is there: strings that nobody copied have changed")
+	return ids, own
 }
 
 // Fiber's context is none of ours: data stays closed rather than open.

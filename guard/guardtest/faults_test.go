@@ -153,7 +153,7 @@ func TestPlantedFaultsAreNoticed(t *testing.T) {
 	}{
 		"handler first":         {fault{early: true}, []string{"another's record", "nobody acts", "act"}},
 		"drops errors":          {fault{dropsError: true}, []string{"failed act", "failed view", "long body", "denied while it opens"}},
-		"drops loaders' errors": {fault{dropsLoad: true}, []string{"conflict", "broken loader"}},
+		"drops loaders' errors": {fault{dropsLoad: true}, []string{"conflict", "no record"}},
 		"wrong context":         {fault{oldContext: true}, []string{"view", "act"}},
 		"recovers too early":    {fault{recovers: true}, []string{"panic"}},
 		"shows errors":          {fault{shows: true}, []string{"failed act", "erased"}},
