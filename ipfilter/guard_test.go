@@ -103,8 +103,8 @@ func TestAtTheDoorAndAtEveryRequest(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, get("198.51.100.9:5000", "203.0.113.7"), "forged by a stranger")
 	require.Equal(t, http.StatusNotFound, get("10.0.0.1:80", "203.0.113.7, 198.51.100.9"), "forged through the proxy")
 	require.Equal(t, http.StatusNotFound, get("10.0.0.1:80", "203.0.113.7", "198.51.100.9"), "forged in a line of its own")
-	require.Equal(t, http.StatusServiceUnavailable, get("10.0.0.1:80"), "the proxy does not say for whom")
-	require.Equal(t, http.StatusServiceUnavailable, get("10.0.0.1:80", "203.0.113.7, unknown"))
+	require.Equal(t, http.StatusBadRequest, get("10.0.0.1:80"), "the proxy does not say for whom")
+	require.Equal(t, http.StatusBadRequest, get("10.0.0.1:80", "203.0.113.7, unknown"))
 
 	// The next request is decided by the new rules.
 	load(ipfilter.Rules{Company: ipfilter.List{Deny: []netip.Prefix{netip.MustParsePrefix("203.0.113.7/32")}}})
