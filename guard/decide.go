@@ -155,10 +155,10 @@ func (g *Guard) permit(ctx context.Context, d *draft) error {
 	return err
 }
 
-// absent answers for a record that does not exist, or is another tenant's, just as [Guard.permit] does for
-// one that the subject may not see: the same questions, about a record of nobody.
-// What every question is answered with, such as that the CRM is closed, is the
-// answer here too.
+// absent answers for a record that does not exist, or is another tenant's, just as
+// [Guard.permit] does for one that the subject may not see: the same questions, about
+// a record of nobody. What every question is answered with, such as that the CRM is
+// closed, is the answer here too.
 func (g *Guard) absent(ctx context.Context, d *draft) error {
 	asked := d.take()
 	asked.Resource = crmguard.Resource{Tenant: asked.Subject.Tenant, Kind: asked.Resource.Kind, ID: "absent", Field: asked.Resource.Field}

@@ -69,15 +69,11 @@ func (g *Guard) Dismiss(ctx context.Context, tenant, person string) (Receipt, er
 // stepTimeout bounds each step of ending access.
 const stepTimeout = 15 * time.Second
 
-// finish is for what must not stay half done because a client goes away.
-func finish(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), stepTimeout)
-}
-
 // within gives each step a time of its own, so that one that hangs until its context
-// ends keeps no other from being done.
+// ends keeps no other from being done, and none stays half done because a client
+// goes away.
 func within(ctx context.Context, step func(ctx context.Context) error) error {
-	ctx, cancel := finish(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepTimeout)
 	defer cancel()
 	return step(ctx)
 }

@@ -186,9 +186,7 @@ func (g *Guard) LockDown(ctx context.Context, tenant string) error {
 	if g.lockdowns == nil {
 		return errNoSwitch
 	}
-	ctx, cancel := finish(ctx)
-	defer cancel()
-	if err := g.lockdowns.sw.LockDown(ctx, tenant); err != nil {
+	if err := within(ctx, func(ctx context.Context) error { return g.lockdowns.sw.LockDown(ctx, tenant) }); err != nil {
 		return fmt.Errorf("guard: lock down: %w", err)
 	}
 	g.lockdowns.of(tenant).note(lastLook{true, uptime.Now()})

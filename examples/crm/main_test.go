@@ -174,7 +174,10 @@ func TestCode(t *testing.T) {
 	}()
 	<-ready
 	require.Contains(t, out.text.String(), `go run ./examples/crm code -keys "`+filepath.Join(dir, "crm-keys")+`" LOGIN`)
-	require.Eventually(t, func() bool { _, err = os.Stat(filepath.Join(dir, "crm-keys", "control.sock")); return err == nil }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { // the file is there before anybody listens
+		c, err := net.Dial("unix", filepath.Join(dir, "crm-keys", "control.sock"))
+		return err == nil && c.Close() == nil
+	}, 10*time.Second, 10*time.Millisecond)
 	said, err := command(t, "code", "-data", data, "seller1")
 	require.NoError(t, err)
 	require.Regexp(t, `^\d{6}\n$`, said)

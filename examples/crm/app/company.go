@@ -117,12 +117,20 @@ func (a *App) hire(ctx context.Context, person account, hash string) error {
 		return errTaken
 	}
 	e := systemEvent(ctx, crmguard.Grant, crmguard.Resource{Tenant: tenant, Kind: "staff", ID: person.ID, Unit: person.Unit}, a.now())
-	e.Outcome, e.Reason = crmguard.Attempted, "role:"+person.role
+	e.Reason = "role:" + person.role
+	return a.announced(ctx, e, func() error { return a.letIn(ctx, person, hash) })
+}
+
+// announced is an act of a job of the program: its entry comes before it, and its
+// outcome after it.
+func (a *App) announced(ctx context.Context, e crmguard.Event, act func() error) error {
+	e.Outcome = crmguard.Attempted
 	if err := a.journal.Record(ctx, e); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	e.Outcome = crmguard.Done
-	if err = a.letIn(ctx, person, hash); err != nil {
+	err := act()
+	if err != nil {
 		e.Outcome = crmguard.Failed
 	}
 	if recordErr := a.journal.Record(ctx, e); recordErr != nil {

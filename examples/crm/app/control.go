@@ -60,12 +60,10 @@ type controlLine struct {
 
 func (a *App) controlHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /import", func(w http.ResponseWriter, r *http.Request) {
-		say := lines(w)
+	mux.HandleFunc("POST /import", command(func(w http.ResponseWriter, r *http.Request, say func(controlLine)) (controlLine, error) {
 		file, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxImport))
 		if err != nil {
-			say(controlLine{Error: "the file was not read: " + err.Error()})
-			return
+			return controlLine{}, fmt.Errorf("the file was not read: %w", err)
 		}
 		mapping := map[string]string{}
 		for column := range r.URL.Query() {
@@ -76,53 +74,41 @@ func (a *App) controlHandler() http.Handler {
 			report.Bad = nil // they come once, at the end
 			say(controlLine{Import: &report})
 		})
-		last := controlLine{Import: &report, Done: err == nil}
-		if err != nil {
+		return controlLine{Import: &report}, err
+	}))
+	mux.HandleFunc("POST /accounts", command(func(w http.ResponseWriter, r *http.Request, _ func(controlLine)) (controlLine, error) {
+		var n NewAccount
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxForm)).Decode(&n); err != nil {
+			return controlLine{}, err
+		}
+		secret, err := a.AddAccount(r.Context(), n)
+		return controlLine{Password: secret}, err
+	}))
+	mux.HandleFunc("POST /codes", command(func(_ http.ResponseWriter, r *http.Request, say func(controlLine)) (controlLine, error) {
+		code, err := a.DemoCode(r.Context(), r.URL.Query().Get("login"), func(wait time.Duration) { say(controlLine{Wait: wait}) })
+		return controlLine{Code: code}, err
+	}))
+	mux.HandleFunc("POST /reopen", command(func(_ http.ResponseWriter, r *http.Request, _ func(controlLine)) (controlLine, error) {
+		return controlLine{}, a.reopenHere(r.Context())
+	}))
+	mux.HandleFunc("POST /addresses/reset", command(func(_ http.ResponseWriter, r *http.Request, _ func(controlLine)) (controlLine, error) {
+		version, err := a.resetAddresses(r.Context())
+		return controlLine{Version: version}, err
+	}))
+	return mux
+}
+
+// command answers with the lines that do says, and with the one that it returns, which
+// tells whether it was done.
+func command(do func(w http.ResponseWriter, r *http.Request, say func(controlLine)) (last controlLine, err error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		say := lines(w)
+		last, err := do(w, r, say)
+		if last.Done = err == nil; err != nil {
 			last.Error = err.Error()
 		}
 		say(last)
-	})
-	mux.HandleFunc("POST /accounts", func(w http.ResponseWriter, r *http.Request) {
-		say := lines(w)
-		var n NewAccount
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxForm)).Decode(&n); err != nil {
-			say(controlLine{Error: err.Error()})
-			return
-		}
-		secret, err := a.AddAccount(r.Context(), n)
-		if err != nil {
-			say(controlLine{Error: err.Error()})
-			return
-		}
-		say(controlLine{Done: true, Password: secret})
-	})
-	mux.HandleFunc("POST /codes", func(w http.ResponseWriter, r *http.Request) {
-		say := lines(w)
-		code, err := a.DemoCode(r.Context(), r.URL.Query().Get("login"), func(wait time.Duration) { say(controlLine{Wait: wait}) })
-		if err != nil {
-			say(controlLine{Error: err.Error()})
-			return
-		}
-		say(controlLine{Done: true, Code: code})
-	})
-	mux.HandleFunc("POST /reopen", func(w http.ResponseWriter, r *http.Request) {
-		say := lines(w)
-		if err := a.reopenHere(r.Context()); err != nil {
-			say(controlLine{Error: err.Error()})
-			return
-		}
-		say(controlLine{Done: true})
-	})
-	mux.HandleFunc("POST /addresses/reset", func(w http.ResponseWriter, r *http.Request) {
-		say := lines(w)
-		version, err := a.resetAddresses(r.Context())
-		if err != nil {
-			say(controlLine{Error: err.Error()})
-			return
-		}
-		say(controlLine{Done: true, Version: version})
-	})
-	return mux
+	}
 }
 
 // lines writes and flushes one line at a time.

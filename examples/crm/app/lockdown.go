@@ -2,8 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
 
 	"github.com/crmguard/crmguard"
@@ -52,14 +50,5 @@ func (a *App) reopen(w http.ResponseWriter, r *http.Request) error {
 func (a *App) reopenHere(ctx context.Context) error {
 	ctx = crmguard.System(ctx, tenant, "reopen")
 	e := systemEvent(ctx, crmguard.Grant, crmguard.Resource{Tenant: tenant, Kind: guard.LockdownKind}, a.now())
-	e.Outcome = crmguard.Attempted
-	if err := a.journal.Record(ctx, e); err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
-	err := a.guard.Reopen(ctx, tenant)
-	e.Outcome = crmguard.Done
-	if err != nil {
-		e.Outcome = crmguard.Failed
-	}
-	return errors.Join(err, a.journal.Record(ctx, e))
+	return a.announced(ctx, e, func() error { return a.guard.Reopen(ctx, tenant) })
 }

@@ -2,10 +2,12 @@ package app
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -152,7 +154,10 @@ func TestControl(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		served := make(chan error, 1)
 		go func() { served <- in.app.Serve(ctx, listener, nil) }()
-		require.Eventually(t, func() bool { _, err := os.Stat(socketPath(in.cfg.Keys)); return err == nil }, 5*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { // the file is there before anybody listens
+			err := control(t.Context(), in.cfg.Keys, "/nothing", nil, func(controlLine) {})
+			return !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ECONNREFUSED)
+		}, 5*time.Second, 10*time.Millisecond)
 
 		info, err := os.Stat(socketPath(in.cfg.Keys))
 		require.NoError(t, err)
