@@ -113,7 +113,7 @@ func (k *Keyring) unwrapKeyset(ctx context.Context, r Record) (tink.AEAD, error)
 	if err != nil {
 		return nil, unavailable("KEK", kek.cause(err))
 	}
-	return aead.New(handle)
+	return newKeysetAEAD(handle)
 }
 
 // keysetCiphertext is what Tink writes an encrypted keyset to and reads it from.
