@@ -32,17 +32,19 @@ import (
 const module = "github.com/crmguard/crmguard"
 
 // primitives are the packages that are usable alone, each with the libraries
-// that it exists to wrap.
+// that it and those below it exist to wrap. One below that wraps others has a line
+// of its own.
 var primitives = map[string][]string{
-	"audit":    {"golang.org/x/mod"},
-	"encrypt":  {"github.com/tink-crypto/tink-go/v2", "golang.org/x/sync", "golang.org/x/text"},
-	"ipfilter": {"github.com/gaissmai/bart"},
-	"masking":  {"github.com/rivo/uniseg", "golang.org/x/text"},
-	"mfa":      {"github.com/pquerna/otp"},
-	"password": {"golang.org/x/crypto", "golang.org/x/text"},
-	"quota":    nil,
-	"rbac":     {"github.com/casbin/casbin/v2", "golang.org/x/text"},
-	"session":  nil,
+	"audit":            {"golang.org/x/mod"},
+	"encrypt":          {"github.com/tink-crypto/tink-go/v2", "golang.org/x/sync", "golang.org/x/text"},
+	"encrypt/document": {"filippo.io/age"},
+	"ipfilter":         {"github.com/gaissmai/bart"},
+	"masking":          {"github.com/rivo/uniseg", "golang.org/x/text"},
+	"mfa":              {"github.com/pquerna/otp"},
+	"password":         {"golang.org/x/crypto", "golang.org/x/text"},
+	"quota":            nil,
+	"rbac":             {"github.com/casbin/casbin/v2", "golang.org/x/text"},
+	"session":          nil,
 }
 
 // internals are the packages below internal, each with its libraries.
@@ -196,6 +198,9 @@ func breaksInside(pkg, imported string) string {
 // libraries are the third-party packages that a package may import.
 func libraries(pkg string) []string {
 	if list, ok := internals[pkg]; ok {
+		return list
+	}
+	if list, ok := primitives[pkg]; ok {
 		return list
 	}
 	family, _, _ := strings.Cut(pkg, "/")
