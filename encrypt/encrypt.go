@@ -43,7 +43,8 @@
 //     the context, and asks Options.OnOpen first, once per client and act (more often
 //     only when one act opens the same client several times at the same moment).
 //   - AES-GCM does not commit to its key; nothing here lets a caller choose keys.
-//   - Lengths are not hidden: a sealed value is 36 bytes longer than the plain one.
+//   - Lengths are not hidden, unless a field is padded: a sealed value is 36 bytes longer
+//     than the plain one.
 //   - Equal values of one field have equal index values. Whoever holds an index
 //     key can test all phone numbers; so index rows belong in no dump, and are
 //     deleted with the client.

@@ -31,6 +31,9 @@ func (k *Keyring) Seal(ctx context.Context, at crmguard.Place, plaintext []byte)
 	if err := checkSealing(ctx, &at); err != nil {
 		return nil, err
 	}
+	if len(plaintext) > maxPlaintext {
+		return nil, errTooLong
+	}
 	scope := Scope{at.Tenant, DataKey, at.Client}
 	for range attempts {
 		keys, err := k.keysOf(ctx, &scope, true)
@@ -39,14 +42,14 @@ func (k *Keyring) Seal(ctx context.Context, at crmguard.Place, plaintext []byte)
 		}
 		key := keys.newest()
 		if key.left.Add(-1) < 0 {
-			if key, err = k.takeMore(ctx, scope, key); err != nil {
+			if key, err = k.takeMore(ctx, scope, key, 1); err != nil {
 				return nil, err
 			}
 			if !k.current(keys, k.now()) { // that may have taken long
 				continue
 			}
 		}
-		return key.seal(&at, plaintext)
+		return key.seal(make([]byte, 0, Overhead+len(plaintext)), &at, plaintext, 0), nil
 	}
 	return nil, errStalled
 }
@@ -57,7 +60,7 @@ func (k *Keyring) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([
 	if err := checkOpening(ctx, &at); err != nil {
 		return nil, err
 	}
-	version, _, err := parse(sealed, algorithmGCM, nonceSize+tagSize)
+	_, version, err := parseField(sealed)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +83,7 @@ func (k *Keyring) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([
 			}
 		}
 	}
-	return key.open(&at, sealed)
+	return key.open(make([]byte, 0, len(sealed)-Overhead), &at, sealed)
 }
 
 // askOnOpen may take as long as it likes: keys are looked at again after it.
@@ -130,52 +133,49 @@ func (k *Keyring) maySeek(keys *scopeKeys, version uint32) bool {
 	return version > keys.newest().version && (sought == 0 || k.now()-sought >= int64(Lease/2))
 }
 
-// of says whether a data key is the one of a place.
-func (key *key) of(at *crmguard.Place) bool {
-	return key.scope.Name == at.Client && key.scope.Tenant == at.Tenant
-}
-
-func (key *key) seal(at *crmguard.Place, plaintext []byte) ([]byte, error) {
-	if len(plaintext) > maxPlaintext {
-		return nil, errTooLong
+// seal appends the sealed plaintext to dst. Nothing but the scope of the key itself says for which
+// tenant and client: that of the place is not looked at again.
+func (key *key) seal(dst []byte, at *crmguard.Place, plaintext []byte, pad int) []byte {
+	algorithm := byte(algorithmGCM)
+	if pad > 0 {
+		algorithm = algorithmPadded
+		plaintext = padded(plaintext, pad)
 	}
-	if !key.of(at) {
-		return nil, errScope
-	}
-	h := header{algorithmGCM, key.version}
 	pooled := adPool.Get().(*[]byte)
-	ad := key.fieldAD(*pooled, at)
-	sealed := key.aead.Seal(h.append(make([]byte, 0, Overhead+len(plaintext))), nil, plaintext, ad) //nolint:gosec // nil: the AEAD draws the nonce itself
+	ad := key.fieldAD(*pooled, algorithm, at)
+	sealed := key.aead.Seal(header{algorithm, key.version}.append(dst), nil, plaintext, ad) //nolint:gosec // nil: the AEAD draws the nonce itself
 	*pooled = ad
 	adPool.Put(pooled)
-	return sealed, nil
+	return sealed
 }
 
-// open takes bytes whose header was parsed.
-func (key *key) open(at *crmguard.Place, sealed []byte) ([]byte, error) {
-	if !key.of(at) {
-		return nil, errScope
-	}
+// open takes bytes whose header was parsed, and appends to dst.
+func (key *key) open(dst []byte, at *crmguard.Place, sealed []byte) ([]byte, error) {
+	algorithm := sealed[algorithmAt]
 	pooled := adPool.Get().(*[]byte)
-	ad := key.fieldAD(*pooled, at)
-	plaintext, err := key.aead.Open(make([]byte, 0, len(sealed)-Overhead), nil, sealed[headerSize:], ad)
+	ad := key.fieldAD(*pooled, algorithm, at)
+	plaintext, err := key.aead.Open(dst, nil, sealed[headerSize:], ad)
 	*pooled = ad
 	adPool.Put(pooled)
 	if err != nil {
 		return nil, ErrForeign
+	}
+	if algorithm == algorithmPadded {
+		return unpadded(plaintext)
 	}
 	return plaintext, nil
 }
 
 // fieldAD is appendPlaceAD for the scope of the key, in the memory of b if that is
 // large enough. It measures first, which is faster than appending.
-func (key *key) fieldAD(b []byte, at *crmguard.Place) []byte {
+func (key *key) fieldAD(b []byte, algorithm byte, at *crmguard.Place) []byte {
 	size := len(key.prefix) + 3*4 + len(at.Kind) + len(at.Field) + len(at.Record)
 	if cap(b) < size {
 		b = make([]byte, size)
 	}
 	b = b[:size]
 	rest := b[copy(b, key.prefix):]
+	b[len(domainField)+1] = algorithm // the prefix has that of values that are not padded
 	rest = putString(rest, at.Kind)
 	rest = putString(rest, at.Field)
 	putString(rest, at.Record)

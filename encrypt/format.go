@@ -21,6 +21,7 @@ const (
 	algorithmHMAC    = 2 // HMAC-SHA-256
 	algorithmKeyset  = 3 // a Tink keyset under the KEK
 	algorithmWrapped = 4 // a key under the tenant's keyset
+	algorithmPadded  = 5 // as algorithmGCM, of a plaintext that was padded
 )
 
 // Domain strings keep what is authenticated for one use from passing in another.
@@ -56,6 +57,19 @@ func parse(b []byte, algorithm byte, minimum int) (key uint32, payload []byte, e
 		return 0, nil, ErrMalformed
 	}
 	return key, b[headerSize:], nil
+}
+
+// algorithmAt is where a header says its algorithm.
+const algorithmAt = 3
+
+// parseField parses the header of a sealed field.
+func parseField(sealed []byte) (algorithm byte, version uint32, err error) {
+	algorithm = algorithmGCM
+	if len(sealed) > algorithmAt && sealed[algorithmAt] == algorithmPadded {
+		algorithm = algorithmPadded
+	}
+	version, _, err = parse(sealed, algorithm, nonceSize+tagSize)
+	return algorithm, version, err
 }
 
 // appendAD appends associated data: the domain, the header's variable part, and

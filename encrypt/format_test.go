@@ -30,7 +30,8 @@ func TestAssociatedDataIsAsSpecified(t *testing.T) {
 	}
 	key := &key{version: 7, prefix: appendAD(nil, domainField, header{algorithmGCM, 7}, "acme", "c1")}
 	for _, memory := range [][]byte{nil, make([]byte, 3), make([]byte, 0, 500), bytes.Repeat([]byte{'x'}, 500)} {
-		require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmGCM, 7}, at), key.fieldAD(memory, at), "the fast way changes nothing")
+		require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmGCM, 7}, at), key.fieldAD(memory, algorithmGCM, at), "the fast way changes nothing")
+		require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmPadded, 7}, at), key.fieldAD(memory, algorithmPadded, at))
 	}
 	require.Equal(t, "6367010100000007", hex.EncodeToString(header{algorithmGCM, 7}.append(nil)))
 }
@@ -61,7 +62,7 @@ func FuzzAssociatedDataIsInjective(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, at, read)
 		key := &key{version: 1, prefix: appendAD(nil, domainField, header{algorithmGCM, 1}, tenant, client)}
-		require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmGCM, 1}, &at), key.fieldAD(nil, &at))
+		require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmGCM, 1}, &at), key.fieldAD(nil, algorithmGCM, &at))
 	})
 }
 

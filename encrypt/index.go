@@ -3,6 +3,7 @@ package encrypt
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -119,6 +120,8 @@ func (m *MemoryIndex) DropClient(_ context.Context, tenant, client string) (int,
 	m.entries = slices.DeleteFunc(m.entries, func(e IndexEntry) bool { return e.Tenant == tenant && e.Client == client })
 	return before - len(m.entries), nil
 }
+
+var errEntry = errors.New("encrypt: index entry of another tenant, kind or record, or without client or value")
 
 // CheckEntries refuses entries that are not of this tenant and kind and of one of
 // these records, or lack a client or value. Implementations of [Index] call it in Put.

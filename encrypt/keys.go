@@ -198,13 +198,13 @@ func share[T any](ctx context.Context, k *Keyring, name string, fn func(ctx cont
 	}
 }
 
-// keysOfAll returns the keys of scopes of one tenant, with one query for those that
-// are not cached; another one only when the answer was not current any more. Scopes
-// without a key are missing from the answer; closed ones are in it.
-func (k *Keyring) keysOfAll(ctx context.Context, tenant string, scopes []Scope, create bool) (map[Scope]*scopeKeys, error) {
+// keysOfAll returns the keys of scopes of one tenant, in their order, with one query for those that
+// are not cached; another one only when the answer was not current any more. Of scopes
+// without a key they are nil; closed ones are in the answer.
+func (k *Keyring) keysOfAll(ctx context.Context, tenant string, scopes []Scope, create bool) ([]*scopeKeys, error) {
+	all := make([]*scopeKeys, len(scopes))
 	for range attempts {
-		all, err := k.readAll(ctx, tenant, scopes, create)
-		if err != nil {
+		if err := k.readAll(ctx, tenant, scopes, all, create); err != nil {
 			return nil, err
 		}
 		settled := true
@@ -218,37 +218,37 @@ func (k *Keyring) keysOfAll(ctx context.Context, tenant string, scopes []Scope, 
 	return nil, errStalled
 }
 
-func (k *Keyring) readAll(ctx context.Context, tenant string, scopes []Scope, create bool) (map[Scope]*scopeKeys, error) {
-	all := make(map[Scope]*scopeKeys, len(scopes))
+func (k *Keyring) readAll(ctx context.Context, tenant string, scopes []Scope, all []*scopeKeys, create bool) error {
 	var missing []Scope
-	for _, s := range scopes {
-		if _, seen := all[s]; seen {
-			continue
-		}
-		keys := k.cached(&s)
-		all[s] = keys
-		if keys == nil {
-			missing = append(missing, s)
+	for i := range scopes {
+		if all[i] = k.cached(&scopes[i]); all[i] == nil {
+			missing = append(missing, scopes[i])
 		}
 	}
 	if len(missing) == 0 {
-		return all, nil
+		return nil
 	}
 	if k.closed.Load() {
-		return nil, errClosed
+		return errClosed
 	}
-	found, err := k.load(ctx, tenant, missing, create)
+	found, err := k.load(ctx, tenant, uniqueScopes(missing), create)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, s := range missing {
-		if keys := found[s]; keys != nil {
-			all[s] = keys
-		} else {
-			delete(all, s)
+	for i := range scopes {
+		if all[i] == nil {
+			all[i] = found[scopes[i]]
 		}
 	}
-	return all, nil
+	return nil
+}
+
+func uniqueScopes(scopes []Scope) []Scope {
+	seen := make(map[Scope]bool, len(scopes))
+	return slices.DeleteFunc(slices.Clone(scopes), func(s Scope) bool {
+		defer func() { seen[s] = true }()
+		return seen[s]
+	})
 }
 
 // load asks the store for scopes of one tenant, in one query, and remembers what

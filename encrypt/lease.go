@@ -95,22 +95,18 @@ func (k *Keyring) firstPoll(ctx context.Context) error {
 	return err
 }
 
-// take counts one message about to be sealed and returns the key to seal it with:
-// the one given, or the next version.
-func (k *Keyring) take(ctx context.Context, s Scope, key *key) (*key, error) {
-	if key.left.Add(-1) >= 0 {
-		return key, nil
-	}
-	return k.takeMore(ctx, s, key)
-}
-
-// takeMore is take for a key of which nothing is left.
-func (k *Keyring) takeMore(ctx context.Context, s Scope, key *key) (*key, error) {
-	worn, err := k.reserve(ctx, []reservation{{s, key, 1}})
+// takeMore counts n messages about to be sealed under a key of which fewer are left,
+// and returns the key to seal them with: the one given, or the next version.
+func (k *Keyring) takeMore(ctx context.Context, s Scope, key *key, n int64) (*key, error) {
+	worn, err := k.reserve(ctx, []reservation{{s, key, n}})
 	if err != nil || len(worn) == 0 {
 		return key, err
 	}
-	return k.rotate(ctx, s, key)
+	next, err := k.rotate(ctx, s, key)
+	if err != nil || next == key || next.left.Add(-n) >= 0 {
+		return next, err
+	}
+	return k.takeMore(ctx, s, next, n)
 }
 
 // reservation is a number of messages to be sealed under one key.
@@ -168,8 +164,7 @@ func (k *Keyring) whyNotLeased(ctx context.Context, s Scope) error {
 	return err
 }
 
-// rotate makes the next version of a worn key and returns it with one message
-// taken. Until maxMessages a failure does no harm: the old key seals on, unless
+// rotate makes the next version of a worn key and returns it. Until maxMessages a failure does no harm: the old key seals on, unless
 // it turns out that the client was closed.
 func (k *Keyring) rotate(ctx context.Context, s Scope, old *key) (*key, error) {
 	next, err := k.nextVersion(ctx, s, old.version+1)
@@ -180,7 +175,7 @@ func (k *Keyring) rotate(ctx context.Context, s Scope, old *key) (*key, error) {
 		k.opts.Logger.WarnContext(ctx, "encrypt: a key has sealed very many messages and could not be replaced", "version", old.version, "error", err)
 		return old, nil
 	}
-	return k.take(ctx, s, next)
+	return next, nil
 }
 
 func (k *Keyring) nextVersion(ctx context.Context, s Scope, version uint32) (*key, error) {

@@ -7,10 +7,9 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 )
-
-var errEntry = errors.New("encrypt: index entry of another tenant, kind or record, or without client or value")
 
 // plan is what NewTable learns from a struct's tags.
 type plan struct {
@@ -21,10 +20,25 @@ type plan struct {
 type fieldPlan struct {
 	name          string
 	plain, sealed []int
-	normalize     func(value, region string) string // nil: not indexed
+	form          form
+	pad           int
+	indexes       []indexPlan
 }
 
-var bytesType = reflect.TypeFor[[]byte]()
+// indexPlan is one way in which a field is found.
+type indexPlan struct {
+	name      string
+	normalize func(value, region string) string
+}
+
+func (p *plan) field(name string) *fieldPlan {
+	for i := range p.fields {
+		if p.fields[i].name == name {
+			return &p.fields[i]
+		}
+	}
+	return nil
+}
 
 // newPlan reads the tags of a struct type. See [NewTable] for the rules.
 func newPlan(t reflect.Type) (*plan, error) {
@@ -112,7 +126,7 @@ func settable(t reflect.Type, f reflect.StructField) error {
 }
 
 func newFieldPlan(f reflect.StructField, name, options string) (*fieldPlan, error) {
-	field := &fieldPlan{name: name, plain: f.Index}
+	field := &fieldPlan{name: name, plain: f.Index, form: formOf(f.Type)}
 	if err := checkName(name); err != nil {
 		return nil, fmt.Errorf("field %s: %w", f.Name, err)
 	}
@@ -122,12 +136,30 @@ func newFieldPlan(f reflect.StructField, name, options string) (*fieldPlan, erro
 	if options == "" {
 		return field, nil
 	}
-	index, ok := strings.CutPrefix(options, "index=")
-	if field.normalize = normalizers[index]; !ok || field.normalize == nil {
-		return nil, fmt.Errorf("field %s: unknown option %q", f.Name, options)
-	}
-	if f.Type.Kind() != reflect.String && (f.Type.Kind() != reflect.Pointer || f.Type.Elem().Kind() != reflect.String) {
-		return nil, fmt.Errorf("field %s: only a string or *string can have an index", f.Name)
+	for option := range strings.SplitSeq(options, ",") {
+		key, value, _ := strings.Cut(option, "=")
+		switch key {
+		case "pad":
+			pad, err := strconv.Atoi(value)
+			if err != nil || pad < 1 || pad > maxPad || field.pad != 0 {
+				return nil, fmt.Errorf("field %s: pad is a number of bytes, 1 to %d, once", f.Name, maxPad)
+			}
+			field.pad = pad
+		case "index":
+			normalize := normalizers[value]
+			if normalize == nil {
+				return nil, fmt.Errorf("field %s: unknown index %q", f.Name, value)
+			}
+			if !field.form.isText() {
+				return nil, fmt.Errorf("field %s: only text can have an index", f.Name)
+			}
+			if slices.ContainsFunc(field.indexes, func(x indexPlan) bool { return x.name == value }) {
+				return nil, fmt.Errorf("field %s: second index %q", f.Name, value)
+			}
+			field.indexes = append(field.indexes, indexPlan{value, normalize})
+		default:
+			return nil, fmt.Errorf("field %s: unknown option %q", f.Name, option)
+		}
 	}
 	return field, nil
 }
@@ -205,43 +237,4 @@ func unfit(t reflect.Type, seen []reflect.Type) reflect.Type {
 		return t
 	}
 	return nil
-}
-
-// encode returns what is sealed for a value; ok is false for NULL. Strings and
-// byte slices are sealed as they are, all else as JSON.
-func encode(v reflect.Value) (plaintext []byte, ok bool, err error) {
-	switch v.Kind() {
-	case reflect.Pointer, reflect.Slice, reflect.Map, reflect.Interface:
-		if v.IsNil() {
-			return nil, false, nil
-		}
-	}
-	switch {
-	case v.Kind() == reflect.String:
-		return []byte(v.String()), true, nil
-	case v.Kind() == reflect.Pointer && v.Elem().Kind() == reflect.String:
-		return []byte(v.Elem().String()), true, nil
-	case v.Type() == bytesType:
-		return v.Bytes(), true, nil
-	}
-	plaintext, err = json.Marshal(v.Interface())
-	return plaintext, true, err
-}
-
-// decode is the inverse of encode for a value that is not NULL.
-func decode(plaintext []byte, v reflect.Value) error {
-	switch {
-	case v.Kind() == reflect.String:
-		v.SetString(string(plaintext))
-		return nil
-	case v.Kind() == reflect.Pointer && v.Type().Elem().Kind() == reflect.String:
-		s := reflect.New(v.Type().Elem())
-		s.Elem().SetString(string(plaintext))
-		v.Set(s)
-		return nil
-	case v.Type() == bytesType:
-		v.SetBytes(plaintext)
-		return nil
-	}
-	return json.Unmarshal(plaintext, v.Addr().Interface())
 }

@@ -6,26 +6,29 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
-
-	"github.com/crmguard/crmguard"
 )
 
 // Table seals and opens rows of one kind. It is safe for concurrent use.
-type Table[T any] struct {
+type Table[T any] struct{ model *Model }
+
+// Model is a [Table] of a struct type that is known at run time only, for ORMs and the
+// like. It is safe for concurrent use.
+type Model struct {
 	keys   *Keyring
 	kind   string
 	region string
+	typ    reflect.Type
 	plan   *plan
 }
 
-// TableOptions of a [Table]. Nil means the defaults.
+// TableOptions of a [Table] or [Model]. Nil means the defaults.
 type TableOptions struct {
 	Region string // ISO country of phones typed without a country code, such as "RU"
 }
 
-// RowError says why one row did not open.
+// RowError says why one row or [Cell] was refused.
 type RowError struct {
-	Row    int    // index among the rows
+	Row    int    // index among the rows or cells
 	Record string // its id
 	Field  string // empty: the whole row
 	Err    error
@@ -64,33 +67,44 @@ func (e RowErrors) Unwrap() []error {
 
 // NewTable reads the tags of struct type T:
 //
-//	ID          string `encrypt:",record"`           // id of the record, and of the client unless another field is tagged ",client"
-//	Phone       string `encrypt:"phone,index=phone"` // logical name; index= phone, email or exact makes it searchable
-//	PhoneSealed []byte `encrypt:"phone,sealed"`      // what is stored of it; nil is NULL
+//	ID          string `encrypt:",record"`                        // id of the record, and of the client unless another field is tagged ",client"
+//	Phone       string `encrypt:"phone,index=phone,index=last4"`  // logical name, and how it is found; see [Table.Find]
+//	PhoneSealed []byte `encrypt:"phone,sealed"`                   // what is stored of it; nil is NULL
+//	Note        *string `encrypt:"note,pad=64"`                   // lengths are hidden up to multiples of 64 bytes
 //
-// A string, *string or []byte is sealed as it is, any other type as JSON. A nil
-// pointer, slice, map or interface stays NULL; an empty string is sealed.
+// A string, *string or []byte is sealed as it is, a type of database/sql such as
+// sql.Null[T] as the value in it, any other type as JSON. A nil pointer, slice, map or
+// interface stays NULL, as does what a driver.Valuer calls NULL; an empty string is sealed.
 func NewTable[T any](k *Keyring, kind string, o *TableOptions) (*Table[T], error) {
-	if k == nil || kind == "" {
-		return nil, errors.New("encrypt: a table needs a keyring and a kind")
+	model, err := NewModel(k, kind, reflect.TypeFor[T](), o)
+	if err != nil {
+		return nil, err
+	}
+	return &Table[T]{model}, nil
+}
+
+// NewModel is [NewTable] for a struct type that is known at run time only.
+func NewModel(k *Keyring, kind string, t reflect.Type, o *TableOptions) (*Model, error) {
+	if k == nil || kind == "" || t == nil {
+		return nil, errors.New("encrypt: a table needs a keyring, a kind and a struct")
 	}
 	if err := checkName(kind); err != nil {
 		return nil, err
 	}
-	plan, err := newPlan(reflect.TypeFor[T]())
+	plan, err := newPlan(t)
 	if err != nil {
 		return nil, fmt.Errorf("encrypt: table %s: %w", kind, err)
 	}
-	t := &Table[T]{keys: k, kind: kind, plan: plan}
+	m := &Model{keys: k, kind: kind, typ: t, plan: plan}
 	if o != nil {
-		t.region = strings.ToUpper(o.Region)
+		m.region = strings.ToUpper(o.Region)
 	}
 	for _, field := range plan.fields {
-		if field.normalize != nil && k.opts.Index == nil {
+		if len(field.indexes) > 0 && k.opts.Index == nil {
 			return nil, fmt.Errorf("encrypt: table %s: %q has an index, but Options.Index is nil", kind, field.name)
 		}
 	}
-	return t, nil
+	return m, nil
 }
 
 // Seal fills the sealed fields of rows from the plain ones, which stay, and returns
@@ -98,120 +112,83 @@ func NewTable[T any](k *Keyring, kind string, o *TableOptions) (*Table[T], error
 // the key store, so call it before that transaction begins. On an error no row was
 // changed.
 func (t *Table[T]) Seal(ctx context.Context, tenant string, rows ...*T) ([]IndexEntry, error) {
-	batch, err := t.encode(ctx, tenant, rows)
+	return t.model.seal(ctx, tenant, t.model.plan.fields, values(rows))
+}
+
+// Open fills the plain fields of rows from the sealed ones: with at most one query
+// to the key store, and after asking Options.OnOpen once. Rows that do not open
+// have empty plain fields and are named by the [RowErrors] that is returned; all
+// others are open. After any other error the plain fields of all rows are empty.
+func (t *Table[T]) Open(ctx context.Context, tenant string, rows ...*T) error {
+	return t.model.open(ctx, tenant, values(rows))
+}
+
+// Seal is [Table.Seal] for rows that are pointers to the model's type, of these fields, by
+// logical name; none: all. The sealed fields of others stay as they are.
+func (m *Model) Seal(ctx context.Context, tenant string, fields []string, rows ...any) ([]IndexEntry, error) {
+	found, err := m.values(rows)
 	if err != nil {
 		return nil, err
 	}
-	if len(batch.cells) == 0 {
-		batch.store()
-		return nil, nil // all values are NULL
-	}
-	for range attempts {
-		keys, err := t.keys.keysOfAll(ctx, tenant, batch.scopes, true)
-		if err != nil {
-			return nil, err
-		}
-		if err := t.reserve(ctx, batch, keys); err != nil {
-			return nil, err
-		}
-		entries, err := t.sealAll(ctx, batch, keys)
-		if !errors.Is(err, errStalled) {
-			return entries, err
-		}
-	}
-	return nil, errStalled
-}
-
-// sealAll stores nothing and returns errStalled when keys have run out meanwhile.
-func (t *Table[T]) sealAll(ctx context.Context, batch *batch, keys map[Scope]*scopeKeys) (entries []IndexEntry, err error) {
-	for i := range batch.cells {
-		cell := &batch.cells[i]
-		scope := cell.scope()
-		key, err := t.keys.take(ctx, scope, keys[scope].newest())
-		if err != nil {
-			return nil, err
-		}
-		if !t.keys.current(keys[scope], t.keys.now()) { // reserving may have taken long
-			return nil, errStalled
-		}
-		if cell.sealed, err = key.seal(&cell.place, cell.plaintext); err != nil {
-			return nil, cell.error(err)
-		}
-		if cell.normal == "" {
-			continue
-		}
-		index := keys[fieldScope(IndexKey, &cell.place)].newest()
-		entries = append(entries, IndexEntry{
-			Tenant: cell.place.Tenant, Client: cell.place.Client, Kind: t.kind, Record: cell.place.Record, Field: cell.place.Field,
-			Version: index.version, Value: index.pseudonym(&cell.place, []byte(cell.normal)),
-		})
-	}
-	batch.store()
-	return entries, nil
-}
-
-// reserve refuses closed clients and leases messages for all keys that have too few
-// left, in one call; worn keys are replaced one by one.
-func (t *Table[T]) reserve(ctx context.Context, batch *batch, keys map[Scope]*scopeKeys) error {
-	counts := make(map[Scope]int64)
-	for i := range batch.cells {
-		cell := &batch.cells[i]
-		scope := cell.scope()
-		if err := keys[scope].usable(&scope); err != nil {
-			return cell.error(err)
-		}
-		counts[scope]++
-		if cell.normal != "" {
-			index := fieldScope(IndexKey, &cell.place)
-			if err := keys[index].usable(&index); err != nil {
-				return cell.error(err)
+	selected := m.plan.fields
+	if len(fields) > 0 {
+		selected = make([]fieldPlan, 0, len(fields))
+		for _, name := range fields {
+			field := m.plan.field(name)
+			if field == nil {
+				return nil, fmt.Errorf("encrypt: table %s has no field %q", m.kind, name)
 			}
+			selected = append(selected, *field)
 		}
 	}
-	var wanted []reservation
-	for scope, count := range counts {
-		if key := keys[scope].newest(); key.left.Load() < count {
-			wanted = append(wanted, reservation{scope, key, 0})
-		}
-	}
-	worn, err := t.keys.reserve(ctx, wanted)
+	return m.seal(ctx, tenant, selected, found)
+}
+
+// Open is [Table.Open] for rows that are pointers to the model's type.
+func (m *Model) Open(ctx context.Context, tenant string, rows ...any) error {
+	found, err := m.values(rows)
 	if err != nil {
 		return err
 	}
-	for _, scope := range worn {
-		if _, err := t.keys.rotate(ctx, scope, keys[scope].newest()); err != nil {
-			return err
-		}
-		if next := t.keys.cached(&scope); next.usable(&scope) == nil {
-			keys[scope] = next
-		}
-	}
-	return nil
+	return m.open(ctx, tenant, found)
 }
 
-// Find returns the records whose field equals value, both normalised alike. It
-// opens nothing.
-func (t *Table[T]) Find(ctx context.Context, tenant, field, value string) (records []string, err error) {
-	place := crmguard.Place{Tenant: tenant, Kind: t.kind, Field: field}
-	if err := checkPlace(&place); err != nil {
-		return nil, err
+// ModelField says how a field of a [Model] is called.
+type ModelField struct {
+	Name          string // the logical one
+	Plain, Sealed string // in the struct; of an embedded struct's field, its own name
+}
+
+// Fields returns the fields that are sealed, in their order.
+func (m *Model) Fields() []ModelField {
+	fields := make([]ModelField, len(m.plan.fields))
+	for i, f := range m.plan.fields {
+		fields[i] = ModelField{f.name, m.typ.FieldByIndex(f.plain).Name, m.typ.FieldByIndex(f.sealed).Name}
 	}
-	if err := checkSubject(ctx, tenant); err != nil {
-		return nil, err
+	return fields
+}
+
+// values returns the structs behind pointers; that of nil is the zero Value.
+func values[T any](rows []*T) []reflect.Value {
+	found := make([]reflect.Value, len(rows))
+	for i, row := range rows {
+		if row != nil {
+			found[i] = reflect.ValueOf(row).Elem()
+		}
 	}
-	for _, f := range t.plan.fields {
-		if f.name != field || f.normalize == nil {
-			continue
+	return found
+}
+
+func (m *Model) values(rows []any) ([]reflect.Value, error) {
+	found := make([]reflect.Value, len(rows))
+	for i, row := range rows {
+		v := reflect.ValueOf(row)
+		if !v.IsValid() || v.Type() != reflect.PointerTo(m.typ) {
+			return nil, RowError{Row: i, Err: fmt.Errorf("encrypt: %T is not a *%v", row, m.typ)}
 		}
-		normal := f.normalize(value, t.region)
-		if normal == "" {
-			return nil, nil
+		if !v.IsNil() {
+			found[i] = v.Elem()
 		}
-		values, err := t.keys.Pseudonyms(ctx, place, []byte(normal))
-		if err != nil {
-			return nil, err
-		}
-		return t.keys.opts.Index.Find(ctx, tenant, t.kind, field, values)
 	}
-	return nil, fmt.Errorf("encrypt: table %s has no index on %q", t.kind, field)
+	return found, nil
 }
