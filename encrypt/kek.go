@@ -2,6 +2,7 @@ package encrypt
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tink-crypto/tink-go/v2/tink"
@@ -19,8 +20,13 @@ type RotatingKEK interface {
 
 	// DestroyOld destroys all keys but the newest one. What they encrypted and nobody
 	// encrypted anew is lost. It returns when the last copy that the KEK itself keeps
-	// is gone: at once, or when a KMS's delay is over. It refuses when somebody else has
-	// rotated the KEK since this one was opened or last rotated, whichever is later:
-	// what was encrypted anew between the two rotations would be lost.
+	// is gone: at once, or when a KMS's delay is over. It refuses with [ErrKEKRotated]
+	// when somebody else has rotated the KEK since this one was opened or last rotated,
+	// whichever is later.
 	DestroyOld(ctx context.Context) (gone time.Time, err error)
 }
+
+// ErrKEKRotated says that old keys of a KEK are not destroyed, because somebody else
+// has rotated it meanwhile: what was encrypted anew before that would be lost.
+// Rotate, encrypt everything anew, then try again.
+var ErrKEKRotated = errors.New("encrypt: somebody else has rotated the key-encryption key")

@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+	"sync"
+	"time"
 
-	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
@@ -48,186 +48,241 @@ const maxKeyFile = 1 << 20
 // not checked. On systems without Unix permissions every file is refused.
 //
 // What was wrapped by another KEK is [ErrWrongKEK].
-func OpenKeyFile(path, dataDir string, create bool) (tink.AEADWithContext, error) {
-	kek, err := openKeyFile(path, dataDir, create)
-	if err != nil {
-		return nil, &KeyFileError{Path: path, Err: err}
-	}
-	return kek, nil
+//
+// The file is looked at before each use, and read anew when it has changed: other
+// processes may rotate it. Once it is gone or broken nothing is encrypted any more, by
+// a *[KeyFileError], and what was read before goes on decrypting. Names beside it that
+// begin with a dot and its own name are Rotate's and DestroyOld's.
+//
+// DestroyOld overwrites the old file in place before it gives it up. Copies that the
+// file system, the disk, snapshots and backups keep are out of its reach: see
+// docs/formats/encrypt.md.
+func OpenKeyFile(path, dataDir string, create bool) (RotatingKEK, error) {
+	return (&keyFile{name: path, dataDir: dataDir, content: clearContent{}}).open(create)
 }
 
-func openKeyFile(path, dataDir string, create bool) (tink.AEADWithContext, error) {
-	// From here on only the resolved path is used: "link/../kek.json" is one file
-	// to the eye and may be another to the system.
-	path, err := resolve(path)
-	if err != nil {
-		return nil, err
+// keyFile is a KEK in a file. Other processes may use and change the file at the same
+// time; see kekwrite.go for how.
+type keyFile struct {
+	name          string // as the host gave it
+	path, dataDir string // absolute: the working directory may change
+	content       fileContent
+	step          func(string) // tests stop here; nil otherwise
+
+	mu   sync.Mutex
+	keys *fileKeys
+	mine uint32 // the primary key when the file was opened or last changed here
+}
+
+// fileKeys are the keys as last read.
+type fileKeys struct {
+	info    os.FileInfo
+	handle  *keyset.Handle
+	aead    tink.AEAD
+	primary uint32
+}
+
+// fileContent is how a keyset in JSON lies in a file. What open returns for a file of
+// another kind is ErrKeyFileMalformed.
+type fileContent interface {
+	seal(json []byte) ([]byte, error)
+	open(file []byte) ([]byte, error)
+}
+
+type clearContent struct{}
+
+func (clearContent) seal(json []byte) ([]byte, error) { return json, nil }
+func (clearContent) open(file []byte) ([]byte, error) { return file, nil }
+
+func (f *keyFile) open(create bool) (RotatingKEK, error) {
+	if err := f.load(create); err != nil {
+		return nil, f.error(err)
 	}
-	if inside, err := within(path, dataDir); err != nil {
-		return nil, err
-	} else if inside {
-		return nil, ErrKeyFileInside
+	return f, nil
+}
+
+func (f *keyFile) load(create bool) (err error) {
+	if f.path, err = filepath.Abs(f.name); err != nil {
+		return err
+	}
+	if f.dataDir != "" {
+		if f.dataDir, err = filepath.Abs(f.dataDir); err != nil {
+			return err
+		}
 	}
 	if create {
-		if err := createKeyFile(path); err != nil {
+		path, err := f.locate()
+		if err != nil {
+			return err
+		}
+		if err := f.create(path); err != nil {
+			return err
+		}
+	}
+	keys, err := f.read()
+	if err != nil {
+		return err
+	}
+	f.keys, f.mine = keys, keys.primary
+	return nil
+}
+
+func (f *keyFile) error(err error) error { return &KeyFileError{Path: f.name, Err: err} }
+
+// locate resolves the path. From there on only the resolved one is used:
+// "link/../kek.json" is one file to the eye and may be another to the system.
+func (f *keyFile) locate() (string, error) {
+	path, err := resolve(f.path)
+	if err != nil {
+		return "", err
+	}
+	if inside, err := within(path, f.dataDir); err != nil {
+		return "", err
+	} else if inside {
+		return "", ErrKeyFileInside
+	}
+	return path, nil
+}
+
+// read reads and checks the file, again when it is replaced meanwhile.
+func (f *keyFile) read() (*fileKeys, error) {
+	for attempt := 0; ; attempt++ {
+		path, err := f.locate()
+		if err != nil {
+			return nil, err
+		}
+		keys, info, err := f.readOnce(path)
+		if err == nil || attempt == 10 {
+			return keys, err
+		}
+		switch now, statErr := os.Lstat(path); {
+		case errors.Is(err, ErrKeyFileLinked) && attempt == 0 && unlink(path):
+		case statErr != nil || info == nil || os.SameFile(now, info):
 			return nil, err
 		}
 	}
+}
+
+// readOnce returns what it read, and the file's state as soon as that is known.
+func (f *keyFile) readOnce(path string) (*fileKeys, os.FileInfo, error) {
 	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
-		return nil, ErrKeyFileMalformed // opening a pipe would wait
+		return nil, nil, ErrKeyFileMalformed // opening a pipe would wait
 	}
 	file, err := os.Open(path) //nolint:gosec // the host chooses the path
 	if err != nil {
-		return nil, pathless(err)
+		return nil, nil, pathless(err)
 	}
 	defer file.Close() //nolint:errcheck // nothing was written
 	info, err := file.Stat()
 	switch {
 	case err != nil:
-		return nil, pathless(err)
+		return nil, nil, pathless(err)
 	case !info.Mode().IsRegular() || info.Size() > maxKeyFile:
-		return nil, ErrKeyFileMalformed
+		return nil, info, ErrKeyFileMalformed
 	}
 	if err := checkKeyFile(file, filepath.Dir(path)); err != nil {
-		return nil, err
+		return nil, info, err
 	}
-	handle, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(file))
+	text, err := io.ReadAll(io.LimitReader(file, maxKeyFile))
+	if err != nil {
+		return nil, info, pathless(err)
+	}
+	json, err := f.content.open(text)
+	if err != nil {
+		return nil, info, err
+	}
+	keys, err := parseKeys(json)
+	if err != nil {
+		return nil, info, err
+	}
+	keys.info = info
+	return keys, info, nil
+}
+
+func parseKeys(json []byte) (*fileKeys, error) {
+	handle, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(json)))
 	if err != nil {
 		return nil, ErrKeyFileMalformed // Tink's error may quote the file
 	}
-	primitive, err := aead.New(handle)
+	primary, err := handle.Primary()
 	if err != nil {
 		return nil, ErrKeyFileMalformed
 	}
-	return fileKEK{primitive}, nil
+	primitive, err := newKeysetAEAD(handle)
+	switch {
+	case errors.Is(err, ErrNotFIPS):
+		return nil, err
+	case err != nil:
+		return nil, ErrKeyFileMalformed
+	}
+	return &fileKeys{handle: handle, aead: primitive, primary: primary.KeyID()}, nil
 }
 
-// createKeyFile writes a new keyset unless the file exists. It is complete before
-// it has its name, and of two processes one wins.
-func createKeyFile(path string) error {
-	if _, err := os.Lstat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return pathless(err)
-	}
-	dir := filepath.Dir(path)
-	if err := makeDir(dir); err != nil {
-		return pathless(err)
-	}
-	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
+// current returns the keys as the file has them now. With an error it returns those
+// that were read before.
+func (f *keyFile) current() (*fileKeys, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	path, err := f.locate()
 	if err != nil {
-		return err
+		return f.keys, f.error(err)
 	}
-	var text bytes.Buffer
-	if err := insecurecleartextkeyset.Write(handle, keyset.NewJSONWriter(&text)); err != nil {
-		return err
+	if info, err := os.Stat(path); err == nil && unchanged(info, f.keys.info) {
+		return f.keys, nil
 	}
-	file, err := os.CreateTemp(dir, ".kek-*") // O_EXCL, mode 0600
+	keys, err := f.read()
 	if err != nil {
-		return pathless(err)
+		return f.keys, f.error(err)
 	}
-	defer os.Remove(file.Name()) //nolint:errcheck // the file has its second name by then, or is of no use
-	_, err = file.Write(text.Bytes())
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return pathless(err)
-	}
-	if err := os.Link(file.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return pathless(err)
-	}
-	return syncDir(dir)
+	f.keys = keys
+	return keys, nil
 }
 
-// makeDir makes a folder and those above it, durably: a key that is gone after a
-// power cut takes all data with it.
-func makeDir(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
-		return nil
+func unchanged(a, b fs.FileInfo) bool {
+	return os.SameFile(a, b) && a.Size() == b.Size() && a.Mode() == b.Mode() && a.ModTime().Equal(b.ModTime())
+}
+
+func (f *keyFile) String() string   { return "encrypt.KEK[redacted]" }
+func (f *keyFile) GoString() string { return f.String() }
+
+// EncryptWithContext refuses when the file is gone or broken: what it wrapped could be
+// opened only until the last process ends that has read the file.
+func (f *keyFile) EncryptWithContext(_ context.Context, plaintext, associatedData []byte) ([]byte, error) {
+	keys, err := f.current()
+	if err != nil {
+		return nil, err
 	}
-	above := filepath.Dir(dir)
-	if above != dir {
-		if err := makeDir(above); err != nil {
-			return err
+	return keys.aead.Encrypt(plaintext, associatedData)
+}
+
+func (f *keyFile) DecryptWithContext(_ context.Context, ciphertext, associatedData []byte) ([]byte, error) {
+	keys, fileErr := f.current()
+	plaintext, err := keys.aead.Decrypt(ciphertext, associatedData)
+	switch {
+	case err == nil:
+		return plaintext, nil
+	case fileErr != nil:
+		return nil, fileErr
+	}
+	return nil, ErrWrongKEK
+}
+
+func (f *keyFile) Rotate(ctx context.Context) error {
+	return f.change(ctx, func(keys *fileKeys) (*keyset.Handle, error) { return withNewKey(keys.handle) })
+}
+
+func (f *keyFile) DestroyOld(ctx context.Context) (time.Time, error) {
+	err := f.change(ctx, func(keys *fileKeys) (*keyset.Handle, error) {
+		f.mu.Lock()
+		mine := f.mine
+		f.mu.Unlock()
+		if keys.primary != mine {
+			return nil, ErrKEKRotated
 		}
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(above)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // the host chooses the path
+		return primaryOnly(keys.handle)
+	})
 	if err != nil {
-		return pathless(err)
+		return time.Time{}, err
 	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// within reports whether path, which is resolved, lies inside dir, symbolic links
-// followed. Neither need exist yet.
-func within(path, dir string) (bool, error) {
-	if dir == "" {
-		return false, nil
-	}
-	dir, err := resolve(dir)
-	if err != nil {
-		return false, err
-	}
-	relative, err := filepath.Rel(dir, path)
-	if err != nil {
-		return false, err
-	}
-	return relative != ".." && !strings.HasPrefix(relative, ".."+string(filepath.Separator)), nil
-}
-
-// resolve follows the links of the part of a path that exists.
-func resolve(path string) (string, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	for rest := ""; ; {
-		resolved, err := filepath.EvalSymlinks(path)
-		if err == nil {
-			return filepath.Join(resolved, rest), nil
-		}
-		// A link to nowhere is not "a part that does not exist yet", and what another
-		// process has made meanwhile is there now.
-		info, statErr := os.Lstat(path)
-		switch {
-		case !errors.Is(err, fs.ErrNotExist), statErr == nil && info.Mode()&fs.ModeSymlink != 0:
-			return "", pathless(err)
-		case statErr == nil:
-			continue
-		}
-		above := filepath.Dir(path)
-		if above == path {
-			return "", pathless(err)
-		}
-		rest = filepath.Join(filepath.Base(path), rest)
-		path = above
-	}
-}
-
-// pathless drops the path, which [KeyFileError] names already.
-func pathless(err error) error {
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return fmt.Errorf("%s: %w", e.Op, e.Err)
-	}
-	return err
-}
-
-type fileKEK struct{ aead tink.AEAD }
-
-func (k fileKEK) String() string   { return "encrypt.KEK[redacted]" }
-func (k fileKEK) GoString() string { return k.String() }
-
-func (k fileKEK) EncryptWithContext(_ context.Context, plaintext, associatedData []byte) ([]byte, error) {
-	return k.aead.Encrypt(plaintext, associatedData)
-}
-
-func (k fileKEK) DecryptWithContext(_ context.Context, ciphertext, associatedData []byte) ([]byte, error) {
-	plaintext, err := k.aead.Decrypt(ciphertext, associatedData)
-	if err != nil {
-		return nil, ErrWrongKEK
-	}
-	return plaintext, nil
+	return time.Now(), nil
 }

@@ -1,12 +1,17 @@
-//go:build !unix
+//go:build !unix || aix || (solaris && !illumos)
 
 package encrypt
 
 import (
+	"context"
 	"errors"
 	"os"
 )
 
-func checkKeyFile(*os.File, string) error {
-	return errors.New("this system has no Unix permissions to check: use a KMS as KEK")
-}
+var errNoPermissions = errors.New("this system has no Unix permissions or locks to rely on: use a KMS as KEK")
+
+func checkKeyFile(*os.File, string) error { return errNoPermissions }
+
+func keepOwner(*os.File, os.FileInfo) error { return errNoPermissions }
+
+func lockFile(context.Context, string) (func() error, error) { return nil, errNoPermissions }

@@ -1,9 +1,12 @@
-//go:build unix
+//go:build unix && !aix && (!solaris || illumos)
 
 package encrypt
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 	"time"
@@ -27,12 +30,12 @@ func checkKeyFile(file *os.File, dir string) error {
 	if folder.Mode().Perm()&0o022 != 0 && folder.Mode()&os.ModeSticky == 0 || !ours(folder) {
 		return fmt.Errorf("folder with mode %04o: %w", folder.Mode().Perm(), ErrKeyFileExposed)
 	}
-	// A process that makes the file gives it two names for a moment.
+	// A process that makes or replaces the file gives it two names for a moment.
 	for range 50 {
 		if info, err = file.Stat(); err != nil {
 			return pathless(err)
 		}
-		if info.Sys().(*syscall.Stat_t).Nlink == 1 {
+		if info.Sys().(*syscall.Stat_t).Nlink <= 1 {
 			return nil
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -44,4 +47,52 @@ func checkKeyFile(file *os.File, dir string) error {
 func ours(info os.FileInfo) bool {
 	owner := int(info.Sys().(*syscall.Stat_t).Uid)
 	return owner == os.Geteuid() || owner == 0
+}
+
+// keepOwner gives a file the owner and group of another one.
+func keepOwner(file *os.File, like os.FileInfo) error {
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	is, was := info.Sys().(*syscall.Stat_t), like.Sys().(*syscall.Stat_t)
+	if is.Uid == was.Uid && is.Gid == was.Gid {
+		return nil
+	}
+	return file.Chown(int(was.Uid), int(was.Gid))
+}
+
+// lockFile keeps all others out, also in this process, until unlock is called or the
+// process ends. The file is removed with the lock: who waited for it sees that it is
+// no longer the one with the name, and starts again.
+func lockFile(ctx context.Context, name string) (unlock func() error, err error) {
+	for {
+		file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the host chooses the path
+		if err != nil {
+			return nil, pathless(err)
+		}
+		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // a file descriptor
+		if err == nil {
+			mine, err := file.Stat()
+			if err != nil {
+				return nil, errors.Join(pathless(err), file.Close())
+			}
+			if there, err := os.Lstat(name); err == nil && os.SameFile(mine, there) {
+				return func() error { return pathless(errors.Join(os.Remove(name), file.Close())) }, nil
+			} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, errors.Join(pathless(err), file.Close())
+			}
+		}
+		if closeErr := file.Close(); closeErr != nil {
+			return nil, closeErr
+		}
+		if err != nil && !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return nil, fmt.Errorf("lock: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("another process is changing it: %w", ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
