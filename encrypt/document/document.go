@@ -45,8 +45,9 @@
 //     Keep cards where their change is noticed, with a MAC of a
 //     [crmguard.Authenticator] for instance; the example of [ParsePerson] does.
 //   - Lengths are not hidden, nor how many recipients there are; their names are.
-//   - An older file of the same place is accepted in place of the newer one. Give each
-//     version a record of its own.
+//   - An older file of the same place is accepted in place of the newer one, and so is
+//     an older document under the same id. Give each version a record, or an id, of
+//     its own.
 //   - What was sealed for people stays readable for them when a client is erased.
 //
 // age's primitives do not run under GODEBUG=fips140=only: whatever makes a [Files],
@@ -96,8 +97,8 @@ const (
 	intro   = "age-encryption.org/v1\n"
 )
 
-// usable is asked by everything that makes a value whose methods call age, which
-// panics or fails obscurely under enforcement.
+// usable is asked before age, which panics or fails obscurely under enforcement:
+// early, by what makes the values of this package, and again by their methods.
 func usable() error {
 	if fips140.Enforced() {
 		return ErrFIPS
@@ -117,9 +118,24 @@ func checkNames(names ...string) error {
 	return nil
 }
 
+// encrypt is age.Encrypt.
+func encrypt(dst io.Writer, to ...age.Recipient) (io.WriteCloser, error) {
+	if err := usable(); err != nil {
+		return nil, err
+	}
+	w, err := age.Encrypt(dst, to...)
+	if err != nil {
+		return nil, fmt.Errorf("document: %w", err)
+	}
+	return w, nil
+}
+
 // decrypt is age.Decrypt, except that its errors do not quote what was never
 // encrypted.
 func decrypt(src io.Reader, identity age.Identity) (io.Reader, error) {
+	if err := usable(); err != nil {
+		return nil, err
+	}
 	buffered := bufio.NewReader(src)
 	start, err := buffered.Peek(len(intro))
 	if err != nil && !errors.Is(err, io.EOF) {

@@ -40,11 +40,7 @@ func (f *Files) Encrypt(ctx context.Context, at crmguard.Place, dst io.Writer) (
 	if err != nil {
 		return nil, err
 	}
-	w, err := age.Encrypt(dst, key)
-	if err != nil {
-		return nil, fmt.Errorf("document: %w", err)
-	}
-	return w, nil
+	return encrypt(dst, key)
 }
 
 // Open reads a stored file of size bytes from any position, so that
@@ -98,6 +94,9 @@ func (f *Files) Reencrypt(ctx context.Context, at crmguard.Place, dst io.Writer,
 }
 
 func (f *Files) key(ctx context.Context, at crmguard.Place) (*placeKey, error) {
+	if err := usable(); err != nil {
+		return nil, err
+	}
 	if at.Tenant == "" || at.Kind == "" || at.Record == "" || at.Field == "" {
 		return nil, errPlace
 	}

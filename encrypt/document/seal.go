@@ -48,9 +48,9 @@ func Seal(document, signature io.Writer, src io.Reader, from *Identity, id strin
 }
 
 func encryptTo(dst io.Writer, src io.Reader, keys []age.Recipient) error {
-	w, err := age.Encrypt(dst, keys...)
+	w, err := encrypt(dst, keys...)
 	if err != nil {
-		return fmt.Errorf("document: %w", err)
+		return err
 	}
 	return finish(w, src)
 }

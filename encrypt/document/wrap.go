@@ -92,9 +92,9 @@ func (i *Identity) wrap(recipient age.Recipient) ([]byte, error) {
 		return nil, errIdentity
 	}
 	var wrapped bytes.Buffer
-	w, err := age.Encrypt(&wrapped, recipient)
+	w, err := encrypt(&wrapped, recipient)
 	if err != nil {
-		return nil, fmt.Errorf("document: %w", err)
+		return nil, err
 	}
 	if err := finish(w, bytes.NewReader(i.Export())); err != nil {
 		return nil, err
