@@ -46,29 +46,31 @@ func newCache(limit int) *cache {
 	return &cache{seed: maphash.MakeSeed(), sets: make([]cacheSet, max(1, limit/cacheWays))}
 }
 
-func (c *cache) set(s *Scope) (*cacheSet, *sync.Mutex) {
-	hash := maphash.String(c.seed, s.Name) + bits.RotateLeft64(c.tenantHash(s.Tenant), 32) + uint64(s.Purpose)
+// set returns the number of the set that a scope belongs to.
+func (c *cache) set(s *Scope) uint64 {
+	hash := maphash.String(c.seed, s.Name) + uint64(s.Purpose)
+	if first := c.tenant.Load(); first != nil && first.name == s.Tenant {
+		hash += first.hash
+	} else {
+		hash += c.tenantHash(s.Tenant)
+	}
 	i, _ := bits.Mul64(hash, uint64(len(c.sets)))
-	return &c.sets[i], &c.locks[i%cacheLocks]
+	return i
 }
 
 // tenantHash remembers the hash of the first tenant, because many hosts have one
 // only. Others are hashed each time: remembering the last one would cost an
 // allocation whenever two take turns.
 func (c *cache) tenantHash(tenant string) uint64 {
-	first := c.tenant.Load()
-	if first != nil && first.name == tenant {
-		return first.hash
-	}
-	hash := maphash.String(c.seed, tenant)
-	if first == nil {
+	hash := bits.RotateLeft64(maphash.String(c.seed, tenant), 32)
+	if c.tenant.Load() == nil {
 		c.tenant.CompareAndSwap(nil, &hashedName{strings.Clone(tenant), hash})
 	}
 	return hash
 }
 
 func (c *cache) get(s *Scope) *scopeKeys {
-	set, _ := c.set(s)
+	set := &c.sets[c.set(s)]
 	for i := range set.slots {
 		if slot := set.slots[i].Load(); slot != nil && slot.scope == *s {
 			if !slot.used.Load() { // storing it on every read would bounce the cache line
@@ -83,7 +85,8 @@ func (c *cache) get(s *Scope) *scopeKeys {
 // put remembers keys and returns what get returns from now on. A scope that is
 // known to be closed stays so, because a slow reader may have seen it active.
 func (c *cache) put(s *Scope, keys *scopeKeys) *scopeKeys {
-	set, lock := c.set(s)
+	n := c.set(s)
+	set, lock := &c.sets[n], &c.locks[n%cacheLocks]
 	lock.Lock()
 	defer lock.Unlock()
 	added := &slot{scope: s.clone(), keys: keys}

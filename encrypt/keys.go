@@ -42,6 +42,7 @@ type key struct {
 	wrap      tink.AEAD   // of a tenant's keyset
 	unwrapped int64       // when the KEK was asked for it
 	left      atomic.Int64
+	scratch   atomic.Pointer[[]byte] // for associated data, see adPool
 }
 
 // errScope is never returned as long as the package has no bug.
