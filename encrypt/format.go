@@ -22,6 +22,9 @@ const (
 	algorithmKeyset  = 3 // a Tink keyset under the KEK
 	algorithmWrapped = 4 // a key under the tenant's keyset
 	algorithmPadded  = 5 // as algorithmGCM, of a plaintext that was padded
+
+	algorithmArgon2id = 6 // a KEK file under a passphrase
+	algorithmPBKDF2   = 7 // likewise
 )
 
 // Domain strings keep what is authenticated for one use from passing in another.
@@ -31,6 +34,8 @@ const (
 	domainIndex  = "crmguard/encrypt index\x00"
 	domainKeyset = "crmguard/encrypt keyset\x00"
 	domainKey    = "crmguard/encrypt key\x00"
+
+	domainKeyFile = "crmguard/encrypt key file\x00"
 )
 
 var magic = [2]byte{'c', 'g'}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -33,7 +34,7 @@ var (
 	ErrKeyFileExposed   = errors.New("others than its owner can read or replace it: chmod 600 the file and go-w its folder, and own both")
 	ErrKeyFileInside    = errors.New("it lies inside the data folder: whoever takes the data would take the key")
 	ErrKeyFileLinked    = errors.New("it has a second name, perhaps inside the data folder: remove that hard link")
-	ErrKeyFileMalformed = errors.New("it is not a Tink keyset in JSON with an AEAD key: truncated, or another file")
+	ErrKeyFileMalformed = errors.New("it is not a Tink keyset in JSON with an AEAD key, or not sealed as a passphrase file is: truncated, or another file")
 )
 
 // maxKeyFile is far above a keyset with many keys.
@@ -92,7 +93,12 @@ type fileContent interface {
 type clearContent struct{}
 
 func (clearContent) seal(json []byte) ([]byte, error) { return json, nil }
-func (clearContent) open(file []byte) ([]byte, error) { return file, nil }
+func (clearContent) open(file []byte) ([]byte, error) {
+	if _, _, err := parseDerivation(file); err == nil {
+		return nil, fmt.Errorf("%w: it is sealed under a passphrase", ErrKeyFileMalformed)
+	}
+	return file, nil
+}
 
 func (f *keyFile) open(create bool) (RotatingKEK, error) {
 	if err := f.load(create); err != nil {

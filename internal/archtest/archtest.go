@@ -36,7 +36,7 @@ const module = "github.com/crmguard/crmguard"
 // of its own.
 var primitives = map[string][]string{
 	"audit":            {"golang.org/x/mod"},
-	"encrypt":          {"github.com/tink-crypto/tink-go/v2", "golang.org/x/sync", "golang.org/x/text"},
+	"encrypt":          {"github.com/tink-crypto/tink-go/v2", "golang.org/x/crypto", "golang.org/x/sync", "golang.org/x/text"},
 	"encrypt/document": {"filippo.io/age"},
 	"ipfilter":         {"github.com/gaissmai/bart"},
 	"masking":          {"github.com/rivo/uniseg", "golang.org/x/text"},
