@@ -11,6 +11,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -38,6 +39,7 @@ type key struct {
 	version   uint32
 	aead      cipher.AEAD // of a data key
 	secret    []byte      // of an index or MAC key
+	macs      *sync.Pool  // of hash.Hash with that secret
 	prefix    []byte      // of the associated data, the same for all fields of a scope
 	wrap      tink.AEAD   // of a tenant's keyset
 	unwrapped int64       // when the KEK was asked for it
@@ -410,7 +412,7 @@ func (k *Keyring) unwrapAll(ctx context.Context, keys *scopeKeys, records, tenan
 			}
 			ready.prefix = appendAD(nil, domainField, header{algorithmGCM, r.Version}, r.Scope.Tenant, r.Scope.Name)
 		} else {
-			ready.secret = secret
+			ready.secret, ready.macs = secret, new(sync.Pool)
 		}
 		keys.versions = append(keys.versions, ready)
 	}
