@@ -54,7 +54,7 @@ func TestErase(t *testing.T) {
 	require.NoError(t, refuses(here, sealed))
 	_, err = table.Seal(ctx, "acme", row)
 	require.ErrorIs(t, err, crmguard.ErrErased)
-	found, err := table.Find(ctx, "acme", "phone", row.Phone)
+	found, err := table.Find(ctx, "acme", "phone", "phone", row.Phone)
 	require.NoError(t, err)
 	require.Empty(t, found)
 

@@ -75,7 +75,7 @@ func ExampleTable() {
 	err = index.Put(ctx, nil, "acme", "contacts", []string{row.ID}, entries)
 	fmt.Println(err)
 
-	found, err := contacts.Find(ctx, "acme", "phone", "+49 30 123456")
+	found, err := contacts.Find(ctx, "acme", "phone", "phone", "+49 30 123456")
 	fmt.Println(found, err)
 
 	stored := &Contact{ID: "17", PhoneSealed: row.PhoneSealed}

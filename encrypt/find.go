@@ -2,7 +2,9 @@ package encrypt
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/crmguard/crmguard"
 )
@@ -31,36 +33,42 @@ func (m *Model) indexed(tenant string, fields []fieldPlan, cells []Cell) (found 
 				}
 			}
 			if len(found) > 0 && found[len(found)-1].scope == scope {
-				scopes = append(scopes, fieldScope(IndexKey, &crmguard.Place{Tenant: tenant, Kind: m.kind, Field: fields[j].name}))
+				scopes = append(scopes, indexScope(&crmguard.Place{Tenant: tenant, Kind: m.kind, Field: fields[j].name}, index.name))
 			}
 		}
 	}
 	return found, scopes
 }
 
-// entries makes the index entries of cells.
+// entries makes the index entries of cells, under all live versions of their keys.
 func (m *Model) entries(cells []Cell, indexed []indexedCell, scopes []Scope, keys []*scopeKeys) ([]IndexEntry, error) {
+	if len(indexed) == 0 {
+		return nil, nil
+	}
 	entries := make([]IndexEntry, 0, len(indexed))
-	for _, x := range indexed {
+	for i := range indexed {
+		x := &indexed[i]
 		if err := keys[x.scope].usable(&scopes[x.scope]); err != nil {
 			return nil, err
 		}
-		place, key := &cells[x.cell].Place, keys[x.scope].newest()
-		entries = append(entries, IndexEntry{
-			Tenant: place.Tenant, Client: place.Client, Kind: place.Kind, Record: place.Record, Field: place.Field,
-			Version: key.version, Value: key.pseudonym(place, []byte(x.normal)),
-		})
+		place, normal := &cells[x.cell].Place, []byte(x.normal)
+		for _, key := range slices.Backward(keys[x.scope].versions) {
+			entries = append(entries, IndexEntry{
+				Tenant: place.Tenant, Client: place.Client, Kind: place.Kind, Record: place.Record, Field: place.Field,
+				Index: x.index.name, Unique: x.index.unique, Version: key.version, Value: key.pseudonym(place, x.index.name, normal),
+			})
+		}
 	}
 	return entries, nil
 }
 
-// Find returns the records whose field equals value, both normalised alike. It
-// opens nothing.
-func (t *Table[T]) Find(ctx context.Context, tenant, field, value string) (records []string, err error) {
-	return t.model.find(ctx, tenant, field, value)
+// Find returns the records whose field equals value, both normalised as the index (phone,
+// email, exact, last4, domain) does it. It opens nothing.
+func (t *Table[T]) Find(ctx context.Context, tenant, field, index, value string) (records []string, err error) {
+	return t.model.find(ctx, tenant, field, index, value)
 }
 
-func (m *Model) find(ctx context.Context, tenant, field, value string) (records []string, err error) {
+func (m *Model) find(ctx context.Context, tenant, field, index, value string) (records []string, err error) {
 	place := crmguard.Place{Tenant: tenant, Kind: m.kind, Field: field}
 	if err := checkPlace(&place); err != nil {
 		return nil, err
@@ -68,17 +76,34 @@ func (m *Model) find(ctx context.Context, tenant, field, value string) (records 
 	if err := checkSubject(ctx, tenant); err != nil {
 		return nil, err
 	}
-	f := m.plan.field(field)
-	if f == nil || len(f.indexes) == 0 {
-		return nil, fmt.Errorf("encrypt: table %s has no index on %q", m.kind, field)
+	x := m.plan.index(field, index)
+	if x == nil {
+		return nil, fmt.Errorf("encrypt: table %s has no index %q on %q", m.kind, index, field)
 	}
-	normal := f.indexes[0].normalize(value, m.region)
+	normal := x.normalize(value, m.region)
 	if normal == "" {
 		return nil, nil
 	}
-	values, err := m.keys.Pseudonyms(ctx, place, []byte(normal))
+	scope := indexScope(&place, index)
+	keys, err := m.keys.keysOf(ctx, &scope, false)
+	if errors.Is(err, ErrNoKey) { // nothing was ever indexed
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	return m.keys.opts.Index.Find(ctx, tenant, m.kind, field, values)
+	return m.keys.opts.Index.Find(ctx, tenant, m.kind, field, index, keys.pseudonyms(&place, index, []byte(normal)))
+}
+
+func (p *plan) index(field, index string) *indexPlan {
+	f := p.field(field)
+	if f == nil {
+		return nil
+	}
+	for i := range f.indexes {
+		if f.indexes[i].name == index {
+			return &f.indexes[i]
+		}
+	}
+	return nil
 }

@@ -4,21 +4,24 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"slices"
+	"fmt"
 	"strings"
-	"sync"
 
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/crmguard/crmguard/internal/phone"
 )
 
-// IndexEntry is one searchable value: not the value, but its pseudonym.
+// IndexEntry is one searchable value: not the value, but its pseudonym under one
+// version of the index's key. A value has an entry for each version in use, so that
+// processes that know different versions find, and refuse, the same records.
 type IndexEntry struct {
 	Tenant, Client, Kind, Record, Field string
 
-	Version uint32 // of the index key
+	Index   string // phone, email, exact, last4 or domain
+	Version uint32 // of the key of this tenant, kind, field and index
 	Value   []byte
+	Unique  bool // no other record may have the value
 }
 
 // Execer is a transaction, or a database for callers without one.
@@ -30,23 +33,91 @@ type Execer interface {
 // database, in a table that dumps leave out. Package encrypttest checks it.
 type Index interface {
 	// Put replaces all entries of these records by entries, inside the host's
-	// transaction. Records without entries lose theirs.
+	// transaction, which has written the rows before. Records without entries lose theirs.
+	// Where another record has the value of a unique entry the error is a
+	// [DuplicateError], and the host rolls back; of several that put the same value at once,
+	// one succeeds. Puts without a transaction change all or nothing.
 	Put(ctx context.Context, tx Execer, tenant, kind string, records []string, entries []IndexEntry) error
 
 	// Find returns the records, sorted and each once, that have one of the values in
-	// a field.
-	Find(ctx context.Context, tenant, kind, field string, values [][]byte) (records []string, err error)
+	// an index of a field.
+	Find(ctx context.Context, tenant, kind, field, index string, values [][]byte) (records []string, err error)
+
+	// Duplicates returns the ids of other clients' records, sorted and each once, that share a
+	// value of a phone, email or exact index with a record of the client.
+	Duplicates(ctx context.Context, tenant, client string) (records []string, err error)
+
+	// Stale returns the records, at most limit and in the index's own order, behind the
+	// record after, that have entries in an index of a field, but none of this version of
+	// its key. The empty record is before all others.
+	Stale(ctx context.Context, tenant, kind, field, index string, version uint32, after string, limit int) (records []string, err error)
 
 	// DropClient deletes all entries of a client and returns how many there were.
 	DropClient(ctx context.Context, tenant, client string) (rows int, err error)
 }
 
-// normalizers turn what people type into what is compared. An empty result is not
-// indexed, and finds nothing.
-var normalizers = map[string]func(value, region string) string{
-	"phone": normalizePhone,
-	"email": normalizeEmail,
-	"exact": normalizeExact,
+// ErrDuplicate is what a [DuplicateError] wraps.
+var ErrDuplicate = errors.New("encrypt: another record has this value")
+
+// DuplicateError says which record could not have a unique value. Whoever may not see
+// the other record should not be told of it: "exists already" is an answer, too.
+type DuplicateError struct {
+	Field, Index  string
+	Record, Other string // the one refused and, if it is known, the one that has the value
+}
+
+// Error names the field and the records.
+func (e DuplicateError) Error() string {
+	return fmt.Sprintf("%v: field %q, record %q, other %q", ErrDuplicate, e.Field, e.Record, e.Other)
+}
+
+// Unwrap returns [ErrDuplicate].
+func (e DuplicateError) Unwrap() error { return ErrDuplicate }
+
+var errEntry = errors.New("encrypt: index entry of another tenant, kind or record, repeated, or without client, index, version or value")
+
+// CheckEntries refuses entries that are not of this tenant and kind and of one of
+// these records, stand there twice, or lack a client, index, version or value.
+// Implementations of [Index] call it in Put.
+func CheckEntries(tenant, kind string, records []string, entries []IndexEntry) error {
+	if tenant == "" {
+		return errTenant
+	}
+	known := make(map[string]bool, len(records))
+	for _, record := range records {
+		known[record] = true
+	}
+	type entryKey struct {
+		record, field, index string
+		version              uint32
+	}
+	seen := make(map[entryKey]bool, len(entries))
+	for i := range entries {
+		e := &entries[i]
+		key := entryKey{e.Record, e.Field, e.Index, e.Version}
+		if e.Tenant != tenant || e.Kind != kind || e.Client == "" || e.Index == "" || e.Version == 0 || len(e.Value) == 0 ||
+			!known[e.Record] || seen[key] {
+			return errEntry
+		}
+		seen[key] = true
+	}
+	return nil
+}
+
+// indexKind is one way to find values. Those that are not exact find part of a value.
+type indexKind struct {
+	exact     bool
+	normalize func(value, region string) string // what people type into what is compared
+}
+
+// indexes by the names that tags and stores know. What normalises to nothing is not indexed,
+// and finds nothing.
+var indexes = map[string]indexKind{
+	"phone":  {true, normalizePhone},
+	"email":  {true, normalizeEmail},
+	"exact":  {true, normalizeExact},
+	"last4":  {false, normalizeLast4},
+	"domain": {false, normalizeDomain},
 }
 
 // normalizePhone returns E.164, or the digits of what is no phone number.
@@ -62,81 +133,29 @@ func normalizePhone(value, region string) string {
 	}, norm.NFKC.String(value))
 }
 
+// normalizeLast4 returns the last digits of what normalizePhone returns: those that people
+// read from a display or remember. Fewer than four find nothing.
+func normalizeLast4(value, region string) string {
+	digits := normalizePhone(value, region)
+	if len(digits) < 4 {
+		return ""
+	}
+	return digits[len(digits)-4:]
+}
+
 // normalizeEmail ignores case everywhere: no provider that people use tells
 // addresses apart by it.
 func normalizeEmail(value, _ string) string {
 	return norm.NFC.String(strings.ToLower(strings.TrimSpace(norm.NFC.String(value))))
 }
 
+// normalizeDomain returns what stands behind the last @, or all of a value without one,
+// so that people search for "example.com", "@example.com" or a whole address. Domains
+// written as xn-- are compared as they are.
+func normalizeDomain(value, _ string) string {
+	value = norm.NFKC.String(value)
+	value = norm.NFC.String(strings.ToLower(value[strings.LastIndexByte(value, '@')+1:]))
+	return strings.Trim(strings.TrimSpace(strings.ReplaceAll(value, "。", ".")), ".")
+}
+
 func normalizeExact(value, _ string) string { return strings.TrimSpace(norm.NFC.String(value)) }
-
-// MemoryIndex is an [Index] that forgets everything with the process. It does not
-// take part in transactions.
-type MemoryIndex struct {
-	mu      sync.Mutex
-	entries []IndexEntry
-}
-
-// NewMemoryIndex returns an empty MemoryIndex.
-func NewMemoryIndex() *MemoryIndex { return &MemoryIndex{} }
-
-// Put implements [Index]; tx may be nil.
-func (m *MemoryIndex) Put(_ context.Context, _ Execer, tenant, kind string, records []string, entries []IndexEntry) error {
-	if err := CheckEntries(tenant, kind, records, entries); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.entries = slices.DeleteFunc(m.entries, func(e IndexEntry) bool {
-		return e.Tenant == tenant && e.Kind == kind && slices.Contains(records, e.Record)
-	})
-	for _, e := range entries {
-		e.Value = slices.Clone(e.Value)
-		m.entries = append(m.entries, e)
-	}
-	return nil
-}
-
-// Find implements [Index].
-func (m *MemoryIndex) Find(_ context.Context, tenant, kind, field string, values [][]byte) ([]string, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var records []string
-	for _, e := range m.entries {
-		if e.Tenant == tenant && e.Kind == kind && e.Field == field &&
-			slices.ContainsFunc(values, func(v []byte) bool { return string(v) == string(e.Value) }) {
-			records = append(records, e.Record)
-		}
-	}
-	slices.Sort(records)
-	return slices.Compact(records), nil
-}
-
-// DropClient implements [Index].
-func (m *MemoryIndex) DropClient(_ context.Context, tenant, client string) (int, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	before := len(m.entries)
-	m.entries = slices.DeleteFunc(m.entries, func(e IndexEntry) bool { return e.Tenant == tenant && e.Client == client })
-	return before - len(m.entries), nil
-}
-
-var errEntry = errors.New("encrypt: index entry of another tenant, kind or record, or without client or value")
-
-// CheckEntries refuses entries that are not of this tenant and kind and of one of
-// these records, or lack a client or value. Implementations of [Index] call it in Put.
-func CheckEntries(tenant, kind string, records []string, entries []IndexEntry) error {
-	if tenant == "" {
-		return errTenant
-	}
-	known := make(map[string]bool, len(records))
-	for _, record := range records {
-		known[record] = true
-	}
-	for _, e := range entries {
-		if e.Tenant != tenant || e.Kind != kind || e.Client == "" || len(e.Value) == 0 || !known[e.Record] {
-			return errEntry
-		}
-	}
-	return nil
-}

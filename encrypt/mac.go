@@ -18,7 +18,7 @@ import (
 const pseudonymSize = 16
 
 // Pseudonyms implements [crmguard.Pseudonymizer]: 16 bytes for each version of the
-// key of this tenant, kind and field.
+// key of this tenant, kind and field. The indexes of tables have keys of their own.
 func (k *Keyring) Pseudonyms(ctx context.Context, at crmguard.Place, value []byte) ([][]byte, error) {
 	if err := checkPlace(&at); err != nil {
 		return nil, err
@@ -28,16 +28,21 @@ func (k *Keyring) Pseudonyms(ctx context.Context, at crmguard.Place, value []byt
 	if err != nil {
 		return nil, err
 	}
-	pseudonyms := make([][]byte, 0, len(keys.versions))
-	for _, key := range slices.Backward(keys.versions) {
-		pseudonyms = append(pseudonyms, key.pseudonym(&at, value))
+	return keys.pseudonyms(&at, "", value), nil
+}
+
+// pseudonyms are those of all live versions, the newest first.
+func (s *scopeKeys) pseudonyms(at *crmguard.Place, index string, value []byte) [][]byte {
+	pseudonyms := make([][]byte, 0, len(s.versions))
+	for _, key := range slices.Backward(s.versions) {
+		pseudonyms = append(pseudonyms, key.pseudonym(at, index, value))
 	}
-	return pseudonyms, nil
+	return pseudonyms
 }
 
 // pseudonym is the same for all clients and records of a field.
-func (key *key) pseudonym(at *crmguard.Place, value []byte) []byte {
-	place := crmguard.Place{Tenant: at.Tenant, Kind: at.Kind, Field: at.Field}
+func (key *key) pseudonym(at *crmguard.Place, index string, value []byte) []byte {
+	place := crmguard.Place{Tenant: at.Tenant, Kind: at.Kind, Field: at.Field, Record: index}
 	return key.hmac(domainIndex, &place, value)[:pseudonymSize]
 }
 
@@ -114,4 +119,12 @@ func (key *key) hmac(domain string, at *crmguard.Place, data []byte) []byte {
 // apart from "a" with "b/c".
 func fieldScope(p Purpose, at *crmguard.Place) Scope {
 	return Scope{at.Tenant, p, strconv.Itoa(len(at.Kind)) + ":" + at.Kind + "/" + at.Field}
+}
+
+// indexScope names the key of one index of a field. Names of [fieldScope] begin with a
+// digit, those of indexes with a letter.
+func indexScope(at *crmguard.Place, index string) Scope {
+	scope := fieldScope(IndexKey, at)
+	scope.Name = index + "/" + scope.Name
+	return scope
 }

