@@ -100,6 +100,9 @@ var (
 	// ErrNoKey says that the key store has never had the key: it may be older than
 	// the data, or another's.
 	ErrNoKey = errors.New("encrypt: the key store has no such key")
+	// ErrRetired says that a value was sealed, or a MAC made, under a version of the key
+	// that [Keyring.Retire] has removed since.
+	ErrRetired = errors.New("encrypt: under a version of the key that was retired")
 	// ErrDamaged says that a stored key does not unwrap, or not as what it is stored
 	// as: the key store was damaged or changed.
 	ErrDamaged = errors.New("encrypt: a key in the key store is damaged")
@@ -160,8 +163,9 @@ type Keyring struct {
 	generation atomic.Uint64 // grows when the store's revision has changed
 	leaseEnd   atomic.Int64  // until when cached keys of this generation hold
 	pollDue    atomic.Int64
-	revision   int64       // of the last poll, guarded by pollMu
-	polled     atomic.Bool // at least once, before any key was read
+	epoch      atomic.Uint64 // grows with Invalidate
+	revision   int64         // of the last poll, guarded by pollMu
+	polled     atomic.Bool   // at least once, before any key was read
 	pollMu     sync.Mutex
 	background sync.WaitGroup
 
@@ -231,7 +235,17 @@ func (k *Keyring) Check(ctx context.Context) error {
 	if _, _, err := k.closing(ctx); err != nil {
 		return err
 	}
-	return k.checkKEK(ctx)
+	_, err := k.checkKEK(ctx)
+	return err
+}
+
+// Invalidate forgets all keys, those of tenants too: whatever is sealed or opened from
+// now on asks the key store, and the KEK, anew. Calls that are under way end as they
+// would have.
+func (k *Keyring) Invalidate() {
+	k.epoch.Add(1)
+	k.generation.Add(1)
+	k.cache.clear()
 }
 
 // Close forgets all keys. Calls that are under way end as they would have, later

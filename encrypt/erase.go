@@ -8,32 +8,37 @@ import (
 	"time"
 )
 
-// Receipt says how far the erasure of a client has come, and until when backups
-// may still hold what could be read.
-type Receipt struct {
-	Tenant          string    `json:"tenant"`
-	Client          string    `json:"client"`
-	State           string    `json:"state"` // closing or destroyed
-	ClosedAt        time.Time `json:"closed_at"`
-	DestroyedAt     time.Time `json:"destroyed_at,omitzero"`
-	UnreadableAfter time.Time `json:"unreadable_after,omitzero"` // no backup holds the key any more; zero until the key is destroyed
-	UnlinkableAfter time.Time `json:"unlinkable_after,omitzero"` // no backup holds an index value that could be tested; zero likewise
-	IndexRows       int       `json:"index_rows"`                // deleted by this call
-}
-
 // Erase closes a client: this process seals and opens nothing of the client from
 // now on, others follow within [Lease], and the client's index rows are deleted.
 // The key is destroyed by [Keyring.FinishErasures]. Erase may be called again, and
 // should be after an error: it goes on where it stopped and returns how far the
 // erasure has come. A client without any data is closed too.
-func (k *Keyring) Erase(ctx context.Context, tenant, client string) (Receipt, error) {
+//
+// The receipt also lists copies, which the host knows of, for whoever has to delete
+// them; those of earlier calls stay in it. It has no MAC as long as the KEK does not answer.
+func (k *Keyring) Erase(ctx context.Context, tenant, client string, copies ...Copy) (Receipt, error) {
 	scope, err := k.erasing(ctx, tenant, client)
 	if err != nil {
 		return Receipt{}, err
 	}
-	record, err := k.store.Advance(ctx, scope, Closing, k.wallClock())
+	for _, c := range copies {
+		if err := checkName(c.What, c.Where); err != nil {
+			return Receipt{}, err
+		}
+	}
+	record, err := k.close(ctx, scope, k.wallClock())
 	if err != nil {
-		return Receipt{}, unavailable("key store", err)
+		return Receipt{}, err
+	}
+	record, err = k.dropIndex(ctx, record, func(n *receiptNote) { n.addCopies(copies) })
+	return k.issue(ctx, record, nil, err)
+}
+
+// close moves a scope to Closing, if it was active.
+func (k *Keyring) close(ctx context.Context, scope Scope, at time.Time) (Record, error) {
+	record, err := k.store.Advance(ctx, scope, Closing, at)
+	if err != nil {
+		return Record{}, unavailable("key store", err)
 	}
 	// Whatever was read before this moment is not used any more, even if the cache
 	// should forget what it is told next.
@@ -42,11 +47,11 @@ func (k *Keyring) Erase(ctx context.Context, tenant, client string) (Receipt, er
 	if record.State == Closing {
 		k.seen.add(scope, k.clock.exact())
 	}
-	return k.dropIndex(ctx, record)
+	return record, nil
 }
 
-// Receipt reads how far an erasure has come and changes nothing. Without an
-// erasure it is [ErrNotErased].
+// Receipt reads how far an erasure has come and changes nothing. After a
+// [Keyring.Turn] its dates may be earlier. Without an erasure it is [ErrNotErased].
 func (k *Keyring) Receipt(ctx context.Context, tenant, client string) (Receipt, error) {
 	scope, err := k.erasing(ctx, tenant, client)
 	if err != nil {
@@ -59,7 +64,32 @@ func (k *Keyring) Receipt(ctx context.Context, tenant, client string) (Receipt, 
 	case len(records) == 0 || records[0].State == Active:
 		return Receipt{}, ErrNotErased
 	}
-	return k.receipt(records[len(records)-1]), nil
+	return k.issue(ctx, records[len(records)-1], nil, nil)
+}
+
+// issue makes the receipt of what was done, also when failed says that it was not all.
+// The eras of tenants that are known already need not be read again.
+func (k *Keyring) issue(ctx context.Context, record Record, eras map[string]era, failed error) (Receipt, error) {
+	tenant := record.Scope.Tenant
+	e, known := eras[tenant]
+	var err error
+	if record.State == Destroyed && !known {
+		if e, err = k.era(ctx, tenant); err != nil {
+			return Receipt{}, errors.Join(failed, err)
+		}
+		if eras != nil {
+			eras[tenant] = e
+		}
+	}
+	receipt, err := k.receipt(record, e)
+	if err := errors.Join(failed, err); err != nil {
+		return receipt, err
+	}
+	signed, err := k.sign(ctx, receipt)
+	if err != nil {
+		return receipt, fmt.Errorf("encrypt: authenticate a receipt: %w", err)
+	}
+	return signed, nil
 }
 
 // erasing returns the scope of a client whose erasure is ordered or looked at.
@@ -134,7 +164,8 @@ func (k *Keyring) closing(ctx context.Context) (revision int64, closing []Record
 // least [ClosingTime] ago, by the clock and by what this process has seen itself: one
 // that has just started waits as long again. It also deletes index rows that late
 // transactions have left. Hosts call it every minute or so. What fails is tried again
-// by the next call; the receipts of what succeeded are returned beside the error.
+// by the next call; the receipts of what succeeded are returned beside the error. Only
+// receipts are not made again: [Keyring.Receipt] reads those that lack their MAC.
 func (k *Keyring) FinishErasures(ctx context.Context) (finished []Receipt, err error) {
 	if k.closed.Load() {
 		return nil, errClosed
@@ -145,14 +176,19 @@ func (k *Keyring) FinishErasures(ctx context.Context) (finished []Receipt, err e
 	}
 	var failed []error
 	now := k.wallClock()
+	eras := make(map[string]era)
 	for _, record := range closing {
 		if now.Before(record.ClosedAt.Add(ClosingTime)) || !k.seen.longEnough(record.Scope, k.now()) {
 			continue
 		}
-		receipt, err := k.destroy(ctx, record, now)
+		record, err := k.destroy(ctx, record, now)
 		if err != nil {
 			failed = append(failed, err)
 			continue
+		}
+		receipt, err := k.issue(ctx, record, eras, nil)
+		if err != nil {
+			failed = append(failed, err)
 		}
 		finished = append(finished, receipt)
 	}
@@ -161,41 +197,42 @@ func (k *Keyring) FinishErasures(ctx context.Context) (finished []Receipt, err e
 
 // destroy deletes index rows first: if the process ends in between, the scope is
 // still closing and all is done again.
-func (k *Keyring) destroy(ctx context.Context, record Record, now time.Time) (Receipt, error) {
-	dropped, err := k.dropIndex(ctx, record)
+func (k *Keyring) destroy(ctx context.Context, record Record, now time.Time) (Record, error) {
+	record, err := k.dropIndex(ctx, record, func(*receiptNote) {})
 	if err != nil {
-		return Receipt{}, err
+		return Record{}, err
 	}
 	if record, err = k.store.Advance(ctx, record.Scope, Destroyed, now); err != nil {
-		return Receipt{}, unavailable("key store", err)
+		return Record{}, unavailable("key store", err)
 	}
-	receipt := k.receipt(record)
-	receipt.IndexRows = dropped.IndexRows
-	return receipt, nil
+	return record, nil
 }
 
-func (k *Keyring) dropIndex(ctx context.Context, record Record) (Receipt, error) {
-	receipt := k.receipt(record)
+// dropIndex deletes the index rows of a client, and notes before which other records
+// are found with the same values: nobody can tell afterwards.
+func (k *Keyring) dropIndex(ctx context.Context, record Record, also func(n *receiptNote)) (Record, error) {
 	if k.opts.Index == nil {
-		return receipt, nil
+		return k.note(ctx, record, also)
+	}
+	var duplicates []string
+	if index, ok := k.opts.Index.(interface {
+		Duplicates(ctx context.Context, tenant, client string) ([]string, error)
+	}); ok {
+		var err error
+		if duplicates, err = index.Duplicates(ctx, record.Scope.Tenant, record.Scope.Name); err != nil {
+			return record, fmt.Errorf("encrypt: duplicates of a closed client: %w", err)
+		}
+	}
+	record, err := k.note(ctx, record, func(n *receiptNote) {
+		also(n)
+		n.addDuplicates(duplicates)
+	})
+	if err != nil {
+		return record, err
 	}
 	rows, err := k.opts.Index.DropClient(ctx, record.Scope.Tenant, record.Scope.Name)
 	if err != nil {
-		return receipt, fmt.Errorf("encrypt: delete index rows of a closed client: %w", err)
+		return record, fmt.Errorf("encrypt: delete index rows of a closed client: %w", err)
 	}
-	receipt.IndexRows = rows
-	return receipt, nil
-}
-
-// receipt counts from the destruction: until then nobody knows the dates.
-func (k *Keyring) receipt(record Record) Receipt {
-	receipt := Receipt{
-		Tenant: record.Scope.Tenant, Client: record.Scope.Name, State: record.State.String(),
-		ClosedAt: record.ClosedAt, DestroyedAt: record.DestroyedAt,
-	}
-	if record.State == Destroyed {
-		receipt.UnreadableAfter = record.DestroyedAt.Add(k.opts.BackupRetention)
-		receipt.UnlinkableAfter = record.DestroyedAt.Add(k.opts.IndexLife)
-	}
-	return receipt
+	return k.note(ctx, record, func(n *receiptNote) { n.IndexRows += rows })
 }

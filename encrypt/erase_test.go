@@ -49,7 +49,7 @@ func TestErase(t *testing.T) {
 	want := encrypt.Receipt{
 		Tenant: "acme", Client: "c1", State: "closing", ClosedAt: start, IndexRows: 1,
 	}
-	require.Equal(t, want, receipt)
+	require.Equal(t, want, unsigned(t, receipt))
 	require.NoError(t, there.Check(ctx), "so that it knows")
 	require.NoError(t, refuses(here, sealed))
 	_, err = table.Seal(ctx, "acme", row)
@@ -65,7 +65,8 @@ func TestErase(t *testing.T) {
 	require.NoError(t, index.Put(ctx, nil, "acme", "contacts", []string{"c1"}, entries))
 	again, err := here.Erase(ctx, "acme", "c1")
 	require.NoError(t, err)
-	require.Equal(t, want, again, "the first time counts; late rows are deleted again")
+	want.IndexRows = 2
+	require.Equal(t, want, unsigned(t, again), "the first time counts; late rows are deleted again")
 	require.NoError(t, index.Put(ctx, nil, "acme", "contacts", []string{"c1"}, entries))
 
 	clock.Advance(encrypt.LongestTransaction - time.Microsecond)
@@ -76,8 +77,10 @@ func TestErase(t *testing.T) {
 	finished, err = there.FinishErasures(context.Background())
 	require.NoError(t, err)
 	want.State, want.DestroyedAt = "destroyed", clock.Now()
-	want.UnreadableAfter, want.UnlinkableAfter = clock.Now().Add(40*24*time.Hour), clock.Now().Add(90*24*time.Hour)
-	require.Equal(t, []encrypt.Receipt{want}, finished, "with the one late index row")
+	want.UnreadableAfter, want.UnlinkableAfter = clock.Now().Add(40*24*time.Hour), clock.Now().Add((40+90)*24*time.Hour)
+	want.IndexRows = 3
+	require.Len(t, finished, 1)
+	require.Equal(t, want, unsigned(t, finished[0]), "with the late index row")
 	finished, err = here.FinishErasures(context.Background())
 	require.NoError(t, err)
 	require.Empty(t, finished, "once")
@@ -87,10 +90,9 @@ func TestErase(t *testing.T) {
 		clock.Advance(encrypt.Lease)
 		require.NoError(t, refuses(k, sealed))
 	}
-	want.IndexRows = 0
 	again, err = here.Erase(ctx, "acme", "c1")
 	require.NoError(t, err)
-	require.Equal(t, want, again)
+	require.Equal(t, want, unsigned(t, again))
 	records, err := store.Load(ctx, []encrypt.Scope{{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}})
 	require.NoError(t, err)
 	require.Empty(t, records[0].Wrapped)
@@ -99,6 +101,14 @@ func TestErase(t *testing.T) {
 	require.NoError(t, err)
 	_, err = here.Open(ctx, client(2), other)
 	require.NoError(t, err, "other clients go on")
+}
+
+// unsigned is a receipt without its MAC, which no other test foresees.
+func unsigned(t *testing.T, r encrypt.Receipt) encrypt.Receipt {
+	t.Helper()
+	require.Len(t, r.MAC, 40)
+	r.MAC = nil
+	return r
 }
 
 // deaf never hears that a scope has closed.
@@ -243,14 +253,15 @@ func TestReceiptAsJSON(t *testing.T) {
 	k := newKeyring(t, encrypt.NewMemory(), &encrypt.Options{Clock: clock.Now})
 	receipt, err := k.Erase(acting("acme"), "acme", "c1")
 	require.NoError(t, err)
-	text, err := json.Marshal(receipt)
+	text, err := json.Marshal(unsigned(t, receipt))
 	require.NoError(t, err)
 	require.JSONEq(t, `{"tenant":"acme","client":"c1","state":"closing","closed_at":"2026-03-01T12:00:00Z","index_rows":0}`, string(text))
 	clock.Advance(encrypt.ClosingTime)
 	finished, err := k.FinishErasures(t.Context())
 	require.NoError(t, err)
-	text, err = json.Marshal(finished)
+	require.Len(t, finished, 1)
+	text, err = json.Marshal(unsigned(t, finished[0]))
 	require.NoError(t, err)
-	require.JSONEq(t, `[{"tenant":"acme","client":"c1","state":"destroyed","closed_at":"2026-03-01T12:00:00Z","destroyed_at":"2026-03-01T12:01:10Z",
-		"unreadable_after":"2026-03-31T12:01:10Z","unlinkable_after":"2026-05-30T12:01:10Z","index_rows":0}]`, string(text))
+	require.JSONEq(t, `{"tenant":"acme","client":"c1","state":"destroyed","closed_at":"2026-03-01T12:00:00Z","destroyed_at":"2026-03-01T12:01:10Z",
+		"unreadable_after":"2026-03-31T12:01:10Z","unlinkable_after":"2026-06-29T12:01:10Z","index_rows":0}`, string(text))
 }

@@ -126,7 +126,7 @@ func TestReceipt(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, finished, []encrypt.Receipt{receipt})
 	require.Equal(t, clock.Now().Add(30*24*time.Hour), receipt.UnreadableAfter)
-	require.Equal(t, clock.Now().Add(90*24*time.Hour), receipt.UnlinkableAfter)
+	require.Equal(t, clock.Now().Add(120*24*time.Hour), receipt.UnlinkableAfter)
 
 	_, err = k.Receipt(acting("other"), "acme", "c1")
 	require.Error(t, err)

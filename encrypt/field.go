@@ -110,6 +110,9 @@ func (k *Keyring) versionOf(ctx context.Context, s *Scope, keys *scopeKeys, vers
 	if key := keys.version(version); key != nil {
 		return key, nil
 	}
+	if version < keys.versions[0].version {
+		return nil, ErrRetired
+	}
 	if !k.maySeek(keys, version) {
 		return nil, ErrForeign
 	}

@@ -43,6 +43,7 @@ type key struct {
 	prefix    []byte      // of the associated data, the same for all fields of a scope
 	wrap      tink.AEAD   // of a tenant's keyset
 	unwrapped int64       // when the KEK was asked for it
+	epoch     uint64      // of the Keyring at that time, for a tenant's keyset
 	left      atomic.Int64
 	scratch   atomic.Pointer[[]byte] // for associated data, see adPool
 }
@@ -255,7 +256,7 @@ func uniqueScopes(scopes []Scope) []Scope {
 }
 
 // load asks the store for scopes of one tenant, in one query, and remembers what
-// it finds.
+// it finds. Another one follows only when the KEK turned while it was read.
 func (k *Keyring) load(ctx context.Context, tenant string, scopes []Scope, create bool) (map[Scope]*scopeKeys, error) {
 	scopes = slices.Clone(scopes)
 	for i, s := range scopes {
@@ -267,20 +268,48 @@ func (k *Keyring) load(ctx context.Context, tenant string, scopes []Scope, creat
 	if err := k.firstPoll(ctx); err != nil {
 		return nil, err
 	}
-	started, generation := k.now(), k.generation.Load()
 	tenantScope := Scope{Tenant: strings.Clone(tenant), Purpose: TenantKeyset}
+	found, keysets, err := k.loadOnce(ctx, tenantScope, scopes, create)
+	if k.turnedSince(ctx, tenantScope, keysets, found, err) {
+		found, _, err = k.loadOnce(ctx, tenantScope, scopes, create)
+	}
+	return found, err
+}
+
+// turnedSince says whether keys could not be unwrapped because the tenant's keyset has
+// another version than those read with them.
+func (k *Keyring) turnedSince(ctx context.Context, tenantScope Scope, keysets []Record, found map[Scope]*scopeKeys, err error) bool {
+	if err == nil {
+		for _, keys := range found {
+			if errors.Is(keys.broken, errNewerKeyset) {
+				return true
+			}
+		}
+		return false
+	}
+	if len(keysets) == 0 {
+		return false
+	}
+	now, err := k.store.Load(ctx, []Scope{tenantScope})
+	return err == nil && len(now) > 0 && now[len(now)-1].Version > keysets[len(keysets)-1].Version
+}
+
+func (k *Keyring) loadOnce(ctx context.Context, tenantScope Scope, scopes []Scope, create bool) (found map[Scope]*scopeKeys, keysets []Record, err error) {
+	started, generation := k.now(), k.generation.Load()
+	exact := k.clock.exact()
 	records, err := k.store.Load(ctx, append([]Scope{tenantScope}, scopes...))
 	if err != nil {
-		return nil, unavailable("key store", err)
+		return nil, nil, unavailable("key store", err)
 	}
 	byScope := groupRecords(records)
 	var mine map[Scope]bool
 	if create {
-		if mine, err = k.create(ctx, tenantScope, scopes, byScope); err != nil {
-			return nil, err
+		if mine, err = k.create(ctx, exact, tenantScope, scopes, byScope); err != nil {
+			return nil, byScope[tenantScope], err
 		}
 	}
-	found := make(map[Scope]*scopeKeys, len(scopes))
+	keysets = byScope[tenantScope]
+	found = make(map[Scope]*scopeKeys, len(scopes))
 	for _, s := range scopes {
 		records := byScope[s]
 		if len(records) == 0 {
@@ -288,13 +317,13 @@ func (k *Keyring) load(ctx context.Context, tenant string, scopes []Scope, creat
 		}
 		keys := &scopeKeys{scope: s, state: records[0].State, loaded: started, unwrapped: started, generation: generation}
 		if keys.state == Active {
-			err := k.unwrapAll(ctx, keys, records, byScope[tenantScope])
+			err := k.unwrapAll(ctx, keys, records, keysets)
 			if errors.Is(err, ErrDamaged) {
 				found[s] = &scopeKeys{scope: s, broken: err}
 				continue
 			}
 			if err != nil {
-				return nil, err
+				return nil, keysets, err
 			}
 			k.keepLeases(s, keys)
 			if mine[s] {
@@ -303,7 +332,7 @@ func (k *Keyring) load(ctx context.Context, tenant string, scopes []Scope, creat
 		}
 		found[s] = k.cache.put(&s, keys)
 	}
-	return found, nil
+	return found, keysets, nil
 }
 
 // keepLeases takes over from cached keys what they have left of their messages.
@@ -329,8 +358,9 @@ func groupRecords(records []Record) map[Scope][]Record {
 
 // create makes the keys that byScope lacks, in one store call, and adds what the
 // store then holds to byScope: this node's or, when another was faster, the
-// other's. It returns the scopes whose newest key is this node's.
-func (k *Keyring) create(ctx context.Context, tenantScope Scope, scopes []Scope, byScope map[Scope][]Record) (map[Scope]bool, error) {
+// other's. It returns the scopes whose newest key is this node's. byScope was read at
+// the time started.
+func (k *Keyring) create(ctx context.Context, started int64, tenantScope Scope, scopes []Scope, byScope map[Scope][]Record) (map[Scope]bool, error) {
 	var missing []Scope
 	for _, s := range scopes {
 		if len(byScope[s]) == 0 {
@@ -341,8 +371,14 @@ func (k *Keyring) create(ctx context.Context, tenantScope Scope, scopes []Scope,
 		return nil, nil
 	}
 	if len(byScope[tenantScope]) == 0 {
+		started = k.clock.exact()
 		if err := k.createTenant(ctx, tenantScope, byScope); err != nil {
 			return nil, err
+		}
+		// Every backup that holds a client's key shall hold the key of receipts too:
+		// see Replay.
+		if receipts := receiptScope(tenantScope.Tenant); !slices.Contains(missing, receipts) {
+			missing = append(missing, receipts)
 		}
 	}
 	tenantRecords := byScope[tenantScope]
@@ -358,7 +394,7 @@ func (k *Keyring) create(ctx context.Context, tenantScope Scope, scopes []Scope,
 		}
 		fresh = append(fresh, record)
 	}
-	return k.insert(ctx, fresh, byScope)
+	return k.insertWrapped(ctx, started, wrapping, fresh, byScope)
 }
 
 // newRecord makes a random key.

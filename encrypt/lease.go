@@ -180,6 +180,7 @@ func (k *Keyring) rotate(ctx context.Context, s Scope, old *key) (*key, error) {
 
 func (k *Keyring) nextVersion(ctx context.Context, s Scope, version uint32) (*key, error) {
 	tenantScope := Scope{Tenant: s.Tenant, Purpose: TenantKeyset}
+	started := k.clock.exact()
 	records, err := k.store.Load(ctx, []Scope{tenantScope})
 	if err != nil {
 		return nil, unavailable("key store", err)
@@ -196,7 +197,7 @@ func (k *Keyring) nextVersion(ctx context.Context, s Scope, version uint32) (*ke
 		return nil, err
 	}
 	record.Messages = 0 // whoever uses it takes a lease
-	if _, err := k.insert(ctx, []Record{record}, make(map[Scope][]Record)); err != nil {
+	if _, err := k.insertWrapped(ctx, started, wrapping, []Record{record}, make(map[Scope][]Record)); err != nil {
 		return nil, err
 	}
 	keys, err := k.fetch(ctx, s, false)

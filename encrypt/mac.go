@@ -63,12 +63,12 @@ func (k *Keyring) MAC(ctx context.Context, at crmguard.Place, data []byte) ([]by
 }
 
 // Verify implements [crmguard.Authenticator]. Beside [crmguard.ErrMAC] its error
-// says which it is: [ErrMalformed], [ErrForeign], or [ErrNoKey], because where there
-// never was a key no MAC was made. Any other error, such as [ErrDamaged] and
+// says which it is: [ErrMalformed], [ErrForeign], [ErrRetired], or [ErrNoKey], because
+// where there never was a key no MAC was made. Any other error, such as [ErrDamaged] and
 // [ErrUnavailable], says nothing about the MAC.
 func (k *Keyring) Verify(ctx context.Context, at crmguard.Place, data, mac []byte) error {
 	err := k.verify(ctx, at, data, mac)
-	if errors.Is(err, ErrMalformed) || errors.Is(err, ErrForeign) || errors.Is(err, ErrNoKey) {
+	if errors.Is(err, ErrMalformed) || errors.Is(err, ErrForeign) || errors.Is(err, ErrRetired) || errors.Is(err, ErrNoKey) {
 		return fmt.Errorf("%w: %w", crmguard.ErrMAC, err)
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -16,7 +17,12 @@ type Memory struct {
 	mu       sync.Mutex
 	scopes   map[Scope][]Record // versions in order
 	revision int64
+
+	order []Scope // of List
+	fresh []Scope // not yet in order
 }
+
+var _ Inventory = (*Memory)(nil)
 
 // NewMemory returns an empty Memory.
 func NewMemory() *Memory { return &Memory{scopes: make(map[Scope][]Record)} }
@@ -32,11 +38,16 @@ func (m *Memory) load(scopes []Scope) []Record {
 	var found []Record
 	for _, scope := range scopes {
 		for _, r := range m.scopes[scope] {
-			r.Wrapped = bytes.Clone(r.Wrapped)
-			found = append(found, r)
+			found = append(found, r.clone())
 		}
 	}
 	return found
+}
+
+// clone shares no bytes with r.
+func (r Record) clone() Record {
+	r.Wrapped, r.Note = bytes.Clone(r.Wrapped), bytes.Clone(r.Note)
+	return r
 }
 
 // Insert implements [Store].
@@ -44,18 +55,33 @@ func (m *Memory) Insert(_ context.Context, records []Record) ([]Record, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var scopes []Scope
+	seen := make(map[Scope]bool, len(records))
 	for _, r := range records {
-		if !slices.Contains(scopes, r.Scope) {
+		if !seen[r.Scope] {
+			seen[r.Scope] = true
 			scopes = append(scopes, r.Scope)
 		}
 		versions := m.scopes[r.Scope]
-		if int(r.Version) != len(versions)+1 || len(versions) > 0 && versions[0].State != Active {
+		next := uint32(1)
+		if len(versions) > 0 {
+			next = versions[len(versions)-1].Version + 1
+		}
+		if r.Version != next || len(versions) > 0 && versions[0].State != Active {
 			continue
 		}
-		r.Wrapped = bytes.Clone(r.Wrapped)
-		m.scopes[r.Scope] = append(versions, r)
+		if next > 1 {
+			m.revision++
+		}
+		m.put(r.Scope, append(versions, r.clone()))
 	}
 	return m.load(scopes), nil
+}
+
+func (m *Memory) put(s Scope, versions []Record) {
+	if _, known := m.scopes[s]; !known {
+		m.fresh = append(m.fresh, s)
+	}
+	m.scopes[s] = versions
 }
 
 // Advance implements [Store].
@@ -84,12 +110,10 @@ func (m *Memory) Advance(_ context.Context, scope Scope, to State, at time.Time)
 			clear(versions[i].Wrapped)
 			versions[i].Wrapped = nil
 		}
-		m.scopes[scope] = versions
+		m.put(scope, versions)
 		m.revision++
 	}
-	newest := versions[len(versions)-1]
-	newest.Wrapped = bytes.Clone(newest.Wrapped)
-	return newest, nil
+	return versions[len(versions)-1].clone(), nil
 }
 
 // errAdvance has the same text in every store.
@@ -101,17 +125,23 @@ func (m *Memory) Lease(_ context.Context, keys []Record, n uint64) ([]Record, er
 	defer m.mu.Unlock()
 	var leased []Record
 	for _, key := range keys {
-		versions := m.scopes[key.Scope]
-		if key.Version == 0 || int(key.Version) > len(versions) || versions[0].State != Active {
+		r := m.find(key)
+		if r == nil || r.State != Active {
 			continue
 		}
-		r := &versions[key.Version-1]
 		r.Messages += n
-		copied := *r
-		copied.Wrapped = bytes.Clone(r.Wrapped)
-		leased = append(leased, copied)
+		leased = append(leased, r.clone())
 	}
 	return leased, nil
+}
+
+// find returns the stored record itself.
+func (m *Memory) find(named Record) *Record {
+	versions := m.scopes[named.Scope]
+	if i := slices.IndexFunc(versions, func(r Record) bool { return r.Version == named.Version }); i >= 0 {
+		return &versions[i]
+	}
+	return nil
 }
 
 // Closing implements [Store].
@@ -121,10 +151,81 @@ func (m *Memory) Closing(context.Context) (int64, []Record, error) {
 	var closing []Record
 	for _, versions := range m.scopes {
 		if r := versions[len(versions)-1]; r.State == Closing {
-			r.Wrapped = bytes.Clone(r.Wrapped)
-			closing = append(closing, r)
+			closing = append(closing, r.clone())
 		}
 	}
 	slices.SortFunc(closing, func(a, b Record) int { return cmp.Compare(a.ClosedAt.UnixMicro(), b.ClosedAt.UnixMicro()) })
 	return m.revision, closing, nil
+}
+
+// List implements [Inventory].
+func (m *Memory) List(_ context.Context, after Record, limit int) ([]Record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.fresh) > 0 {
+		m.order = append(m.order, m.fresh...)
+		m.fresh = nil
+		slices.SortFunc(m.order, Scope.compare)
+	}
+	var list []Record
+	from, _ := slices.BinarySearchFunc(m.order, after.Scope, Scope.compare)
+	for _, scope := range m.order[from:] {
+		for _, r := range m.scopes[scope] {
+			switch {
+			case scope == after.Scope && r.Version <= after.Version:
+			case len(list) == limit:
+				return list, nil
+			default:
+				list = append(list, r.clone())
+			}
+		}
+	}
+	return list, nil
+}
+
+func (s Scope) compare(t Scope) int {
+	return cmp.Or(strings.Compare(s.Tenant, t.Tenant), cmp.Compare(s.Purpose, t.Purpose), strings.Compare(s.Name, t.Name))
+}
+
+// errReplace has the same text in every store.
+var errReplace = errors.New("encrypt: to replace records, give each as it was and as it shall be")
+
+// Replace implements [Inventory].
+func (m *Memory) Replace(_ context.Context, was, now []Record) (int, error) {
+	if len(was) != len(now) {
+		return 0, errReplace
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for i := range was {
+		r := m.find(was[i])
+		if r == nil || !r.same(was[i]) {
+			continue
+		}
+		if len(now[i].Wrapped) == 0 && len(was[i].Wrapped) > 0 {
+			versions := m.scopes[r.Scope]
+			if r.Version == versions[len(versions)-1].Version {
+				continue
+			}
+			clear(r.Wrapped)
+			version := r.Version
+			m.scopes[r.Scope] = slices.DeleteFunc(versions, func(r Record) bool { return r.Version == version })
+			n++
+			continue
+		}
+		next := now[i].clone()
+		r.Wrapped, r.Note, r.ClosedAt, r.DestroyedAt = next.Wrapped, next.Note, next.ClosedAt, next.DestroyedAt
+		n++
+	}
+	if n > 0 {
+		m.revision++
+	}
+	return n, nil
+}
+
+// same says whether nothing has changed that Replace changes.
+func (r Record) same(was Record) bool {
+	return bytes.Equal(r.Wrapped, was.Wrapped) && bytes.Equal(r.Note, was.Note) &&
+		r.ClosedAt.Equal(was.ClosedAt) && r.DestroyedAt.Equal(was.DestroyedAt)
 }

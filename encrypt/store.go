@@ -57,9 +57,10 @@ func (s State) String() string {
 // Record is one version of a scope's key as a store keeps it.
 type Record struct {
 	Scope    Scope
-	Version  uint32 // from 1, without gaps
+	Version  uint32 // from 1, without gaps; the oldest ones may have been removed
 	State    State  // the same in all versions of a scope
 	Wrapped  []byte // see docs/formats/encrypt.md; empty once destroyed
+	Note     []byte // what belongs into receipts, and into the history of the KEK
 	Messages uint64 // how many messages nodes have reserved with Lease
 
 	CreatedAt, ClosedAt, DestroyedAt time.Time // microseconds, UTC
@@ -104,7 +105,30 @@ type Store interface {
 	// concurrent calls each gets a total of its own.
 	Lease(ctx context.Context, keys []Record, n uint64) ([]Record, error)
 
-	// Closing returns the revision, which grows with every Advance that changed
-	// something, and the newest version of each scope that is Closing.
+	// Closing returns the revision, which grows with every Advance and Replace that
+	// changed something and every Insert that added a version after the first, and
+	// the newest version of each scope that is Closing.
 	Closing(ctx context.Context) (revision int64, closing []Record, err error)
+}
+
+// Inventory is what a [Store] needs besides for [Keyring.Retire], [Keyring.Turn],
+// [Keyring.Sweep], reports, and full receipts. Package encrypttest checks it, with
+// the duties of a Store.
+type Inventory interface {
+	// List returns at most limit records of all scopes and versions that come after
+	// a record, named by Scope and Version, which need not exist. All records of a
+	// tenant follow each other, and within it all of a purpose; Record{} comes before
+	// everything, and a Scope without purpose or name before all others of its tenant
+	// or purpose. What changes meanwhile may be missing or seen twice, nothing else.
+	List(ctx context.Context, after Record, limit int) ([]Record, error)
+
+	// Replace gives each record, named by Scope and Version, whose Wrapped, Note,
+	// ClosedAt and DestroyedAt still are as in was, those of the one at the same place
+	// in now, and returns how many there were. They may be of several tenants. Where the new Wrapped
+	// is empty and the old one was not, the version is removed instead and never comes
+	// back, unless it is the newest of its scope: that one stays as it is. Removed keys
+	// are overwritten as by Advance. When the store cannot do so yet it returns an
+	// error; the next call, be it an empty one, tries again first. A change makes the
+	// revision larger.
+	Replace(ctx context.Context, was, now []Record) (n int, err error)
 }

@@ -1,20 +1,17 @@
 package encrypt
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	tinkpb "github.com/tink-crypto/tink-go/v2/proto/tink_go_proto"
 	"github.com/tink-crypto/tink-go/v2/tink"
 )
-
-// kekVersion stands in headers of what the KEK wrapped: a KEK keeps its versions
-// to itself.
-const kekVersion = 1
 
 // wrapKey wraps a key of a scope under the tenant's keyset.
 func wrapKey(wrapping *key, s Scope, version uint32, secret []byte) ([]byte, error) {
@@ -25,6 +22,10 @@ func wrapKey(wrapping *key, s Scope, version uint32, secret []byte) ([]byte, err
 	}
 	return append(h.append(nil), ciphertext...), nil
 }
+
+// errNewerKeyset says that a key was wrapped by a keyset that is newer than what was
+// read of the tenant's.
+var errNewerKeyset = fmt.Errorf("%w: no such version of the tenant's keyset yet", ErrDamaged)
 
 // unwrapKey is the inverse of wrapKey for a stored record. It says since when the
 // tenant's keyset has been unwrapped.
@@ -37,20 +38,26 @@ func (k *Keyring) unwrapKey(ctx context.Context, r Record, tenantRecords []Recor
 	if err != nil {
 		return nil, 0, err
 	}
-	secret, err = wrapping.wrap.Decrypt(ciphertext, scopeAD(domainKey, header{algorithmWrapped, version}, r.Scope, r.Version))
+	secret, err = unwrapWith(wrapping, r, ciphertext)
+	return secret, wrapping.unwrapped, err
+}
+
+func unwrapWith(wrapping *key, r Record, ciphertext []byte) ([]byte, error) {
+	secret, err := wrapping.wrap.Decrypt(ciphertext, scopeAD(domainKey, header{algorithmWrapped, wrapping.version}, r.Scope, r.Version))
 	if err != nil || len(secret) != keySize {
-		return nil, 0, ErrDamaged
+		return nil, ErrDamaged
 	}
-	return secret, wrapping.unwrapped, nil
+	return secret, nil
 }
 
 // tenantKey returns one version of a tenant's keyset: from the cache, or with one
 // call to the KEK, however many ask at the same time.
 func (k *Keyring) tenantKey(ctx context.Context, records []Record, version uint32) (*key, error) {
-	i := 0
-	for ; i < len(records) && records[i].Version != version; i++ {
-	}
-	if i == len(records) {
+	i := slices.IndexFunc(records, func(r Record) bool { return r.Version == version })
+	switch {
+	case i < 0 && (len(records) == 0 || version > records[len(records)-1].Version):
+		return nil, errNewerKeyset
+	case i < 0:
 		return nil, fmt.Errorf("%w: no version %d of the tenant's keyset", ErrDamaged, version)
 	}
 	scope := records[i].Scope
@@ -61,55 +68,112 @@ func (k *Keyring) tenantKey(ctx context.Context, records []Record, version uint3
 		if key := k.cachedTenantKey(scope, version); key != nil {
 			return key, nil
 		}
-		started := k.now()
+		started, epoch := k.now(), k.epoch.Load()
 		wrap, err := k.unwrapKeyset(ctx, records[i])
 		if err != nil {
 			return nil, err
 		}
-		unwrapped := &key{scope: scope, version: version, wrap: wrap, unwrapped: started}
-		k.cache.put(&scope, &scopeKeys{scope: scope, state: Active, versions: []*key{unwrapped}, loaded: started})
+		unwrapped := &key{scope: scope, version: version, wrap: wrap, unwrapped: started, epoch: epoch}
+		k.rememberKeyset(unwrapped)
 		return unwrapped, nil
 	})
 }
 
 // cachedTenantKey heeds the age only: a tenant has no state besides its clients'.
 func (k *Keyring) cachedTenantKey(scope Scope, version uint32) *key {
-	keys := k.cache.get(&scope)
-	if keys == nil || k.now()-keys.loaded >= int64(k.opts.CacheAge) {
-		return nil
+	if keys := k.cache.get(&scope); keys != nil {
+		if key := keys.version(version); key != nil && k.fresh(key) {
+			return key
+		}
 	}
-	return keys.version(version)
+	return nil
+}
+
+// fresh says whether a keyset was unwrapped less than CacheAge ago, and since the
+// last [Keyring.Invalidate].
+func (k *Keyring) fresh(keyset *key) bool {
+	return k.now()-keyset.unwrapped < int64(k.opts.CacheAge) && keyset.epoch == k.epoch.Load()
+}
+
+// rememberKeyset adds a version of a tenant's keyset to those in the cache: while the
+// KEK turns, keys are wrapped by two of them.
+func (k *Keyring) rememberKeyset(unwrapped *key) {
+	all := []*key{unwrapped}
+	if known := k.cache.get(&unwrapped.scope); known != nil {
+		for _, other := range known.versions {
+			if other.version != unwrapped.version && k.fresh(other) {
+				all = append(all, other)
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b *key) int { return cmp.Compare(a.version, b.version) })
+	k.cache.put(&unwrapped.scope, &scopeKeys{scope: unwrapped.scope, state: Active, versions: all, loaded: unwrapped.unwrapped})
 }
 
 // createTenant makes a tenant's keyset, once it is sure that the KEK is the right
 // one, and puts what the store then holds into byScope.
 func (k *Keyring) createTenant(ctx context.Context, scope Scope, byScope map[Scope][]Record) error {
-	if err := k.checkKEK(ctx); err != nil {
+	started := k.clock.exact()
+	check, err := k.checkKEK(ctx)
+	if err != nil {
 		return err
 	}
+	keyset, err := k.newKeyset(scope, 1)
+	if err != nil {
+		return err
+	}
+	record, err := keyset.wrapped(ctx, k, check.generation)
+	if err != nil {
+		return err
+	}
+	mine, err := k.insert(ctx, []Record{record}, byScope)
+	if err != nil || !mine[scope] {
+		return err
+	}
+	k.rememberKeyset(keyset.key)
+	if k.late(started) {
+		return k.rewrapLateKeyset(ctx, keyset, record)
+	}
+	return nil
+}
+
+// freshKeyset is one that this process has just made.
+type freshKeyset struct {
+	*key
+	handle *keyset.Handle
+}
+
+func (k *Keyring) newKeyset(scope Scope, version uint32) (freshKeyset, error) {
 	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
 	if err != nil {
-		return fmt.Errorf("encrypt: make a keyset: %w", err)
+		return freshKeyset{}, fmt.Errorf("encrypt: make a keyset: %w", err)
 	}
-	h := header{algorithmKeyset, kekVersion}
+	wrap, err := newKeysetAEAD(handle)
+	if err != nil {
+		return freshKeyset{}, err
+	}
+	return freshKeyset{&key{scope: scope, version: version, wrap: wrap, unwrapped: k.now(), epoch: k.epoch.Load()}, handle}, nil
+}
+
+// wrapped asks the KEK. The generation is that of the KEK.
+func (f freshKeyset) wrapped(ctx context.Context, k *Keyring, generation uint32) (Record, error) {
+	h := header{algorithmKeyset, generation}
 	kek := &remember{AEADWithContext: k.kek}
 	var encrypted keysetCiphertext
-	if err := handle.WriteWithContext(ctx, &encrypted, kek, scopeAD(domainKeyset, h, scope, 1)); err != nil {
-		return unavailable("KEK", kek.cause(err))
+	if err := f.handle.WriteWithContext(ctx, &encrypted, kek, scopeAD(domainKeyset, h, f.scope, f.version)); err != nil {
+		return Record{}, unavailable("KEK", kek.cause(err))
 	}
-	wrapped := append(h.append(nil), encrypted...)
-	_, err = k.insert(ctx, []Record{{Scope: scope, Version: 1, State: Active, Wrapped: wrapped, CreatedAt: k.wallClock()}}, byScope)
-	return err
+	return Record{Scope: f.scope, Version: f.version, State: Active, Wrapped: append(h.append(nil), encrypted...), CreatedAt: k.wallClock()}, nil
 }
 
 func (k *Keyring) unwrapKeyset(ctx context.Context, r Record) (tink.AEAD, error) {
-	version, ciphertext, err := parse(r.Wrapped, algorithmKeyset, 1)
-	if err != nil || version != kekVersion {
+	generation, ciphertext, err := parse(r.Wrapped, algorithmKeyset, 1)
+	if err != nil {
 		return nil, fmt.Errorf("%w: the tenant's keyset", ErrDamaged)
 	}
 	kek := &remember{AEADWithContext: k.kek}
 	encrypted := keysetCiphertext(ciphertext)
-	handle, err := keyset.ReadWithContext(ctx, &encrypted, kek, scopeAD(domainKeyset, header{algorithmKeyset, version}, r.Scope, r.Version))
+	handle, err := keyset.ReadWithContext(ctx, &encrypted, kek, scopeAD(domainKeyset, header{algorithmKeyset, generation}, r.Scope, r.Version))
 	if err != nil {
 		return nil, unavailable("KEK", kek.cause(err))
 	}
@@ -156,45 +220,4 @@ func (r *remember) cause(err error) error {
 		return r.err
 	}
 	return err
-}
-
-// kekCheckText is what the KEK check wraps. It is no secret.
-var kekCheckText = []byte("crmguard KEK check")
-
-// checkKEK asks the KEK for a known value in the store, and puts it there first
-// where it is missing. Without it a wrong KEK would start a second set of keys
-// beside the first.
-func (k *Keyring) checkKEK(ctx context.Context) error {
-	scope := Scope{Purpose: KEKCheck}
-	h := header{algorithmKeyset, kekVersion}
-	ad := scopeAD(domainKeyset, h, scope, 1)
-	records, err := k.store.Load(ctx, []Scope{scope})
-	if err != nil {
-		return unavailable("key store", err)
-	}
-	if len(records) == 0 {
-		ciphertext, err := k.kek.EncryptWithContext(ctx, kekCheckText, ad)
-		if err != nil {
-			return unavailable("KEK", err)
-		}
-		records, err = k.store.Insert(ctx, []Record{{Scope: scope, Version: 1, State: Active, Wrapped: append(h.append(nil), ciphertext...), CreatedAt: k.wallClock()}})
-		if err != nil {
-			return unavailable("key store", err)
-		}
-		if len(records) == 0 {
-			return fmt.Errorf("%w: the key store did not keep a new key", ErrUnavailable)
-		}
-	}
-	_, ciphertext, err := parse(records[0].Wrapped, algorithmKeyset, 1)
-	if err != nil {
-		return fmt.Errorf("%w: the check of the KEK", ErrDamaged)
-	}
-	text, err := k.kek.DecryptWithContext(ctx, ciphertext, ad)
-	if err != nil {
-		return unavailable("KEK", err)
-	}
-	if !bytes.Equal(text, kekCheckText) {
-		return ErrWrongKEK
-	}
-	return nil
 }

@@ -35,7 +35,7 @@ func (s *Store) closeScope(ctx context.Context, scope encrypt.Scope, at time.Tim
 		if err := s.insert(ctx, tx, tombstone); err != nil {
 			return err
 		}
-		if _, err := s.lock(ctx, tx, scope); err != nil {
+		if err := s.lock(ctx, tx, scope); err != nil {
 			return err
 		}
 		if err := s.move(ctx, tx, scope, encrypt.Active, encrypt.Closing, `closed_at`, at); err != nil {
@@ -90,8 +90,7 @@ func (s *Store) move(ctx context.Context, tx *sql.Tx, scope encrypt.Scope, from,
 	if err != nil || n == 0 {
 		return err
 	}
-	_, err = s.exec(ctx, tx, `UPDATE crmguard_keys_revision SET revision = revision + 1 WHERE id = 1`)
-	return err
+	return s.revise(ctx, tx)
 }
 
 func (s *Store) newest(ctx context.Context, tx *sql.Tx, scope encrypt.Scope) (encrypt.Record, error) {

@@ -57,7 +57,10 @@ type Store struct {
 	opened *sql.DB // by OpenSQLite, so Close closes it
 }
 
-var _ encrypt.Store = (*Store)(nil)
+var (
+	_ encrypt.Store     = (*Store)(nil)
+	_ encrypt.Inventory = (*Store)(nil)
+)
 
 // New keeps keys in a PostgreSQL database, or in a SQLite file all of whose
 // connections have secure_delete on, journal_mode WAL and synchronous FULL; others
@@ -89,7 +92,10 @@ func (s *Store) Close() error {
 	return s.opened.Close()
 }
 
-const columns = `tenant, name, version, state, wrapped, messages, created_at, closed_at, destroyed_at`
+// Rows in state 4 are versions that Replace has removed. They stay, so that those
+// versions never come back, and so that lock finds the first one; nobody sees them.
+
+const columns = `tenant, name, version, state, wrapped, note, messages, created_at, closed_at, destroyed_at`
 
 // chunk keeps statements below the limits of parameters of both databases.
 const chunk = 500
@@ -111,7 +117,7 @@ func (s *Store) load(ctx context.Context, q querier, scopes []encrypt.Scope) ([]
 		for _, scope := range part {
 			args = append(args, name(scope))
 		}
-		found, err := s.query(ctx, q, `SELECT `+columns+` FROM crmguard_keys WHERE tenant = $1 AND name IN (`+
+		found, err := s.query(ctx, q, `SELECT `+columns+` FROM crmguard_keys WHERE tenant = $1 AND state < 4 AND name IN (`+
 			sqldb.Params(2, len(part))+`) ORDER BY name, version`, args...)
 		if err != nil {
 			return nil, fmt.Errorf("encryptsql: load keys: %w", err)
@@ -131,7 +137,7 @@ func (s *Store) query(ctx context.Context, q querier, query string, args ...any)
 		var r encrypt.Record
 		var key string
 		var created, closed, destroyed int64
-		if err := rows.Scan(&r.Scope.Tenant, &key, &r.Version, &r.State, &r.Wrapped, &r.Messages, &created, &closed, &destroyed); err != nil {
+		if err := rows.Scan(&r.Scope.Tenant, &key, &r.Version, &r.State, &r.Wrapped, &r.Note, &r.Messages, &created, &closed, &destroyed); err != nil {
 			return nil, err
 		}
 		if r.Scope.Purpose, r.Scope.Name, err = parseName(key); err != nil {
@@ -168,29 +174,45 @@ func (s *Store) Insert(ctx context.Context, records []encrypt.Record) ([]encrypt
 
 func (s *Store) insert(ctx context.Context, tx *sql.Tx, r encrypt.Record) error {
 	if r.Version > 1 {
-		active, err := s.lock(ctx, tx, r.Scope)
-		if err != nil || !active {
+		if err := s.lock(ctx, tx, r.Scope); err != nil {
 			return err
 		}
-		n, err := s.exec(ctx, tx, `UPDATE crmguard_keys SET messages = messages WHERE tenant = $1 AND name = $2 AND version = $3`,
-			r.Scope.Tenant, name(r.Scope), r.Version-1)
+		n, err := s.exec(ctx, tx, `UPDATE crmguard_keys SET messages = messages WHERE tenant = $1 AND name = $2 AND version = $3 AND state = $4`,
+			r.Scope.Tenant, name(r.Scope), r.Version-1, encrypt.Active)
 		if err != nil || n == 0 {
-			return err // a version that would leave a gap is not added
+			return err // the scope is closed, or the version would leave a gap
 		}
 	}
-	_, err := s.exec(ctx, tx, `INSERT INTO crmguard_keys (`+columns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
-		r.Scope.Tenant, name(r.Scope), r.Version, r.State, r.Wrapped, r.Messages,
+	n, err := s.exec(ctx, tx, `INSERT INTO crmguard_keys (`+columns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING`,
+		r.Scope.Tenant, name(r.Scope), r.Version, r.State, orNull(r.Wrapped), orNull(r.Note), r.Messages,
 		sqldb.Micros(r.CreatedAt), sqldb.Micros(r.ClosedAt), sqldb.Micros(r.DestroyedAt))
-	return err
+	if err != nil || n == 0 || r.Version == 1 {
+		return err
+	}
+	return s.revise(ctx, tx)
+}
+
+// orNull keeps empty bytes from being compared with NULL later.
+func orNull(b []byte) any {
+	if len(b) == 0 {
+		return nil
+	}
+	return b
 }
 
 // lock makes other transactions that add versions to a scope or move it wait for
-// this one, and reports whether the scope is active. Statements after it see what
-// those before it have done.
-func (s *Store) lock(ctx context.Context, tx *sql.Tx, scope encrypt.Scope) (active bool, err error) {
-	n, err := s.exec(ctx, tx, `UPDATE crmguard_keys SET messages = messages WHERE tenant = $1 AND name = $2 AND version = 1 AND state = $3`,
-		scope.Tenant, name(scope), encrypt.Active)
-	return n > 0, err
+// this one. Statements after it see what those before it have done. The row of the
+// first version stays for ever.
+func (s *Store) lock(ctx context.Context, tx *sql.Tx, scope encrypt.Scope) error {
+	_, err := s.exec(ctx, tx, `UPDATE crmguard_keys SET messages = messages WHERE tenant = $1 AND name = $2 AND version = 1`,
+		scope.Tenant, name(scope))
+	return err
+}
+
+// revise tells all nodes that what they remember may be outdated.
+func (s *Store) revise(ctx context.Context, tx *sql.Tx) error {
+	_, err := s.exec(ctx, tx, `UPDATE crmguard_keys_revision SET revision = revision + 1 WHERE id = 1`)
+	return err
 }
 
 func (s *Store) exec(ctx context.Context, tx *sql.Tx, query string, args ...any) (int64, error) {
@@ -254,8 +276,13 @@ var letters = map[encrypt.Purpose]byte{
 }
 
 // name is purpose and name of a scope in one column, so that keys for all purposes
-// are found with one IN.
-func name(s encrypt.Scope) string { return string([]byte{letters[s.Purpose], ':'}) + s.Name }
+// are found with one IN. What has no purpose comes before all that have one.
+func name(s encrypt.Scope) string {
+	if s.Purpose == 0 {
+		return ""
+	}
+	return string([]byte{letters[s.Purpose], ':'}) + s.Name
+}
 
 func parseName(name string) (encrypt.Purpose, string, error) {
 	for purpose, letter := range letters {

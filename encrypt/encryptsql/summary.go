@@ -41,7 +41,7 @@ func Summarize(ctx context.Context, db *sql.DB, o *Options) (list []Summary, err
 	}
 	// A number stands for the boolean, which only one of the databases has.
 	rows, err := db.QueryContext(ctx, wrapped.Q(`SELECT tenant, purpose, named, version, state, COUNT(*), MIN(created_at), MAX(created_at), MAX(messages)
-		FROM (SELECT tenant, substr(name, 1, 2) AS purpose, CASE WHEN length(name) > 2 THEN 1 ELSE 0 END AS named, version, state, created_at, messages FROM crmguard_keys) k
+		FROM (SELECT tenant, substr(name, 1, 2) AS purpose, CASE WHEN length(name) > 2 THEN 1 ELSE 0 END AS named, version, state, created_at, messages FROM crmguard_keys WHERE state < 4) k
 		GROUP BY tenant, purpose, named, version, state`))
 	if err != nil {
 		return nil, fmt.Errorf("encryptsql: count keys: %w", err)

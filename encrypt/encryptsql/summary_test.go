@@ -63,7 +63,7 @@ func TestSummarize(t *testing.T) {
 		}, list)
 
 		for _, planted := range []string{"", "d", "x:c9"} {
-			_, err = db.Exec(fmt.Sprintf(`INSERT INTO acme_keys VALUES ('acme', '%s', 1, 1, NULL, 0, 0, 0, 0)`, planted))
+			_, err = db.Exec(fmt.Sprintf(`INSERT INTO acme_keys VALUES ('acme', '%s', 1, 1, NULL, NULL, 0, 0, 0, 0)`, planted))
 			require.NoError(t, err)
 			_, err = encryptsql.Summarize(ctx, db, o)
 			require.ErrorContains(t, err, "not the name of a key", "%q", planted)

@@ -11,6 +11,7 @@ CREATE TABLE crmguard_keys (
 	version      BIGINT   NOT NULL,
 	state        SMALLINT NOT NULL,
 	wrapped      BYTEA,
+	note         BYTEA,
 	messages     BIGINT   NOT NULL,
 	created_at   BIGINT   NOT NULL,
 	closed_at    BIGINT   NOT NULL,
@@ -18,6 +19,7 @@ CREATE TABLE crmguard_keys (
 	PRIMARY KEY (tenant, name, version)
 );
 CREATE INDEX crmguard_keys_closing ON crmguard_keys (closed_at) WHERE state = 2;
+CREATE INDEX crmguard_keys_removed ON crmguard_keys (tenant) WHERE state = 4 AND wrapped IS NOT NULL;
 CREATE TABLE crmguard_keys_revision (
 	id       SMALLINT PRIMARY KEY,
 	revision BIGINT   NOT NULL

@@ -1,0 +1,61 @@
+package encrypt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Replay erases again what an older copy of the key store has brought back: hosts keep
+// the JSON of all receipts in a ledger outside of it, and replay them after every
+// restore, before anybody else uses the store. Receipts that do not hold are refused,
+// each by an error that wraps [ErrReceipt], and the others are carried out all the same.
+//
+// What was destroyed is destroyed at once, as of now: nothing can be on its way to the
+// database under a key that nobody but a backup has had since. What was closing is
+// closed and waits for [Keyring.FinishErasures]. The new receipts belong into the ledger
+// beside the old ones.
+func (k *Keyring) Replay(ctx context.Context, receipts ...[]byte) (replayed []Receipt, err error) {
+	if k.closed.Load() {
+		return nil, errClosed
+	}
+	var failed []error
+	eras := make(map[string]era)
+	for i, document := range receipts {
+		receipt, err := k.replay(ctx, document, eras)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("receipt %d: %w", i, err))
+			continue
+		}
+		replayed = append(replayed, receipt)
+	}
+	return replayed, errors.Join(failed...)
+}
+
+func (k *Keyring) replay(ctx context.Context, document []byte, eras map[string]era) (Receipt, error) {
+	old, err := parseReceipt(document)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if old, err = k.verifyReceipt(ctx, old); err != nil {
+		return Receipt{}, err
+	}
+	record, err := k.close(ctx, Scope{old.Tenant, DataKey, old.Client}, old.ClosedAt)
+	if err != nil {
+		return Receipt{}, err
+	}
+	record, err = k.dropIndex(ctx, record, func(n *receiptNote) {
+		n.IndexRows = max(n.IndexRows, old.IndexRows)
+		n.addDuplicates(old.Duplicates)
+		n.addCopies(old.Copies)
+	})
+	if err != nil {
+		return Receipt{}, err
+	}
+	if old.State == Destroyed.String() {
+		if record, err = k.store.Advance(ctx, record.Scope, Destroyed, k.wallClock()); err != nil {
+			return Receipt{}, unavailable("key store", err)
+		}
+	}
+	return k.issue(ctx, record, eras, nil)
+}

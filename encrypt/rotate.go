@@ -1,0 +1,105 @@
+package encrypt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/crmguard/crmguard"
+)
+
+var (
+	errInventory = errors.New("encrypt: the key store is no Inventory")
+	errRotate    = errors.New("encrypt: keys of clients, tenants, indexes and MACs are rotated one by one; tenants' keysets turn with the KEK")
+	errReceipts  = errors.New("encrypt: the key of receipts stays, or old receipts would not hold any more")
+	errNewest    = errors.New("encrypt: the newest version of a key is not retired")
+)
+
+// Rotate makes the next version of a data, index or MAC key and returns it. From now
+// on this process seals with it, others from [Lease] on; what was sealed before
+// opens until [Keyring.Retire]. Of calls at the same time one makes it. A scope
+// that never had a key is [ErrNoKey].
+func (k *Keyring) Rotate(ctx context.Context, s Scope) (version uint32, err error) {
+	if err := k.checkRotation(ctx, s); err != nil {
+		return 0, err
+	}
+	records, err := k.versions(ctx, s)
+	if err != nil {
+		return 0, err
+	}
+	version = records[len(records)-1].Version + 1
+	if _, err := k.nextVersion(ctx, s, version); err != nil {
+		return 0, err
+	}
+	k.generation.Add(1) // a slow reader may yet put the old versions back into the cache
+	return version, nil
+}
+
+// Retire removes the versions of a key that are older than before, and returns how
+// many there were. What is still sealed under them is lost: it is [ErrRetired], here
+// at once and elsewhere within [Lease]. So everything is sealed anew first, under
+// a version that every process has known for [LongestTransaction] besides.
+func (k *Keyring) Retire(ctx context.Context, s Scope, before uint32) (removed int, err error) {
+	if err := k.checkRotation(ctx, s); err != nil {
+		return 0, err
+	}
+	inventory, ok := k.store.(Inventory)
+	if !ok {
+		return 0, errInventory
+	}
+	records, err := k.versions(ctx, s)
+	if err != nil {
+		return 0, err
+	}
+	if before > records[len(records)-1].Version {
+		return 0, errNewest
+	}
+	var was, now []Record
+	for _, r := range records {
+		if r.Version < before {
+			was = append(was, r)
+			r.Wrapped = nil
+			now = append(now, r)
+		}
+	}
+	removed, err = inventory.Replace(ctx, was, now)
+	k.generation.Add(1)
+	if err != nil {
+		return removed, unavailable("key store", err)
+	}
+	return removed, nil
+}
+
+func (k *Keyring) checkRotation(ctx context.Context, s Scope) error {
+	switch {
+	case k.closed.Load():
+		return errClosed
+	case s.Purpose != DataKey && s.Purpose != IndexKey && s.Purpose != MACKey:
+		return errRotate
+	case s.Tenant == "":
+		return errTenant
+	case s == receiptScope(s.Tenant):
+		return errReceipts
+	}
+	if err := checkName(s.Tenant, s.Name); err != nil {
+		return err
+	}
+	if _, err := crmguard.CheckSubject(ctx, s.Tenant); err != nil { // jobs have none
+		return fmt.Errorf("%w: %w", errNoSubject, err)
+	}
+	return nil
+}
+
+// versions returns the records of a scope that is in use.
+func (k *Keyring) versions(ctx context.Context, s Scope) ([]Record, error) {
+	records, err := k.store.Load(ctx, []Scope{s})
+	switch {
+	case err != nil:
+		return nil, unavailable("key store", err)
+	case len(records) == 0:
+		return nil, ErrNoKey
+	case records[0].State != Active:
+		return nil, crmguard.ErrErased
+	}
+	return records, nil
+}

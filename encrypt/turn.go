@@ -1,0 +1,398 @@
+package encrypt
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/crmguard/crmguard/internal/uptime"
+)
+
+var (
+	// ErrNotRotating says that the KEK is no [RotatingKEK].
+	ErrNotRotating = errors.New("encrypt: the key-encryption key cannot rotate")
+	// ErrTurning says that another call of [Keyring.Turn], here or in another process,
+	// is under way, or has taken over.
+	ErrTurning = errors.New("encrypt: another turn of the key-encryption key is under way")
+)
+
+// Steps of a Turn, in their order; it may wait and wrap several times.
+const (
+	TurnWrapping   = "wrapping"   // new keysets for tenants, and their keys under these
+	TurnWaiting    = "waiting"    // until no process wraps anything under the old keysets any more
+	TurnDestroying = "destroying" // the old keysets and the older keys of the KEK
+)
+
+// TurnProgress is how far a [Keyring.Turn] has come.
+type TurnProgress struct {
+	Step                string
+	Tenants, AllTenants int // that have their new keyset; of how many there were at the beginning
+	Keys, AllKeys       int // that are wrapped anew; likewise
+}
+
+// Turned is what a [Keyring.Turn] has done.
+type Turned struct {
+	Tenants, Keys    int // keysets made; keys wrapped anew
+	BeganAt, EndedAt time.Time
+	Gone             time.Time // when the last copy of the older keys of the KEK is gone
+}
+
+// turn is the memory of one Turn in the note of the newest KEK check.
+type turn struct {
+	Generation  uint32    `json:"generation"`
+	BeganAt     time.Time `json:"began_at"`
+	OldestIndex time.Time `json:"oldest_index,omitzero"` // when the oldest index key of all tenants was made that existed then
+	EndedAt     time.Time `json:"ended_at,omitzero"`
+	Gone        time.Time `json:"gone,omitzero"`
+}
+
+// Turn replaces the KEK: it rotates, every tenant gets a new keyset under the new KEK,
+// all other keys are wrapped anew under that keyset without asking the KEK, and then
+// the old keysets and the older keys of the KEK are destroyed. So nothing in older
+// copies of the key store can be unwrapped any more, neither the keys of erased clients
+// nor any other: a backup of the key store made after a Turn is the first good one.
+//
+// Everybody reads and writes on meanwhile. Turn takes [Lease] and more, because it
+// waits until no process wraps anything under what it has read before. It asks the KEK
+// once per tenant whose keyset is in the cache, twice for others, and a few times more.
+// Before it destroys anything, a key that cannot be unwrapped ends it with [ErrDamaged]:
+// restore or erase that one.
+//
+// One that was cut off is begun anew by the next call, which waits another Lease to see
+// that nobody is at it; until then all is as usable as before. The KEK must be a
+// [RotatingKEK], or it is [ErrNotRotating]. Progress may be nil; it is called from
+// Turn's own goroutine.
+func (k *Keyring) Turn(ctx context.Context, progress func(TurnProgress)) (Turned, error) {
+	kek, ok := k.kek.(RotatingKEK)
+	if !ok {
+		return Turned{}, ErrNotRotating
+	}
+	inventory, ok := k.store.(Inventory)
+	switch {
+	case !ok:
+		return Turned{}, errInventory
+	case k.closed.Load():
+		return Turned{}, errClosed
+	case progress == nil:
+		progress = func(TurnProgress) {}
+	}
+	t := &turning{k: k, kek: kek, inventory: inventory, tell: progress}
+	if err := t.claim(ctx); err != nil {
+		return Turned{}, err
+	}
+	ctx, stop := t.hold(ctx)
+	err := t.run(ctx)
+	if lost := stop(); lost != nil {
+		err = lost
+	}
+	return t.done, err
+}
+
+// turning is a Turn under way.
+type turning struct {
+	k         *Keyring
+	kek       RotatingKEK
+	inventory Inventory
+	tell      func(TurnProgress)
+
+	claimed  Record // by scope and version
+	check    Record // of that version, which is the new generation
+	history  []turn // with this Turn at the end
+	made     int64  // when, on the exact clock, the last new keyset was stored
+	progress TurnProgress
+	done     Turned
+}
+
+// claim makes sure that no other Turn is under way: whoever stores the next version of
+// the KEK check may turn.
+func (t *turning) claim(ctx context.Context) error {
+	k := t.k
+	check, err := k.checkKEK(ctx)
+	if err != nil {
+		return err
+	}
+	if check.Version > 1 && check.ClosedAt.IsZero() {
+		if err := k.sleep(ctx, Lease); err != nil {
+			return err
+		}
+		before := check.Record
+		if check, err = k.checkKEK(ctx); err != nil {
+			return err
+		}
+		if check.Version != before.Version || check.Messages != before.Messages {
+			return ErrTurning
+		}
+	}
+	if t.history, err = parseNote[[]turn](check.Record); err != nil {
+		return err
+	}
+	if n := len(t.history); n > 0 && t.history[n-1].EndedAt.IsZero() {
+		t.history = t.history[:n-1]
+	}
+	if t.check, err = k.newCheck(ctx, check.Version+1, check.generation); err != nil {
+		return err
+	}
+	t.claimed = Record{Scope: kekCheckScope, Version: t.check.Version}
+	began := turn{Generation: t.check.Version, BeganAt: t.check.CreatedAt}
+	if began.OldestIndex, err = t.survey(ctx); err != nil {
+		return err
+	}
+	t.history = append(t.history, began)
+	t.done.BeganAt = began.BeganAt
+	if t.check.Note, err = json.Marshal(t.history); err != nil {
+		return fmt.Errorf("encrypt: turn: %w", err)
+	}
+	stored, err := k.store.Insert(ctx, []Record{t.check})
+	if err != nil {
+		return unavailable("key store", err)
+	}
+	if newest := stored[len(stored)-1]; newest.Version != t.check.Version || !bytes.Equal(newest.Wrapped, t.check.Wrapped) {
+		return ErrTurning
+	}
+	return nil
+}
+
+// survey counts what there is to do, and finds the oldest index key.
+func (t *turning) survey(ctx context.Context) (oldestIndex time.Time, err error) {
+	var last Scope
+	err = t.walk(ctx, func(page []Record) error {
+		for _, r := range page {
+			switch {
+			case r.Scope.Purpose == KEKCheck || len(r.Wrapped) == 0:
+			case r.Scope.Purpose == TenantKeyset:
+				if r.Scope != last {
+					t.progress.AllTenants++
+				}
+				last = r.Scope
+			default:
+				t.progress.AllKeys++
+				if r.Scope.Purpose == IndexKey && (oldestIndex.IsZero() || r.CreatedAt.Before(oldestIndex)) {
+					oldestIndex = r.CreatedAt
+				}
+			}
+		}
+		return nil
+	})
+	return oldestIndex, err
+}
+
+// turnPage is how many keys are wrapped anew at once.
+const turnPage = 500
+
+func (t *turning) walk(ctx context.Context, each func(page []Record) error) error {
+	for after := (Record{}); ; {
+		page, err := t.inventory.List(ctx, after, turnPage)
+		if err != nil {
+			return unavailable("key store", err)
+		}
+		if len(page) == 0 {
+			return nil
+		}
+		after = page[len(page)-1]
+		if err := each(page); err != nil {
+			return err
+		}
+	}
+}
+
+// hold tells other processes that this one is alive until stop is called, which returns
+// an error when somebody has taken over all the same, as if it were not. The context
+// ends then.
+func (t *turning) hold(ctx context.Context) (held context.Context, stop func() error) {
+	held, cancel := context.WithCancelCause(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		for t.k.sleep(held, Lease/4) == nil {
+			if err := t.alive(held); err != nil && held.Err() == nil {
+				cancel(err)
+				ended <- err
+				return
+			}
+		}
+		ended <- nil
+	}()
+	return held, func() error {
+		cancel(nil)
+		return <-ended
+	}
+}
+
+// alive counts this Turn's messages, of which others see that they grow, and fails
+// when one of them has begun another Turn.
+func (t *turning) alive(ctx context.Context) error {
+	if _, err := t.k.store.Lease(ctx, []Record{t.claimed}, 1); err != nil {
+		return unavailable("key store", err)
+	}
+	records, err := t.k.store.Load(ctx, []Scope{kekCheckScope})
+	if err != nil {
+		return unavailable("key store", err)
+	}
+	if len(records) == 0 || records[len(records)-1].Version != t.claimed.Version {
+		return ErrTurning
+	}
+	return nil
+}
+
+func (t *turning) run(ctx context.Context) error {
+	if err := t.rotate(ctx); err != nil {
+		return err
+	}
+	if err := t.wrapAll(ctx); err != nil {
+		return err
+	}
+	return t.destroy(ctx)
+}
+
+// rotate makes the KEK's new key, and the check says so from then on.
+func (t *turning) rotate(ctx context.Context) error {
+	if err := t.alive(ctx); err != nil {
+		return err
+	}
+	if err := t.kek.Rotate(ctx); err != nil {
+		return unavailable("KEK", err)
+	}
+	next, err := t.k.newCheck(ctx, t.check.Version, t.check.Version)
+	if err != nil {
+		return err
+	}
+	next.CreatedAt, next.Note = t.check.CreatedAt, t.check.Note
+	if err := t.replaceCheck(ctx, next); err != nil {
+		return err
+	}
+	t.made = t.k.clock.exact()
+	return nil
+}
+
+func (t *turning) replaceCheck(ctx context.Context, next Record) error {
+	n, err := t.inventory.Replace(ctx, []Record{t.check}, []Record{next})
+	if err != nil {
+		return unavailable("key store", err)
+	}
+	if n != 1 {
+		return ErrTurning
+	}
+	t.check = next
+	return nil
+}
+
+// wrapAll goes over all keys until nothing is left, and nothing can come any more.
+func (t *turning) wrapAll(ctx context.Context) error {
+	for {
+		t.progress.Step = TurnWrapping
+		w := wrapping{turning: t}
+		before := t.done
+		if err := t.walk(ctx, func(page []Record) error { return w.page(ctx, page) }); err != nil {
+			return err
+		}
+		if w.damaged != nil {
+			return w.damaged
+		}
+		rest := Lease - time.Duration(t.k.clock.exact()-t.made)
+		if rest <= 0 && t.done == before {
+			return nil
+		}
+		if rest > 0 {
+			t.progress.Step = TurnWaiting
+			t.tell(t.progress)
+			if err := t.k.sleep(ctx, rest); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// destroy removes what is not needed any more, and notes that the Turn has ended.
+func (t *turning) destroy(ctx context.Context) error {
+	t.progress.Step = TurnDestroying
+	t.tell(t.progress)
+	if err := t.removeKeysets(ctx); err != nil {
+		return err
+	}
+	if err := t.alive(ctx); err != nil {
+		return err
+	}
+	gone, err := t.kek.DestroyOld(ctx)
+	if err != nil {
+		return unavailable("KEK", err)
+	}
+	checks, err := t.k.store.Load(ctx, []Scope{kekCheckScope})
+	if err != nil {
+		return unavailable("key store", err)
+	}
+	var older []Record
+	for _, r := range checks {
+		if r.Version < t.check.Version {
+			older = append(older, r)
+		}
+	}
+	if err := t.remove(ctx, older); err != nil {
+		return err
+	}
+	next := t.check
+	next.ClosedAt = t.k.wallClock()
+	next.DestroyedAt = latest(gone, next.ClosedAt).UTC().Truncate(time.Microsecond)
+	t.done.EndedAt, t.done.Gone = next.ClosedAt, next.DestroyedAt
+	last := &t.history[len(t.history)-1]
+	last.EndedAt, last.Gone = next.ClosedAt, next.DestroyedAt
+	if next.Note, err = json.Marshal(t.history); err != nil {
+		return fmt.Errorf("encrypt: turn: %w", err)
+	}
+	return t.replaceCheck(ctx, next)
+}
+
+// removeKeysets removes all but the newest keyset of each tenant.
+func (t *turning) removeKeysets(ctx context.Context) error {
+	var old []Record
+	var last Record
+	err := t.walk(ctx, func(page []Record) error {
+		for _, r := range page {
+			if r.Scope.Purpose != TenantKeyset {
+				continue
+			}
+			if last.Scope == r.Scope {
+				old = append(old, last)
+			}
+			last = r
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return t.remove(ctx, old)
+}
+
+func (t *turning) remove(ctx context.Context, old []Record) error {
+	now := make([]Record, len(old))
+	for i, r := range old {
+		r.Wrapped = nil
+		now[i] = r
+	}
+	if _, err := t.inventory.Replace(ctx, old, now); err != nil {
+		return unavailable("key store", err)
+	}
+	return nil
+}
+
+// sleep waits on the clock that leases run on.
+func (k *Keyring) sleep(ctx context.Context, d time.Duration) error {
+	for end := k.clock.exact() + int64(d); ; {
+		rest := time.Duration(end - k.clock.exact())
+		if rest <= 0 {
+			return ctx.Err()
+		}
+		if uptime.Moved() != nil { // nobody tells when
+			rest = min(rest, time.Millisecond)
+		}
+		timer := time.NewTimer(rest)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		case <-timer.C:
+		}
+	}
+}
