@@ -20,6 +20,8 @@ func TestMain(m *testing.M) {
 			return func(int) ([]byte, error) { return encryptUnder(p.Args[0]) }, nil
 		}),
 		"key file, planted fault": processtest.Racer(writesAnyway),
+		"rotate key file":         processtest.Racer(rotateKeyFile),
+		"change key file":         changeKeyFile,
 	})
 	os.Exit(m.Run())
 }

@@ -1,0 +1,33 @@
+package encrypt
+
+import (
+	"github.com/tink-crypto/tink-go/v2/keyset"
+	"github.com/tink-crypto/tink-go/v2/tink"
+)
+
+// OpenKeyFileStepping is OpenKeyFile with create. It says what it and later changes
+// have just done to the file.
+func OpenKeyFileStepping(path string, step func(string)) (RotatingKEK, error) {
+	return (&keyFile{name: path, content: clearContent{}, step: step}).open(true)
+}
+
+// NewKeysetAEAD is the AEAD of KEK files and tenants' keysets.
+func NewKeysetAEAD(handle *keyset.Handle) (tink.AEAD, error) { return newKeysetAEAD(handle) }
+
+// SealUnderPassphrase returns a passphrase file's content, and what opens it: as when
+// it is opened first, and as when it is read again later.
+func SealUnderPassphrase(passphrase, json []byte) (file []byte, first, later func([]byte) ([]byte, error), err error) {
+	opening := &passphraseContent{passphrase: passphrase}
+	file, err = opening.seal(json)
+	running := &passphraseContent{derivation: opening.derivation, key: opening.key}
+	return file, opening.open, running.open, err
+}
+
+// ParsePassphraseFile reads what stands before the nonce, and writes it again.
+func ParsePassphraseFile(file []byte) (head, sealed []byte, err error) {
+	d, sealed, err := parseDerivation(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	return d.append(nil), sealed, nil
+}
