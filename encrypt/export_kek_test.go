@@ -1,8 +1,12 @@
 package encrypt
 
 import (
+	"crypto/cipher"
+
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/crmguard/crmguard"
 )
 
 // OpenKeyFileStepping is OpenKeyFile with create. It says what it and later changes
@@ -31,3 +35,16 @@ func ParsePassphraseFile(file []byte) (head, sealed []byte, err error) {
 	}
 	return d.append(nil), sealed, nil
 }
+
+// HMAC is what MACs are made of.
+func HMAC(secret []byte, version uint32, at crmguard.Place, data []byte) []byte {
+	return (&key{secret: secret, version: version}).hmac(domainMAC, &at, data)
+}
+
+// HMACMessage is what HMAC authenticates.
+func HMACMessage(version uint32, at crmguard.Place, data []byte) []byte {
+	return append(appendPlaceAD(nil, domainMAC, header{algorithmHMAC, version}, &at), data...)
+}
+
+// NewGCM is what seals fields.
+func NewGCM(secret []byte) (cipher.AEAD, error) { return newGCM(secret) }

@@ -214,3 +214,11 @@ func FuzzKeyFile(f *testing.F) {
 		require.NoError(t, err)
 	})
 }
+
+// writeFile makes a key file with some content.
+func writeFile(t *testing.T, text []byte) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "kek.json")
+	require.NoError(t, os.WriteFile(path, text, 0o600))
+	return path
+}
