@@ -38,7 +38,8 @@ func (k *Keyring) SealAll(ctx context.Context, tenant string, cells []Cell) erro
 
 // sealAll also returns the keys of more scopes of the tenant.
 func (k *Keyring) sealAll(ctx context.Context, tenant string, cells []Cell, more []Scope) ([]*scopeKeys, error) {
-	groups, size, err := sealGroups(ctx, tenant, cells)
+	var few [4]group
+	groups, size, err := sealGroups(ctx, tenant, cells, few[:0])
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +72,8 @@ func (k *Keyring) sealAll(ctx context.Context, tenant string, cells []Cell, more
 	return nil, errStalled
 }
 
-func sealGroups(ctx context.Context, tenant string, cells []Cell) (groups []group, size int, err error) {
+// sealGroups appends to groups, which spares small batches an allocation.
+func sealGroups(ctx context.Context, tenant string, cells []Cell, groups []group) (_ []group, size int, err error) {
 	if tenant == "" {
 		return nil, 0, errTenant
 	}
@@ -202,7 +204,8 @@ func (k *Keyring) OpenAll(ctx context.Context, tenant string, cells []Cell) erro
 
 // openAll leaves out cells that have an error already.
 func (k *Keyring) openAll(ctx context.Context, tenant string, cells []Cell) error {
-	groups, size, err := openGroups(ctx, tenant, cells)
+	var few [4]group
+	groups, size, err := openGroups(ctx, tenant, cells, few[:0])
 	if err != nil {
 		return err
 	}
@@ -245,7 +248,7 @@ func (k *Keyring) openAll(ctx context.Context, tenant string, cells []Cell) erro
 }
 
 // openGroups leaves malformed cells out, and says so in their Err.
-func openGroups(ctx context.Context, tenant string, cells []Cell) (groups []group, size int, err error) {
+func openGroups(ctx context.Context, tenant string, cells []Cell, groups []group) (_ []group, size int, err error) {
 	if tenant == "" {
 		return nil, 0, errTenant
 	}

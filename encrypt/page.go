@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"sync"
 
 	"github.com/crmguard/crmguard"
 )
@@ -16,12 +17,49 @@ var (
 	errValue = errors.New("encrypt: the value cannot be converted to or from JSON")
 )
 
+// batch is the memory in which rows are taken apart.
+type batch struct {
+	cells []Cell
+	texts []byte
+}
+
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+// take returns n empty cells.
+func (b *batch) take(n int) []Cell {
+	if cap(b.cells) < n {
+		b.cells = make([]Cell, n)
+	}
+	b.cells = b.cells[:n]
+	return b.cells
+}
+
+// maxBatch keeps what one large batch took from being kept for small ones.
+const maxBatch = 1024
+
+// release leaves nothing of what people wrote in memory that waits for the next batch.
+func (b *batch) release() {
+	clear(b.cells)
+	clear(b.texts)
+	if cap(b.cells) <= maxBatch && cap(b.texts) <= maxBatch*maxBatch {
+		batches.Put(b)
+	}
+}
+
+// at is reflect's FieldByIndex, faster for fields that are not in an embedded struct.
+func at(row reflect.Value, index []int) reflect.Value {
+	if len(index) == 1 {
+		return row.Field(index[0])
+	}
+	return row.FieldByIndex(index)
+}
+
 // ids returns where a row lives, without a field.
 func (m *Model) ids(tenant string, row reflect.Value) (crmguard.Place, error) {
 	place := crmguard.Place{
 		Tenant: tenant, Kind: m.kind,
-		Record: row.FieldByIndex(m.plan.record).String(),
-		Client: row.FieldByIndex(m.plan.client).String(),
+		Record: at(row, m.plan.record).String(),
+		Client: at(row, m.plan.client).String(),
 	}
 	if place.Record == "" || place.Client == "" {
 		return place, errIDs
@@ -34,7 +72,9 @@ func (m *Model) seal(ctx context.Context, tenant string, fields []fieldPlan, row
 	if tenant == "" {
 		return nil, errTenant
 	}
-	cells, err := m.encode(tenant, fields, rows)
+	b := batches.Get().(*batch)
+	defer b.release()
+	cells, err := m.encode(b, tenant, fields, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +89,7 @@ func (m *Model) seal(ctx context.Context, tenant string, fields []fieldPlan, row
 	}
 	for i, row := range rows {
 		for j := range fields {
-			row.FieldByIndex(fields[j].sealed).SetBytes(cells[i*len(fields)+j].Sealed)
+			at(row, fields[j].sealed).SetBytes(cells[i*len(fields)+j].Sealed)
 		}
 	}
 	return entries, nil
@@ -65,9 +105,9 @@ func rowOf(err error, fields int) error {
 }
 
 // encode takes the rows apart, a cell for each of the fields, and changes none.
-func (m *Model) encode(tenant string, fields []fieldPlan, rows []reflect.Value) ([]Cell, error) {
-	cells := make([]Cell, len(rows)*len(fields))
-	texts := 0
+func (m *Model) encode(b *batch, tenant string, fields []fieldPlan, rows []reflect.Value) ([]Cell, error) {
+	cells := b.take(len(rows) * len(fields))
+	b.texts = b.texts[:0]
 	for i, row := range rows {
 		if !row.IsValid() {
 			return nil, RowError{Row: i, Err: errNil}
@@ -81,21 +121,15 @@ func (m *Model) encode(tenant string, fields []fieldPlan, rows []reflect.Value) 
 			cell.Place, cell.Pad = place, fields[j].pad
 			cell.Place.Field = fields[j].name
 			if text, ok := fields[j].text(row); ok {
-				texts += len(text)
-			}
-		}
-	}
-	buffer := make([]byte, 0, texts) // of all texts, in one piece
-	for i, row := range rows {
-		for j := range fields {
-			cell := &cells[i*len(fields)+j]
-			if text, ok := fields[j].text(row); ok {
-				start := len(buffer)
-				buffer = append(buffer, text...)
-				cell.Plaintext = buffer[start:len(buffer):len(buffer)]
+				// Where the buffer grows, what points to the old one stays as it is.
+				start := len(b.texts)
+				b.texts = append(b.texts, text...)
+				cell.Plaintext = b.texts[start:len(b.texts):len(b.texts)]
+				if cell.Plaintext == nil {
+					cell.Plaintext = []byte{}
+				}
 				continue
 			}
-			var err error
 			if cell.Plaintext, err = fields[j].encode(row); err != nil {
 				return nil, cell.error(i, errValue)
 			}
@@ -119,7 +153,9 @@ func (m *Model) open(ctx context.Context, tenant string, rows []reflect.Value) e
 	}
 	var failed RowErrors
 	fields := m.plan.fields
-	cells := make([]Cell, len(rows)*len(fields))
+	b := batches.Get().(*batch)
+	defer b.release()
+	cells := b.take(len(rows) * len(fields))
 	for i, row := range rows {
 		if !row.IsValid() {
 			m.fail(cells[i*len(fields):], errNil)
@@ -130,7 +166,7 @@ func (m *Model) open(ctx context.Context, tenant string, rows []reflect.Value) e
 			cell := &cells[i*len(fields)+j]
 			cell.Place, cell.Err = place, err
 			cell.Place.Field = fields[j].name
-			cell.Sealed = row.FieldByIndex(fields[j].sealed).Bytes()
+			cell.Sealed = at(row, fields[j].sealed).Bytes()
 		}
 	}
 	if err := m.keys.openAll(ctx, tenant, cells); err != nil {
@@ -181,6 +217,6 @@ func (m *Model) decode(i int, row reflect.Value, cells []Cell) *RowError {
 // zero empties the plain fields of a row.
 func (m *Model) zero(row reflect.Value) {
 	for i := range m.plan.fields {
-		row.FieldByIndex(m.plan.fields[i].plain).SetZero()
+		at(row, m.plan.fields[i].plain).SetZero()
 	}
 }

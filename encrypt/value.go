@@ -48,7 +48,7 @@ func (f form) isText() bool { return f == formText || f == formTextPtr || f == f
 
 // text returns the value of a field that is text and not NULL.
 func (f *fieldPlan) text(row reflect.Value) (text string, ok bool) {
-	v := row.FieldByIndex(f.plain)
+	v := at(row, f.plain)
 	switch f.form {
 	case formText:
 		return v.String(), true
@@ -66,7 +66,7 @@ func (f *fieldPlan) text(row reflect.Value) (text string, ok bool) {
 
 // encode returns what is sealed for a value that is not text; nil for NULL.
 func (f *fieldPlan) encode(row reflect.Value) ([]byte, error) {
-	v := row.FieldByIndex(f.plain)
+	v := at(row, f.plain)
 	switch f.form {
 	case formText, formTextPtr, formNullText:
 		return nil, nil // NULL: see text
@@ -94,7 +94,7 @@ func (f *fieldPlan) encode(row reflect.Value) ([]byte, error) {
 
 // decode is the inverse of text and encode for a value that is not NULL.
 func (f *fieldPlan) decode(row reflect.Value, plaintext []byte) error {
-	v := row.FieldByIndex(f.plain)
+	v := at(row, f.plain)
 	switch f.form {
 	case formText:
 		v.SetString(string(plaintext))

@@ -133,8 +133,12 @@ func median(values []float64) float64 {
 	return values[len(values)/2]
 }
 
-// perOp measures nanoseconds per call of op. The first round finds out how many
-// calls fill roundTime, and so warms caches up.
+// batchTime is about how long calls are timed together.
+const batchTime = 2 * time.Millisecond
+
+// perOp measures nanoseconds per call of op: the median of batches, so that whatever
+// else the machine does for a moment is left out. The first round finds out how many
+// calls make a batch, and so warms caches up.
 func perOp(op func() error) measurement {
 	calls := 0
 	repeat := func(n int) (time.Duration, error) {
@@ -153,10 +157,40 @@ func perOp(op func() error) measurement {
 				return 0, err
 			}
 			if took >= roundTime/4 {
-				calls = max(1, int(float64(n)*float64(roundTime)/float64(took)))
+				calls = max(1, int(float64(n)*float64(batchTime)/float64(took)))
 			}
 		}
-		took, err := repeat(calls)
-		return float64(took.Nanoseconds()) / float64(calls), err
+		var batches []float64
+		for start := time.Now(); time.Since(start) < roundTime; {
+			took, err := repeat(calls)
+			if err != nil {
+				return 0, err
+			}
+			batches = append(batches, float64(took.Nanoseconds())/float64(calls))
+		}
+		return median(batches), nil
+	}
+}
+
+// per divides what is measured.
+func per(n int, m measurement) measurement {
+	return func(ctx context.Context) (float64, error) {
+		value, err := m(ctx)
+		return value / float64(n), err
+	}
+}
+
+// counted is a measurement that counts and does not time: once is enough.
+func counted(count func(ctx context.Context) (float64, error)) measurement {
+	var known *float64
+	return func(ctx context.Context) (float64, error) {
+		if known != nil {
+			return *known, nil
+		}
+		value, err := count(ctx)
+		if err == nil {
+			known = &value
+		}
+		return value, err
 	}
 }

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/keyset"
+	"github.com/tink-crypto/tink-go/v2/prf"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/crmguard/crmguard"
@@ -16,17 +19,25 @@ import (
 )
 
 // encryptClaims compare a keyring with a warm cache to a bare Tink AEAD of the
-// same algorithm, on a phone number and the same associated data.
+// same algorithm and with the same associated data, on a value as short as a phone number and
+// on one as long as a note.
 func encryptClaims() []claim {
 	return []claim{
-		{name: "encrypt.seal", unit: "ns", direction: atMost, limit: 1.6, open: openSeal},
-		{name: "encrypt.open", unit: "ns", direction: atMost, limit: 2, open: openOpen},
+		{name: "encrypt.seal", unit: "ns", direction: atMost, limit: 1.5, open: openSeal(shortText)},
+		{name: "encrypt.seal-long", unit: "ns", direction: atMost, limit: 1.5, open: openSeal(longText)},
+		{name: "encrypt.open", unit: "ns", direction: atMost, limit: 1.8, open: openOpen(shortText)},
+		{name: "encrypt.open-long", unit: "ns", direction: atMost, limit: 1.8, open: openOpen(longText)},
+		{name: "encrypt.row", unit: "ns", direction: atMost, limit: 1.3, open: openRow},
+		{name: "encrypt.size", unit: "B", direction: atMost, limit: 40, open: openSize},
+		{name: "encrypt.index", unit: "ns", direction: atMost, limit: 1.3, open: openIndex},
+		{name: "encrypt.cold", unit: "ns", direction: atMost, limit: 0.3, open: openCold},
 	}
 }
 
 var (
 	phonePlace = crmguard.Place{Tenant: "default", Client: "c-104729", Kind: "contacts", Record: "104729", Field: "phone"}
-	phone      = []byte("+79161234567")
+	shortText  = bytes.Repeat([]byte("+7916123"), 2)
+	longText   = bytes.Repeat([]byte("note "), 40)
 )
 
 // placeAD is what docs/formats/encrypt.md says a field's associated data is.
@@ -39,44 +50,187 @@ func placeAD(at crmguard.Place) []byte {
 	return ad
 }
 
-func openSeal(ctx context.Context, _ *servers) (trial, error) {
+func openSeal(text []byte) func(ctx context.Context, _ *servers) (trial, error) {
+	return func(ctx context.Context, _ *servers) (trial, error) {
+		p, err := newPair(ctx)
+		if err != nil {
+			return trial{}, err
+		}
+		return trial{
+			ours: perOp(func() error {
+				_, err := p.ours.Seal(p.ctx, phonePlace, text)
+				return err
+			}),
+			peer: perOp(func() error {
+				_, err := p.peer.Encrypt(text, p.ad)
+				return err
+			}),
+			close: p.close,
+		}, nil
+	}
+}
+
+func openOpen(text []byte) func(ctx context.Context, _ *servers) (trial, error) {
+	return func(ctx context.Context, _ *servers) (trial, error) {
+		p, err := newPair(ctx)
+		if err != nil {
+			return trial{}, err
+		}
+		sealed, sealErr := p.ours.Seal(p.ctx, phonePlace, text)
+		encrypted, encryptErr := p.peer.Encrypt(text, p.ad)
+		if err := errors.Join(sealErr, encryptErr); err != nil {
+			return trial{}, errors.Join(err, p.close())
+		}
+		return trial{
+			ours: perOp(func() error {
+				_, err := p.ours.Open(p.ctx, phonePlace, sealed)
+				return err
+			}),
+			peer: perOp(func() error {
+				_, err := p.peer.Decrypt(encrypted, p.ad)
+				return err
+			}),
+			close: p.close,
+		}, nil
+	}
+}
+
+// fiveFields is a row as small as rows are.
+type fiveFields struct {
+	ID            string `encrypt:",record"`
+	Name          string `encrypt:"name"`
+	NameSealed    []byte `encrypt:"name,sealed"`
+	Phone         string `encrypt:"phone"`
+	PhoneSealed   []byte `encrypt:"phone,sealed"`
+	Email         string `encrypt:"email"`
+	EmailSealed   []byte `encrypt:"email,sealed"`
+	Company       string `encrypt:"company"`
+	CompanySealed []byte `encrypt:"company,sealed"`
+	City          string `encrypt:"city"`
+	CitySealed    []byte `encrypt:"city,sealed"`
+}
+
+// openRow seals a row of five fields, and as peer five single values with the same
+// keyring: what the tags and the batch cost.
+func openRow(ctx context.Context, _ *servers) (trial, error) {
 	p, err := newPair(ctx)
 	if err != nil {
 		return trial{}, err
 	}
+	table, err := encrypt.NewTable[fiveFields](p.ours, phonePlace.Kind, nil)
+	if err != nil {
+		return trial{}, errors.Join(err, p.close())
+	}
+	text := string(shortText)
+	row := &fiveFields{ID: phonePlace.Client, Name: text, Phone: text, Email: text, Company: text, City: text}
 	return trial{
 		ours: perOp(func() error {
-			_, err := p.ours.Seal(p.ctx, phonePlace, phone)
+			_, err := table.Seal(p.ctx, phonePlace.Tenant, row)
 			return err
 		}),
 		peer: perOp(func() error {
-			_, err := p.peer.Encrypt(phone, p.ad)
-			return err
+			at := phonePlace
+			for _, at.Field = range []string{"name", "phone", "email", "company", "city"} {
+				if _, err := p.ours.Seal(p.ctx, at, shortText); err != nil {
+					return err
+				}
+			}
+			return nil
 		}),
-		close: p.ours.Close,
+		close: p.close,
 	}, nil
 }
 
-func openOpen(ctx context.Context, _ *servers) (trial, error) {
+// openSize counts the bytes that a sealed value is longer than the plain one.
+func openSize(ctx context.Context, _ *servers) (trial, error) {
 	p, err := newPair(ctx)
 	if err != nil {
 		return trial{}, err
 	}
-	sealed, sealErr := p.ours.Seal(p.ctx, phonePlace, phone)
-	encrypted, encryptErr := p.peer.Encrypt(phone, p.ad)
-	if err := errors.Join(sealErr, encryptErr); err != nil {
-		return trial{}, errors.Join(err, p.ours.Close())
+	return trial{
+		ours: counted(func(context.Context) (float64, error) {
+			sealed, err := p.ours.Seal(p.ctx, phonePlace, shortText)
+			return float64(len(sealed) - len(shortText)), err
+		}),
+		close: p.close,
+	}, nil
+}
+
+// openIndex makes one index value, as a search does; the peer is Tink's PRF of the same
+// hash function over the same length.
+func openIndex(ctx context.Context, _ *servers) (trial, error) {
+	p, err := newPair(ctx)
+	if err != nil {
+		return trial{}, err
 	}
+	handle, err := keyset.NewHandle(prf.HMACSHA256PRFKeyTemplate())
+	if err != nil {
+		return trial{}, errors.Join(err, p.close())
+	}
+	set, err := prf.NewPRFSet(handle)
+	if err != nil {
+		return trial{}, errors.Join(err, p.close())
+	}
+	at := crmguard.Place{Tenant: phonePlace.Tenant, Kind: phonePlace.Kind, Field: phonePlace.Field}
+	message := append(placeAD(at), shortText...)
 	return trial{
 		ours: perOp(func() error {
-			_, err := p.ours.Open(p.ctx, phonePlace, sealed)
+			_, err := p.ours.Pseudonyms(p.ctx, at, shortText)
 			return err
 		}),
 		peer: perOp(func() error {
-			_, err := p.peer.Decrypt(encrypted, p.ad)
+			_, err := set.ComputePrimaryPRF(message, 16)
 			return err
 		}),
-		close: p.ours.Close,
+		close: p.close,
+	}, nil
+}
+
+// openCold opens pages of fifty clients, a value each, whose keys are in the store and not in
+// the cache, and says what a client costs; the peer reads an encrypted Tink keyset and
+// builds its AEAD, which a keyset a client would take. Stores are in memory on both sides.
+func openCold(ctx context.Context, _ *servers) (trial, error) {
+	p, err := newPair(ctx)
+	if err != nil {
+		return trial{}, err
+	}
+	fail := func(err error) (trial, error) { return trial{}, errors.Join(err, p.close()) }
+	const page, pages = 50, 800 // of more clients than twice what the cache holds: each is cold in its turn
+	cells := make([][]encrypt.Cell, pages)
+	for i := range cells {
+		for j := range page {
+			cell := encrypt.Cell{Place: phonePlace, Plaintext: shortText}
+			cell.Place.Client = "c-" + strconv.Itoa(page*i+j)
+			cells[i] = append(cells[i], cell)
+		}
+		if err := p.ours.SealAll(p.ctx, phonePlace.Tenant, cells[i]); err != nil {
+			return fail(err)
+		}
+	}
+	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
+	if err != nil {
+		return fail(err)
+	}
+	var stored bytes.Buffer
+	if err := handle.WriteWithAssociatedData(keyset.NewBinaryWriter(&stored), p.peer, p.ad); err != nil {
+		return fail(err)
+	}
+	next := 0
+	return trial{
+		ours: per(page, perOp(func() error {
+			next = (next + 1) % pages
+			err := p.ours.OpenAll(p.ctx, phonePlace.Tenant, cells[next])
+			return errors.Join(err, cells[next][0].Err)
+		})),
+		peer: perOp(func() error {
+			handle, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(stored.Bytes())), p.peer, p.ad)
+			if err != nil {
+				return err
+			}
+			_, err = aead.New(handle)
+			return err
+		}),
+		close: p.close,
 	}, nil
 }
 
@@ -86,31 +240,38 @@ type pair struct {
 	ours *encrypt.Keyring
 	peer tink.AEAD
 	ad   []byte
+	dir  string // of the key file
 }
 
 // newPair keeps the keyring's keys in memory: what a store costs, it costs once
 // per client and page, not per value.
-func newPair(ctx context.Context) (_ *pair, err error) {
+func newPair(ctx context.Context) (*pair, error) {
 	dir, err := os.MkdirTemp("", "crmguard-claims-")
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	p := &pair{ctx: crmguard.System(ctx, phonePlace.Tenant, "claims"), ad: placeAD(phonePlace), dir: dir}
 	kek, err := encrypt.OpenKeyFile(filepath.Join(dir, "keys", "kek.json"), filepath.Join(dir, "data"), true)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, p.close())
 	}
-	ours, err := encrypt.New(kek, encrypt.NewMemory(), nil)
-	if err != nil {
-		return nil, err
+	if p.ours, err = encrypt.New(kek, encrypt.NewMemory(), nil); err != nil {
+		return nil, errors.Join(err, p.close())
 	}
 	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, p.close())
 	}
-	peer, err := aead.New(handle)
-	if err != nil {
-		return nil, err
+	if p.peer, err = aead.New(handle); err != nil {
+		return nil, errors.Join(err, p.close())
 	}
-	return &pair{crmguard.System(ctx, phonePlace.Tenant, "claims"), ours, peer, placeAD(phonePlace)}, nil
+	return p, nil
+}
+
+func (p *pair) close() error {
+	var err error
+	if p.ours != nil {
+		err = p.ours.Close()
+	}
+	return errors.Join(err, os.RemoveAll(p.dir))
 }
