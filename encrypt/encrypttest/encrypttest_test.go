@@ -14,3 +14,10 @@ func TestMemory(t *testing.T) {
 func TestMemoryIndex(t *testing.T) {
 	encrypttest.Index(t, func(*testing.T) (encrypt.Index, encrypt.Execer) { return encrypt.NewMemoryIndex(), nil })
 }
+
+func TestMemoryRows(t *testing.T) {
+	encrypttest.Rows(t, func(*testing.T) encrypttest.RowsTable {
+		rows := encrypttest.NewMemoryRows()
+		return encrypttest.RowsTable{Rows: rows, Put: rows.Put}
+	})
+}

@@ -1,0 +1,287 @@
+package encryptsql
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/internal/sqldb"
+)
+
+// Layout says where a table of the CRM keeps what encrypt's jobs work on. Names are
+// taken as they are, letter by letter; that of the table may have a schema in front, after a dot.
+type Layout struct {
+	Table  string
+	Tenant string // column; empty: all rows belong to the tenant that the job names
+	Record string // column, unique within a tenant
+	Client string // column; empty: Record
+
+	Sealed map[string]string // columns of sealed values, by logical name of the field
+	Plain  map[string]string // columns of plaintext from before, likewise
+}
+
+// Rows is an encrypt.Rows over a table of the CRM in SQLite or PostgreSQL.
+type Rows struct {
+	db      *sqldb.DB
+	layout  Layout
+	columns []column
+	table   string            // quoted
+	types   map[string]string // of columns, on PostgreSQL
+	page    string            // start of the query
+}
+
+var _ encrypt.Rows = (*Rows)(nil)
+
+// column is one that jobs read and write.
+type column struct {
+	field, name string
+	plain       bool
+}
+
+// NewRows checks that the table is as the layout says. It makes nothing.
+func NewRows(ctx context.Context, db *sql.DB, layout Layout) (*Rows, error) {
+	wrapped, err := sqldb.New(ctx, db, "")
+	if err != nil {
+		return nil, fmt.Errorf("encryptsql: %w", err)
+	}
+	if layout.Client == "" {
+		layout.Client = layout.Record
+	}
+	r := &Rows{db: wrapped, layout: layout}
+	for _, field := range slices.Sorted(maps.Keys(layout.Sealed)) {
+		r.columns = append(r.columns, column{field, layout.Sealed[field], false})
+	}
+	for _, field := range slices.Sorted(maps.Keys(layout.Plain)) {
+		if layout.Sealed[field] == "" {
+			return nil, fmt.Errorf("encryptsql: layout of %s: %q has a column of plaintext, but none of sealed values", layout.Table, field)
+		}
+		r.columns = append(r.columns, column{field, layout.Plain[field], true})
+	}
+	if len(r.columns) == 0 {
+		return nil, fmt.Errorf("encryptsql: layout of %s: no column", layout.Table)
+	}
+	names := []string{layout.Record, layout.Client}
+	if layout.Tenant != "" {
+		names = append(names, layout.Tenant)
+	}
+	seen := make(map[string]string)
+	for _, c := range r.columns {
+		if other, twice := seen[c.name]; twice {
+			return nil, fmt.Errorf("encryptsql: layout of %s: column %s is both %q and %q", layout.Table, c.name, other, c.field)
+		}
+		seen[c.name] = c.field
+		names = append(names, c.name)
+	}
+	schema, table, qualified := strings.Cut(layout.Table, ".")
+	if r.table, err = quote(schema); err == nil && qualified {
+		var quoted string
+		quoted, err = quote(table)
+		r.table += "." + quoted
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if _, err := quote(name); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.readTypes(ctx, names); err != nil {
+		return nil, fmt.Errorf("encryptsql: table %s: %w", layout.Table, err)
+	}
+	r.page = r.selection()
+	return r, nil
+}
+
+// quote makes an identifier of SQL.
+func quote(name string) (string, error) {
+	if name == "" || len(name) > 63 || strings.ContainsAny(name, "\x00.") {
+		return "", fmt.Errorf("encryptsql: %q is no name of a table or column", name)
+	}
+	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`, nil
+}
+
+// q quotes a name that was checked before.
+func q(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+var errNotBytes = errors.New("a column of sealed values holds bytes: BYTEA in PostgreSQL")
+
+// readTypes finds out what PostgreSQL must be told about parameters, and that all
+// columns are there.
+func (r *Rows) readTypes(ctx context.Context, names []string) error {
+	if r.db.Dialect == sqldb.SQLite {
+		schema, table, qualified := strings.Cut(r.layout.Table, ".")
+		if !qualified {
+			schema, table = "main", schema
+		}
+		known, err := r.strings(ctx, `SELECT name FROM pragma_table_info($1, $2)`, table, schema)
+		if err != nil {
+			return err
+		}
+		for _, name := range names { // SQLite would take a quoted name that is no column for a text
+			if !slices.Contains(known, name) {
+				return fmt.Errorf("no column %q", name)
+			}
+		}
+		return nil
+	}
+	r.types = make(map[string]string, len(names))
+	for _, name := range names {
+		found, err := r.strings(ctx, `SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = $1::regclass AND attname = $2 AND attnum > 0 AND NOT attisdropped`, r.table, name)
+		if err != nil {
+			return err
+		}
+		if len(found) == 0 {
+			return fmt.Errorf("no column %q", name)
+		}
+		r.types[name] = found[0]
+	}
+	for _, c := range r.columns {
+		if !c.plain && r.types[c.name] != "bytea" {
+			return fmt.Errorf("%q: %w", c.name, errNotBytes)
+		}
+	}
+	return nil
+}
+
+func (r *Rows) strings(ctx context.Context, query string, args ...any) (found []string, err error) {
+	rows, err := r.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			return nil, err
+		}
+		found = append(found, s)
+	}
+	return found, rows.Err()
+}
+
+// asText and asBytes read any column as what encrypt.Row has.
+func (r *Rows) asText(name string) string { return `CAST(` + q(name) + ` AS TEXT)` }
+
+func (r *Rows) asBytes(c column) string {
+	switch {
+	case r.db.Dialect == sqldb.SQLite:
+		return `CAST(` + q(c.name) + ` AS BLOB)` // its columns hold values of any type
+	case r.types[c.name] == "bytea":
+		return q(c.name)
+	}
+	return r.asText(c.name)
+}
+
+// as is a parameter of the type of a column.
+func (r *Rows) as(parameter int, name string) string {
+	if r.db.Dialect == sqldb.SQLite {
+		return fmt.Sprintf(`$%d`, parameter)
+	}
+	return fmt.Sprintf(`CAST($%d AS %s)`, parameter, r.types[name])
+}
+
+// selection is all of the query that reads rows but what comes after its first condition.
+func (r *Rows) selection() string {
+	read := []string{r.asText(r.layout.Record), `COALESCE(` + r.asText(r.layout.Client) + `, '')`}
+	for _, c := range r.columns {
+		read = append(read, r.asBytes(c))
+	}
+	return `SELECT ` + strings.Join(read, `, `) + ` FROM ` + r.table + ` AS t WHERE ` + r.mine()
+}
+
+// mine is the condition that rows belong to the tenant, which is the first parameter.
+func (r *Rows) mine() string {
+	if r.layout.Tenant == "" {
+		return `CAST($1 AS TEXT) <> ''`
+	}
+	return q(r.layout.Tenant) + ` = ` + r.as(1, r.layout.Tenant)
+}
+
+// Page implements encrypt.Rows.
+func (r *Rows) Page(ctx context.Context, tenant, after string, limit int) ([]encrypt.Row, error) {
+	query, args := r.page, []any{tenant}
+	record := `t.` + q(r.layout.Record) // not the text that the query returns under the same name
+	if after != "" {
+		query += ` AND ` + record + ` > ` + r.as(2, r.layout.Record)
+		args = append(args, after)
+	}
+	found, err := r.read(ctx, query+fmt.Sprintf(` ORDER BY %s LIMIT %d`, record, limit), args)
+	if err != nil {
+		return nil, fmt.Errorf("encryptsql: read rows: %w", err)
+	}
+	return found, nil
+}
+
+// Get implements encrypt.Rows.
+func (r *Rows) Get(ctx context.Context, tenant string, records []string) ([]encrypt.Row, error) {
+	var rows []encrypt.Row
+	for part := range slices.Chunk(records, chunk) {
+		args := []any{tenant}
+		wanted := make([]string, len(part))
+		for i, record := range part {
+			wanted[i] = r.as(2+i, r.layout.Record)
+			args = append(args, record)
+		}
+		found, err := r.read(ctx, r.page+` AND `+q(r.layout.Record)+` IN (`+strings.Join(wanted, `, `)+`)`, args)
+		if err != nil {
+			return nil, fmt.Errorf("encryptsql: read rows: %w", err)
+		}
+		rows = append(rows, found...)
+	}
+	return rows, nil
+}
+
+func (r *Rows) read(ctx context.Context, query string, args []any) (list []encrypt.Row, err error) {
+	rows, err := r.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	values := make([]any, len(r.columns))
+	var row encrypt.Row
+	into := []any{&row.Record, &row.Client}
+	for i := range values {
+		into = append(into, &values[i])
+	}
+	for rows.Next() {
+		row = encrypt.Row{Sealed: make(map[string][]byte, len(r.layout.Sealed))}
+		if len(r.layout.Plain) > 0 {
+			row.Plain = make(map[string][]byte, len(r.layout.Plain))
+		}
+		if err := rows.Scan(into...); err != nil {
+			return nil, err
+		}
+		for i, c := range r.columns {
+			value, err := bytesOf(values[i])
+			if err != nil {
+				return nil, err
+			}
+			if c.plain {
+				row.Plain[c.field] = value
+			} else {
+				row.Sealed[c.field] = value
+			}
+		}
+		list = append(list, row)
+	}
+	return list, rows.Err()
+}
+
+// bytesOf tells NULL from an empty value, for which drivers return nil too.
+func bytesOf(value any) ([]byte, error) {
+	switch value := value.(type) {
+	case nil:
+		return nil, nil
+	case []byte:
+		return append([]byte{}, value...), nil
+	case string:
+		return []byte(value), nil
+	}
+	return nil, fmt.Errorf("a column is read as %T", value)
+}
