@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/text/unicode/norm"
@@ -32,12 +33,13 @@ type Execer interface {
 // Index finds records by the pseudonyms of their values. It lives in the host's
 // database, in a table that dumps leave out. Package encrypttest checks it.
 type Index interface {
-	// Put replaces all entries of these records by entries, inside the host's
-	// transaction, which has written the rows before. Records without entries lose theirs.
+	// Put replaces the entries of these records, in these fields, by entries, inside the
+	// host's transaction, which has written the rows before. No fields: all of them; what an
+	// update of some has not sealed anew keeps its entries. Records without entries lose theirs.
 	// Where another record has the value of a unique entry the error is a
 	// [DuplicateError], and the host rolls back; of several that put the same value at once,
 	// one succeeds. Puts without a transaction change all or nothing.
-	Put(ctx context.Context, tx Execer, tenant, kind string, records []string, entries []IndexEntry) error
+	Put(ctx context.Context, tx Execer, tenant, kind string, records, fields []string, entries []IndexEntry) error
 
 	// Find returns the records, sorted and each once, that have one of the values in
 	// an index of a field.
@@ -74,12 +76,13 @@ func (e DuplicateError) Error() string {
 // Unwrap returns [ErrDuplicate].
 func (e DuplicateError) Unwrap() error { return ErrDuplicate }
 
-var errEntry = errors.New("encrypt: index entry of another tenant, kind or record, repeated, or without client, index, version or value")
+var errEntry = errors.New("encrypt: index entry of another tenant, kind, record or field, repeated, or without client, index, version or value")
 
 // CheckEntries refuses entries that are not of this tenant and kind and of one of
-// these records, stand there twice, or lack a client, index, version or value.
+// these records and fields (none: all), stand there twice, or lack a client, index, version
+// or value.
 // Implementations of [Index] call it in Put.
-func CheckEntries(tenant, kind string, records []string, entries []IndexEntry) error {
+func CheckEntries(tenant, kind string, records, fields []string, entries []IndexEntry) error {
 	if tenant == "" {
 		return errTenant
 	}
@@ -96,7 +99,7 @@ func CheckEntries(tenant, kind string, records []string, entries []IndexEntry) e
 		e := &entries[i]
 		key := entryKey{e.Record, e.Field, e.Index, e.Version}
 		if e.Tenant != tenant || e.Kind != kind || e.Client == "" || e.Index == "" || e.Version == 0 || len(e.Value) == 0 ||
-			!known[e.Record] || seen[key] {
+			!known[e.Record] || seen[key] || len(fields) > 0 && !slices.Contains(fields, e.Field) {
 			return errEntry
 		}
 		seen[key] = true

@@ -24,8 +24,8 @@ func (e *IndexEntry) sameValue(o *IndexEntry) bool {
 }
 
 // Put implements [Index]; tx may be nil.
-func (m *MemoryIndex) Put(_ context.Context, _ Execer, tenant, kind string, records []string, entries []IndexEntry) error {
-	if err := CheckEntries(tenant, kind, records, entries); err != nil {
+func (m *MemoryIndex) Put(_ context.Context, _ Execer, tenant, kind string, records, fields []string, entries []IndexEntry) error {
+	if err := CheckEntries(tenant, kind, records, fields, entries); err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -49,7 +49,7 @@ func (m *MemoryIndex) Put(_ context.Context, _ Execer, tenant, kind string, reco
 		return nil
 	}
 	for _, e := range m.entries {
-		if e.Tenant == tenant && e.Kind == kind && replaced[e.Record] {
+		if e.Tenant == tenant && e.Kind == kind && replaced[e.Record] && (len(fields) == 0 || slices.Contains(fields, e.Field)) {
 			continue
 		}
 		if err := add(e); err != nil {

@@ -52,9 +52,12 @@ func newPlan(t reflect.Type) (*plan, error) {
 	var order []string
 	for _, f := range reflect.VisibleFields(t) {
 		tag, ok := f.Tag.Lookup("encrypt")
+		if tag == "-" { // rows of another table, say
+			continue
+		}
 		if !ok {
 			if !f.Anonymous && tagged(f.Type, nil) {
-				return nil, fmt.Errorf("field %s: tags inside it would be overlooked: only fields of the row and of embedded structs are sealed", f.Name)
+				return nil, fmt.Errorf("field %s: tags inside it would be overlooked: only fields of the row and of embedded structs are sealed; the tag \"-\" says that it may be", f.Name)
 			}
 			continue
 		}
@@ -180,7 +183,7 @@ func tagged(t reflect.Type, seen []reflect.Type) bool {
 		}
 		seen = append(seen, t)
 		for f := range t.Fields() {
-			if _, ok := f.Tag.Lookup("encrypt"); ok || tagged(f.Type, seen) {
+			if tag, ok := f.Tag.Lookup("encrypt"); tag != "-" && (ok || tagged(f.Type, seen)) {
 				return true
 			}
 		}

@@ -68,4 +68,13 @@ func TestTagsThatWouldBeOverlookedAreRefused(t *testing.T) {
 		Tree tree
 	}]())
 	require.NoError(t, err, "recursive types without tags end")
+	plan, err := newPlan(reflect.TypeFor[struct {
+		Row
+		Homes []address `encrypt:"-"`
+		Firm  struct {
+			Staff []row `encrypt:"-"`
+		}
+	}]())
+	require.NoError(t, err, "a row of another table, said to be one")
+	require.Len(t, plan.fields, 1)
 }

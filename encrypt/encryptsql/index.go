@@ -58,24 +58,30 @@ func NewIndex(ctx context.Context, db *sql.DB, o *Options) (*Index, error) {
 }
 
 // Put implements encrypt.Index.
-func (x *Index) Put(ctx context.Context, tx encrypt.Execer, tenant, kind string, records []string, entries []encrypt.IndexEntry) error {
-	if err := encrypt.CheckEntries(tenant, kind, records, entries); err != nil {
+func (x *Index) Put(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, fields []string, entries []encrypt.IndexEntry) error {
+	if err := encrypt.CheckEntries(tenant, kind, records, fields, entries); err != nil {
 		return err
 	}
 	if db, ok := tx.(*sql.DB); ok && db == x.db.DB {
-		return x.db.Tx(ctx, func(tx *sql.Tx) error { return x.put(ctx, tx, tenant, kind, records, entries) })
+		return x.db.Tx(ctx, func(tx *sql.Tx) error { return x.put(ctx, tx, tenant, kind, records, fields, entries) })
 	}
-	return x.put(ctx, tx, tenant, kind, records, entries)
+	return x.put(ctx, tx, tenant, kind, records, fields, entries)
 }
 
-func (x *Index) put(ctx context.Context, tx encrypt.Execer, tenant, kind string, records []string, entries []encrypt.IndexEntry) error {
+func (x *Index) put(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, fields []string, entries []encrypt.IndexEntry) error {
 	for part := range slices.Chunk(records, chunk) {
 		args := []any{tenant, kind}
 		for _, record := range part {
 			args = append(args, record)
 		}
-		if _, err := tx.ExecContext(ctx, x.db.Q(`DELETE FROM crmguard_index WHERE tenant = $1 AND kind = $2 AND record IN (`+
-			sqldb.Params(3, len(part))+`)`), args...); err != nil {
+		query := `DELETE FROM crmguard_index WHERE tenant = $1 AND kind = $2 AND record IN (` + sqldb.Params(3, len(part)) + `)`
+		if len(fields) > 0 {
+			query += ` AND field IN (` + sqldb.Params(3+len(part), len(fields)) + `)`
+			for _, field := range fields {
+				args = append(args, field)
+			}
+		}
+		if _, err := tx.ExecContext(ctx, x.db.Q(query), args...); err != nil {
 			return fmt.Errorf("encryptsql: replace index entries: %w", err)
 		}
 	}

@@ -50,7 +50,7 @@ func Index(t *testing.T, open func(t *testing.T) (encrypt.Index, encrypt.Execer)
 
 	t.Run("finds equal values, sorted, and nothing else", func(t *testing.T) {
 		x, tx := open(t)
-		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", []string{"b", "a", "c"}, []encrypt.IndexEntry{
+		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", []string{"b", "a", "c"}, nil, []encrypt.IndexEntry{
 			entry("b", "phone", "1"), entry("a", "phone", "1"), entry("c", "phone", "\x00\xff"), entry("c", "email", "1"),
 			of("last4", entry("c", "phone", "1")), version(2, entry("a", "phone", "2")),
 		}))
@@ -64,16 +64,28 @@ func Index(t *testing.T, open func(t *testing.T) (encrypt.Index, encrypt.Execer)
 	})
 	t.Run("put replaces the entries of its records", func(t *testing.T) {
 		x, tx := open(t)
-		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", []string{"a", "b"}, []encrypt.IndexEntry{
+		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", []string{"a", "b"}, nil, []encrypt.IndexEntry{
 			entry("a", "phone", "1"), entry("a", "email", "2"), entry("b", "phone", "1"),
 		}))
-		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", []string{"a"}, []encrypt.IndexEntry{entry("a", "phone", "3")}))
+		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", []string{"a"}, nil, []encrypt.IndexEntry{entry("a", "phone", "3")}))
 		require.Equal(t, []string{"b"}, find(t, x, "acme", "contacts", "phone", "1"))
 		require.Equal(t, []string{"a"}, find(t, x, "acme", "contacts", "phone", "3"))
 		require.Empty(t, find(t, x, "acme", "contacts", "email", "2"))
-		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", []string{"b"}, nil))
+		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", []string{"b"}, nil, nil))
 		require.Empty(t, find(t, x, "acme", "contacts", "phone", "1"))
-		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", nil, nil))
+		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", nil, nil, nil))
+	})
+	t.Run("put of some fields leaves the others", func(t *testing.T) {
+		x, tx := open(t)
+		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", []string{"a", "b"}, nil, []encrypt.IndexEntry{
+			entry("a", "phone", "1"), entry("a", "email", "2"), entry("a", "inn", "3"), entry("b", "phone", "1"),
+		}))
+		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", []string{"a"}, []string{"phone", "inn"}, []encrypt.IndexEntry{entry("a", "phone", "4")}))
+		require.Equal(t, []string{"b"}, find(t, x, "acme", "contacts", "phone", "1"))
+		require.Equal(t, []string{"a"}, find(t, x, "acme", "contacts", "phone", "4"))
+		require.Equal(t, []string{"a"}, find(t, x, "acme", "contacts", "email", "2"), "not among the fields")
+		require.Empty(t, find(t, x, "acme", "contacts", "inn", "3"), "among them, and without an entry")
+		require.Error(t, x.Put(ctx, tx, "acme", "contacts", []string{"a"}, []string{"phone"}, []encrypt.IndexEntry{entry("a", "email", "5")}))
 	})
 	t.Run("foreign and incomplete entries are refused", func(t *testing.T) {
 		x, tx := open(t)
@@ -88,18 +100,18 @@ func Index(t *testing.T, open func(t *testing.T) (encrypt.Index, encrypt.Execer)
 		} {
 			e := entry("a", "phone", "1")
 			spoil(&e)
-			require.Error(t, x.Put(ctx, tx, "acme", "contacts", []string{"a"}, []encrypt.IndexEntry{e}), name)
+			require.Error(t, x.Put(ctx, tx, "acme", "contacts", []string{"a"}, nil, []encrypt.IndexEntry{e}), name)
 		}
-		require.Error(t, x.Put(ctx, tx, "", "contacts", []string{"a"}, nil))
+		require.Error(t, x.Put(ctx, tx, "", "contacts", []string{"a"}, nil, nil))
 		twice := []encrypt.IndexEntry{entry("a", "phone", "1"), entry("a", "phone", "2")}
-		require.Error(t, x.Put(ctx, tx, "acme", "contacts", []string{"a"}, twice), "two values under one version")
+		require.Error(t, x.Put(ctx, tx, "acme", "contacts", []string{"a"}, nil, twice), "two values under one version")
 	})
 	t.Run("a client's entries are dropped in all kinds, and counted", func(t *testing.T) {
 		x, tx := open(t)
 		mine, deal, other := entry("a", "phone", "1"), entry("d", "note", "1"), entry("b", "phone", "1")
 		deal.Client, deal.Kind = mine.Client, "deals"
-		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", []string{"a", "b"}, []encrypt.IndexEntry{mine, other}))
-		require.NoError(t, x.Put(ctx, tx, "acme", "deals", []string{"d"}, []encrypt.IndexEntry{deal}))
+		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", []string{"a", "b"}, nil, []encrypt.IndexEntry{mine, other}))
+		require.NoError(t, x.Put(ctx, tx, "acme", "deals", []string{"d"}, nil, []encrypt.IndexEntry{deal}))
 		for _, want := range []int{2, 0} {
 			n, err := x.DropClient(ctx, "acme", mine.Client)
 			require.NoError(t, err)
@@ -120,14 +132,14 @@ func Index(t *testing.T, open func(t *testing.T) (encrypt.Index, encrypt.Execer)
 			entries = append(entries, entry(records[i], "phone", "same"), entry(records[i], "email", records[i]))
 		}
 		for range 2 {
-			require.NoError(t, x.Put(ctx, tx, "acme", "contacts", records, entries))
+			require.NoError(t, x.Put(ctx, tx, "acme", "contacts", records, nil, entries))
 		}
 		require.Equal(t, records, find(t, x, "acme", "contacts", "phone", "same"))
 	})
 	t.Run("a unique value has one record", func(t *testing.T) {
 		x, tx := open(t)
 		put := func(records []string, entries ...encrypt.IndexEntry) error {
-			return x.Put(ctx, tx, "acme", "contacts", records, entries)
+			return x.Put(ctx, tx, "acme", "contacts", records, nil, entries)
 		}
 		require.NoError(t, put([]string{"a"}, unique(entry("a", "phone", "1")), unique(version(2, entry("a", "phone", "2")))))
 		require.NoError(t, put([]string{"a"}, unique(entry("a", "phone", "1")), unique(version(2, entry("a", "phone", "2")))), "its own again")
@@ -169,7 +181,7 @@ func Index(t *testing.T, open func(t *testing.T) (encrypt.Index, encrypt.Execer)
 					if i%2 == 0 { // half of them know the newer version already
 						entries = append([]encrypt.IndexEntry{unique(version(2, entry(record, "phone", fmt.Sprint("new", round))))}, entries...)
 					}
-					errs[i] = x.Put(ctx, tx, "acme", "contacts", []string{record}, entries)
+					errs[i] = x.Put(ctx, tx, "acme", "contacts", []string{record}, nil, entries)
 				})
 			}
 			wg.Wait()
@@ -191,14 +203,14 @@ func Index(t *testing.T, open func(t *testing.T) (encrypt.Index, encrypt.Execer)
 		deal.Kind = "deals"
 		again := entry("again", "phone", "1")
 		again.Client = "client of a"
-		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", []string{"a", "again", "b", "c", "e", "f", "g"}, []encrypt.IndexEntry{
+		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", []string{"a", "again", "b", "c", "e", "f", "g"}, nil, []encrypt.IndexEntry{
 			entry("a", "phone", "1"), of("email", entry("a", "email", "2")), of("last4", entry("a", "phone", "3")), of("domain", entry("a", "email", "4")),
 			of("exact", entry("a", "inn", "5")), version(2, entry("a", "phone", "6")), again,
 			of("email", entry("b", "email", "2")), entry("c", "phone", "1"), version(2, entry("c", "phone", "6")), // shares both
 			of("last4", entry("e", "phone", "3")), of("domain", entry("e", "email", "4")), // only the ends
 			of("exact", entry("f", "inn", "5")), entry("g", "phone", "6"), // the same bytes of another version
 		}))
-		require.NoError(t, x.Put(ctx, tx, "acme", "deals", []string{"d"}, []encrypt.IndexEntry{deal}))
+		require.NoError(t, x.Put(ctx, tx, "acme", "deals", []string{"d"}, nil, []encrypt.IndexEntry{deal}))
 		duplicates := func(tenant, client string) []string {
 			records, err := x.Duplicates(ctx, tenant, client)
 			require.NoError(t, err)
@@ -223,7 +235,7 @@ func Index(t *testing.T, open func(t *testing.T) (encrypt.Index, encrypt.Execer)
 			}
 			entries = append(entries, version(2, entry(record, "email", record)))
 		}
-		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", records, entries))
+		require.NoError(t, x.Put(ctx, tx, "acme", "contacts", records, nil, entries))
 		var pages [][]string
 		for after := ""; ; {
 			page, err := x.Stale(ctx, "acme", "contacts", "phone", "phone", 2, after, 4)

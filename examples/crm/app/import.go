@@ -184,7 +184,7 @@ func (a *App) importBatch(ctx context.Context, batch []*Contact) (added int, err
 				return err
 			}
 		}
-		return a.index.Put(ctx, tx, tenant, kind, ids, entries)
+		return a.index.Put(ctx, tx, tenant, kind, ids, nil, entries)
 	})
 	if err != nil {
 		return 0, fmt.Errorf("add the rows: %w", err)
