@@ -48,7 +48,8 @@
 //   - An older file of the same place is accepted in place of the newer one, and so is
 //     an older document under the same id. Give each version a record, or an id, of
 //     its own.
-//   - What was sealed for people stays readable for them when a client is erased.
+//   - What was sealed for people asks no norm when they open it, and stays readable for
+//     them when a client is erased. The journal is where that was noted.
 //
 // age's primitives do not run under GODEBUG=fips140=only: whatever makes a [Files],
 // an [Identity] or a [Person] is [ErrFIPS] there.

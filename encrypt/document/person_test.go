@@ -114,7 +114,7 @@ func TestIdentityRedactsItself(t *testing.T) {
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "pointer", anna, "value", *anna)
 	for _, text := range []string{
 		string(asJSON), log.String(), fmt.Sprint(anna), fmt.Sprint(*anna), fmt.Sprintf("%+v %#v %d %x %s %q", anna, anna, anna, anna, anna, anna),
-		fmt.Sprintf("%+v %#v %d %x %s %q", *anna, *anna, *anna, *anna, *anna, *anna), fmt.Sprint([]*document.Identity{anna}),
+		fmt.Sprintf("%+v %#v %d %x %s %q", *anna, *anna, *anna, *anna, *anna, *anna), fmt.Sprint([]*document.Identity{anna}), anna.GoString(),
 	} {
 		for _, secret := range secrets {
 			require.NotContains(t, text, secret)

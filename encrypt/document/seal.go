@@ -55,9 +55,9 @@ func encryptTo(dst io.Writer, src io.Reader, keys []age.Recipient) error {
 	return finish(w, src)
 }
 
-// OpenFile decrypts a document that from sealed for as under this id. A file at path
-// is replaced, or made with the mode 0600, once all of the document is there and
-// the signature fits; after an error path is as it was.
+// OpenFile decrypts a document that from sealed for as under this id, in constant
+// memory. path becomes a new file (0600), or is replaced by it, once all of the
+// document is there and the signature fits; after an error path is as it was.
 func OpenFile(path string, document, signature io.Reader, as *Identity, from *Person, id string) error {
 	if as == nil || as.key == nil {
 		return errIdentity

@@ -134,6 +134,11 @@ func TestForgedLettersAreRefused(t *testing.T) {
 			}
 		})
 	}
+	// What was passed on is well-made: only the list of recipients says that it is not
+	// for Vera.
+	s, err := document.Verify(passedOn.plainSignature(t, vera), anna.Person(), "c-17", strings.NewReader("contract"))
+	require.NoError(t, err)
+	require.Equal(t, []string{"boris", "mallory"}, s.To)
 	// The planted fault: without the check of the digest the exchanged document opens.
 	path := filepath.Join(t.TempDir(), "contract.txt")
 	require.NoError(t, document.ReleaseUnchecked(path, bytes.NewReader(other.document), boris))
@@ -226,7 +231,7 @@ func TestLargeLetterThatEndsEarlyLeavesNoFile(t *testing.T) {
 	l := seal(t, string(content(3*chunk)), anna, "c-17", boris.Person())
 	for chunks := range 3 {
 		cut := letter{l.document[:len(l.document)-(chunks+1)*(chunk+16)], l.signature}
-		cut.refused(t, boris, anna.Person(), "c-17")
+		require.Error(t, cut.refused(t, boris, anna.Person(), "c-17"))
 	}
 }
 
@@ -270,14 +275,14 @@ func TestWhatSealRefuses(t *testing.T) {
 	require.ErrorIs(t, document.Seal(io.Discard, failing{down}, strings.NewReader(""), anna, "c-17", boris.Person()), down)
 
 	l := seal(t, "contract", anna, "c-17", boris.Person())
-	l.refused(t, nil, anna.Person(), "c-17")
-	l.refused(t, &document.Identity{}, anna.Person(), "c-17")
-	l.refused(t, boris, nil, "c-17")
-	l.refused(t, boris, &document.Person{}, "c-17")
+	require.Error(t, l.refused(t, nil, anna.Person(), "c-17"))
+	require.Error(t, l.refused(t, &document.Identity{}, anna.Person(), "c-17"))
+	require.Error(t, l.refused(t, boris, nil, "c-17"))
+	require.Error(t, l.refused(t, boris, &document.Person{}, "c-17"))
 	require.Error(t, l.open(filepath.Join(t.TempDir(), "missing", "contract.txt"), boris, anna.Person(), "c-17"))
 	require.Error(t, l.open(t.TempDir(), boris, anna.Person(), "c-17"), "a folder is in the way")
-	letter{l.document, ageTo(t, make([]byte, 1<<20), boris.Person())}.refused(t, boris, anna.Person(), "c-17")
-	letter{l.document, nil}.refused(t, boris, anna.Person(), "c-17")
+	require.Error(t, letter{l.document, ageTo(t, make([]byte, 1<<20), boris.Person())}.refused(t, boris, anna.Person(), "c-17"))
+	require.Error(t, letter{l.document, nil}.refused(t, boris, anna.Person(), "c-17"))
 }
 
 // Anybody with the sender's public key checks a signature; nothing of this package is

@@ -66,7 +66,8 @@ func (i *Identity) WrapServerOpenable(ctx context.Context, sealer crmguard.Seale
 }
 
 // OpenServerOpenable opens what [Identity.WrapServerOpenable] returned for this
-// person.
+// person. It needs no subject, so it is the host that makes sure that the person
+// asks, and records it.
 func OpenServerOpenable(ctx context.Context, sealer crmguard.Sealer, wrapped []byte, tenant, person string) (*Identity, error) {
 	if err := usable(); err != nil {
 		return nil, err
