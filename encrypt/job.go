@@ -48,7 +48,7 @@ func (r *Report) OK() bool {
 
 const (
 	defaultBatch = 500
-	maxBatch     = 10_000
+	maxRows     = 10_000
 	maxFindings  = 100
 )
 
@@ -98,9 +98,9 @@ func (r *Report) add(o outcome) {
 	}
 }
 
-// batch is what a job does with rows: it returns what became of each, and which were
+// rowsJob is what a job does with rows: it returns what became of each, and which were
 // changed by somebody else and must be read again.
-type batch func(ctx context.Context, rows []Row) (outcomes []outcome, stale []string, err error)
+type rowsJob func(ctx context.Context, rows []Row) (outcomes []outcome, stale []string, err error)
 
 // checkJob lets jobs run as the system only: what they open nobody sees, so no person's
 // norm counts it.
@@ -119,14 +119,14 @@ func checkJob(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Job
 		options = *o
 	}
 	setDefault(&options.Batch, defaultBatch)
-	if rows == nil || options.Batch < 0 || options.Batch > maxBatch {
+	if rows == nil || options.Batch < 0 || options.Batch > maxRows {
 		return JobOptions{}, errRows
 	}
 	return options, nil
 }
 
 // walk does something with all rows of a table.
-func walk(ctx context.Context, tenant string, rows Rows, o *JobOptions, do batch) (Report, error) {
+func walk(ctx context.Context, tenant string, rows Rows, o *JobOptions, do rowsJob) (Report, error) {
 	options, err := checkJob(ctx, tenant, rows, o)
 	if err != nil {
 		return Report{}, err
@@ -170,7 +170,7 @@ const (
 )
 
 // settle does something with rows, again with those that had changed meanwhile.
-func (r *Report) settle(ctx context.Context, tenant string, rows Rows, page []Row, do batch) error {
+func (r *Report) settle(ctx context.Context, tenant string, rows Rows, page []Row, do rowsJob) error {
 	pause := firstPause
 	for round := range rounds {
 		outcomes, stale, err := do(ctx, page)

@@ -104,7 +104,7 @@ func (m *Model) sealedCells(tenant string, page []Row, outcomes []outcome) ([]Ce
 
 // outdated leaves out what is sealed with the newest key, and padded as it should be.
 func (m *Model) outdated(ctx context.Context, tenant string, cells []Cell, where []rowCell) ([]rowCell, error) {
-	groups, _, err := openGroups(ctx, tenant, cells)
+	groups, _, err := openGroups(ctx, tenant, cells, nil)
 	if err != nil {
 		return nil, err
 	}
