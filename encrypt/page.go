@@ -17,16 +17,16 @@ var (
 	errValue = errors.New("encrypt: the value cannot be converted to or from JSON")
 )
 
-// batch is the memory in which rows are taken apart.
-type batch struct {
+// scratch is the memory in which rows are taken apart.
+type scratch struct {
 	cells []Cell
 	texts []byte
 }
 
-var batches = sync.Pool{New: func() any { return new(batch) }}
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 // take returns n empty cells.
-func (b *batch) take(n int) []Cell {
+func (b *scratch) take(n int) []Cell {
 	if cap(b.cells) < n {
 		b.cells = make([]Cell, n)
 	}
@@ -34,15 +34,15 @@ func (b *batch) take(n int) []Cell {
 	return b.cells
 }
 
-// maxBatch keeps what one large batch took from being kept for small ones.
-const maxBatch = 1024
+// maxScratch keeps what one large batch took from being kept for small ones.
+const maxScratch = 1024
 
 // release leaves nothing of what people wrote in memory that waits for the next batch.
-func (b *batch) release() {
+func (b *scratch) release() {
 	clear(b.cells)
 	clear(b.texts)
-	if cap(b.cells) <= maxBatch && cap(b.texts) <= maxBatch*maxBatch {
-		batches.Put(b)
+	if cap(b.cells) <= maxScratch && cap(b.texts) <= maxScratch*maxScratch {
+		scratches.Put(b)
 	}
 }
 
@@ -72,7 +72,7 @@ func (m *Model) seal(ctx context.Context, tenant string, fields []fieldPlan, row
 	if tenant == "" {
 		return nil, errTenant
 	}
-	b := batches.Get().(*batch)
+	b := scratches.Get().(*scratch)
 	defer b.release()
 	cells, err := m.encode(b, tenant, fields, rows)
 	if err != nil {
@@ -105,7 +105,7 @@ func rowOf(err error, fields int) error {
 }
 
 // encode takes the rows apart, a cell for each of the fields, and changes none.
-func (m *Model) encode(b *batch, tenant string, fields []fieldPlan, rows []reflect.Value) ([]Cell, error) {
+func (m *Model) encode(b *scratch, tenant string, fields []fieldPlan, rows []reflect.Value) ([]Cell, error) {
 	cells := b.take(len(rows) * len(fields))
 	b.texts = b.texts[:0]
 	for i, row := range rows {
@@ -153,7 +153,7 @@ func (m *Model) open(ctx context.Context, tenant string, rows []reflect.Value) e
 	}
 	var failed RowErrors
 	fields := m.plan.fields
-	b := batches.Get().(*batch)
+	b := scratches.Get().(*scratch)
 	defer b.release()
 	cells := b.take(len(rows) * len(fields))
 	for i, row := range rows {
