@@ -1,0 +1,120 @@
+package gcpkms_test
+
+import (
+	"testing"
+
+	"cloud.google.com/go/kms/apiv1/kmspb"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+
+	"github.com/crmguard/crmguard/contrib/gcpkms"
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+func newService(t *testing.T) service {
+	t.Helper()
+	s, client := newServer(t)
+	kek, err := gcpkms.New(client, keyName)
+	require.NoError(t, err)
+	wrong, err := gcpkms.New(client, ring+"kek2")
+	require.NoError(t, err)
+	return service{
+		kek: kek, wrong: wrong,
+		ignoreAD: func() { s.set(func() { s.ignoreAD = true }) },
+		down: func(down bool) {
+			s.set(func() {
+				delete(s.fail, "")
+				if down {
+					s.fail[""] = codes.ResourceExhausted
+				}
+			})
+		},
+		hang: func() <-chan struct{} {
+			s.set(func() { s.hang = make(chan struct{}, 10) })
+			return s.hang
+		},
+		decrypts: func() int { return s.count("Decrypt") },
+	}
+}
+
+// A KMS that does not bind the associated data is noticed by the test of it.
+func TestPlantedFault(t *testing.T) {
+	s := newService(t)
+	s.ignoreAD()
+	require.False(t, bound(t, s.kek))
+}
+
+func TestNames(t *testing.T) {
+	_, client := newServer(t)
+	for _, name := range []string{"", "kek", "gcp-kms://" + keyName, keyName + "/cryptoKeyVersions/1", ring, keyName + "\n"} {
+		_, err := gcpkms.New(client, name)
+		require.Error(t, err, name)
+	}
+	_, err := gcpkms.New(nil, keyName)
+	require.Error(t, err)
+}
+
+func TestDamagedAnswers(t *testing.T) {
+	for name, damage := range map[string]func(answer any){
+		"ciphertext": func(answer any) {
+			if answer, ok := answer.(*kmspb.EncryptResponse); ok {
+				answer.Ciphertext[0] ^= 1
+			}
+		},
+		"checksum of the ciphertext": func(answer any) {
+			if answer, ok := answer.(*kmspb.EncryptResponse); ok {
+				answer.CiphertextCrc32C = nil
+			}
+		},
+		"unverified plaintext": func(answer any) {
+			if answer, ok := answer.(*kmspb.EncryptResponse); ok {
+				answer.VerifiedPlaintextCrc32C = false
+			}
+		},
+		"unverified associated data": func(answer any) {
+			if answer, ok := answer.(*kmspb.EncryptResponse); ok {
+				answer.VerifiedAdditionalAuthenticatedDataCrc32C = false
+			}
+		},
+		"another key": func(answer any) { // whose name begins with ours
+			if answer, ok := answer.(*kmspb.EncryptResponse); ok {
+				answer.Name = ring + "kek2/cryptoKeyVersions/1"
+			}
+		},
+		"plaintext": func(answer any) {
+			if answer, ok := answer.(*kmspb.DecryptResponse); ok {
+				answer.Plaintext[0] ^= 1
+			}
+		},
+		"checksum of the plaintext": func(answer any) {
+			if answer, ok := answer.(*kmspb.DecryptResponse); ok {
+				answer.PlaintextCrc32C = nil
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, client := newServer(t)
+			kek, err := gcpkms.New(client, keyName)
+			require.NoError(t, err)
+			s.set(func() { s.answer = damage })
+			ciphertext, err := kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+			if err == nil {
+				_, err = kek.DecryptWithContext(t.Context(), ciphertext, []byte("ad"))
+			}
+			require.Error(t, err)
+			require.NotErrorIs(t, err, encrypt.ErrWrongKEK)
+			require.NotContains(t, err.Error(), "secret")
+		})
+	}
+}
+
+// The client tries again by itself what may succeed then.
+func TestShortOutage(t *testing.T) {
+	s, client := newServer(t)
+	kek, err := gcpkms.New(client, keyName)
+	require.NoError(t, err)
+	s.set(func() { s.failOnce = codes.Unavailable })
+	_, err = kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+	require.NoError(t, err)
+	require.Equal(t, 2, s.count("Encrypt"))
+}
