@@ -1,0 +1,149 @@
+package vaultkms_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard/contrib/vaultkms"
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+func open(t *testing.T, client *api.Client, key string) *vaultkms.KEK {
+	t.Helper()
+	kek, err := vaultkms.New(client, key, nil)
+	require.NoError(t, err)
+	return kek
+}
+
+func newService(t *testing.T) service {
+	t.Helper()
+	s, client := newServer(t)
+	return service{
+		kek: open(t, client, "crm-kek"), wrong: open(t, client, "wrong"),
+		down: func(down bool) { s.set(func() { s.status = map[bool]int{true: http.StatusServiceUnavailable}[down] }) },
+		hang: func() <-chan struct{} {
+			s.set(func() { s.hang = make(chan struct{}, 10) })
+			return s.hang
+		},
+		decrypts: func() int { return s.count("decrypt") },
+	}
+}
+
+func TestUnboundKeysAreRefused(t *testing.T) {
+	s, client := newServer(t)
+	s.set(func() { s.oldVault = true })
+	kek := open(t, client, "crm-kek")
+	ciphertext, err := kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+	require.ErrorIs(t, err, vaultkms.ErrUnbound)
+	require.Nil(t, ciphertext)
+	_, err = kek.DecryptWithContext(t.Context(), []byte("vault:v1:AAAA"), []byte("ad"))
+	require.ErrorIs(t, err, vaultkms.ErrUnbound)
+	require.ErrorIs(t, kek.Rotate(t.Context()), vaultkms.ErrUnbound)
+	_, err = newKeyring(t, kek, encrypt.NewMemory()).Seal(job(t, tenant), cells(1)[0].Place, []byte("x"))
+	require.ErrorIs(t, err, vaultkms.ErrUnbound)
+
+	s.set(func() { s.oldVault = false }) // Vault was updated
+	require.True(t, bound(t, kek))
+	s.set(func() { s.oldVault = true }) // planted fault: it stops to bind
+	require.False(t, bound(t, kek))
+
+	_, err = open(t, client, "derived").EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+	require.ErrorContains(t, err, "derivation")
+}
+
+func TestRotate(t *testing.T) {
+	_, client := newServer(t)
+	kek, other := open(t, client, "crm-kek"), open(t, client, "crm-kek")
+	var sealed [][]byte
+	seal := func(k *vaultkms.KEK) {
+		ciphertext, err := k.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+		require.NoError(t, err)
+		sealed = append(sealed, ciphertext)
+	}
+	seal(kek)
+	require.NoError(t, kek.Rotate(t.Context()))
+	seal(other)
+	seal(kek)
+	for i, version := range []string{"vault:v1:", "vault:v2:", "vault:v2:"} {
+		require.Contains(t, string(sealed[i]), version)
+		for _, k := range []*vaultkms.KEK{kek, other} {
+			_, err := k.DecryptWithContext(t.Context(), sealed[i], []byte("ad"))
+			require.NoError(t, err)
+		}
+	}
+	for range 2 { // the second call changes nothing
+		gone, err := kek.DestroyOld(t.Context())
+		require.NoError(t, err)
+		require.WithinDuration(t, time.Now(), gone, time.Minute)
+	}
+	_, err := kek.DecryptWithContext(t.Context(), sealed[0], []byte("ad"))
+	require.ErrorIs(t, err, encrypt.ErrWrongKEK, "destroyed, and not out of reach")
+	_, err = kek.DecryptWithContext(t.Context(), sealed[1], []byte("ad"))
+	require.NoError(t, err)
+
+	require.NoError(t, other.Rotate(t.Context()))
+	_, err = kek.DestroyOld(t.Context())
+	require.ErrorIs(t, err, encrypt.ErrKEKRotated)
+	_, err = open(t, client, "crm-kek").DestroyOld(t.Context())
+	require.ErrorIs(t, err, encrypt.ErrKEKRotated, "this process has encrypted nothing")
+
+	snapshots, err := vaultkms.New(client, "crm-kek", &vaultkms.Options{Mount: "/transit/", SnapshotRetention: 24 * time.Hour})
+	require.NoError(t, err)
+	require.NoError(t, snapshots.Rotate(t.Context()))
+	gone, err := snapshots.DestroyOld(t.Context())
+	require.NoError(t, err)
+	require.WithinDuration(t, time.Now().Add(24*time.Hour), gone, time.Minute)
+}
+
+func TestFailures(t *testing.T) {
+	s, client := newServer(t)
+	kek := open(t, client, "crm-kek")
+	require.NoError(t, kek.Rotate(t.Context()))
+	for _, path := range []string{"keys/crm-kek/config", "keys/crm-kek/trim", "keys/crm-kek"} {
+		s.set(func() { s.deny = path })
+		_, err := kek.DestroyOld(t.Context())
+		require.ErrorContains(t, err, "permission denied", path)
+	}
+	s.set(func() { s.deny = "keys/crm-kek/rotate" })
+	require.Error(t, kek.Rotate(t.Context()))
+	s.set(func() { s.deny = "decrypt/wrong" })
+	_, err := open(t, client, "wrong").EncryptWithContext(t.Context(), []byte("secret"), nil)
+	require.ErrorContains(t, err, "permission denied", "nothing proved that associated data is bound")
+	require.NotErrorIs(t, err, vaultkms.ErrUnbound)
+
+	s.set(func() { s.deny = "" })
+	_, err = kek.DestroyOld(t.Context())
+	require.NoError(t, err)
+	_, err = open(t, client, "absent").EncryptWithContext(t.Context(), []byte("secret"), nil)
+	require.ErrorContains(t, err, "not found")
+
+	s.set(func() { s.strange = true })
+	_, err = kek.EncryptWithContext(t.Context(), []byte("secret"), nil)
+	require.ErrorContains(t, err, "not Transit's")
+	_, err = kek.DecryptWithContext(t.Context(), []byte("vault:v1:AAAA"), nil)
+	require.ErrorContains(t, err, "not Transit's")
+	_, err = kek.DestroyOld(t.Context())
+	require.ErrorContains(t, err, "not Transit's")
+}
+
+func TestNames(t *testing.T) {
+	_, client := newServer(t)
+	for _, key := range []string{"", "a/b", "../sys", "a b", "-a", ".", "a\n"} {
+		_, err := vaultkms.New(client, key, nil)
+		require.Error(t, err, key)
+	}
+	for _, mount := range []string{"/", "..", "a/../sys", "a//b", "a?b"} {
+		_, err := vaultkms.New(client, "key", &vaultkms.Options{Mount: mount})
+		require.Error(t, err, mount)
+	}
+	_, err := vaultkms.New(client, "key", &vaultkms.Options{Mount: "teams/crm/transit"})
+	require.NoError(t, err)
+	_, err = vaultkms.New(client, "key", &vaultkms.Options{SnapshotRetention: -1})
+	require.Error(t, err)
+	_, err = vaultkms.New(nil, "key", nil)
+	require.Error(t, err)
+}
