@@ -48,9 +48,10 @@
 //   - Equal values of one field have equal index values. Whoever holds an index
 //     key can test all phone numbers; so index rows belong in no dump, and are
 //     deleted with the client.
-//   - Fields, pseudonyms and MACs use only what FIPS 140-3 mode allows, but every key
-//     is wrapped by Tink's AES-GCM, which GODEBUG=fips140=only refuses: the package
-//     does not run under it.
+//   - The package runs under GODEBUG=fips140=only: AES-256-GCM with nonces that the
+//     module chooses, and HMAC-SHA-256. There a KEK file must be a keyset of AES-GCM,
+//     and a passphrase file one that was made in FIPS 140-3 mode; others are [ErrFIPS].
+//     Package encrypt/document does not run there.
 //   - Deleting from PostgreSQL leaves copies in its heap until VACUUM, in its WAL
 //     and in backups. Options.BackupRetention must cover the longest of them.
 //

@@ -216,7 +216,7 @@ func parseKeys(json []byte) (*fileKeys, error) {
 	}
 	primitive, err := newKeysetAEAD(handle)
 	switch {
-	case errors.Is(err, ErrNotFIPS):
+	case errors.Is(err, ErrFIPS):
 		return nil, err
 	case err != nil:
 		return nil, ErrKeyFileMalformed

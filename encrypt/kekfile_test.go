@@ -222,3 +222,10 @@ func writeFile(t *testing.T, text []byte) (path string) {
 	require.NoError(t, os.WriteFile(path, text, 0o600))
 	return path
 }
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return text
+}

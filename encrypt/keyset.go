@@ -14,8 +14,8 @@ import (
 	"github.com/tink-crypto/tink-go/v2/tink"
 )
 
-// ErrNotFIPS says that a key file needs an algorithm that GODEBUG=fips140=only forbids.
-var ErrNotFIPS = errors.New("FIPS 140-3 is enforced, where only keysets of AES-GCM and passphrases by PBKDF2 work")
+// ErrFIPS says that a key file needs an algorithm that GODEBUG=fips140=only forbids.
+var ErrFIPS = errors.New("FIPS 140-3 is enforced, where only keysets of AES-GCM and passphrases by PBKDF2 work")
 
 // gcmKeyset is a Tink keyset of AES-GCM keys on the standard library's GCM. It makes
 // and reads the same bytes as Tink's own primitive, in a third of the time to build,
@@ -77,7 +77,7 @@ func newGCMKey(entry *keyset.Entry) (gcmKey, bool, error) {
 
 func otherAEAD(handle *keyset.Handle) (tink.AEAD, error) {
 	if fips140.Enforced() {
-		return nil, ErrNotFIPS
+		return nil, ErrFIPS
 	}
 	primitive, err := aead.New(handle)
 	if err != nil {

@@ -27,7 +27,7 @@ var (
 //
 // The key comes from the passphrase by argon2id (64 MiB, three passes), and in FIPS
 // 140-3 mode by PBKDF2 with HMAC-SHA-256 (600,000 rounds). A file by argon2id is
-// [ErrNotFIPS] under GODEBUG=fips140=only. A wrong passphrase is [ErrPassphrase].
+// [ErrFIPS] under GODEBUG=fips140=only. A wrong passphrase is [ErrPassphrase].
 func OpenPassphraseFile(path, dataDir string, passphrase []byte, create bool) (RotatingKEK, error) {
 	content := &passphraseContent{passphrase: append([]byte{}, passphrase...)} // never nil
 	defer content.forget()
@@ -118,7 +118,7 @@ func (d *derivation) key(passphrase []byte) ([]byte, error) {
 		return pbkdf2.Key(sha256.New, string(passphrase), d.salt[:], int(d.passes), keySize)
 	}
 	if fips140.Enforced() {
-		return nil, ErrNotFIPS
+		return nil, ErrFIPS
 	}
 	return argon2.IDKey(passphrase, d.salt[:], d.passes, d.memory, d.threads, keySize), nil
 }
