@@ -135,7 +135,7 @@ type Options struct {
 	// is counted.
 	OnOpen func(ctx context.Context, tenant string, clients []string) error
 
-	CacheEntries int           // 0: 16,000 clients, about 1 kB each
+	CacheEntries int           // 0: 16,000 clients, about 1 kB each, and as many tenants
 	CacheAge     time.Duration // 0: 15 minutes after the KEK was asked for a tenant it is asked again
 
 	// BackupRetention is the age at which the last backup of the key store is
@@ -159,6 +159,7 @@ type Keyring struct {
 	clock coarseClock
 
 	cache   *cache
+	tenants *cache // their keysets, which clients would push out: each is worth a call to the KEK
 	flights singleflight.Group
 
 	generation atomic.Uint64 // grows when the store's revision has changed
@@ -202,7 +203,7 @@ func New(kek tink.AEADWithContext, store Store, o *Options) (*Keyring, error) {
 	if k.opts.Logger == nil {
 		k.opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	k.cache = newCache(k.opts.CacheEntries)
+	k.cache, k.tenants = newCache(k.opts.CacheEntries), newCache(k.opts.CacheEntries)
 	return k, nil
 }
 
@@ -247,6 +248,7 @@ func (k *Keyring) Invalidate() {
 	k.epoch.Add(1)
 	k.generation.Add(1)
 	k.cache.clear()
+	k.tenants.clear()
 }
 
 // Close forgets all keys. Calls that are under way end as they would have, later
@@ -258,6 +260,7 @@ func (k *Keyring) Close() error {
 	k.generation.Add(1)
 	k.background.Wait()
 	k.cache.clear()
+	k.tenants.clear()
 	return nil
 }
 

@@ -2,6 +2,7 @@ package encrypt
 
 import (
 	"crypto/cipher"
+	"sync"
 
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
@@ -38,7 +39,7 @@ func ParsePassphraseFile(file []byte) (head, sealed []byte, err error) {
 
 // HMAC is what MACs are made of.
 func HMAC(secret []byte, version uint32, at crmguard.Place, data []byte) []byte {
-	return (&key{secret: secret, version: version}).hmac(domainMAC, &at, data)
+	return (&key{macs: new(sync.Pool), secret: secret, version: version}).hmac(domainMAC, &at, data)
 }
 
 // HMACMessage is what HMAC authenticates.

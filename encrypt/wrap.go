@@ -81,7 +81,7 @@ func (k *Keyring) tenantKey(ctx context.Context, records []Record, version uint3
 
 // cachedTenantKey heeds the age only: a tenant has no state besides its clients'.
 func (k *Keyring) cachedTenantKey(scope Scope, version uint32) *key {
-	if keys := k.cache.get(&scope); keys != nil {
+	if keys := k.tenants.get(&scope); keys != nil {
 		if key := keys.version(version); key != nil && k.fresh(key) {
 			return key
 		}
@@ -99,7 +99,7 @@ func (k *Keyring) fresh(keyset *key) bool {
 // KEK turns, keys are wrapped by two of them.
 func (k *Keyring) rememberKeyset(unwrapped *key) {
 	all := []*key{unwrapped}
-	if known := k.cache.get(&unwrapped.scope); known != nil {
+	if known := k.tenants.get(&unwrapped.scope); known != nil {
 		for _, other := range known.versions {
 			if other.version != unwrapped.version && k.fresh(other) {
 				all = append(all, other)
@@ -107,7 +107,7 @@ func (k *Keyring) rememberKeyset(unwrapped *key) {
 		}
 	}
 	slices.SortFunc(all, func(a, b *key) int { return cmp.Compare(a.version, b.version) })
-	k.cache.put(&unwrapped.scope, &scopeKeys{scope: unwrapped.scope, state: Active, versions: all, loaded: unwrapped.unwrapped})
+	k.tenants.put(&unwrapped.scope, &scopeKeys{scope: unwrapped.scope, state: Active, versions: all, loaded: unwrapped.unwrapped})
 }
 
 // createTenant makes a tenant's keyset, once it is sure that the KEK is the right
