@@ -237,11 +237,41 @@ func (f *keyFile) current() (*fileKeys, error) {
 		return f.keys, nil
 	}
 	keys, err := f.read()
+	if err == nil {
+		err = keys.follows(f.keys)
+	}
 	if err != nil {
 		return f.keys, f.error(err)
 	}
 	f.keys = keys
 	return keys, nil
+}
+
+var errKeyDamaged = errors.New("a key in it is not what it was: damaged, or another file")
+
+// follows refuses a file in which a key has changed under its id, as no rotation does.
+func (k *fileKeys) follows(before *fileKeys) error {
+	if before == nil {
+		return nil
+	}
+	known := make(map[uint32]*keyset.Entry, before.handle.Len())
+	for i := range before.handle.Len() {
+		entry, err := before.handle.Entry(i)
+		if err != nil {
+			return err
+		}
+		known[entry.KeyID()] = entry
+	}
+	for i := range k.handle.Len() {
+		entry, err := k.handle.Entry(i)
+		if err != nil {
+			return err
+		}
+		if was := known[entry.KeyID()]; was != nil && !was.Key().Equal(entry.Key()) {
+			return errKeyDamaged
+		}
+	}
+	return nil
 }
 
 func unchanged(a, b fs.FileInfo) bool {

@@ -58,6 +58,12 @@ func (f *keyFile) changeLocked(path string, fn func(*fileKeys) (*keyset.Handle, 
 	if err != nil {
 		return err
 	}
+	f.mu.Lock()
+	err = keys.follows(f.keys)
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	handle, err := fn(keys)
 	if err != nil {
 		return err

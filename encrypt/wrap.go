@@ -174,10 +174,17 @@ func (k *Keyring) unwrapKeyset(ctx context.Context, r Record) (tink.AEAD, error)
 	kek := &remember{AEADWithContext: k.kek}
 	encrypted := keysetCiphertext(ciphertext)
 	handle, err := keyset.ReadWithContext(ctx, &encrypted, kek, scopeAD(domainKeyset, header{algorithmKeyset, generation}, r.Scope, r.Version))
-	if err != nil {
-		return nil, unavailable("KEK", kek.cause(err))
+	switch {
+	case kek.err != nil:
+		return nil, unavailable("KEK", kek.err)
+	case err != nil:
+		return nil, fmt.Errorf("%w: the tenant's keyset", ErrDamaged)
 	}
-	return newKeysetAEAD(handle)
+	wrap, err := newKeysetAEAD(handle)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the tenant's keyset: %w", ErrDamaged, err)
+	}
+	return wrap, nil
 }
 
 // keysetCiphertext is what Tink writes an encrypted keyset to and reads it from.
