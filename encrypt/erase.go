@@ -214,16 +214,11 @@ func (k *Keyring) dropIndex(ctx context.Context, record Record, also func(n *rec
 	if k.opts.Index == nil {
 		return k.note(ctx, record, also)
 	}
-	var duplicates []string
-	if index, ok := k.opts.Index.(interface {
-		Duplicates(ctx context.Context, tenant, client string) ([]string, error)
-	}); ok {
-		var err error
-		if duplicates, err = index.Duplicates(ctx, record.Scope.Tenant, record.Scope.Name); err != nil {
-			return record, fmt.Errorf("encrypt: duplicates of a closed client: %w", err)
-		}
+	duplicates, err := k.opts.Index.Duplicates(ctx, record.Scope.Tenant, record.Scope.Name)
+	if err != nil {
+		return record, fmt.Errorf("encrypt: duplicates of a closed client: %w", err)
 	}
-	record, err := k.note(ctx, record, func(n *receiptNote) {
+	record, err = k.note(ctx, record, func(n *receiptNote) {
 		also(n)
 		n.addDuplicates(duplicates)
 	})

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/crmguard/crmguard/internal/uptime"
@@ -83,10 +84,13 @@ func (k *Keyring) Turn(ctx context.Context, progress func(TurnProgress)) (Turned
 	if err := t.claim(ctx); err != nil {
 		return Turned{}, err
 	}
-	ctx, stop := t.hold(ctx)
-	err := t.run(ctx)
+	held, stop := t.hold(ctx)
+	err := t.run(held)
 	if lost := stop(); lost != nil {
-		err = lost
+		return t.done, lost
+	}
+	if err != nil && !errors.Is(err, ErrTurning) && errors.Is(t.alive(ctx), ErrTurning) {
+		err = fmt.Errorf("%w: %w", ErrTurning, err) // what failed was in the other's way
 	}
 	return t.done, err
 }
@@ -98,10 +102,11 @@ type turning struct {
 	inventory Inventory
 	tell      func(TurnProgress)
 
-	claimed  Record // by scope and version
-	check    Record // of that version, which is the new generation
-	history  []turn // with this Turn at the end
-	made     int64  // when, on the exact clock, the last new keyset was stored
+	claimed  Record       // by scope and version
+	check    Record       // of that version, which is the new generation
+	history  []turn       // with this Turn at the end
+	made     int64        // when, on the exact clock, the last new keyset was stored
+	owned    atomic.Int64 // when, likewise, nobody else had begun another Turn
 	progress TurnProgress
 	done     Turned
 }
@@ -223,6 +228,7 @@ func (t *turning) hold(ctx context.Context) (held context.Context, stop func() e
 // alive counts this Turn's messages, of which others see that they grow, and fails
 // when one of them has begun another Turn.
 func (t *turning) alive(ctx context.Context) error {
+	started := t.k.clock.exact()
 	if _, err := t.k.store.Lease(ctx, []Record{t.claimed}, 1); err != nil {
 		return unavailable("key store", err)
 	}
@@ -233,7 +239,17 @@ func (t *turning) alive(ctx context.Context) error {
 	if len(records) == 0 || records[len(records)-1].Version != t.claimed.Version {
 		return ErrTurning
 	}
+	t.owned.Store(started)
 	return nil
+}
+
+// sure comes before everything that would do harm beside another Turn: this process
+// may have stood still for longer than others wait.
+func (t *turning) sure(ctx context.Context) error {
+	if t.k.clock.exact()-t.owned.Load() < int64(Lease/2) {
+		return nil
+	}
+	return t.alive(ctx)
 }
 
 func (t *turning) run(ctx context.Context) error {
@@ -267,6 +283,9 @@ func (t *turning) rotate(ctx context.Context) error {
 }
 
 func (t *turning) replaceCheck(ctx context.Context, next Record) error {
+	if err := t.sure(ctx); err != nil {
+		return err
+	}
 	n, err := t.inventory.Replace(ctx, []Record{t.check}, []Record{next})
 	if err != nil {
 		return unavailable("key store", err)
@@ -343,29 +362,34 @@ func (t *turning) destroy(ctx context.Context) error {
 	return t.replaceCheck(ctx, next)
 }
 
-// removeKeysets removes all but the newest keyset of each tenant.
+// removeKeysets removes what is older than the keysets that this Turn has made.
 func (t *turning) removeKeysets(ctx context.Context) error {
-	var old []Record
-	var last Record
+	var remove, older []Record
 	err := t.walk(ctx, func(page []Record) error {
 		for _, r := range page {
 			if r.Scope.Purpose != TenantKeyset {
 				continue
 			}
-			if last.Scope == r.Scope {
-				old = append(old, last)
+			if len(older) > 0 && older[0].Scope != r.Scope {
+				older = nil
 			}
-			last = r
+			if generation, _, err := parse(r.Wrapped, algorithmKeyset, 1); err == nil && generation == t.check.Version {
+				remove = append(remove, older...)
+			}
+			older = append(older, r)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return t.remove(ctx, old)
+	return t.remove(ctx, remove)
 }
 
 func (t *turning) remove(ctx context.Context, old []Record) error {
+	if err := t.sure(ctx); err != nil {
+		return err
+	}
 	now := make([]Record, len(old))
 	for i, r := range old {
 		r.Wrapped = nil

@@ -23,7 +23,8 @@ func record(s encrypt.Scope, version uint32, wrapped string) encrypt.Record {
 	return encrypt.Record{Scope: s, Version: version, State: encrypt.Active, Wrapped: []byte(wrapped), Messages: 5, CreatedAt: at}
 }
 
-// Store runs all checks. Each call of open returns an empty store.
+// Store runs all checks, and those of encrypt.Inventory on a store that is one. Each
+// call of open returns an empty store.
 func Store(t *testing.T, open func(t *testing.T) encrypt.Store) {
 	ctx := t.Context()
 	insert := func(t *testing.T, s encrypt.Store, records ...encrypt.Record) []encrypt.Record {
@@ -197,6 +198,9 @@ func Store(t *testing.T, open func(t *testing.T) encrypt.Store) {
 		require.EqualValues(t, 5, load(t, s, scope("c1"))[0].Messages, "the other version is not touched")
 	})
 	races(t, open)
+	if _, ok := open(t).(encrypt.Inventory); ok {
+		inventory(t, open)
+	}
 }
 
 // races let many goroutines do the same at once.

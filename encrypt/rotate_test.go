@@ -1,0 +1,224 @@
+package encrypt_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/internal/racetest"
+)
+
+var homeKey = encrypt.Scope{Tenant: home.Tenant, Purpose: encrypt.DataKey, Name: home.Client}
+
+func TestRotateAndRetire(t *testing.T) {
+	kek, store, clock := newKEK(t), encrypt.NewMemory(), newClock(t)
+	here, there := openKeyring(t, kek, store, nil), openKeyring(t, kek, store, nil)
+	ctx := acting("acme")
+	_, err := here.Rotate(ctx, homeKey)
+	require.ErrorIs(t, err, encrypt.ErrNoKey, "there is nothing to rotate")
+	old, err := here.Seal(ctx, home, []byte("old"))
+	require.NoError(t, err)
+	_, err = there.Open(ctx, home, old)
+	require.NoError(t, err)
+
+	version, err := here.Rotate(ctx, homeKey)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, version)
+	fresh, err := here.Seal(ctx, home, []byte("new"))
+	require.NoError(t, err)
+	require.Equal(t, byte(2), fresh[7], "at once")
+	clock.Advance(encrypt.Lease)
+	_, err = there.Open(ctx, home, fresh)
+	require.NoError(t, err)
+	elsewhere, err := there.Seal(ctx, home, []byte("new"))
+	require.NoError(t, err)
+	require.Equal(t, byte(2), elsewhere[7], "within a lease")
+	for _, k := range []*encrypt.Keyring{here, there} {
+		plaintext, err := k.Open(ctx, home, old)
+		require.NoError(t, err, "until it is retired")
+		require.Equal(t, "old", string(plaintext))
+	}
+
+	_, err = here.Retire(ctx, homeKey, 3)
+	require.Error(t, err, "the newest version stays")
+	removed, err := here.Retire(ctx, homeKey, 2)
+	require.NoError(t, err)
+	require.Equal(t, 1, removed)
+	removed, err = here.Retire(ctx, homeKey, 2)
+	require.NoError(t, err)
+	require.Zero(t, removed)
+	_, err = here.Open(ctx, home, old)
+	require.ErrorIs(t, err, encrypt.ErrRetired)
+	clock.Advance(encrypt.Lease)
+	_, err = there.Open(ctx, home, old)
+	require.ErrorIs(t, err, encrypt.ErrRetired)
+	for _, k := range []*encrypt.Keyring{here, there} {
+		_, err = k.Open(ctx, home, fresh)
+		require.NoError(t, err)
+	}
+	version, err = there.Rotate(ctx, homeKey)
+	require.NoError(t, err)
+	require.EqualValues(t, 3, version, "versions never come back")
+	_, err = there.Erase(ctx, "acme", "c1")
+	require.NoError(t, err)
+	_, err = there.Rotate(ctx, homeKey)
+	require.ErrorIs(t, err, crmguard.ErrErased)
+	_, err = there.Retire(ctx, homeKey, 3)
+	require.ErrorIs(t, err, crmguard.ErrErased)
+}
+
+func TestKeysOfMACsAndIndexesRotate(t *testing.T) {
+	k := newKeyring(t, encrypt.NewMemory(), nil)
+	ctx := acting("acme")
+	macKey := encrypt.Scope{Tenant: home.Tenant, Purpose: encrypt.MACKey, Name: "8:contacts/phone"}
+	indexKey := encrypt.Scope{Tenant: home.Tenant, Purpose: encrypt.IndexKey, Name: "8:contacts/phone"}
+	mac, err := k.MAC(ctx, home, []byte("x"))
+	require.NoError(t, err)
+	before, err := k.Pseudonyms(ctx, home, []byte("x"))
+	require.NoError(t, err)
+	for _, scope := range []encrypt.Scope{macKey, indexKey} {
+		_, err = k.Rotate(ctx, scope)
+		require.NoError(t, err)
+	}
+	require.NoError(t, k.Verify(ctx, home, []byte("x"), mac))
+	both, err := k.Pseudonyms(ctx, home, []byte("x"))
+	require.NoError(t, err)
+	require.Len(t, both, 2)
+	require.Equal(t, before[0], both[1])
+	for _, scope := range []encrypt.Scope{macKey, indexKey} {
+		_, err = k.Retire(ctx, scope, 2)
+		require.NoError(t, err)
+	}
+	err = k.Verify(ctx, home, []byte("x"), mac)
+	require.ErrorIs(t, err, crmguard.ErrMAC)
+	require.ErrorIs(t, err, encrypt.ErrRetired)
+	after, err := k.Pseudonyms(ctx, home, []byte("x"))
+	require.NoError(t, err)
+	require.Equal(t, both[:1], after)
+}
+
+func TestRotateRefuses(t *testing.T) {
+	k := newKeyring(t, encrypt.NewMemory(), nil)
+	_, err := k.Seal(acting("acme"), home, nil)
+	require.NoError(t, err)
+	receipts := encrypt.Scope{Tenant: "acme", Purpose: encrypt.MACKey, Name: "8:crmguard/receipt"}
+	for name, call := range map[string]struct {
+		ctx   context.Context
+		scope encrypt.Scope
+	}{
+		"tenant's keyset":    {acting("acme"), encrypt.Scope{Tenant: "acme", Purpose: encrypt.TenantKeyset}},
+		"check of the KEK":   {acting("acme"), encrypt.Scope{Purpose: encrypt.KEKCheck}},
+		"no purpose":         {acting("acme"), encrypt.Scope{Tenant: "acme", Name: "c1"}},
+		"key of receipts":    {acting("acme"), receipts},
+		"no tenant":          {acting("acme"), encrypt.Scope{Purpose: encrypt.DataKey, Name: "c1"}},
+		"foreign tenant":     {acting("other"), homeKey},
+		"zero byte":          {acting("acme"), encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c\x00"}},
+		"key that never was": {acting("acme"), encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c2"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := k.Rotate(call.ctx, call.scope)
+			require.Error(t, err)
+			_, err = k.Retire(call.ctx, call.scope, 1)
+			require.Error(t, err)
+		})
+	}
+	_, err = k.Rotate(t.Context(), homeKey)
+	require.NoError(t, err, "jobs are nobody")
+	plain := newKeyring(t, &counting{Store: encrypt.NewMemory()}, nil)
+	_, err = plain.Seal(acting("acme"), home, nil)
+	require.NoError(t, err)
+	_, err = plain.Retire(acting("acme"), homeKey, 1)
+	require.ErrorContains(t, err, "Inventory")
+}
+
+func TestManyThatRotateAtOnceMakeOneVersion(t *testing.T) {
+	kek, store := newKEK(t), encrypt.NewMemory()
+	nodes := []*encrypt.Keyring{openKeyring(t, kek, store, nil), openKeyring(t, kek, store, nil)}
+	sealed, err := nodes[0].Seal(acting("acme"), home, nil)
+	require.NoError(t, err)
+	seen := make(map[uint32]bool)
+	for _, version := range racetest.Run(t, func(i int) (uint32, error) { return nodes[i%2].Rotate(acting("acme"), homeKey) }) {
+		seen[version] = true
+	}
+	records, err := store.Load(t.Context(), []encrypt.Scope{homeKey})
+	require.NoError(t, err)
+	require.Len(t, records, len(seen)+1, "each version once")
+	for _, k := range nodes {
+		_, err = k.Open(acting("acme"), home, sealed)
+		require.NoError(t, err)
+	}
+}
+
+// invalidating is a KEK in whose first decryption something happens.
+type invalidating struct {
+	*flakyKEK
+	once atomic.Bool
+	hook func()
+}
+
+func (k *invalidating) DecryptWithContext(ctx context.Context, b, ad []byte) ([]byte, error) {
+	plaintext, err := k.flakyKEK.DecryptWithContext(ctx, b, ad)
+	if !k.once.Swap(true) {
+		k.hook()
+	}
+	return plaintext, err
+}
+
+func TestInvalidate(t *testing.T) {
+	kek, store := newKEK(t), &counting{Store: encrypt.NewMemory()}
+	k := openKeyring(t, kek, store, nil)
+	sealed, err := k.Seal(acting("acme"), home, nil)
+	require.NoError(t, err)
+	kek.calls.Store(0)
+	_, err = k.Open(acting("acme"), home, sealed)
+	require.NoError(t, err)
+	require.Zero(t, kek.calls.Load())
+	require.NotZero(t, k.Cached())
+	k.Invalidate()
+	require.Zero(t, k.Cached())
+	store.loads.Store(0)
+	_, err = k.Open(acting("acme"), home, sealed)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, kek.calls.Load())
+	require.EqualValues(t, 1, store.loads.Load())
+
+	// A keyset that is being unwrapped just then is not used.
+	slow := &invalidating{flakyKEK: kek}
+	other := openKeyring(t, slow, store, nil)
+	slow.hook = other.Invalidate
+	kek.calls.Store(0)
+	_, err = other.Open(acting("acme"), home, sealed)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, kek.calls.Load())
+}
+
+// While the KEK is down, tenants in the cache go on until CacheAge, clients that are
+// new to the cache too, and others are told that keys are not available.
+func TestAnOutageOfTheKEK(t *testing.T) {
+	kek, store, clock := newKEK(t), encrypt.NewMemory(), newClock(t)
+	k := openKeyring(t, kek, store, nil)
+	_, err := k.Seal(acting("acme"), home, nil)
+	require.NoError(t, err)
+	_, err = openKeyring(t, kek, store, nil).Seal(acting("other"), crmguard.Place{Tenant: "other", Client: "c1"}, nil)
+	require.NoError(t, err)
+	kek.down.Store(true)
+	for minute := range 15 {
+		_, err = k.Seal(acting("acme"), client(minute), nil)
+		require.NoError(t, err, "minute %d", minute)
+		_, err = k.Seal(acting("other"), crmguard.Place{Tenant: "other", Client: "c1"}, nil)
+		require.ErrorIs(t, err, encrypt.ErrUnavailable)
+		_, err = k.Seal(acting("third"), crmguard.Place{Tenant: "third", Client: "c1"}, nil)
+		require.ErrorIs(t, err, encrypt.ErrUnavailable)
+		clock.Advance(time.Minute)
+	}
+	_, err = k.Seal(acting("acme"), home, nil)
+	require.ErrorIs(t, err, encrypt.ErrUnavailable)
+	kek.down.Store(false)
+	_, err = k.Seal(acting("acme"), home, nil)
+	require.NoError(t, err)
+}

@@ -1,0 +1,591 @@
+package encrypt_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// turningKEK is a key file whose calls are counted.
+type turningKEK struct {
+	encrypt.RotatingKEK
+	path                                     string
+	encrypts, decrypts, rotations, destroyed atomic.Int64
+	keepOld                                  bool             // a planted fault: nothing is destroyed
+	now                                      func() time.Time // nil: the key file's own clock
+}
+
+func newTurningKEK(tb testing.TB) *turningKEK {
+	tb.Helper()
+	return openTurningKEK(tb, tb.TempDir()+"/kek.json")
+}
+
+func openTurningKEK(tb testing.TB, path string) *turningKEK {
+	tb.Helper()
+	kek, err := encrypt.OpenKeyFile(path, "", true)
+	require.NoError(tb, err)
+	return &turningKEK{RotatingKEK: kek.(encrypt.RotatingKEK), path: path}
+}
+
+func (k *turningKEK) EncryptWithContext(ctx context.Context, b, ad []byte) ([]byte, error) {
+	k.encrypts.Add(1)
+	return k.RotatingKEK.EncryptWithContext(ctx, b, ad)
+}
+
+func (k *turningKEK) DecryptWithContext(ctx context.Context, b, ad []byte) ([]byte, error) {
+	k.decrypts.Add(1)
+	return k.RotatingKEK.DecryptWithContext(ctx, b, ad)
+}
+
+func (k *turningKEK) Rotate(ctx context.Context) error {
+	k.rotations.Add(1)
+	return k.RotatingKEK.Rotate(ctx)
+}
+
+func (k *turningKEK) DestroyOld(ctx context.Context) (time.Time, error) {
+	k.destroyed.Add(1)
+	if k.keepOld {
+		return time.Now(), nil
+	}
+	gone, err := k.RotatingKEK.DestroyOld(ctx)
+	if k.now != nil {
+		gone = k.now()
+	}
+	return gone, err
+}
+
+func (k *turningKEK) calls() int64 { return k.encrypts.Load() + k.decrypts.Load() }
+
+func (k *turningKEK) reset() { k.encrypts.Store(0); k.decrypts.Store(0) }
+
+// running moves the clock on as long as something takes.
+func running(c *clock, do func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	for {
+		select {
+		case <-done:
+			return
+		case <-time.After(2 * time.Millisecond):
+			c.Advance(time.Second)
+		}
+	}
+}
+
+// sealedRow is what some client had.
+type sealedRow struct {
+	at     crmguard.Place
+	sealed []byte
+}
+
+func seals(tb testing.TB, k *encrypt.Keyring, tenants, clients int) (rows []sealedRow) {
+	tb.Helper()
+	for i := range tenants {
+		for j := range clients {
+			at := crmguard.Place{Tenant: fmt.Sprint("t", i), Client: fmt.Sprint("c", j), Kind: "contacts", Record: "r", Field: "phone"}
+			sealed, err := k.Seal(acting(at.Tenant), at, []byte(at.Client))
+			require.NoError(tb, err)
+			rows = append(rows, sealedRow{at, sealed})
+		}
+	}
+	return rows
+}
+
+// opens returns how many rows open with the right value, and the last error.
+func opens(k *encrypt.Keyring, rows []sealedRow) (n int, last error) {
+	for _, row := range rows {
+		plaintext, err := k.Open(acting(row.at.Tenant), row.at, row.sealed)
+		switch {
+		case err != nil:
+			last = err
+		case string(plaintext) == row.at.Client:
+			n++
+		}
+	}
+	return n, last
+}
+
+func listRecords(tb testing.TB, s encrypt.Inventory) (all []encrypt.Record) {
+	tb.Helper()
+	for after := (encrypt.Record{}); ; after = all[len(all)-1] {
+		page, err := s.List(context.Background(), after, 500)
+		require.NoError(tb, err)
+		if len(page) == 0 {
+			return all
+		}
+		all = append(all, page...)
+	}
+}
+
+// copyOf is what a backup of a key store holds.
+func copyOf(tb testing.TB, s encrypt.Inventory) *encrypt.Memory {
+	tb.Helper()
+	backup := encrypt.NewMemory()
+	for _, r := range listRecords(tb, s) {
+		_, err := backup.Insert(context.Background(), []encrypt.Record{r})
+		require.NoError(tb, err)
+	}
+	return backup
+}
+
+func TestTurn(t *testing.T) {
+	kek, store, clock := newTurningKEK(t), encrypt.NewMemory(), newClock(t)
+	k := openKeyring(t, kek, store, &encrypt.Options{Clock: clock.Now})
+	other := openKeyring(t, openTurningKEK(t, kek.path), store, nil)
+	rows := seals(t, k, 10, 30)
+	mac, err := k.MAC(t.Context(), home, []byte("x"))
+	require.NoError(t, err)
+	n, err := opens(other, rows)
+	require.NoError(t, err)
+	require.Equal(t, len(rows), n)
+	backup := copyOf(t, store)
+
+	kek.reset()
+	var steps []string
+	var last encrypt.TurnProgress
+	var turned encrypt.Turned
+	began := clock.Now()
+	running(clock, func() {
+		turned, err = k.Turn(t.Context(), func(p encrypt.TurnProgress) {
+			if len(steps) == 0 || steps[len(steps)-1] != p.Step {
+				steps = append(steps, p.Step)
+			}
+			last = p
+		})
+	})
+	require.NoError(t, err)
+	require.Equal(t, 11, turned.Tenants, "acme has a MAC key")
+	require.Equal(t, 300+11+1, turned.Keys, "clients, receipts, a MAC")
+	require.False(t, turned.BeganAt.Before(began))
+	require.GreaterOrEqual(t, turned.EndedAt.Sub(turned.BeganAt), encrypt.Lease)
+	require.False(t, turned.Gone.Before(turned.EndedAt))
+	require.Equal(t, []string{encrypt.TurnWrapping, encrypt.TurnWaiting, encrypt.TurnWrapping, encrypt.TurnDestroying}, steps)
+	require.Equal(t, encrypt.TurnProgress{Step: encrypt.TurnDestroying, Tenants: 11, AllTenants: 11, Keys: 312, AllKeys: 312}, last)
+	require.EqualValues(t, 11+2, kek.encrypts.Load(), "one for a tenant, two for the check")
+	require.EqualValues(t, 1, kek.decrypts.Load(), "the check")
+	require.EqualValues(t, []int64{1, 1}, []int64{kek.rotations.Load(), kek.destroyed.Load()})
+
+	for _, r := range listRecords(t, store) {
+		switch r.Scope.Purpose {
+		case encrypt.TenantKeyset, encrypt.KEKCheck:
+			require.EqualValues(t, 2, r.Version, "the old ones are gone")
+			require.Equal(t, byte(2), r.Wrapped[7], "the generation of the KEK")
+		default:
+			require.EqualValues(t, 1, r.Version)
+			require.Equal(t, byte(2), r.Wrapped[7], "the version of the keyset")
+		}
+	}
+	fresh := openKeyring(t, openTurningKEK(t, kek.path), store, nil)
+	for _, k := range []*encrypt.Keyring{k, other, fresh} {
+		n, err = opens(k, rows)
+		require.NoError(t, err)
+		require.Equal(t, len(rows), n)
+		require.NoError(t, k.Verify(t.Context(), home, []byte("x"), mac))
+		require.NoError(t, k.Check(t.Context()))
+	}
+	restored := openKeyring(t, openTurningKEK(t, kek.path), backup, nil)
+	n, err = opens(restored, rows)
+	require.Zero(t, n, "old key tables are of no use with the present KEK")
+	require.ErrorIs(t, err, encrypt.ErrWrongKEK)
+
+	// And again, cold: the old keyset is asked for besides.
+	cold := openTurningKEK(t, kek.path)
+	running(clock, func() { turned, err = openKeyring(t, cold, store, nil).Turn(t.Context(), nil) })
+	require.NoError(t, err)
+	require.Equal(t, []int{11, 312}, []int{turned.Tenants, turned.Keys})
+	require.EqualValues(t, 2*11+3, cold.calls())
+	n, err = opens(openKeyring(t, openTurningKEK(t, kek.path), store, nil), rows)
+	require.NoError(t, err)
+	require.Equal(t, len(rows), n)
+}
+
+func TestTurnRefuses(t *testing.T) {
+	_, err := newKeyring(t, &counting{Store: encrypt.NewMemory()}, nil).Turn(t.Context(), nil)
+	require.ErrorContains(t, err, "Inventory")
+	_, err = openKeyring(t, newKEK(t), encrypt.NewMemory(), nil).Turn(t.Context(), nil)
+	require.ErrorIs(t, err, encrypt.ErrNotRotating)
+	closed, err := encrypt.New(newTurningKEK(t), encrypt.NewMemory(), nil)
+	require.NoError(t, err)
+	require.NoError(t, closed.Close())
+	_, err = closed.Turn(t.Context(), nil)
+	require.Error(t, err)
+}
+
+func TestTurnOfAnEmptyStore(t *testing.T) {
+	clock, kek := newClock(t), newTurningKEK(t)
+	k := openKeyring(t, kek, encrypt.NewMemory(), nil)
+	running(clock, func() {
+		_, err := k.Turn(t.Context(), nil)
+		require.NoError(t, err)
+	})
+	n, err := opens(k, seals(t, k, 2, 2))
+	require.NoError(t, err)
+	require.Equal(t, 4, n)
+}
+
+// A key that does not unwrap ends a Turn before anything is destroyed.
+func TestTurnStopsAtDamage(t *testing.T) {
+	kek, store, clock := newTurningKEK(t), encrypt.NewMemory(), newClock(t)
+	k := openKeyring(t, kek, store, nil)
+	rows := seals(t, k, 2, 3)
+	scope := encrypt.Scope{Tenant: "t1", Purpose: encrypt.DataKey, Name: "c1"}
+	records, err := store.Load(t.Context(), []encrypt.Scope{scope})
+	require.NoError(t, err)
+	broken := records[0]
+	broken.Wrapped = slices.Clone(broken.Wrapped)
+	broken.Wrapped[20] ^= 1
+	_, err = store.Replace(t.Context(), records, []encrypt.Record{broken})
+	require.NoError(t, err)
+	running(clock, func() { _, err = k.Turn(t.Context(), nil) })
+	require.ErrorIs(t, err, encrypt.ErrDamaged)
+	require.ErrorContains(t, err, "c1")
+	require.Zero(t, kek.destroyed.Load())
+	n, _ := opens(openKeyring(t, openTurningKEK(t, kek.path), store, nil), rows)
+	require.Equal(t, len(rows)-1, n)
+
+	_, err = store.Replace(t.Context(), []encrypt.Record{broken}, records)
+	require.NoError(t, err)
+	running(clock, func() { _, err = k.Turn(t.Context(), nil) })
+	require.NoError(t, err)
+	n, _ = opens(openKeyring(t, openTurningKEK(t, kek.path), store, nil), rows)
+	require.Equal(t, len(rows), n)
+}
+
+// cut is a store that fails for good at a call, and a KEK that does with it.
+type cut struct {
+	encrypt.Inventory
+	encrypt.Store
+	left atomic.Int64
+}
+
+var errCut = errors.New("cut off")
+
+func (c *cut) call() error {
+	if c.left.Add(-1) < 0 {
+		return errCut
+	}
+	return nil
+}
+
+func (c *cut) Load(ctx context.Context, s []encrypt.Scope) ([]encrypt.Record, error) {
+	if err := c.call(); err != nil {
+		return nil, err
+	}
+	return c.Store.Load(ctx, s)
+}
+
+func (c *cut) Insert(ctx context.Context, r []encrypt.Record) ([]encrypt.Record, error) {
+	if err := c.call(); err != nil {
+		return nil, err
+	}
+	return c.Store.Insert(ctx, r)
+}
+
+func (c *cut) Lease(ctx context.Context, r []encrypt.Record, n uint64) ([]encrypt.Record, error) {
+	if err := c.call(); err != nil {
+		return nil, err
+	}
+	return c.Store.Lease(ctx, r, n)
+}
+
+func (c *cut) List(ctx context.Context, after encrypt.Record, limit int) ([]encrypt.Record, error) {
+	if err := c.call(); err != nil {
+		return nil, err
+	}
+	return c.Inventory.List(ctx, after, limit)
+}
+
+func (c *cut) Replace(ctx context.Context, was, now []encrypt.Record) (int, error) {
+	if err := c.call(); err != nil {
+		return 0, err
+	}
+	return c.Inventory.Replace(ctx, was, now)
+}
+
+// cutKEK ends with its store.
+type cutKEK struct {
+	*turningKEK
+	store *cut
+}
+
+func (k cutKEK) Rotate(ctx context.Context) error {
+	if err := k.store.call(); err != nil {
+		return err
+	}
+	return k.turningKEK.Rotate(ctx)
+}
+
+func (k cutKEK) DestroyOld(ctx context.Context) (time.Time, error) {
+	if err := k.store.call(); err != nil {
+		return time.Time{}, err
+	}
+	return k.turningKEK.DestroyOld(ctx)
+}
+
+// Whichever call is the last one before a process dies, everything opens, and the
+// next Turn ends what it began.
+func TestATurnThatIsCutOff(t *testing.T) {
+	for after := int64(0); ; after++ {
+		kek, memory, clock := newTurningKEK(t), encrypt.NewMemory(), newClock(t)
+		rows := seals(t, openKeyring(t, kek, memory, nil), 3, 4)
+		backup := copyOf(t, memory)
+		store := &cut{Inventory: memory, Store: memory}
+		store.left.Store(after)
+		dying := openKeyring(t, cutKEK{openTurningKEK(t, kek.path), store}, store, nil)
+		var died error
+		running(clock, func() { _, died = dying.Turn(t.Context(), nil) })
+		check := func(when string) {
+			t.Helper()
+			n, err := opens(openKeyring(t, openTurningKEK(t, kek.path), memory, nil), rows)
+			require.NoError(t, err, "%s, after %d calls", when, after)
+			require.Equal(t, len(rows), n)
+		}
+		check("cut off")
+		added := openKeyring(t, openTurningKEK(t, kek.path), memory, nil)
+		rows = append(rows, seals(t, added, 5, 5)...)
+		var turned encrypt.Turned
+		var err error
+		running(clock, func() {
+			turned, err = openKeyring(t, openTurningKEK(t, kek.path), memory, nil).Turn(t.Context(), nil)
+		})
+		require.NoError(t, err, "after %d calls", after)
+		require.Equal(t, 5, turned.Tenants)
+		check("turned")
+		n, _ := opens(openKeyring(t, openTurningKEK(t, kek.path), backup, nil), rows)
+		require.Zero(t, n)
+		for _, r := range listRecords(t, memory) {
+			if r.Scope.Purpose == encrypt.KEKCheck {
+				require.False(t, r.ClosedAt.IsZero(), "and nothing is left to do")
+			}
+		}
+		if died == nil {
+			require.Greater(t, after, int64(20))
+			return
+		}
+	}
+}
+
+// Of two processes that turn at once one works, and the other is told so.
+func TestTwoTurnsAtOnce(t *testing.T) {
+	kek, store, clock := newTurningKEK(t), encrypt.NewMemory(), newClock(t)
+	rows := seals(t, openKeyring(t, kek, store, nil), 3, 4)
+	for range 3 {
+		var ok, refused atomic.Int64
+		running(clock, func() {
+			var wg sync.WaitGroup
+			for range 4 {
+				k := openKeyring(t, openTurningKEK(t, kek.path), store, nil)
+				wg.Go(func() {
+					switch _, err := k.Turn(t.Context(), nil); {
+					case err == nil:
+						ok.Add(1)
+					case errors.Is(err, encrypt.ErrTurning):
+						refused.Add(1)
+					default:
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+		})
+		require.NotZero(t, ok.Load())
+		require.EqualValues(t, 4, ok.Load()+refused.Load())
+		n, err := opens(openKeyring(t, openTurningKEK(t, kek.path), store, nil), rows)
+		require.NoError(t, err)
+		require.Equal(t, len(rows), n)
+	}
+}
+
+// held is a store one of whose Inserts waits.
+type held struct {
+	*encrypt.Memory
+	gate atomic.Pointer[gate]
+}
+
+func (h *held) Insert(ctx context.Context, r []encrypt.Record) ([]encrypt.Record, error) {
+	if gate := h.gate.Swap(nil); gate != nil {
+		gate.pass()
+	}
+	return h.Memory.Insert(ctx, r)
+}
+
+// oneWalk is a store in which a Turn sees nothing when it goes over all keys again.
+type oneWalk struct {
+	*encrypt.Memory
+	walks atomic.Int64
+}
+
+func (o *oneWalk) List(ctx context.Context, after encrypt.Record, limit int) ([]encrypt.Record, error) {
+	if after.Scope == (encrypt.Scope{}) && after.Version == 0 {
+		o.walks.Add(1)
+	}
+	if o.walks.Load() == 3 { // the first is the survey, the last one finds the old keysets
+		return nil, nil
+	}
+	return o.Memory.List(ctx, after, limit)
+}
+
+// turnBesideASlowNode lets another node read which keyset is the newest, and store a key
+// under it when the Turn waits, or not before its end. It returns an error
+// unless what that node sealed opens afterwards.
+func turnBesideASlowNode(t *testing.T, turning interface {
+	encrypt.Store
+	encrypt.Inventory
+}, memory *encrypt.Memory, slow encrypt.Store, gates *atomic.Pointer[gate], late bool) error {
+	kek, clock := newTurningKEK(t), newClock(t)
+	k := openKeyring(t, kek, turning, nil)
+	seals(t, k, 1, 3)
+	node := openKeyring(t, openTurningKEK(t, kek.path), slow, nil)
+	at := crmguard.Place{Tenant: "t0", Client: "slow", Kind: "contacts", Record: "r", Field: "phone"}
+	_, err := node.Seal(acting("t0"), crmguard.Place{Tenant: "t0"}, nil) // warms the tenant
+	require.NoError(t, err)
+	g := newGate()
+	gates.Store(g)
+	var sealed []byte
+	var sealing error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		sealed, sealing = node.Seal(acting("t0"), at, []byte("slow"))
+	}()
+	<-g.waiting
+	store := func() {
+		close(g.open)
+		<-done
+	}
+	waiting := make(chan struct{})
+	turned := make(chan struct{})
+	go func() {
+		defer close(turned)
+		once := false
+		if _, err := k.Turn(t.Context(), func(p encrypt.TurnProgress) {
+			if p.Step != encrypt.TurnWaiting || once {
+				return
+			}
+			once = true
+			if !late {
+				store()
+			}
+			close(waiting)
+		}); err != nil {
+			t.Error(err)
+		}
+	}()
+	<-waiting
+	running(clock, func() { <-turned })
+	if late {
+		store()
+	}
+	if sealing != nil {
+		return sealing
+	}
+	plaintext, err := openKeyring(t, openTurningKEK(t, kek.path), memory, nil).Open(acting("t0"), at, sealed)
+	if err == nil && string(plaintext) != "slow" {
+		err = errors.New("another value")
+	}
+	return err
+}
+
+func TestATurnFindsWhatOthersWrapMeanwhile(t *testing.T) {
+	store := &held{Memory: encrypt.NewMemory()}
+	require.NoError(t, turnBesideASlowNode(t, store.Memory, store.Memory, store, &store.gate, false))
+	faulty := &held{Memory: encrypt.NewMemory()}
+	require.Error(t, turnBesideASlowNode(t, &oneWalk{Memory: faulty.Memory}, faulty.Memory, faulty, &faulty.gate, false),
+		"the check notices a Turn without a second walk")
+}
+
+// unlisted hides that a store can replace.
+type unlisted struct{ encrypt.Store }
+
+func TestWhoeverStoresAKeyAfterATurnWrapsItAgain(t *testing.T) {
+	store := &held{Memory: encrypt.NewMemory()}
+	require.NoError(t, turnBesideASlowNode(t, store.Memory, store.Memory, store, &store.gate, true))
+	faulty := &held{Memory: encrypt.NewMemory()}
+	require.Error(t, turnBesideASlowNode(t, faulty.Memory, faulty.Memory, unlisted{faulty}, &faulty.gate, true),
+		"the check notices a node that does not look again")
+}
+
+func TestTheCheckNoticesATurnThatDestroysNothing(t *testing.T) {
+	kek, store, clock := newTurningKEK(t), encrypt.NewMemory(), newClock(t)
+	kek.keepOld = true
+	k := openKeyring(t, kek, store, nil)
+	rows := seals(t, k, 2, 2)
+	backup := copyOf(t, store)
+	running(clock, func() { _, _ = k.Turn(t.Context(), nil) })
+	n, err := opens(openKeyring(t, openTurningKEK(t, kek.path), backup, nil), rows)
+	require.NoError(t, err)
+	require.NotZero(t, n)
+}
+
+// Everybody reads, writes, creates, rotates and erases while the KEK turns, on nodes
+// of their own.
+func TestATurnUnderLoad(t *testing.T) {
+	kek, store, clock := newTurningKEK(t), encrypt.NewMemory(), newClock(t)
+	rows := seals(t, openKeyring(t, kek, store, nil), 5, 40)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var calls atomic.Int64
+	var mu sync.Mutex
+	for g := range 4 {
+		node := openKeyring(t, openTurningKEK(t, kek.path), store, &encrypt.Options{CacheEntries: 16})
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				mu.Lock()
+				row := rows[(i*7+g)%len(rows)]
+				mu.Unlock()
+				plaintext, err := node.Open(acting(row.at.Tenant), row.at, row.sealed)
+				if err != nil || string(plaintext) != row.at.Client {
+					t.Errorf("open: %v", err)
+					return
+				}
+				at := crmguard.Place{Tenant: fmt.Sprint("t", i%7), Client: fmt.Sprint("n", g, "-", i), Kind: "contacts", Record: "r", Field: "phone"}
+				sealed, err := node.Seal(acting(at.Tenant), at, []byte(at.Client))
+				if err != nil {
+					t.Errorf("seal: %v", err)
+					return
+				}
+				if i%5 == 0 {
+					if _, err := node.Rotate(acting(at.Tenant), encrypt.Scope{Tenant: at.Tenant, Purpose: encrypt.DataKey, Name: at.Client}); err != nil {
+						t.Errorf("rotate: %v", err)
+					}
+				}
+				mu.Lock()
+				rows = append(rows, sealedRow{at, sealed})
+				mu.Unlock()
+				calls.Add(1)
+			}
+		})
+	}
+	turner := openKeyring(t, openTurningKEK(t, kek.path), store, nil)
+	for range 3 {
+		running(clock, func() {
+			_, err := turner.Turn(t.Context(), nil)
+			require.NoError(t, err)
+		})
+	}
+	close(stop)
+	wg.Wait()
+	require.NotZero(t, calls.Load())
+	n, err := opens(openKeyring(t, openTurningKEK(t, kek.path), store, nil), rows)
+	require.NoError(t, err)
+	require.Equal(t, len(rows), n, "%d calls beside the turns", calls.Load())
+	t.Log(calls.Load(), "calls")
+}
