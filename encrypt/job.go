@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -48,7 +47,7 @@ func (r *Report) OK() bool {
 
 const (
 	defaultBatch = 500
-	maxRows     = 10_000
+	maxRows      = 10_000
 	maxFindings  = 100
 )
 
@@ -248,11 +247,4 @@ func (k *Keyring) sealLiving(ctx context.Context, tenant string, cells []*Cell, 
 		}
 		return keys, nil
 	}
-}
-
-// merged returns a row's values with the new ones.
-func merged(was, now map[string][]byte) map[string][]byte {
-	all := maps.Clone(was)
-	maps.Copy(all, now)
-	return all
 }

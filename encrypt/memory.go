@@ -20,6 +20,8 @@ type Memory struct {
 
 	order []Scope // of List
 	fresh []Scope // not yet in order
+
+	pending map[PendingField]*pendingSet
 }
 
 var _ Inventory = (*Memory)(nil)

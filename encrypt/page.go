@@ -90,6 +90,9 @@ func (m *Model) seal(ctx context.Context, tenant string, fields []fieldPlan, row
 	for i, row := range rows {
 		for j := range fields {
 			at(row, fields[j].sealed).SetBytes(cells[i*len(fields)+j].Sealed)
+			if fields[j].legacy != nil {
+				at(row, fields[j].legacy).SetZero()
+			}
 		}
 	}
 	return entries, nil
@@ -171,6 +174,11 @@ func (m *Model) open(ctx context.Context, tenant string, rows []reflect.Value) e
 	}
 	if err := m.keys.openAll(ctx, tenant, cells); err != nil {
 		return err
+	}
+	if m.plan.migrates {
+		if err := m.openPending(ctx, tenant, rows, cells); err != nil {
+			return err
+		}
 	}
 	for i, row := range rows {
 		if err := m.decode(i, row, cells[i*len(fields):(i+1)*len(fields)]); err != nil {

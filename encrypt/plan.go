@@ -15,11 +15,13 @@ import (
 type plan struct {
 	record, client []int // reflect indexes of string fields
 	fields         []fieldPlan
+	migrates       bool // some field has a column of plaintext
 }
 
 type fieldPlan struct {
 	name          string
 	plain, sealed []int
+	legacy        []int // what was there before it was sealed; nil: nothing
 	form          form
 	pad           int
 	indexes       []indexPlan
@@ -48,7 +50,7 @@ func newPlan(t reflect.Type) (*plan, error) {
 	}
 	p := &plan{}
 	plain := make(map[string]*fieldPlan)
-	sealed := make(map[string][]int)
+	sealed, legacy := make(map[string][]int), make(map[string][]int)
 	var order []string
 	for _, f := range reflect.VisibleFields(t) {
 		tag, ok := f.Tag.Lookup("encrypt")
@@ -81,6 +83,14 @@ func newPlan(t reflect.Type) (*plan, error) {
 				return nil, fmt.Errorf("field %s: second sealed field of %q", f.Name, name)
 			}
 			sealed[name] = f.Index
+		case options == "plain":
+			if !isString && f.Type != reflect.TypeFor[*string]() && f.Type != bytesType {
+				return nil, fmt.Errorf("field %s: a column of plaintext is a string, *string or []byte", f.Name)
+			}
+			if legacy[name] != nil {
+				return nil, fmt.Errorf("field %s: second column of plaintext of %q", f.Name, name)
+			}
+			legacy[name] = f.Index
 		default:
 			field, err := newFieldPlan(f, name, options)
 			if err != nil {
@@ -98,11 +108,17 @@ func newPlan(t reflect.Type) (*plan, error) {
 		if field.sealed = sealed[name]; field.sealed == nil {
 			return nil, fmt.Errorf("%q has no field tagged %q", name, name+",sealed")
 		}
+		field.legacy = legacy[name]
+		p.migrates = p.migrates || field.legacy != nil
 		delete(sealed, name)
+		delete(legacy, name)
 		p.fields = append(p.fields, *field)
 	}
 	for name := range sealed {
 		return nil, fmt.Errorf("%q has a sealed field, but no plain one", name)
+	}
+	for name := range legacy {
+		return nil, fmt.Errorf("%q has a column of plaintext, but is not sealed", name)
 	}
 	if p.record == nil {
 		return nil, errors.New(`no field tagged ",record"`)

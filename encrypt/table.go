@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+
+	"github.com/crmguard/crmguard"
 )
 
 // Table seals and opens rows of one kind. It is safe for concurrent use.
@@ -19,11 +21,18 @@ type Model struct {
 	region string
 	typ    reflect.Type
 	plan   *plan
+
+	decodePlain func(ctx context.Context, at crmguard.Place, stored []byte) ([]byte, error)
 }
 
 // TableOptions of a [Table] or [Model]. Nil means the defaults.
 type TableOptions struct {
 	Region string // ISO country of phones typed without a country code, such as "RU"
+
+	// DecodePlain turns what a column tagged ",plain" holds into what is to be sealed, for
+	// columns that were encrypted by another scheme before; nil: it is taken as it is. Its error
+	// leaves the value where it is; one that is [ErrUnavailable] ends the call.
+	DecodePlain func(ctx context.Context, at crmguard.Place, stored []byte) ([]byte, error)
 }
 
 // RowError says why one row or [Cell] was refused.
@@ -70,6 +79,7 @@ func (e RowErrors) Unwrap() []error {
 //	ID          string `encrypt:",record"`                        // id of the record, and of the client unless another field is tagged ",client"
 //	Phone       string `encrypt:"phone,index=phone,index=last4"`  // logical name, and how it is found; see [Table.Find]
 //	PhoneSealed []byte `encrypt:"phone,sealed"`                   // what is stored of it; nil is NULL
+//	PhonePlain  *string `encrypt:"phone,plain"`                   // the column that it was in before, see [Table.Migrate]
 //	Note        *string `encrypt:"note,pad=64"`                   // lengths are hidden up to multiples of 64 bytes
 //	Calls       []Call  `encrypt:"-"`                             // rows of another table, which has tags of its own
 //
@@ -99,6 +109,10 @@ func NewModel(k *Keyring, kind string, t reflect.Type, o *TableOptions) (*Model,
 	m := &Model{keys: k, kind: kind, typ: t, plan: plan}
 	if o != nil {
 		m.region = strings.ToUpper(o.Region)
+		m.decodePlain = o.DecodePlain
+	}
+	if _, ok := k.store.(Pending); !ok && plan.migrates {
+		return nil, fmt.Errorf("encrypt: table %s: %w", kind, errPending)
 	}
 	for _, field := range plan.fields {
 		if len(field.indexes) > 0 && k.opts.Index == nil {

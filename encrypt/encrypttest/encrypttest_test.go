@@ -21,3 +21,7 @@ func TestMemoryRows(t *testing.T) {
 		return encrypttest.RowsTable{Rows: rows, Put: rows.Put}
 	})
 }
+
+func TestMemoryPending(t *testing.T) {
+	encrypttest.Pending(t, func(*testing.T) encrypt.Pending { return encrypt.NewMemory() })
+}

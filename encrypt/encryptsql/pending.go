@@ -1,0 +1,143 @@
+package encryptsql
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/internal/sqldb"
+)
+
+var _ encrypt.Pending = (*Store)(nil)
+
+const ofField = ` WHERE tenant = $1 AND kind = $2 AND field = $3`
+
+// lockPending makes the row of a field, if there is none, and other transactions that change the
+// set wait for this one. It returns the state.
+func (s *Store) lockPending(ctx context.Context, tx *sql.Tx, f encrypt.PendingField) (state encrypt.PendingState, err error) {
+	if _, err := s.exec(ctx, tx, `INSERT INTO crmguard_keys_migrating (tenant, kind, field, state) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
+		f.Tenant, f.Kind, f.Field, encrypt.Collecting); err != nil {
+		return 0, err
+	}
+	err = tx.QueryRowContext(ctx, s.db.Q(`UPDATE crmguard_keys_migrating SET state = state`+ofField+` RETURNING state`), f.Tenant, f.Kind, f.Field).Scan(&state)
+	return state, err
+}
+
+// AddPending implements encrypt.Pending.
+func (s *Store) AddPending(ctx context.Context, f encrypt.PendingField, records []string) error {
+	err := s.db.Tx(ctx, func(tx *sql.Tx) error {
+		switch state, err := s.lockPending(ctx, tx, f); {
+		case err != nil:
+			return err
+		case state > encrypt.Collecting:
+			return encrypt.ErrCutOff
+		}
+		const width, rows = 4, 60 // modernc.org/sqlite binds in time quadratic in the parameters
+		for part := range slices.Chunk(records, rows) {
+			values := make([]string, len(part))
+			args := make([]any, 0, width*len(part))
+			for i, record := range part {
+				values[i] = `(` + sqldb.Params(1+width*i, width) + `)`
+				args = append(args, f.Tenant, f.Kind, f.Field, record)
+			}
+			if _, err := s.exec(ctx, tx, `INSERT INTO crmguard_keys_pending (tenant, kind, field, record) VALUES `+
+				strings.Join(values, `, `)+` ON CONFLICT DO NOTHING`, args...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("encryptsql: collect records: %w", err)
+	}
+	return nil
+}
+
+// HasPending implements encrypt.Pending.
+func (s *Store) HasPending(ctx context.Context, f encrypt.PendingField, records []string) ([]string, error) {
+	var found []string
+	for part := range slices.Chunk(records, chunk) {
+		some, err := s.pendingRecords(ctx, f, ` AND record IN (`+sqldb.Params(4, len(part))+`)`, part...)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, some...)
+	}
+	return found, nil
+}
+
+// NextPending implements encrypt.Pending.
+func (s *Store) NextPending(ctx context.Context, f encrypt.PendingField, after string, limit int) ([]string, error) {
+	return s.pendingRecords(ctx, f, fmt.Sprintf(` AND record > $4 ORDER BY record LIMIT %d`, limit), after)
+}
+
+func (s *Store) pendingRecords(ctx context.Context, f encrypt.PendingField, which string, args ...string) (records []string, err error) {
+	all := []any{f.Tenant, f.Kind, f.Field}
+	for _, arg := range args {
+		all = append(all, arg)
+	}
+	rows, err := s.db.QueryContext(ctx, s.db.Q(`SELECT record FROM crmguard_keys_pending`+ofField+which), all...)
+	if err != nil {
+		return nil, fmt.Errorf("encryptsql: pending records: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var record string
+		if err := rows.Scan(&record); err != nil {
+			return nil, fmt.Errorf("encryptsql: pending records: %w", err)
+		}
+		records = append(records, record)
+	}
+	return records, rows.Err()
+}
+
+// RemovePending implements encrypt.Pending.
+func (s *Store) RemovePending(ctx context.Context, f encrypt.PendingField, records []string) (left int, err error) {
+	err = s.db.Tx(ctx, func(tx *sql.Tx) error {
+		state, err := s.lockPending(ctx, tx, f)
+		if err != nil {
+			return err
+		}
+		for part := range slices.Chunk(records, chunk) {
+			args := []any{f.Tenant, f.Kind, f.Field}
+			for _, record := range part {
+				args = append(args, record)
+			}
+			if _, err := s.exec(ctx, tx, `DELETE FROM crmguard_keys_pending`+ofField+` AND record IN (`+sqldb.Params(4, len(part))+`)`, args...); err != nil {
+				return err
+			}
+		}
+		if err := tx.QueryRowContext(ctx, s.db.Q(`SELECT COUNT(*) FROM crmguard_keys_pending`+ofField), f.Tenant, f.Kind, f.Field).Scan(&left); err != nil {
+			return err
+		}
+		next := max(state, encrypt.Shrinking)
+		if left == 0 {
+			next = encrypt.Strict
+		}
+		_, err = s.exec(ctx, tx, `UPDATE crmguard_keys_migrating SET state = $4`+ofField, f.Tenant, f.Kind, f.Field, next)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("encryptsql: remove records: %w", err)
+	}
+	return left, nil
+}
+
+// CountPending implements encrypt.Pending.
+func (s *Store) CountPending(ctx context.Context, f encrypt.PendingField) (state encrypt.PendingState, n int, err error) {
+	err = s.db.QueryRowContext(ctx, s.db.Q(`SELECT state FROM crmguard_keys_migrating`+ofField), f.Tenant, f.Kind, f.Field).Scan(&state)
+	if errors.Is(err, sql.ErrNoRows) {
+		return encrypt.NeverPending, 0, nil
+	}
+	if err == nil {
+		err = s.db.QueryRowContext(ctx, s.db.Q(`SELECT COUNT(*) FROM crmguard_keys_pending`+ofField), f.Tenant, f.Kind, f.Field).Scan(&n)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("encryptsql: count pending records: %w", err)
+	}
+	return state, n, nil
+}

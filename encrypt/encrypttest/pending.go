@@ -1,0 +1,160 @@
+package encrypttest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/internal/racetest"
+)
+
+// Pending runs all checks. Each call of open returns an empty store.
+func Pending(t *testing.T, open func(t *testing.T) encrypt.Pending) {
+	ctx := t.Context()
+	phone := encrypt.PendingField{Tenant: "acme", Kind: "contacts", Field: "phone"}
+	names := func(n int) (list []string) {
+		for i := range n {
+			list = append(list, fmt.Sprintf("r%04d", i))
+		}
+		return list
+	}
+	count := func(t *testing.T, p encrypt.Pending, f encrypt.PendingField) (encrypt.PendingState, int) {
+		t.Helper()
+		state, n, err := p.CountPending(ctx, f)
+		require.NoError(t, err)
+		return state, n
+	}
+	remove := func(t *testing.T, p encrypt.Pending, records ...string) int {
+		t.Helper()
+		left, err := p.RemovePending(ctx, phone, records)
+		require.NoError(t, err)
+		return left
+	}
+
+	t.Run("without a beginning nothing is in the set", func(t *testing.T) {
+		p := open(t)
+		state, n := count(t, p, phone)
+		require.Equal(t, encrypt.NeverPending, state)
+		require.Zero(t, n)
+		found, err := p.HasPending(ctx, phone, names(3))
+		require.NoError(t, err)
+		require.Empty(t, found)
+		next, err := p.NextPending(ctx, phone, "", 10)
+		require.NoError(t, err)
+		require.Empty(t, next)
+	})
+	t.Run("records are collected, each once", func(t *testing.T) {
+		p := open(t)
+		require.NoError(t, p.AddPending(ctx, phone, nil))
+		state, n := count(t, p, phone)
+		require.Equal(t, encrypt.Collecting, state)
+		require.Zero(t, n)
+		require.NoError(t, p.AddPending(ctx, phone, names(1700)))
+		require.NoError(t, p.AddPending(ctx, phone, names(1701)))
+		_, n = count(t, p, phone)
+		require.Equal(t, 1701, n)
+		found, err := p.HasPending(ctx, phone, append(names(1300), "x", "R0001"))
+		require.NoError(t, err)
+		slices.Sort(found)
+		require.Equal(t, names(1300), found)
+		seen := make(map[string]bool)
+		for after := ""; ; {
+			next, err := p.NextPending(ctx, phone, after, 400)
+			require.NoError(t, err)
+			if len(next) == 0 {
+				break
+			}
+			for _, record := range next {
+				require.False(t, seen[record])
+				seen[record] = true
+			}
+			after = next[len(next)-1]
+		}
+		require.Len(t, seen, 1701)
+	})
+	t.Run("fields, kinds and tenants are apart", func(t *testing.T) {
+		p := open(t)
+		require.NoError(t, p.AddPending(ctx, phone, names(1)))
+		for _, other := range []encrypt.PendingField{{Tenant: "other", Kind: "contacts", Field: "phone"}, {Tenant: "acme", Kind: "deals", Field: "phone"}, {Tenant: "acme", Kind: "contacts", Field: "note"}} {
+			found, err := p.HasPending(ctx, other, names(1))
+			require.NoError(t, err)
+			require.Empty(t, found)
+			_, err = p.RemovePending(ctx, other, names(1))
+			require.NoError(t, err)
+		}
+		state, n := count(t, p, phone)
+		require.Equal(t, encrypt.Collecting, state)
+		require.Equal(t, 1, n)
+	})
+	t.Run("once it shrinks nothing is added", func(t *testing.T) {
+		p := open(t)
+		require.NoError(t, p.AddPending(ctx, phone, names(3)))
+		require.Equal(t, 3, remove(t, p))
+		require.ErrorIs(t, p.AddPending(ctx, phone, []string{"planted"}), encrypt.ErrCutOff)
+		require.ErrorIs(t, p.AddPending(ctx, phone, nil), encrypt.ErrCutOff)
+		require.Equal(t, 2, remove(t, p, "r0001", "unknown"))
+		state, n := count(t, p, phone)
+		require.Equal(t, encrypt.Shrinking, state)
+		require.Equal(t, 2, n)
+		require.ErrorIs(t, p.AddPending(ctx, phone, []string{"r0001"}), encrypt.ErrCutOff, "what was removed does not come back")
+	})
+	t.Run("at zero it is strict for ever", func(t *testing.T) {
+		p := open(t)
+		require.NoError(t, p.AddPending(ctx, phone, names(2)))
+		require.Equal(t, 1, remove(t, p, "r0000"))
+		require.Zero(t, remove(t, p, "r0001"))
+		state, _ := count(t, p, phone)
+		require.Equal(t, encrypt.Strict, state)
+		require.ErrorIs(t, p.AddPending(ctx, phone, names(2)), encrypt.ErrCutOff)
+		require.Zero(t, remove(t, p))
+		state, _ = count(t, p, phone)
+		require.Equal(t, encrypt.Strict, state)
+	})
+	t.Run("a field that never had plaintext can be made strict", func(t *testing.T) {
+		p := open(t)
+		require.Zero(t, remove(t, p))
+		require.ErrorIs(t, p.AddPending(ctx, phone, names(1)), encrypt.ErrCutOff)
+	})
+	t.Run("of many that remove at once the last one finds zero, and it is strict", func(t *testing.T) {
+		p := open(t)
+		require.NoError(t, p.AddPending(ctx, phone, names(racetest.Racers)))
+		zeros := 0
+		for _, left := range racetest.Run(t, func(i int) (int, error) { return p.RemovePending(ctx, phone, names(racetest.Racers)[i:i+1]) }) {
+			if left == 0 {
+				zeros++
+			}
+		}
+		require.Equal(t, 1, zeros)
+		state, _ := count(t, p, phone)
+		require.Equal(t, encrypt.Strict, state)
+	})
+	t.Run("what is added while the set closes is in it, or refused", func(t *testing.T) {
+		p := open(t)
+		require.NoError(t, p.AddPending(ctx, phone, []string{"first"}))
+		added := racetest.Run(t, func(i int) (string, error) {
+			if i == racetest.Racers/2 {
+				_, err := p.RemovePending(ctx, phone, nil)
+				return "", err
+			}
+			record := fmt.Sprint("r", i)
+			err := p.AddPending(ctx, phone, []string{record})
+			if errors.Is(err, encrypt.ErrCutOff) {
+				return "", nil
+			}
+			return record, err
+		})
+		want := []string{"first"}
+		for _, record := range added {
+			if record != "" {
+				want = append(want, record)
+			}
+		}
+		found, err := p.NextPending(ctx, phone, "", 1000)
+		require.NoError(t, err)
+		require.ElementsMatch(t, want, found)
+	})
+}

@@ -1,0 +1,339 @@
+package encrypt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/crmguard/crmguard"
+)
+
+// Begin collects the records of a tenant that have a value in a column tagged ",plain" and no
+// sealed one. Only what lies in these records is read from there from now on, until
+// [Table.Migrate] has sealed it. Begin may be called again, for what was written
+// meanwhile by programs that do not seal yet; once Migrate was called it is [ErrCutOff].
+//
+// Report.Changed counts the rows that were collected.
+func (t *Table[T]) Begin(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+	return t.model.Begin(ctx, tenant, rows, o)
+}
+
+// Migrate seals what lies in columns of plaintext, of the records that [Table.Begin] has
+// collected, writes their index entries and sets the columns to NULL, while readers and writers go on. No
+// further records are collected from now on. What it could not seal, such as what TableOptions.DecodePlain refuses
+// and duplicates of a unique value, stays readable and is in the report; it goes on
+// with that when it is called again. After a kill -9 likewise: the set of records itself remembers
+// what is left.
+//
+// When none is left the fields are strict: no plaintext is ever accepted again, wherever
+// it comes from. The plaintext of erased clients is set to NULL, and not sealed.
+//
+// The database and its backups still hold the old text: see docs/guides/encrypt-existing.md.
+func (t *Table[T]) Migrate(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+	return t.model.Migrate(ctx, tenant, rows, o)
+}
+
+// Left counts the values whose plaintext is still accepted.
+func (t *Table[T]) Left(ctx context.Context, tenant string) (int, error) {
+	return t.model.Left(ctx, tenant)
+}
+
+// Begin is [Table.Begin].
+func (m *Model) Begin(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+	if err := m.eachPending(ctx, tenant, rows, o, func(field *fieldPlan) error {
+		return m.pending().AddPending(ctx, m.pendingField(tenant, field), nil)
+	}); err != nil {
+		return Report{}, err
+	}
+	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
+		outcomes := make([]outcome, len(page))
+		err := m.eachPending(ctx, tenant, rows, o, func(field *fieldPlan) error {
+			var records []string
+			for i := range page {
+				row := &page[i]
+				if row.Sealed[field.name] != nil || row.Plain[field.name] == nil {
+					continue
+				}
+				if err := checkRow(row); err != nil {
+					outcomes[i].add(&crmguard.Place{Record: row.Record}, err)
+					continue
+				}
+				outcomes[i].changed = true
+				records = append(records, row.Record)
+			}
+			return m.pending().AddPending(ctx, m.pendingField(tenant, field), records)
+		})
+		return outcomes, nil, err
+	})
+}
+
+var errNoPlain = errors.New(`encrypt: no field is tagged ",plain"`)
+
+// eachPending does something with each field that has a column of plaintext.
+func (m *Model) eachPending(ctx context.Context, tenant string, rows Rows, o *JobOptions, do func(field *fieldPlan) error) error {
+	if _, err := checkJob(ctx, tenant, rows, o); err != nil {
+		return err
+	}
+	if !m.plan.migrates {
+		return errNoPlain
+	}
+	for j := range m.plan.fields {
+		field := &m.plan.fields[j]
+		if field.legacy == nil {
+			continue
+		}
+		if err := do(field); err != nil {
+			if errors.Is(err, ErrCutOff) {
+				return err
+			}
+			return unavailable("key store", err)
+		}
+	}
+	return nil
+}
+
+// Left is [Table.Left].
+func (m *Model) Left(ctx context.Context, tenant string) (left int, err error) {
+	if tenant == "" {
+		return 0, errTenant
+	}
+	if err := checkSubject(ctx, tenant); err != nil {
+		return 0, err
+	}
+	for j := range m.plan.fields {
+		if m.plan.fields[j].legacy == nil {
+			continue
+		}
+		_, n, err := m.pending().CountPending(ctx, m.pendingField(tenant, &m.plan.fields[j]))
+		if err != nil {
+			return 0, unavailable("key store", err)
+		}
+		left += n
+	}
+	return left, nil
+}
+
+// Migrate is [Table.Migrate].
+func (m *Model) Migrate(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+	options, err := checkJob(ctx, tenant, rows, o)
+	if err != nil {
+		return Report{}, err
+	}
+	if !m.plan.migrates {
+		return Report{}, errNoPlain
+	}
+	var report Report
+	for j := range m.plan.fields {
+		if field := &m.plan.fields[j]; field.legacy != nil {
+			job := migration{m, tenant, rows, field, m.pendingField(tenant, field)}
+			if err := job.run(ctx, &options, &report); err != nil {
+				return report, err
+			}
+		}
+	}
+	return report, nil
+}
+
+// migration of one field.
+type migration struct {
+	*Model
+	tenant string
+	rows   Rows
+	field  *fieldPlan
+	set    PendingField
+}
+
+func (g *migration) run(ctx context.Context, o *JobOptions, report *Report) error {
+	left, err := g.pending().RemovePending(ctx, g.set, nil)
+	if err != nil {
+		return unavailable("key store", err)
+	}
+	for after := ""; left > 0; {
+		records, err := g.pending().NextPending(ctx, g.set, after, o.Batch)
+		if err != nil {
+			return unavailable("key store", err)
+		}
+		if len(records) == 0 {
+			return nil
+		}
+		page, err := g.rows.Get(ctx, g.tenant, records)
+		if err != nil {
+			return fmt.Errorf("encrypt: read rows: %w", err)
+		}
+		done := setOf(records) // also those that are there no more
+		for i := range page {
+			delete(done, page[i].Record)
+		}
+		if len(page) > 0 {
+			if err := report.settle(ctx, g.tenant, g.rows, page, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
+				return g.seal(ctx, page, done)
+			}); err != nil {
+				return err
+			}
+		}
+		finished := make([]string, 0, len(done))
+		for record := range done {
+			finished = append(finished, record)
+		}
+		if left, err = g.pending().RemovePending(ctx, g.set, finished); err != nil {
+			return unavailable("key store", err)
+		}
+		after = records[len(records)-1]
+		if err := o.progress(ctx, report); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seal seals the plaintext of one page. Records that need none any more are added to done.
+func (g *migration) seal(ctx context.Context, page []Row, done map[string]bool) ([]outcome, []string, error) {
+	outcomes := make([]outcome, len(page))
+	changes := make(map[string]Change)
+	cells := make([]Cell, len(page)) // that are NULL where nothing is to be sealed
+	sealing := make([]*Cell, 0, len(page))
+	var both []int
+	for i := range page {
+		row, c := &page[i], &cells[i]
+		stored := row.Plain[g.field.name]
+		if err := checkRow(row); err != nil {
+			outcomes[i].add(&crmguard.Place{Record: row.Record}, err)
+			continue
+		}
+		*c = Cell{Place: g.place(g.tenant, row, g.field.name), Pad: g.field.pad}
+		switch {
+		case row.Sealed[g.field.name] != nil && stored != nil:
+			both = append(both, i)
+		case stored == nil:
+			done[row.Record] = true
+		default:
+			plaintext, err := g.decodePending(ctx, g.field, &c.Place, stored)
+			if passing(ctx, err) {
+				return nil, nil, err
+			}
+			if err != nil {
+				outcomes[i].add(&c.Place, err)
+				continue
+			}
+			c.Plaintext = plaintext
+			sealing = append(sealing, c)
+		}
+	}
+	indexed, scopes := g.indexed(g.tenant, []fieldPlan{*g.field}, cells)
+	keys, err := g.keys.sealLiving(ctx, g.tenant, sealing, scopes)
+	if err != nil {
+		return nil, nil, err
+	}
+	indexed = slices.DeleteFunc(indexed, func(x indexedCell) bool { return cells[x.cell].Err != nil })
+	entries, err := g.entries(cells, indexed, scopes, keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range page {
+		c, row := &cells[i], &page[i]
+		switch {
+		case c.Plaintext == nil:
+		case c.Err == nil:
+			changes[row.Record] = Change{Was: *row, Sealed: map[string][]byte{g.field.name: c.Sealed}, Plain: map[string][]byte{g.field.name: nil}}
+		case errors.Is(c.Err, crmguard.ErrErased):
+			outcomes[i].add(&c.Place, c.Err)
+			changes[row.Record] = Change{Was: *row, Plain: map[string][]byte{g.field.name: nil}}
+		default:
+			outcomes[i].add(&c.Place, c.Err)
+		}
+	}
+	if err := g.compare(ctx, page, both, outcomes, changes, done); err != nil {
+		return nil, nil, err
+	}
+	stale, err := g.store(ctx, page, outcomes, changes, entries)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range page {
+		if _, ok := changes[page[i].Record]; ok && !slices.Contains(stale, page[i].Record) {
+			outcomes[i].changed = true
+			done[page[i].Record] = true
+		}
+	}
+	return outcomes, stale, nil
+}
+
+// compare looks at rows that have both a sealed value, which counts, and plaintext: the
+// latter goes where both are the same, and is reported otherwise.
+func (g *migration) compare(ctx context.Context, page []Row, both []int, outcomes []outcome, changes map[string]Change, done map[string]bool) error {
+	cells := make([]Cell, len(both))
+	for n, i := range both {
+		cells[n] = Cell{Place: g.place(g.tenant, &page[i], g.field.name), Sealed: page[i].Sealed[g.field.name]}
+	}
+	if err := g.keys.openAll(ctx, g.tenant, cells); err != nil {
+		return err
+	}
+	for n, i := range both {
+		c, row := &cells[n], &page[i]
+		if passing(ctx, c.Err) {
+			return c.Err
+		}
+		plaintext, err := g.decodePending(ctx, g.field, &c.Place, row.Plain[g.field.name])
+		if passing(ctx, err) {
+			return err
+		}
+		switch {
+		case errors.Is(c.Err, crmguard.ErrErased):
+			outcomes[i].add(&c.Place, c.Err)
+			changes[row.Record] = Change{Was: *row, Plain: map[string][]byte{g.field.name: nil}}
+		case c.Err == nil && err == nil && bytes.Equal(c.Plaintext, plaintext):
+			changes[row.Record] = Change{Was: *row, Plain: map[string][]byte{g.field.name: nil}}
+		default:
+			outcomes[i].add(&c.Place, ErrPlaintext)
+			done[row.Record] = true
+		}
+	}
+	return nil
+}
+
+// store makes the changes but those that a unique index refuses, which it takes out of changes.
+func (g *migration) store(ctx context.Context, page []Row, outcomes []outcome, changes map[string]Change, entries []IndexEntry) (stale []string, err error) {
+	for len(changes) > 0 {
+		list := make([]Change, 0, len(changes))
+		for i := range page {
+			if change, ok := changes[page[i].Record]; ok {
+				list = append(list, change)
+			}
+		}
+		var put func(tx Execer, swapped []string) error
+		if len(entries) > 0 {
+			put = func(tx Execer, swapped []string) error {
+				return g.putEntries(ctx, tx, g.tenant, []string{g.field.name}, sealedIn(swapped, changes, g.field.name), entries)
+			}
+		}
+		stale, err = g.rows.Swap(ctx, g.tenant, list, put)
+		duplicate, refused := errors.AsType[DuplicateError](err)
+		i := slices.IndexFunc(page, func(r Row) bool { return r.Record == duplicate.Record })
+		if !refused || i < 0 {
+			break
+		}
+		delete(changes, duplicate.Record)
+		outcomes[i].add(&crmguard.Place{Record: duplicate.Record, Field: duplicate.Field}, duplicate)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encrypt: store what was sealed: %w", err)
+	}
+	return stale, nil
+}
+
+// sealedIn leaves out records whose change seals nothing: their entries stay.
+func sealedIn(swapped []string, changes map[string]Change, field string) []string {
+	return slices.DeleteFunc(slices.Clone(swapped), func(record string) bool { return changes[record].Sealed[field] == nil })
+}
+
+// putEntries puts the entries of these records.
+func (m *Model) putEntries(ctx context.Context, tx Execer, tenant string, fields, records []string, entries []IndexEntry) error {
+	if len(records) == 0 {
+		return nil
+	}
+	known := setOf(records)
+	mine := slices.DeleteFunc(slices.Clone(entries), func(e IndexEntry) bool { return !known[e.Record] })
+	return m.keys.opts.Index.Put(ctx, tx, tenant, m.kind, records, fields, mine)
+}

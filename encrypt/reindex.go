@@ -1,0 +1,184 @@
+package encrypt
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/crmguard/crmguard"
+)
+
+// Reindex writes the index entries of all rows of a tenant anew: after a restore, as dumps
+// leave the index out, or after a field got an index. Those of erased clients and
+// of values that do not open are deleted. A row that is edited meanwhile keeps the
+// entries of the edit. Report.Changed counts the rows that were done.
+func (t *Table[T]) Reindex(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+	return t.model.Reindex(ctx, tenant, rows, o)
+}
+
+// Maintain keeps the index keys of a tenant young. A host calls it every hour or so. A
+// key that is older than Options.IndexLife gets a new version, rows without an entry
+// under the newest version get one, and when all have one, older versions are removed, after
+// [ClosingTime] at the earliest: whoever holds an old backup and the keys of today
+// then tests no value against it.
+func (t *Table[T]) Maintain(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+	return t.model.Maintain(ctx, tenant, rows, o)
+}
+
+// Reindex is [Table.Reindex].
+func (m *Model) Reindex(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
+		return m.reindex(ctx, tenant, rows, page, m.indexedFields())
+	})
+}
+
+func (m *Model) indexedFields() (fields []fieldPlan) {
+	for _, f := range m.plan.fields {
+		if len(f.indexes) > 0 {
+			fields = append(fields, f)
+		}
+	}
+	return fields
+}
+
+// reindex puts the entries of one page, in these fields, under all live versions.
+func (m *Model) reindex(ctx context.Context, tenant string, rows Rows, page []Row, fields []fieldPlan) ([]outcome, []string, error) {
+	outcomes := make([]outcome, len(page))
+	if len(fields) == 0 {
+		return outcomes, nil, nil
+	}
+	cells := make([]Cell, len(page)*len(fields))
+	var changes []Change
+	for i := range page {
+		if err := checkRow(&page[i]); err != nil {
+			outcomes[i].add(&crmguard.Place{Record: page[i].Record}, err)
+			for j := range fields {
+				cells[i*len(fields)+j].Err = err
+			}
+			continue
+		}
+		changes = append(changes, Change{Was: page[i]})
+		for j := range fields {
+			cells[i*len(fields)+j] = Cell{Place: m.place(tenant, &page[i], fields[j].name), Sealed: page[i].Sealed[fields[j].name]}
+		}
+	}
+	if err := m.keys.openAll(ctx, tenant, cells); err != nil {
+		return nil, nil, err
+	}
+	for i := range cells {
+		c := &cells[i]
+		if passing(ctx, c.Err) {
+			return nil, nil, c.Err
+		}
+		if o := &outcomes[i/len(fields)]; c.Err != nil && c.Place.Record != "" {
+			o.add(&c.Place, c.Err)
+		}
+	}
+	indexed, scopes := m.indexed(tenant, fields, cells)
+	keys, err := m.keys.keysOfAll(ctx, tenant, scopes, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	entries, err := m.entries(cells, indexed, scopes, keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	names := make([]string, len(fields))
+	for j := range fields {
+		names[j] = fields[j].name
+	}
+	stale, err := rows.Swap(ctx, tenant, changes, func(tx Execer, swapped []string) error {
+		return m.putEntries(ctx, tx, tenant, names, swapped, entries)
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("encrypt: store index entries: %w", err)
+	}
+	for _, change := range changes {
+		i := slices.IndexFunc(page, func(r Row) bool { return r.Record == change.Was.Record })
+		outcomes[i].changed = true
+	}
+	return outcomes, stale, nil
+}
+
+// Maintain is [Table.Maintain].
+func (m *Model) Maintain(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+	options, err := checkJob(ctx, tenant, rows, o)
+	if err != nil {
+		return Report{}, err
+	}
+	var report Report
+	for _, field := range m.indexedFields() {
+		for x := range field.indexes {
+			u := upkeep{m, tenant, rows, field, field.indexes[x].name}
+			if err := u.run(ctx, &options, &report); err != nil {
+				return report, err
+			}
+		}
+	}
+	return report, nil
+}
+
+// upkeep of one index.
+type upkeep struct {
+	*Model
+	tenant string
+	rows   Rows
+	field  fieldPlan
+	index  string
+}
+
+func (u *upkeep) run(ctx context.Context, o *JobOptions, report *Report) error {
+	scope := indexScope(&crmguard.Place{Tenant: u.tenant, Kind: u.kind, Field: u.field.name}, u.index)
+	records, err := u.keys.store.Load(ctx, []Scope{scope})
+	if err != nil {
+		return unavailable("key store", err)
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	newest, made := records[len(records)-1].Version, records[len(records)-1].CreatedAt
+	now := u.keys.wallClock()
+	if now.Sub(made) >= u.keys.opts.IndexLife {
+		if newest, err = u.keys.Rotate(ctx, scope); err != nil {
+			return err
+		}
+		made = now
+	} else if len(records) == 1 {
+		return nil // nothing can lack an entry
+	}
+	settled := now.Sub(made) >= ClosingTime // no transaction commits entries of older versions alone any more
+	behind, err := u.reindexStale(ctx, newest, o, report)
+	if err != nil || !settled || behind > 0 || len(records) == 1 {
+		return err
+	}
+	_, err = u.keys.Retire(ctx, scope, newest)
+	return err
+}
+
+// reindexStale gives entries under a version to rows that lack them, and returns how many
+// still do. Entries that have no row do not count: nobody sees what they would find.
+func (u *upkeep) reindexStale(ctx context.Context, version uint32, o *JobOptions, report *Report) (behind int, err error) {
+	for after := ""; ; {
+		stale, err := u.keys.opts.Index.Stale(ctx, u.tenant, u.kind, u.field.name, u.index, version, after, o.Batch)
+		if err != nil || len(stale) == 0 {
+			return behind, err
+		}
+		page, err := u.rows.Get(ctx, u.tenant, stale)
+		if err != nil {
+			return behind, fmt.Errorf("encrypt: read rows: %w", err)
+		}
+		busy := report.Busy
+		if len(page) > 0 {
+			if err := report.settle(ctx, u.tenant, u.rows, page, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
+				return u.reindex(ctx, u.tenant, u.rows, page, []fieldPlan{u.field})
+			}); err != nil {
+				return behind, err
+			}
+		}
+		behind += report.Busy - busy
+		after = stale[len(stale)-1]
+		if err := o.progress(ctx, report); err != nil {
+			return behind, err
+		}
+	}
+}

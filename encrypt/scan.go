@@ -1,0 +1,100 @@
+package encrypt
+
+import (
+	"context"
+	"errors"
+
+	"github.com/crmguard/crmguard"
+)
+
+// Scan reads all rows of a tenant and says whether every column holds only what opens for its
+// place, or NULL. It changes nothing. It finds what was written past the hooks and what
+// somebody has planted: plaintext, values of other rows, what is left of erased
+// clients, damage, and plaintext in columns that should have none any more. The report has
+// numbers and records, and no values.
+func (t *Table[T]) Scan(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+	return t.model.Scan(ctx, tenant, rows, o)
+}
+
+// Scan is [Table.Scan].
+func (m *Model) Scan(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+	fields := make([]string, len(m.plan.fields))
+	for j := range m.plan.fields {
+		fields[j] = m.plan.fields[j].name
+	}
+	return m.keys.Scan(ctx, tenant, m.kind, fields, rows, o)
+}
+
+// Scan is [Table.Scan] for tools that know no struct: the fields of a kind, by their logical names.
+func (k *Keyring) Scan(ctx context.Context, tenant, kind string, fields []string, rows Rows, o *JobOptions) (Report, error) {
+	if kind == "" || len(fields) == 0 {
+		return Report{}, errors.New("encrypt: scan what? a kind and its fields are needed")
+	}
+	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
+		outcomes, err := k.scan(ctx, tenant, kind, fields, page)
+		return outcomes, nil, err
+	})
+}
+
+func (k *Keyring) scan(ctx context.Context, tenant, kind string, fields []string, page []Row) ([]outcome, error) {
+	outcomes := make([]outcome, len(page))
+	cells := make([]Cell, 0, len(page)*len(fields))
+	var from []int
+	for i := range page {
+		row := &page[i]
+		if err := checkRow(row); err != nil {
+			outcomes[i].add(&crmguard.Place{Record: row.Record}, err)
+			continue
+		}
+		for _, field := range fields {
+			if sealed := row.Sealed[field]; sealed != nil {
+				place := crmguard.Place{Tenant: tenant, Client: row.Client, Kind: kind, Record: row.Record, Field: field}
+				cells = append(cells, Cell{Place: place, Sealed: sealed})
+				from = append(from, i)
+			}
+		}
+	}
+	if err := k.openAll(ctx, tenant, cells); err != nil {
+		return nil, err
+	}
+	for n := range cells {
+		c := &cells[n]
+		clear(c.Plaintext)
+		if passing(ctx, c.Err) {
+			return nil, c.Err
+		}
+		if c.Err != nil {
+			outcomes[from[n]].add(&c.Place, c.Err)
+		}
+	}
+	return outcomes, k.scanPlain(ctx, tenant, kind, fields, page, outcomes)
+}
+
+// scanPlain finds plaintext that is not accepted.
+func (k *Keyring) scanPlain(ctx context.Context, tenant, kind string, fields []string, page []Row, outcomes []outcome) error {
+	for _, field := range fields {
+		var records []string
+		for i := range page {
+			if len(page[i].Plain[field]) > 0 {
+				records = append(records, page[i].Record)
+			}
+		}
+		if len(records) == 0 {
+			continue
+		}
+		var pending map[string]bool
+		if store, ok := k.store.(Pending); ok {
+			accepted, err := store.HasPending(ctx, PendingField{tenant, kind, field}, records)
+			if err != nil {
+				return unavailable("key store", err)
+			}
+			pending = setOf(accepted)
+		}
+		for i := range page {
+			if len(page[i].Plain[field]) > 0 && !pending[page[i].Record] {
+				outcomes[i].add(&crmguard.Place{Record: page[i].Record, Field: field}, ErrPlaintext)
+			}
+		}
+	}
+	return nil
+}
