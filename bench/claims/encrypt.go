@@ -240,6 +240,7 @@ type pair struct {
 	ours *encrypt.Keyring
 	peer tink.AEAD
 	ad   []byte
+	kek  encrypt.RotatingKEK
 	dir  string // of the key file
 }
 
@@ -255,6 +256,7 @@ func newPair(ctx context.Context) (*pair, error) {
 	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}
+	p.kek = kek
 	if p.ours, err = encrypt.New(kek, encrypt.NewMemory(), nil); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
