@@ -188,7 +188,7 @@ func openTurn(ctx context.Context, _ *servers) (trial, error) {
 			}
 			many.kek.calls.Store(0)
 			turned, err := keys.Turn(ctx, nil)
-			if err == nil && (turned.Tenants != manyTenants || turned.Keys != manyClients) {
+			if err == nil && (turned.Tenants != manyTenants || turned.Keys < manyClients) {
 				err = fmt.Errorf("turned %d tenants and %d keys", turned.Tenants, turned.Keys)
 			}
 			return float64(many.kek.calls.Load()), err
