@@ -3,6 +3,7 @@ package encrypt
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/crmguard/crmguard"
 )
@@ -204,6 +205,11 @@ func (k *Keyring) OpenAll(ctx context.Context, tenant string, cells []Cell) erro
 
 // openAll leaves out cells that have an error already.
 func (k *Keyring) openAll(ctx context.Context, tenant string, cells []Cell) error {
+	return k.openCells(ctx, tenant, cells, false)
+}
+
+// openCells asks Options.OnOpen unless that was asked about all these clients just now.
+func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, allowed bool) error {
 	var few [4]group
 	groups, size, err := openGroups(ctx, tenant, cells, few[:0])
 	if err != nil {
@@ -215,11 +221,12 @@ func (k *Keyring) openAll(ctx context.Context, tenant string, cells []Cell) erro
 	if err := k.newerVersions(ctx, tenant, groups, cells); err != nil {
 		return err
 	}
-	asked, err := k.askForGroups(ctx, tenant, groups)
-	if err != nil {
-		return err
+	if !allowed {
+		if err := k.askForGroups(ctx, tenant, groups); err != nil {
+			return err
+		}
 	}
-	if asked { // from the cache unless that took long
+	if k.anyRunOut(groups) { // asking took long
 		if _, err := k.keysOfGroups(ctx, tenant, groups, nil, false); err != nil {
 			return err
 		}
@@ -331,9 +338,9 @@ func (k *Keyring) newerVersions(ctx context.Context, tenant string, groups []gro
 }
 
 // askForGroups asks once for all clients that can be opened and were not yet.
-func (k *Keyring) askForGroups(ctx context.Context, tenant string, groups []group) (asked bool, err error) {
+func (k *Keyring) askForGroups(ctx context.Context, tenant string, groups []group) error {
 	if k.opts.OnOpen == nil {
-		return false, nil
+		return nil
 	}
 	act := crmguard.ActFrom(ctx)
 	var clients []string
@@ -347,9 +354,16 @@ func (k *Keyring) askForGroups(ctx context.Context, tenant string, groups []grou
 		clients = append(clients, client)
 	}
 	if len(clients) == 0 {
-		return false, nil
+		return nil
 	}
-	return true, k.askOnOpen(ctx, act, tenant, clients)
+	return k.askOnOpen(ctx, act, tenant, clients)
+}
+
+func (k *Keyring) anyRunOut(groups []group) bool {
+	now := k.now()
+	return slices.ContainsFunc(groups, func(g group) bool {
+		return g.keys.usable(&g.scope) == nil && !k.current(g.keys, now)
+	})
 }
 
 var errForeignCell = errors.New("encrypt: a cell of another tenant")

@@ -154,6 +154,11 @@ func (m *Model) open(ctx context.Context, tenant string, rows []reflect.Value) e
 	if err := checkSubject(ctx, tenant); err != nil {
 		return err
 	}
+	return m.openRows(ctx, tenant, rows, false)
+}
+
+// openRows fills plain fields that are empty. See openCells for allowed.
+func (m *Model) openRows(ctx context.Context, tenant string, rows []reflect.Value, allowed bool) error {
 	var failed RowErrors
 	fields := m.plan.fields
 	b := scratches.Get().(*scratch)
@@ -172,7 +177,7 @@ func (m *Model) open(ctx context.Context, tenant string, rows []reflect.Value) e
 			cell.Sealed = at(row, fields[j].sealed).Bytes()
 		}
 	}
-	if err := m.keys.openAll(ctx, tenant, cells); err != nil {
+	if err := m.keys.openCells(ctx, tenant, cells, allowed); err != nil {
 		return err
 	}
 	if m.plan.migrates {

@@ -1,0 +1,195 @@
+package encrypt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+)
+
+// SearchOptions say what [Table.Search] looks for.
+type SearchOptions struct {
+	Query  string   // as people type it; see [Matcher]
+	Fields []string // logical names of the fields to look into, which are texts
+	Limit  int      // how many rows to find; at least 1
+}
+
+// Found is what [Table.Search] has found.
+type Found[T any] struct {
+	Rows []*T // in the order in which they came, opened; they may be fewer than asked for
+
+	// Last is the last row that was looked at: the search for more goes on behind it.
+	// It is nil once there are no more.
+	Last *T
+
+	Looked  int // rows that were looked at
+	Skipped int // of them, rows that did not open, such as those of erased clients
+}
+
+// Search finds rows that contain what somebody typed, by opening them and looking: there is
+// no index of substrings, and nothing about the query is stored or logged.
+//
+// The host's next returns a page of rows, still sealed, that come after a row, in an order of
+// its own; nil is before all that this search wants. An empty page ends the search. The
+// rows must be those that the subject may see: rights, and filters that need no opened
+// field, belong into its SQL. Pages of about 500 rows do well. It is called by one
+// goroutine at a time, for the next page while one is looked at.
+//
+// Only the fields looked into are opened, and those of the rows found. Options.OnOpen is asked
+// about each page, before any of it is opened; where it refuses, the search ends with
+// its error, as with that of next or of ctx. Beside an error stands what was found before.
+func (t *Table[T]) Search(ctx context.Context, tenant string, o SearchOptions, next func(ctx context.Context, after *T) ([]*T, error)) (Found[T], error) {
+	var found Found[T]
+	if tenant == "" {
+		return found, errTenant
+	}
+	if err := checkSubject(ctx, tenant); err != nil {
+		return found, err
+	}
+	s, err := t.model.searcher(tenant, o)
+	if err != nil || s.matcher.empty() {
+		return found, err
+	}
+	reading, cancel := context.WithCancel(ctx)
+	pages := make(chan page[T])
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		readPages(reading, next, pages)
+	}()
+	defer func() { // next is not called any more when Search has returned
+		cancel()
+		<-done
+	}()
+	for {
+		var p page[T]
+		select {
+		case <-ctx.Done():
+			return found, ctx.Err()
+		case p = <-pages:
+		}
+		if p.err != nil {
+			return found, p.err
+		}
+		if len(p.rows) == 0 {
+			found.Last = nil
+			return found, nil
+		}
+		if err := lookAt(ctx, s, &found, p.rows); err != nil {
+			return found, err
+		}
+		if len(found.Rows) == o.Limit {
+			return found, nil
+		}
+	}
+}
+
+type page[T any] struct {
+	rows []*T
+	err  error
+}
+
+// readPages reads one page ahead, until there are no more or ctx ends.
+func readPages[T any](ctx context.Context, next func(ctx context.Context, after *T) ([]*T, error), pages chan<- page[T]) {
+	var last *T
+	for {
+		rows, err := next(ctx, last)
+		for _, row := range rows {
+			if row == nil {
+				err = errNil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case pages <- page[T]{rows, err}:
+		}
+		if err != nil || len(rows) == 0 {
+			return
+		}
+		last = rows[len(rows)-1]
+	}
+}
+
+// searcher looks through pages of a table.
+type searcher struct {
+	model    *Model
+	tenant   string
+	matcher  *Matcher
+	fields   []*fieldPlan
+	limit    int
+	cells    []Cell
+	haystack []byte
+}
+
+func (m *Model) searcher(tenant string, o SearchOptions) (*searcher, error) {
+	if len(o.Fields) == 0 || o.Limit < 1 {
+		return nil, errors.New("encrypt: a search needs fields and a limit")
+	}
+	s := &searcher{model: m, tenant: tenant, matcher: NewMatcher(o.Query), limit: o.Limit}
+	for _, name := range o.Fields {
+		field := m.plan.field(name)
+		if field == nil || !field.form.isText() {
+			return nil, fmt.Errorf("encrypt: table %s has no text %q", m.kind, name)
+		}
+		s.fields = append(s.fields, field)
+	}
+	return s, nil
+}
+
+// lookAt adds what it finds in a page, up to the limit.
+func lookAt[T any](ctx context.Context, s *searcher, found *Found[T], rows []*T) error {
+	if err := s.open(ctx, values(rows)); err != nil {
+		return err
+	}
+	for i := 0; i < len(rows) && len(found.Rows) < s.limit; i++ {
+		row := rows[i]
+		found.Last = row
+		found.Looked++
+		matches, err := s.matches(i)
+		if err == nil && matches {
+			err = s.model.openRows(ctx, s.tenant, values([]*T{row}), true)
+			if _, ok := errors.AsType[RowErrors](err); err != nil && !ok {
+				return err
+			}
+			if err == nil {
+				found.Rows = append(found.Rows, row)
+			}
+		}
+		if err != nil {
+			found.Skipped++
+		}
+	}
+	return nil
+}
+
+// open opens the fields to look into. Rows keep what they hold: those that are not found
+// stay closed.
+func (s *searcher) open(ctx context.Context, rows []reflect.Value) error {
+	n := len(rows) * len(s.fields)
+	if cap(s.cells) < n {
+		s.cells = make([]Cell, n)
+	}
+	s.cells = s.cells[:n]
+	for i, row := range rows {
+		s.model.zero(row)
+		place, err := s.model.ids(s.tenant, row)
+		for j, field := range s.fields {
+			place.Field = field.name
+			s.cells[i*len(s.fields)+j] = Cell{Place: place, Sealed: row.FieldByIndex(field.sealed).Bytes(), Err: err}
+		}
+	}
+	return s.model.keys.openCells(ctx, s.tenant, s.cells, false)
+}
+
+// matches looks at a row of the page.
+func (s *searcher) matches(row int) (bool, error) {
+	s.haystack = s.haystack[:0]
+	for _, cell := range s.cells[row*len(s.fields) : (row+1)*len(s.fields)] {
+		if cell.Err != nil {
+			return false, cell.Err
+		}
+		s.haystack = append(fold(s.haystack, cell.Plaintext), 0)
+	}
+	return s.matcher.matchFolded(s.haystack), nil
+}
