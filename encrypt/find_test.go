@@ -200,7 +200,8 @@ func rotateUnder(t *testing.T, index encrypt.Index) (faults []string) {
 	}
 	require.NoError(t, put(0, "before", "a@example.com"))
 	expect(1, "email", "a@example.com", "before")
-	require.NoError(t, rings[1].NextVersion(ctx, emailKey)) // node 0 does not know yet
+	_, err = rings[1].Rotate(ctx, emailKey) // node 0 does not know yet
+	require.NoError(t, err)
 	require.NoError(t, put(1, "after", "b@example.com"))
 	require.NoError(t, put(0, "late", "c@example.com"))
 	for node := range nodes {
@@ -250,7 +251,8 @@ func TestStaleEndsWithAReindex(t *testing.T) {
 	}
 	put()
 	require.Empty(t, stale(1))
-	require.NoError(t, k.NextVersion(ctx, emailKey))
+	_, err = k.Rotate(ctx, emailKey)
+	require.NoError(t, err)
 	require.Equal(t, []string{"p1"}, stale(2))
 	put()
 	require.Empty(t, stale(2))
