@@ -3,6 +3,7 @@ package awskms_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/stretchr/testify/require"
@@ -23,7 +24,8 @@ func newService(t *testing.T) service {
 	wrong, err := awskms.New(client, prefix+"alias/wrong", nil)
 	require.NoError(t, err)
 	return service{
-		kek: kek, wrong: wrong,
+		delay: 30 * 24 * time.Hour,
+		kek:   kek, wrong: wrong,
 		ignoreAD: func() { s.set(func() { s.ignoreAD = true }) },
 		down:     func(down bool) { s.set(func() { s.down = down }) },
 		hang: func() <-chan struct{} {

@@ -56,13 +56,18 @@ type serverKey struct {
 
 func newServer(t *testing.T) (*server, *kms.Client) {
 	t.Helper()
-	s := &server{keys: map[string]*serverKey{}, aliases: map[string]string{}, calls: map[string]int{}, before: map[string]func(){}}
+	s, client, stop := startServer()
+	t.Cleanup(stop)
+	return s, client
+}
+
+func startServer() (s *server, client *kms.Client, stop func()) {
+	s = &server{keys: map[string]*serverKey{}, aliases: map[string]string{}, calls: map[string]int{}, before: map[string]func(){}}
 	first := s.newKey("the policy", "keys of the CRM", []map[string]string{{"TagKey": "team", "TagValue": "crm"}, {"TagKey": "aws:stack", "TagValue": "x"}})
 	s.aliases["alias/crm-kek"] = first.ID
 	s.aliases["alias/crm-kek-other/1"] = s.newKey("", "somebody else's", nil).ID
 	listener := httptest.NewServer(s)
-	t.Cleanup(listener.Close)
-	return s, s.client(listener.URL)
+	return s, s.client(listener.URL), listener.Close
 }
 
 func (s *server) client(url string) *kms.Client {

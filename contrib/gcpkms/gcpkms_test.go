@@ -2,6 +2,7 @@ package gcpkms_test
 
 import (
 	"testing"
+	"time"
 
 	"cloud.google.com/go/kms/apiv1/kmspb"
 	"github.com/stretchr/testify/require"
@@ -19,7 +20,8 @@ func newService(t *testing.T) service {
 	wrong, err := gcpkms.New(client, ring+"kek2")
 	require.NoError(t, err)
 	return service{
-		kek: kek, wrong: wrong,
+		delay: 24 * time.Hour,
+		kek:   kek, wrong: wrong,
 		ignoreAD: func() { s.set(func() { s.ignoreAD = true }) },
 		down: func(down bool) {
 			s.set(func() {

@@ -23,6 +23,7 @@ type service struct {
 	down     func(bool)
 	hang     func() (ended <-chan struct{}) // requests wait; ended tells that one was given up by the client
 	decrypts func() int
+	delay    time.Duration // between the destruction of a key and its end
 }
 
 const tenant = "acme"
@@ -176,4 +177,43 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// An old copy of the key store opens nothing after a Turn, the current one everything.
+func TestTurn(t *testing.T) {
+	t.Parallel() // it waits for a Lease
+	s, store, page := newService(t), encrypt.NewMemory(), cells(50)
+	keys := newKeyring(t, s.kek, store)
+	require.NoError(t, keys.SealAll(job(t, tenant), tenant, page))
+	records, err := store.List(t.Context(), encrypt.Record{}, 1000)
+	require.NoError(t, err)
+	old := encrypt.NewMemory()
+	for _, r := range records {
+		_, err := old.Insert(t.Context(), []encrypt.Record{r})
+		require.NoError(t, err)
+	}
+	opens := func(store encrypt.Store) error {
+		for i := range page {
+			page[i].Plaintext, page[i].Err = nil, nil
+		}
+		if err := newKeyring(t, s.kek, store).OpenAll(job(t, tenant), tenant, page); err != nil {
+			return err
+		}
+		for _, cell := range page {
+			require.NoError(t, cell.Err)
+			require.Equal(t, "+7 916 123-45-67", string(cell.Plaintext))
+		}
+		return nil
+	}
+	require.NoError(t, opens(old))
+
+	before := s.decrypts()
+	done, err := keys.Turn(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, done.Tenants)
+	require.GreaterOrEqual(t, done.Keys, 50)
+	require.Less(t, s.decrypts()-before, 10, "calls for tenants, not for clients")
+	require.WithinDuration(t, time.Now().Add(s.delay), done.Gone, time.Minute)
+	require.NoError(t, opens(store))
+	require.Error(t, opens(old))
 }

@@ -46,7 +46,6 @@ type server struct {
 	failOnce    codes.Code
 	ignoreAD    bool                                         // a KMS that does not bind the associated data
 	answer      func(answer any)                             // changes answers on their way
-	unverified  bool                                         // KMS did not look at the checksums
 	lag         int                                          // so many encryptions by the key still use the version before the primary
 	generations int                                          // new versions are pending for so many looks
 	generated   kmspb.CryptoKeyVersion_CryptoKeyVersionState // what becomes of new versions
@@ -64,23 +63,35 @@ type serverVersion struct {
 
 func newServer(t *testing.T) (*server, *kms.KeyManagementClient) {
 	t.Helper()
-	s := &server{keys: map[string]*serverKey{}, calls: map[string]int{}, fail: map[string]codes.Code{}, generated: kmspb.CryptoKeyVersion_ENABLED}
+	s, client, stop, err := startServer(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(stop)
+	return s, client
+}
+
+func startServer(ctx context.Context) (s *server, client *kms.KeyManagementClient, stop func(), err error) {
+	s = &server{keys: map[string]*serverKey{}, calls: map[string]int{}, fail: map[string]codes.Code{}, generated: kmspb.CryptoKeyVersion_ENABLED}
 	for _, name := range []string{"kek", "kek2"} {
 		s.keys[ring+name] = &serverKey{primary: 1}
 		s.add(ring + name)
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	g := grpc.NewServer(grpc.UnaryInterceptor(s.intercept))
 	kmspb.RegisterKeyManagementServiceServer(g, s)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = g.Serve(listener) })
-	t.Cleanup(func() { g.Stop(); wg.Wait() })
-	client, err := kms.NewKeyManagementClient(t.Context(), option.WithEndpoint(listener.Addr().String()), option.WithoutAuthentication(),
+	client, err = kms.NewKeyManagementClient(ctx, option.WithEndpoint(listener.Addr().String()), option.WithoutAuthentication(),
 		option.WithTelemetryDisabled(), option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, client.Close()) })
-	return s, client
+	return s, client, func() {
+		if client != nil {
+			_ = client.Close()
+		}
+		g.Stop()
+		wg.Wait()
+	}, err
 }
 
 func (s *server) set(change func()) {
@@ -203,7 +214,7 @@ func (s *server) Encrypt(_ context.Context, in *kmspb.EncryptRequest) (*kmspb.En
 	blob = version.aead.Seal(blob, nil, in.GetPlaintext(), s.ad(in.GetAdditionalAuthenticatedData()))
 	return &kmspb.EncryptResponse{
 		Name: version.GetName(), Ciphertext: blob, CiphertextCrc32C: checksum(blob),
-		VerifiedPlaintextCrc32C: !s.unverified, VerifiedAdditionalAuthenticatedDataCrc32C: true,
+		VerifiedPlaintextCrc32C: true, VerifiedAdditionalAuthenticatedDataCrc32C: true,
 	}, nil
 }
 

@@ -40,18 +40,25 @@ type serverKey struct {
 
 func newServer(t *testing.T) (*server, *api.Client) {
 	t.Helper()
-	s := &server{keys: map[string]*serverKey{"crm-kek": {}, "wrong": {}, "derived": {}}, calls: map[string]int{}}
+	s, client, stop, err := startServer()
+	require.NoError(t, err)
+	t.Cleanup(stop)
+	return s, client
+}
+
+func startServer() (s *server, client *api.Client, stop func(), err error) {
+	s = &server{keys: map[string]*serverKey{"crm-kek": {}, "wrong": {}, "derived": {}}, calls: map[string]int{}}
 	for _, key := range s.keys {
 		key.add()
 	}
 	listener := httptest.NewServer(s)
-	t.Cleanup(listener.Close)
 	config := api.DefaultConfig()
 	config.Address, config.MaxRetries = listener.URL, 0
-	client, err := api.NewClient(config)
-	require.NoError(t, err)
-	client.SetToken("token")
-	return s, client
+	client, err = api.NewClient(config)
+	if err == nil {
+		client.SetToken("token")
+	}
+	return s, client, listener.Close, err
 }
 
 func (k *serverKey) add() {

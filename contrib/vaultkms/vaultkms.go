@@ -15,7 +15,7 @@
 //
 // # Security notes
 //
-//   - Associated data is sent as associated_data, which Transit binds since Vault 1.12;
+//   - Associated data is sent as associated_data, which Transit binds since Vault 1.13;
 //     what is sent as context it ignores, unless the key is derived. Whether it
 //     really binds is tried out before the first use of a key: one that does not, as on an older
 //     Vault, is refused with [ErrUnbound]. Derived keys, and keys without
