@@ -179,25 +179,7 @@ func (k *Keyring) rotate(ctx context.Context, s Scope, old *key) (*key, error) {
 }
 
 func (k *Keyring) nextVersion(ctx context.Context, s Scope, version uint32) (*key, error) {
-	tenantScope := Scope{Tenant: s.Tenant, Purpose: TenantKeyset}
-	started := k.clock.exact()
-	records, err := k.store.Load(ctx, []Scope{tenantScope})
-	if err != nil {
-		return nil, unavailable("key store", err)
-	}
-	if len(records) == 0 {
-		return nil, ErrNoKey
-	}
-	wrapping, err := k.tenantKey(ctx, records, records[len(records)-1].Version)
-	if err != nil {
-		return nil, err
-	}
-	record, err := k.newRecord(s, version, wrapping)
-	if err != nil {
-		return nil, err
-	}
-	record.Messages = 0 // whoever uses it takes a lease
-	if _, err := k.insertWrapped(ctx, started, wrapping, []Record{record}, make(map[Scope][]Record)); err != nil {
+	if err := k.makeVersion(ctx, s, version); err != nil {
 		return nil, err
 	}
 	keys, err := k.fetch(ctx, s, false)
@@ -208,4 +190,28 @@ func (k *Keyring) nextVersion(ctx context.Context, s Scope, version uint32) (*ke
 		return nil, err
 	}
 	return keys.newest(), nil
+}
+
+// makeVersion stores a version of a key, unless somebody has made it already.
+func (k *Keyring) makeVersion(ctx context.Context, s Scope, version uint32) error {
+	tenantScope := Scope{Tenant: s.Tenant, Purpose: TenantKeyset}
+	started := k.clock.exact()
+	records, err := k.store.Load(ctx, []Scope{tenantScope})
+	if err != nil {
+		return unavailable("key store", err)
+	}
+	if len(records) == 0 {
+		return ErrNoKey
+	}
+	wrapping, err := k.tenantKey(ctx, records, records[len(records)-1].Version)
+	if err != nil {
+		return err
+	}
+	record, err := k.newRecord(s, version, wrapping)
+	if err != nil {
+		return err
+	}
+	record.Messages = 0 // whoever uses it takes a lease
+	_, err = k.insertWrapped(ctx, started, wrapping, []Record{record}, make(map[Scope][]Record))
+	return err
 }

@@ -15,8 +15,8 @@ var (
 	errNewest    = errors.New("encrypt: the newest version of a key is not retired")
 )
 
-// Rotate makes the next version of a data, index or MAC key and returns it. From now
-// on this process seals with it, others from [Lease] on; what was sealed before
+// Rotate makes the next version of a data, index or MAC key and returns it. Calls that
+// begin now seal with it, in other processes from [Lease] on; what was sealed before
 // opens until [Keyring.Retire]. Of calls at the same time one makes it. A scope
 // that never had a key is [ErrNoKey].
 func (k *Keyring) Rotate(ctx context.Context, s Scope) (version uint32, err error) {
@@ -28,11 +28,10 @@ func (k *Keyring) Rotate(ctx context.Context, s Scope) (version uint32, err erro
 		return 0, err
 	}
 	version = records[len(records)-1].Version + 1
-	if _, err := k.nextVersion(ctx, s, version); err != nil {
+	if err := k.makeVersion(ctx, s, version); err != nil {
 		return 0, err
 	}
-	k.generation.Add(1) // a slow reader may yet put the old versions back into the cache
-	return version, nil
+	return version, k.reread(ctx, s)
 }
 
 // Retire removes the versions of a key that are older than before, and returns how
@@ -62,12 +61,20 @@ func (k *Keyring) Retire(ctx context.Context, s Scope, before uint32) (removed i
 			now = append(now, r)
 		}
 	}
-	removed, err = inventory.Replace(ctx, was, now)
-	k.generation.Add(1)
-	if err != nil {
+	if removed, err = inventory.Replace(ctx, was, now); err != nil {
 		return removed, unavailable("key store", err)
 	}
-	return removed, nil
+	return removed, k.reread(ctx, s)
+}
+
+// reread puts a scope as it is now into the cache. All other scopes stay there: a job
+// may rotate thousands.
+func (k *Keyring) reread(ctx context.Context, s Scope) error {
+	found, err := k.load(ctx, s.Tenant, []Scope{s}, false)
+	if err != nil {
+		return err
+	}
+	return found[s].usable(&s)
 }
 
 func (k *Keyring) checkRotation(ctx context.Context, s Scope) error {

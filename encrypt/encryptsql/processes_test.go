@@ -22,6 +22,7 @@ import (
 func TestMain(m *testing.M) {
 	processtest.Main(map[string]processtest.Task{
 		"die":           dieWithAKey,
+		"turn and die":  turnAndDie,
 		"seal":          onNode(sealMany),
 		"erase":         onNode(eraseAndSeal),
 		"lease":         onStore(lease),
