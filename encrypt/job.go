@@ -151,13 +151,16 @@ func walk(ctx context.Context, tenant string, rows Rows, o *JobOptions, do rowsJ
 	}
 }
 
+// progress shows what was done, and ends a job that was canceled between two batches.
 func (o *JobOptions) progress(ctx context.Context, r *Report) error {
-	if o.Progress == nil {
-		return nil
+	if o.Progress != nil {
+		shown := *r
+		shown.Findings = slices.Clone(r.Findings)
+		if err := o.Progress(ctx, shown); err != nil {
+			return err
+		}
 	}
-	shown := *r
-	shown.Findings = slices.Clone(r.Findings)
-	return o.Progress(ctx, shown)
+	return ctx.Err()
 }
 
 // How often and long a job comes back to a row that others keep changing: about two

@@ -1,0 +1,505 @@
+package encrypt_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encrypttest"
+)
+
+func job(tenant string) context.Context {
+	return crmguard.System(context.Background(), tenant, "test")
+}
+
+func dataScope(client string) encrypt.Scope {
+	return encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: client}
+}
+
+// asRow is a contact as it is stored.
+func asRow(c *contact) encrypt.Row {
+	return encrypt.Row{Record: c.ID, Client: c.ID, Sealed: map[string][]byte{"phone": c.PhoneSealed, "note": c.NoteSealed}}
+}
+
+func asContact(r encrypt.Row) *contact {
+	return &contact{ID: r.Record, PhoneSealed: r.Sealed["phone"], NoteSealed: r.Sealed["note"]}
+}
+
+// fullTable has n contacts, sealed under the first versions of their keys.
+type fullTable struct {
+	*encrypttest.MemoryRows
+	store    *encrypt.Memory
+	keys     *encrypt.Keyring
+	index    *encrypt.MemoryIndex
+	contacts *encrypt.Table[contact]
+}
+
+func newFullTable(tb testing.TB, n int, o encrypt.Options) *fullTable {
+	tb.Helper()
+	index := encrypt.NewMemoryIndex()
+	o.Index = index
+	store := encrypt.NewMemory()
+	f := &fullTable{encrypttest.NewMemoryRows(), store, newKeyring(tb, store, &o), index, nil}
+	var err error
+	f.contacts, err = encrypt.NewTable[contact](f.keys, "contacts", nil)
+	require.NoError(tb, err)
+	f.save(tb, page(n)...)
+	return f
+}
+
+func (f *fullTable) save(tb testing.TB, rows ...*contact) {
+	tb.Helper()
+	_, err := f.contacts.Seal(job("acme"), "acme", rows...)
+	require.NoError(tb, err)
+	for _, c := range rows {
+		f.Put("acme", asRow(c))
+	}
+}
+
+func (f *fullTable) rotate(tb testing.TB, clients ...string) {
+	tb.Helper()
+	for _, client := range clients {
+		_, err := f.keys.Rotate(job("acme"), dataScope(client))
+		require.NoError(tb, err)
+	}
+}
+
+func (f *fullTable) row(tb testing.TB, record string) encrypt.Row {
+	tb.Helper()
+	rows, err := f.Get(tb.Context(), "acme", []string{record})
+	require.NoError(tb, err)
+	require.Len(tb, rows, 1)
+	return rows[0]
+}
+
+// version is that of the key that a value was sealed with.
+func version(sealed []byte) byte { return sealed[7] }
+
+func ids(n int) (list []string) {
+	for _, c := range page(n) {
+		list = append(list, c.ID)
+	}
+	return list
+}
+
+func TestReencrypt(t *testing.T) {
+	n := &norm{}
+	f := newFullTable(t, 25, encrypt.Options{OnOpen: n.OnOpen})
+	f.rotate(t, ids(20)...)
+	before := f.row(t, "c24")
+	var shown []encrypt.Report
+	report, err := f.contacts.Reencrypt(job("acme"), "acme", f, &encrypt.JobOptions{Batch: 10, Progress: func(_ context.Context, r encrypt.Report) error {
+		shown = append(shown, r)
+		return nil
+	}})
+	require.NoError(t, err)
+	require.Equal(t, encrypt.Report{Cursor: "c24", Rows: 25, Changed: 20}, report)
+	require.True(t, report.OK())
+	require.Len(t, shown, 3)
+	require.Equal(t, encrypt.Report{Cursor: "c09", Rows: 10, Changed: 10}, shown[0])
+	for i, c := range page(25) {
+		r := f.row(t, c.ID)
+		want := byte(2)
+		if i >= 20 {
+			want = 1
+		}
+		require.Equal(t, want, version(r.Sealed["phone"]))
+		require.Equal(t, want, version(r.Sealed["note"]))
+		got := asContact(r)
+		require.NoError(t, f.contacts.Open(job("acme"), "acme", got))
+		require.Equal(t, c.Phone, got.Phone)
+		require.Equal(t, *c.Note, *got.Note)
+	}
+	require.Equal(t, before, f.row(t, "c24"), "what is new enough is not written")
+
+	report, err = f.contacts.Reencrypt(job("acme"), "acme", f, nil)
+	require.NoError(t, err)
+	require.Zero(t, report.Changed)
+	for _, c := range ids(20) {
+		_, err := f.keys.Retire(job("acme"), dataScope(c), 2)
+		require.NoError(t, err)
+	}
+	report, err = f.contacts.Scan(job("acme"), "acme", f, nil)
+	require.NoError(t, err)
+	require.True(t, report.OK(), "nothing is left under what was retired: %+v", report)
+}
+
+func TestReencryptPadsAnew(t *testing.T) {
+	f := newFullTable(t, 3, encrypt.Options{})
+	type padded struct {
+		ID          string  `encrypt:",record"`
+		Phone       string  `encrypt:"phone,pad=32"`
+		PhoneSealed []byte  `encrypt:"phone,sealed"`
+		Note        *string `encrypt:"note"`
+		NoteSealed  []byte  `encrypt:"note,sealed"`
+	}
+	table, err := encrypt.NewTable[padded](f.keys, "contacts", nil)
+	require.NoError(t, err)
+	note := f.row(t, "c01").Sealed["note"]
+	report, err := table.Reencrypt(job("acme"), "acme", f, nil)
+	require.NoError(t, err)
+	require.Equal(t, 3, report.Changed)
+	r := f.row(t, "c01")
+	require.Len(t, r.Sealed["phone"], encrypt.Overhead+32)
+	require.Equal(t, note, r.Sealed["note"], "the other field stays as it is")
+	got := &padded{ID: r.Record, PhoneSealed: r.Sealed["phone"], NoteSealed: r.Sealed["note"]}
+	require.NoError(t, table.Open(job("acme"), "acme", got))
+	require.Equal(t, "+7 912 345-67-89", got.Phone)
+	report, err = f.contacts.Reencrypt(job("acme"), "acme", f, nil)
+	require.NoError(t, err)
+	require.Equal(t, 3, report.Changed, "and back")
+}
+
+// Erased clients and damage stop nobody, and are named.
+func TestJobsGoOn(t *testing.T) {
+	f := newFullTable(t, 12, encrypt.Options{})
+	f.rotate(t, ids(12)...)
+	_, err := f.keys.Erase(job("acme"), "acme", "c01")
+	require.NoError(t, err)
+	damage := func(record, field string, change func(sealed []byte) []byte) {
+		r := f.row(t, record)
+		r.Sealed[field] = change(r.Sealed[field])
+		f.Put("acme", r)
+	}
+	damage("c02", "phone", func(b []byte) []byte { b[20] ^= 1; return b })
+	damage("c03", "note", func([]byte) []byte { return []byte("+7 999 000-11-22, planted, long enough to be sealed") })
+	damage("c04", "phone", func([]byte) []byte { return f.row(t, "c05").Sealed["phone"] })
+	damage("c06", "phone", func([]byte) []byte { return nil })
+	damage("c07", "note", func([]byte) []byte { return []byte{} })
+	f.Put("acme", encrypt.Row{Record: "c99", Sealed: map[string][]byte{"phone": []byte("of no client")}})
+	f.Put("acme", encrypt.Row{Record: "c98", Client: "nobody", Sealed: map[string][]byte{"phone": f.row(t, "c05").Sealed["phone"]}})
+	for name, run := range map[string]func() (encrypt.Report, error){
+		"scan":      func() (encrypt.Report, error) { return f.contacts.Scan(job("acme"), "acme", f, nil) },
+		"reencrypt": func() (encrypt.Report, error) { return f.contacts.Reencrypt(job("acme"), "acme", f, nil) },
+	} {
+		report, err := run()
+		require.NoError(t, err, name)
+		require.False(t, report.OK())
+		require.Equal(t, 14, report.Rows)
+		require.Equal(t, 2, report.Erased, name)
+		require.Equal(t, 2, report.Foreign, name)
+		require.Equal(t, 2, report.Malformed, name)
+		require.Equal(t, 2, report.Unreadable, name)
+		found := make(map[string]error)
+		for _, e := range report.Findings {
+			found[e.Record+" "+e.Field] = e.Err
+		}
+		require.Len(t, found, 6)
+		require.ErrorIs(t, found["c02 phone"], encrypt.ErrForeign)
+		require.ErrorIs(t, found["c03 note"], encrypt.ErrMalformed)
+		require.ErrorIs(t, found["c04 phone"], encrypt.ErrForeign)
+		require.ErrorIs(t, found["c07 note"], encrypt.ErrMalformed)
+		require.Error(t, found["c99 "])
+		require.ErrorIs(t, found["c98 phone"], encrypt.ErrNoKey)
+		require.NotContains(t, fmt.Sprint(report), "planted", "no values")
+	}
+	require.EqualValues(t, 2, version(f.row(t, "c02").Sealed["note"]), "the other field of a damaged row is done")
+	require.EqualValues(t, 2, version(f.row(t, "c11").Sealed["note"]))
+	require.EqualValues(t, 1, version(f.row(t, "c01").Sealed["note"]))
+}
+
+func TestFindingsAreBounded(t *testing.T) {
+	f := newFullTable(t, 1, encrypt.Options{})
+	for i := range 300 {
+		f.Put("acme", encrypt.Row{Record: fmt.Sprintf("x%03d", i), Client: "x", Sealed: map[string][]byte{"phone": []byte("plain")}})
+	}
+	report, err := f.contacts.Scan(job("acme"), "acme", f, nil)
+	require.NoError(t, err)
+	require.Equal(t, 300, report.Malformed)
+	require.Len(t, report.Findings, 100)
+}
+
+func TestJobsAreTheSystems(t *testing.T) {
+	f := newFullTable(t, 1, encrypt.Options{})
+	for name, run := range map[string]func(ctx context.Context, tenant string, rows encrypt.Rows, o *encrypt.JobOptions) (encrypt.Report, error){
+		"reencrypt": f.contacts.Reencrypt, "scan": f.contacts.Scan, "reindex": f.contacts.Reindex, "maintain": f.contacts.Maintain,
+		"begin": f.contacts.Begin, "migrate": f.contacts.Migrate,
+	} {
+		t.Run(name, func(t *testing.T) {
+			for what, call := range map[string]func() error{
+				"nobody":    func() error { _, err := run(context.Background(), "acme", f, nil); return err },
+				"a person":  func() error { _, err := run(acting("acme"), "acme", f, nil); return err },
+				"foreign":   func() error { _, err := run(job("other"), "acme", f, nil); return err },
+				"no tenant": func() error { _, err := run(job(""), "", f, nil); return err },
+				"no rows":   func() error { _, err := run(job("acme"), "acme", nil, nil); return err },
+				"batch": func() error {
+					_, err := run(job("acme"), "acme", f, &encrypt.JobOptions{Batch: -1})
+					return err
+				},
+				"huge batch": func() error {
+					_, err := run(job("acme"), "acme", f, &encrypt.JobOptions{Batch: 10_001})
+					return err
+				},
+			} {
+				require.Error(t, call(), what)
+			}
+		})
+	}
+	_, err := f.keys.Scan(job("acme"), "acme", "", []string{"phone"}, f, nil)
+	require.Error(t, err)
+	_, err = f.keys.Scan(job("acme"), "acme", "contacts", nil, f, nil)
+	require.Error(t, err)
+}
+
+// hooked rows let a test act between reading and writing, and plant faults.
+type hooked struct {
+	encrypt.Rows
+	page   func(after string, rows []encrypt.Row) []encrypt.Row
+	before func()
+	swap   func(changes []encrypt.Change)
+}
+
+func (h *hooked) Page(ctx context.Context, tenant, after string, limit int) ([]encrypt.Row, error) {
+	rows, err := h.Rows.Page(ctx, tenant, after, limit)
+	if h.page != nil {
+		rows = h.page(after, rows)
+	}
+	return rows, err
+}
+
+func (h *hooked) Swap(ctx context.Context, tenant string, changes []encrypt.Change, then func(tx encrypt.Execer, swapped []string) error) ([]string, error) {
+	if h.before != nil {
+		h.before()
+	}
+	if h.swap != nil {
+		h.swap(changes)
+	}
+	return h.Rows.Swap(ctx, tenant, changes, then)
+}
+
+// checkEdits returns an error if an edit between reading and writing is lost.
+func checkEdits(t *testing.T, plant func(f *fullTable, h *hooked)) error {
+	f := newFullTable(t, 5, encrypt.Options{})
+	f.rotate(t, ids(5)...)
+	h := &hooked{Rows: f}
+	edited := false
+	h.before = func() {
+		if !edited {
+			edited = true
+			c := page(4)[3]
+			c.Phone = "edited"
+			f.save(t, c)
+		}
+	}
+	plant(f, h)
+	report, err := f.contacts.Reencrypt(job("acme"), "acme", h, nil)
+	require.NoError(t, err)
+	got := asContact(f.row(t, "c03"))
+	require.NoError(t, f.contacts.Open(job("acme"), "acme", got))
+	if got.Phone != "edited" {
+		return errors.New("the edit was lost")
+	}
+	require.Equal(t, 5, report.Rows)
+	return nil
+}
+
+func TestReencryptLosesNoEdit(t *testing.T) {
+	require.NoError(t, checkEdits(t, func(*fullTable, *hooked) {}))
+	t.Run("planted fault: a swap that does not compare", func(t *testing.T) {
+		require.Error(t, checkEdits(t, func(f *fullTable, h *hooked) {
+			h.swap = func(changes []encrypt.Change) {
+				for i := range changes {
+					changes[i].Was = f.row(t, changes[i].Was.Record)
+				}
+			}
+		}))
+	})
+}
+
+// checkAllNew returns an error if Reencrypt leaves something under an old key.
+func checkAllNew(t *testing.T, batch int, h *hooked, f *fullTable) error {
+	_, err := f.contacts.Reencrypt(job("acme"), "acme", h, &encrypt.JobOptions{Batch: batch})
+	require.NoError(t, err)
+	for _, id := range ids(30) {
+		if version(f.row(t, id).Sealed["phone"]) != 2 {
+			return fmt.Errorf("%s is still under the old key", id)
+		}
+	}
+	return nil
+}
+
+func TestReencryptMissesNoBorder(t *testing.T) {
+	for _, batch := range []int{1, 7, 10, 15, 29, 30, 31} {
+		f := newFullTable(t, 30, encrypt.Options{})
+		f.rotate(t, ids(30)...)
+		require.NoError(t, checkAllNew(t, batch, &hooked{Rows: f}, f), "batches of %d", batch)
+	}
+	t.Run("planted fault: the row behind a border is skipped", func(t *testing.T) {
+		f := newFullTable(t, 30, encrypt.Options{})
+		f.rotate(t, ids(30)...)
+		require.Error(t, checkAllNew(t, 10, &hooked{Rows: f, page: func(after string, rows []encrypt.Row) []encrypt.Row {
+			if after != "" && len(rows) > 1 {
+				return rows[1:]
+			}
+			return rows
+		}}, f))
+	})
+}
+
+func TestReencryptGoesOnAtItsCursor(t *testing.T) {
+	f := newFullTable(t, 30, encrypt.Options{})
+	f.rotate(t, ids(30)...)
+	stop := errors.New("enough")
+	report, err := f.contacts.Reencrypt(job("acme"), "acme", f, &encrypt.JobOptions{Batch: 10, Progress: func(context.Context, encrypt.Report) error { return stop }})
+	require.ErrorIs(t, err, stop)
+	require.Equal(t, encrypt.Report{Cursor: "c09", Rows: 10, Changed: 10}, report)
+	report, err = f.contacts.Reencrypt(job("acme"), "acme", f, &encrypt.JobOptions{Batch: 10, After: report.Cursor})
+	require.NoError(t, err)
+	require.Equal(t, encrypt.Report{Cursor: "c29", Rows: 20, Changed: 20}, report)
+
+	ctx, cancel := context.WithCancel(job("acme"))
+	_, err = f.contacts.Scan(ctx, "acme", f, &encrypt.JobOptions{Batch: 10, Progress: func(context.Context, encrypt.Report) error { cancel(); return nil }})
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// A row that is always being changed does not hold up the others.
+func TestReencryptGivesUpOnBusyRows(t *testing.T) {
+	f := newFullTable(t, 5, encrypt.Options{})
+	f.rotate(t, ids(5)...)
+	h := &hooked{Rows: f}
+	h.before = func() {
+		r := f.row(t, "c02")
+		r.Sealed["note"] = append(r.Sealed["note"], 'x')
+		f.Put("acme", r)
+	}
+	report, err := f.contacts.Reencrypt(job("acme"), "acme", h, nil)
+	require.NoError(t, err)
+	require.Equal(t, 5, report.Rows)
+	require.Equal(t, 4, report.Changed)
+	require.Equal(t, 1, report.Busy)
+	require.Equal(t, "c02", report.Findings[0].Record)
+}
+
+func TestAnOutageEndsAJob(t *testing.T) {
+	kek, store := newKEK(t), encrypt.NewMemory()
+	down := &outage{Store: store}
+	f := &fullTable{MemoryRows: encrypttest.NewMemoryRows(), index: encrypt.NewMemoryIndex()}
+	f.keys = openKeyring(t, kek, down, &encrypt.Options{Index: f.index})
+	var err error
+	f.contacts, err = encrypt.NewTable[contact](f.keys, "contacts", nil)
+	require.NoError(t, err)
+	f.save(t, page(5)...)
+	f.keys.Invalidate()
+	down.down = true
+	for _, run := range []func(ctx context.Context, tenant string, rows encrypt.Rows, o *encrypt.JobOptions) (encrypt.Report, error){f.contacts.Scan, f.contacts.Reencrypt, f.contacts.Reindex} {
+		report, err := run(job("acme"), "acme", f, nil)
+		require.ErrorIs(t, err, encrypt.ErrUnavailable)
+		require.Zero(t, report.Rows, "an outage is no finding")
+	}
+}
+
+// outage is a store that does not answer while down.
+type outage struct {
+	encrypt.Store
+	down bool
+}
+
+func (s *outage) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Record, error) {
+	if s.down {
+		return nil, errors.New("down")
+	}
+	return s.Store.Load(ctx, scopes)
+}
+
+func TestReindex(t *testing.T) {
+	f := newFullTable(t, 12, encrypt.Options{})
+	find := func() []string {
+		found, err := f.contacts.Find(job("acme"), "acme", "phone", "phone", "+79123456789")
+		require.NoError(t, err)
+		return found
+	}
+	require.Empty(t, find(), "as after a restore")
+	_, err := f.keys.Erase(job("acme"), "acme", "c03")
+	require.NoError(t, err)
+	report, err := f.contacts.Reindex(job("acme"), "acme", f, &encrypt.JobOptions{Batch: 5})
+	require.NoError(t, err)
+	require.Equal(t, 12, report.Changed)
+	require.Equal(t, 1, report.Erased)
+	require.Len(t, find(), 11)
+	require.NotContains(t, find(), "c03")
+
+	// An edit between reading and writing keeps its own entries.
+	h := &hooked{Rows: f}
+	edited := false
+	h.before = func() {
+		if edited {
+			return
+		}
+		edited = true
+		c := page(5)[4]
+		c.Phone = "+49 30 123456"
+		entries, err := f.contacts.Seal(job("acme"), "acme", c)
+		require.NoError(t, err)
+		f.Put("acme", asRow(c))
+		require.NoError(t, f.index.Put(t.Context(), nil, "acme", "contacts", []string{"c04"}, nil, entries))
+	}
+	_, err = f.contacts.Reindex(job("acme"), "acme", h, nil)
+	require.NoError(t, err)
+	require.NotContains(t, find(), "c04")
+	found, err := f.contacts.Find(job("acme"), "acme", "phone", "phone", "+4930123456")
+	require.NoError(t, err)
+	require.Equal(t, []string{"c04"}, found)
+}
+
+func TestMaintain(t *testing.T) {
+	c := newClock(t)
+	f := newFullTable(t, 12, encrypt.Options{Clock: c.Now, IndexLife: 24 * time.Hour})
+	scope := encrypt.Scope{}
+	versions := func() (live []uint32) {
+		list, err := f.store.List(t.Context(), encrypt.Record{}, 1000)
+		require.NoError(t, err)
+		for _, r := range list {
+			if r.Scope.Purpose == encrypt.IndexKey {
+				scope = r.Scope
+				live = append(live, r.Version)
+			}
+		}
+		return live
+	}
+	upkeep := func() encrypt.Report {
+		report, err := f.contacts.Maintain(job("acme"), "acme", f, &encrypt.JobOptions{Batch: 5})
+		require.NoError(t, err)
+		return report
+	}
+	find := func() int {
+		found, err := f.contacts.Find(job("acme"), "acme", "phone", "phone", "+79123456789")
+		require.NoError(t, err)
+		return len(found)
+	}
+	_, err := f.contacts.Reindex(job("acme"), "acme", f, nil)
+	require.NoError(t, err)
+	require.Equal(t, []uint32{1}, versions())
+	require.Zero(t, upkeep().Rows, "young keys are left alone")
+
+	c.Advance(25 * time.Hour)
+	require.Equal(t, 12, upkeep().Changed)
+	require.Equal(t, []uint32{1, 2}, versions(), "others may still write under the old version alone")
+	require.Equal(t, 12, find())
+	stale, err := f.index.Stale(t.Context(), "acme", "contacts", "phone", "phone", 2, "", 100)
+	require.NoError(t, err)
+	require.Empty(t, stale)
+
+	require.Zero(t, upkeep().Changed)
+	require.Equal(t, []uint32{1, 2}, versions(), "not before the closing time is over")
+	// A process that knew the old version only writes late.
+	late := page(13)[12]
+	entries, err := f.contacts.Seal(job("acme"), "acme", late)
+	require.NoError(t, err)
+	require.Len(t, entries, 2)
+	require.NoError(t, f.index.Put(t.Context(), nil, "acme", "contacts", []string{late.ID}, nil, entries[1:]))
+	require.EqualValues(t, 1, entries[1].Version)
+	f.Put("acme", asRow(late))
+
+	c.Advance(encrypt.ClosingTime)
+	require.Equal(t, 1, upkeep().Changed)
+	require.Equal(t, []uint32{2}, versions())
+	require.Equal(t, 13, find())
+	require.NotEmpty(t, scope)
+	require.Zero(t, upkeep().Rows)
+}
