@@ -1,0 +1,165 @@
+package integration
+
+import (
+	"bytes"
+	"database/sql"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tink-crypto/tink-go/v2/tink"
+	_ "modernc.org/sqlite" // driver "sqlite"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// What tinkv1 calls its data.
+const (
+	plaintext      = "+79123456789"
+	associatedData = "contacts.phone"
+)
+
+// tinkv1 runs the program that is built with google/tink/go v1.7.0.
+func tinkv1(t *testing.T, command, dir string) string {
+	t.Helper()
+	var stderr bytes.Buffer
+	run := exec.CommandContext(t.Context(), "go", "run", "-C", "tinkv1", "-buildvcs=false", ".", command, dir)
+	run.Env = append(os.Environ(), "GOWORK=off")
+	run.Stderr = &stderr
+	out, err := run.Output()
+	require.NoError(t, err, "%s", &stderr)
+	return string(out)
+}
+
+func read(t *testing.T, path ...string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(path...))
+	require.NoError(t, err)
+	return b
+}
+
+// What an application on google/tink/go v1.7.0 has stored opens with its keyset as
+// the key file: ciphertexts of the keyset itself, of a KMS envelope over it, and of a
+// deterministic keyset that it encrypted.
+func TestWhatTinkV1Wrote(t *testing.T) {
+	dir := t.TempDir()
+	tinkv1(t, "write", dir)
+	kek, err := encrypt.OpenKeyFile(filepath.Join(dir, "kek.json"), "", false)
+	require.NoError(t, err)
+
+	opened, err := kek.DecryptWithContext(t.Context(), read(t, dir, "direct"), []byte(associatedData))
+	require.NoError(t, err)
+	require.Equal(t, plaintext, string(opened))
+
+	envelopes, err := openEnvelopes(kek)
+	require.NoError(t, err)
+	opened, err = envelopes.DecryptWithContext(t.Context(), read(t, dir, "envelope"), []byte(associatedData))
+	require.NoError(t, err)
+	require.Equal(t, plaintext, string(opened))
+	_, err = envelopes.DecryptWithContext(t.Context(), read(t, dir, "envelope"), []byte("contacts.note"))
+	require.Error(t, err)
+
+	deterministic, err := openDeterministic(t.Context(), kek, read(t, dir, "siv-keyset"))
+	require.NoError(t, err)
+	opened, err = deterministic.DecryptDeterministically(read(t, dir, "siv"), []byte(associatedData))
+	require.NoError(t, err)
+	require.Equal(t, plaintext, string(opened))
+
+	// The old keyset serves a new key store, and rotates.
+	store := encrypt.NewMemory()
+	keys, err := encrypt.New(kek, store, nil)
+	require.NoError(t, err)
+	ctx := crmguard.System(t.Context(), "acme", "test")
+	at := crmguard.Place{Tenant: "acme", Client: "1", Kind: "contacts", Record: "1", Field: "phone"}
+	sealed, err := keys.Seal(ctx, at, []byte(plaintext))
+	require.NoError(t, err)
+	require.NoError(t, kek.Rotate(ctx))
+	reopened, err := encrypt.OpenKeyFile(filepath.Join(dir, "kek.json"), "", false)
+	require.NoError(t, err)
+	keys, err = encrypt.New(reopened, store, nil)
+	require.NoError(t, err)
+	opened, err = keys.Open(ctx, at, sealed)
+	require.NoError(t, err)
+	require.Equal(t, plaintext, string(opened))
+	_, err = keys.Open(ctx, at, read(t, dir, "envelope"))
+	require.ErrorIs(t, err, encrypt.ErrMalformed, "an envelope is no sealed value")
+}
+
+// An application on google/tink/go v1.7.0 reads crmguard's key file, also after a
+// rotation, and what was encrypted under it.
+func TestTinkV1ReadsAKeyFile(t *testing.T) {
+	dir := t.TempDir()
+	kek, err := encrypt.OpenKeyFile(filepath.Join(dir, "kek.json"), "", true)
+	require.NoError(t, err)
+	write := func(name string, with tink.AEADWithContext) {
+		ciphertext, err := with.EncryptWithContext(t.Context(), []byte(name), []byte(associatedData))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), ciphertext, 0o600))
+	}
+	write("first", kek)
+	require.NoError(t, kek.Rotate(t.Context()))
+	write("second", kek)
+	envelopes, err := openEnvelopes(kek)
+	require.NoError(t, err)
+	write("envelope", envelopes)
+	require.Equal(t, "first\nsecond\nenvelope\n", tinkv1(t, "read", dir))
+}
+
+// The guide's recipe on a table of envelopes that v1 wrote. It is cut off and goes on.
+func TestMoveEnvelopes(t *testing.T) {
+	dir := t.TempDir()
+	tinkv1(t, "write", dir)
+	kek, err := encrypt.OpenKeyFile(filepath.Join(dir, "kek.json"), "", false)
+	require.NoError(t, err)
+	envelopes, err := openEnvelopes(kek)
+	require.NoError(t, err)
+	keys, err := encrypt.New(kek, encrypt.NewMemory(), nil)
+	require.NoError(t, err)
+	contacts, err := encrypt.NewTable[Contact](keys, "contacts", nil)
+	require.NoError(t, err)
+	db, err := sql.Open("sqlite", filepath.Join(t.TempDir(), "crm.db"))
+	require.NoError(t, err)
+	defer db.Close() //nolint:errcheck // nothing is lost
+	_, err = db.ExecContext(t.Context(), `CREATE TABLE contacts (id TEXT PRIMARY KEY, phone_envelope BLOB, phone_sealed BLOB)`)
+	require.NoError(t, err)
+	const rows = 1200
+	tx, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	for i := range rows {
+		_, err = tx.ExecContext(t.Context(), `INSERT INTO contacts (id, phone_envelope) VALUES ($1, $2)`, fmt.Sprintf("%04d", i), read(t, dir, "envelope"))
+		require.NoError(t, err)
+	}
+	require.NoError(t, tx.Commit())
+	_, err = db.ExecContext(t.Context(), `UPDATE contacts SET phone_envelope = NULL WHERE id = '0700'`)
+	require.NoError(t, err)
+
+	ctx := crmguard.System(t.Context(), "acme", "tink")
+	last, err := moveEnvelopes(ctx, db, contacts, envelopes, "acme", "")
+	require.NoError(t, err)
+	require.Equal(t, "0499", last)
+	for last != "" { // as a new process would
+		last, err = moveEnvelopes(ctx, db, contacts, envelopes, "acme", last)
+		require.NoError(t, err)
+	}
+	left := 0
+	require.NoError(t, db.QueryRowContext(ctx, `SELECT count(*) FROM contacts WHERE phone_envelope IS NOT NULL`).Scan(&left))
+	require.Zero(t, left)
+	var sealed []*Contact
+	all, err := db.QueryContext(ctx, `SELECT id, phone_sealed FROM contacts WHERE phone_sealed IS NOT NULL`)
+	require.NoError(t, err)
+	for all.Next() {
+		var c Contact
+		require.NoError(t, all.Scan(&c.ID, &c.PhoneSealed))
+		sealed = append(sealed, &c)
+	}
+	require.NoError(t, all.Err())
+	require.Len(t, sealed, rows-1)
+	require.NoError(t, contacts.Open(ctx, "acme", sealed...))
+	for _, c := range sealed {
+		require.Equal(t, plaintext, c.Phone)
+	}
+}
