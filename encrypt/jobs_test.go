@@ -81,7 +81,7 @@ func (f *fullTable) row(tb testing.TB, record string) encrypt.Row {
 // version is that of the key that a value was sealed with.
 func version(sealed []byte) byte { return sealed[7] }
 
-func ids(n int) (list []string) {
+func contactIDs(n int) (list []string) {
 	for _, c := range page(n) {
 		list = append(list, c.ID)
 	}
@@ -91,7 +91,7 @@ func ids(n int) (list []string) {
 func TestReencrypt(t *testing.T) {
 	n := &norm{}
 	f := newFullTable(t, 25, encrypt.Options{OnOpen: n.OnOpen})
-	f.rotate(t, ids(20)...)
+	f.rotate(t, contactIDs(20)...)
 	before := f.row(t, "c24")
 	var shown []encrypt.Report
 	report, err := f.contacts.Reencrypt(job("acme"), "acme", f, &encrypt.JobOptions{Batch: 10, Progress: func(_ context.Context, r encrypt.Report) error {
@@ -121,7 +121,7 @@ func TestReencrypt(t *testing.T) {
 	report, err = f.contacts.Reencrypt(job("acme"), "acme", f, nil)
 	require.NoError(t, err)
 	require.Zero(t, report.Changed)
-	for _, c := range ids(20) {
+	for _, c := range contactIDs(20) {
 		_, err := f.keys.Retire(job("acme"), dataScope(c), 2)
 		require.NoError(t, err)
 	}
@@ -159,7 +159,7 @@ func TestReencryptPadsAnew(t *testing.T) {
 // Erased clients and damage stop nobody, and are named.
 func TestJobsGoOn(t *testing.T) {
 	f := newFullTable(t, 12, encrypt.Options{})
-	f.rotate(t, ids(12)...)
+	f.rotate(t, contactIDs(12)...)
 	_, err := f.keys.Erase(job("acme"), "acme", "c01")
 	require.NoError(t, err)
 	damage := func(record, field string, change func(sealed []byte) []byte) {
@@ -276,7 +276,7 @@ func (h *hooked) Swap(ctx context.Context, tenant string, changes []encrypt.Chan
 // checkEdits returns an error if an edit between reading and writing is lost.
 func checkEdits(t *testing.T, plant func(f *fullTable, h *hooked)) error {
 	f := newFullTable(t, 5, encrypt.Options{})
-	f.rotate(t, ids(5)...)
+	f.rotate(t, contactIDs(5)...)
 	h := &hooked{Rows: f}
 	edited := false
 	h.before = func() {
@@ -316,7 +316,7 @@ func TestReencryptLosesNoEdit(t *testing.T) {
 func checkAllNew(t *testing.T, batch int, h *hooked, f *fullTable) error {
 	_, err := f.contacts.Reencrypt(job("acme"), "acme", h, &encrypt.JobOptions{Batch: batch})
 	require.NoError(t, err)
-	for _, id := range ids(30) {
+	for _, id := range contactIDs(30) {
 		if version(f.row(t, id).Sealed["phone"]) != 2 {
 			return fmt.Errorf("%s is still under the old key", id)
 		}
@@ -327,12 +327,12 @@ func checkAllNew(t *testing.T, batch int, h *hooked, f *fullTable) error {
 func TestReencryptMissesNoBorder(t *testing.T) {
 	for _, batch := range []int{1, 7, 10, 15, 29, 30, 31} {
 		f := newFullTable(t, 30, encrypt.Options{})
-		f.rotate(t, ids(30)...)
+		f.rotate(t, contactIDs(30)...)
 		require.NoError(t, checkAllNew(t, batch, &hooked{Rows: f}, f), "batches of %d", batch)
 	}
 	t.Run("planted fault: the row behind a border is skipped", func(t *testing.T) {
 		f := newFullTable(t, 30, encrypt.Options{})
-		f.rotate(t, ids(30)...)
+		f.rotate(t, contactIDs(30)...)
 		require.Error(t, checkAllNew(t, 10, &hooked{Rows: f, page: func(after string, rows []encrypt.Row) []encrypt.Row {
 			if after != "" && len(rows) > 1 {
 				return rows[1:]
@@ -344,7 +344,7 @@ func TestReencryptMissesNoBorder(t *testing.T) {
 
 func TestReencryptGoesOnAtItsCursor(t *testing.T) {
 	f := newFullTable(t, 30, encrypt.Options{})
-	f.rotate(t, ids(30)...)
+	f.rotate(t, contactIDs(30)...)
 	stop := errors.New("enough")
 	report, err := f.contacts.Reencrypt(job("acme"), "acme", f, &encrypt.JobOptions{Batch: 10, Progress: func(context.Context, encrypt.Report) error { return stop }})
 	require.ErrorIs(t, err, stop)
@@ -361,7 +361,7 @@ func TestReencryptGoesOnAtItsCursor(t *testing.T) {
 // A row that is always being changed does not hold up the others.
 func TestReencryptGivesUpOnBusyRows(t *testing.T) {
 	f := newFullTable(t, 5, encrypt.Options{})
-	f.rotate(t, ids(5)...)
+	f.rotate(t, contactIDs(5)...)
 	h := &hooked{Rows: f}
 	h.before = func() {
 		r := f.row(t, "c02")
