@@ -1,0 +1,78 @@
+package guardgorm
+
+import (
+	"reflect"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
+	"gorm.io/gorm/schema"
+)
+
+func (w *watcher) beforeDelete(db *gorm.DB) {
+	if db.Error == nil {
+		_ = db.AddError(w.delete(db))
+	}
+}
+
+func (w *watcher) delete(db *gorm.DB) error {
+	stmt := db.Statement
+	t, err := w.table(stmt)
+	if err != nil || t == nil {
+		return err
+	}
+	if err := t.prepare(stmt); err != nil {
+		return err
+	}
+	soft := len(t.schema.DeleteClauses) > 0 && !stmt.Unscoped
+	if !t.indexed || soft || db.DryRun {
+		return nil
+	}
+	if err := t.checkTransaction(db); err != nil {
+		return err
+	}
+	records, err := t.deleted(db)
+	if err != nil || len(records) == 0 {
+		return err
+	}
+	(&write{table: t, records: records}).begin(stmt)
+	return nil
+}
+
+// deleted returns the records that gorm will delete: by the conditions, and by the primary
+// keys of what it was given.
+func (t *table) deleted(db *gorm.DB) (records []string, err error) {
+	stmt := db.Statement
+	query := read(db, stmt.Context).Model(reflect.New(t.typ).Interface()).Table(stmt.Table)
+	conditions := db.AllowGlobalUpdate
+	if where, ok := stmt.Clauses["WHERE"].Expression.(clause.Where); ok && len(where.Exprs) > 0 {
+		query, conditions = query.Where(clause.And(where.Exprs...)), true
+	}
+	byKey := func(v reflect.Value) {
+		_, keys := schema.GetIdentityFieldValuesMap(stmt.Context, v, t.schema.PrimaryFields)
+		if column, values := schema.ToQueryValues(stmt.Table, t.schema.PrimaryFieldDBNames, keys); len(values) > 0 {
+			query, conditions = query.Where(clause.IN{Column: column, Values: values}), true
+		}
+	}
+	byKey(stmt.ReflectValue)
+	if stmt.ReflectValue.CanAddr() && stmt.Dest != stmt.Model && stmt.Model != nil {
+		byKey(reflect.ValueOf(stmt.Model))
+	}
+	if !conditions {
+		return nil, nil // gorm refuses it
+	}
+	return records, query.Pluck(t.idCol.DBName, &records).Error
+}
+
+func (w *watcher) afterDelete(db *gorm.DB) {
+	done := taken(db.Statement)
+	if db.Error != nil || db.DryRun {
+		return
+	}
+	if done != nil {
+		if err := w.put(db, done.table, done.records, nil, nil); err != nil {
+			_ = db.AddError(err)
+			return
+		}
+	}
+	_ = db.AddError(w.returned(db))
+}

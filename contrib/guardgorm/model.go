@@ -1,0 +1,187 @@
+package guardgorm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/schema"
+
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// model is a struct with sealed fields.
+type model struct {
+	*encrypt.Model
+	kind           string
+	typ            reflect.Type
+	record, client []int // reflect indexes
+	fields         []modelField
+	indexed        bool
+}
+
+type modelField struct {
+	name          string // the logical one
+	plain, sealed reflect.StructField
+	indexed       bool
+}
+
+func newModel(keys *encrypt.Keyring, kind string, t reflect.Type, o *encrypt.TableOptions) (*model, error) {
+	sealer, err := encrypt.NewModel(keys, kind, t, o)
+	if err != nil {
+		return nil, fmt.Errorf("guardgorm: %w", err)
+	}
+	m := &model{Model: sealer, kind: kind, typ: t}
+	for _, f := range reflect.VisibleFields(t) {
+		switch f.Tag.Get("encrypt") {
+		case ",record":
+			m.record = f.Index
+		case ",client":
+			m.client = f.Index
+		}
+	}
+	if m.client == nil {
+		m.client = m.record
+	}
+	for _, f := range sealer.Fields() {
+		plain, _ := t.FieldByName(f.Plain)
+		sealed, _ := t.FieldByName(f.Sealed)
+		name, options, _ := strings.Cut(plain.Tag.Get("encrypt"), ",")
+		if name != f.Name || sealed.Tag.Get("encrypt") != f.Name+",sealed" {
+			return nil, fmt.Errorf("guardgorm: %v: the fields of %q are hidden by others of the same names", t, f.Name)
+		}
+		indexed := strings.Contains(options, "index=")
+		m.fields = append(m.fields, modelField{f.Name, plain, sealed, indexed})
+		m.indexed = m.indexed || indexed
+	}
+	return m, nil
+}
+
+// ownClient says whether a record and its client have different ids.
+func (m *model) ownClient() bool { return !reflect.DeepEqual(m.record, m.client) }
+
+func (m *model) recordOf(row reflect.Value) string { return row.FieldByIndex(m.record).String() }
+func (m *model) clientOf(row reflect.Value) string { return row.FieldByIndex(m.client).String() }
+
+func (f *modelField) plainOf(row reflect.Value) reflect.Value { return row.FieldByIndex(f.plain.Index) }
+func (f *modelField) sealedOf(row reflect.Value) reflect.Value {
+	return row.FieldByIndex(f.sealed.Index)
+}
+
+// table is a model as one database has it.
+type table struct {
+	*model
+	schema           *schema.Schema
+	idCol, clientCol *schema.Field
+	pairs            []*field
+	names            map[string]*field // of plain fields
+}
+
+type field struct {
+	*modelField
+	plain, sealed *schema.Field
+}
+
+func newTable(db *gorm.DB, m *model) (*table, error) {
+	stmt := &gorm.Statement{DB: db}
+	if err := stmt.Parse(reflect.New(m.typ).Interface()); err != nil {
+		return nil, err
+	}
+	t := &table{model: m, schema: stmt.Schema, names: make(map[string]*field)}
+	t.idCol, t.clientCol = fieldAt(stmt.Schema, m.record), fieldAt(stmt.Schema, m.client)
+	for _, f := range []*schema.Field{t.idCol, t.clientCol} {
+		if f == nil || f.DBName == "" || !f.Readable {
+			return nil, errors.New("the ids of record and client are not columns")
+		}
+	}
+	for i := range m.fields {
+		f := &field{modelField: &m.fields[i]}
+		f.plain, f.sealed = fieldAt(stmt.Schema, m.fields[i].plain.Index), fieldAt(stmt.Schema, m.fields[i].sealed.Index)
+		if f.plain == nil || f.plain.DBName != "" {
+			return nil, fmt.Errorf(`field %s would be stored as it is: tag it gorm:"-"`, m.fields[i].plain.Name)
+		}
+		if s := f.sealed; s == nil || s.DBName == "" || !s.Readable || !s.Creatable || !s.Updatable || s.HasDefaultValue || s.Serializer != nil || s.PrimaryKey {
+			return nil, fmt.Errorf("field %s is not an ordinary column", m.fields[i].sealed.Name)
+		}
+		t.pairs = append(t.pairs, f)
+	}
+	for _, f := range t.pairs {
+		t.names[f.plain.Name] = f
+		if other := stmt.Schema.LookUpField(f.name); other == nil || other == f.plain { // else it is that column's name
+			t.names[f.name] = f
+		}
+		// Known to gorm, but without a column: conditions in structs would leave it out and
+		// find anything. So they do not, and checkConditions refuses them; and attributes
+		// of FirstOrCreate reach the row.
+		f.plain.Readable, f.plain.DataType = true, "sealed"
+	}
+	return t, nil
+}
+
+// fieldAt returns what gorm knows of the field at a reflect index.
+func fieldAt(s *schema.Schema, index []int) *schema.Field {
+	for _, f := range s.Fields {
+		if reflect.DeepEqual(f.StructField.Index, index) {
+			return f
+		}
+	}
+	return nil
+}
+
+// sealedColumn returns the field behind a sealed column, by its name there or in the struct.
+func (t *table) sealedColumn(name string) *field {
+	for _, f := range t.pairs {
+		if f.sealed.DBName == name || f.sealed.Name == name {
+			return f
+		}
+	}
+	return nil
+}
+
+// translate turns names of plain fields into columns.
+func (t *table) translate(names []string) []string {
+	for i, name := range names {
+		if t.names[name] == nil {
+			continue
+		}
+		translated := append([]string(nil), names...) // of other statements, too
+		for j := i; j < len(names); j++ {
+			if f := t.names[names[j]]; f != nil {
+				translated[j] = f.sealed.DBName
+			}
+		}
+		return translated
+	}
+	return names
+}
+
+// seal fills the sealed fields of rows, if there are any of both.
+func (t *table) seal(ctx context.Context, fields []*field, rows []reflect.Value) ([]encrypt.IndexEntry, error) {
+	if len(fields) == 0 || len(rows) == 0 {
+		return nil, nil
+	}
+	tenant, err := tenantOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(fields))
+	for i, f := range fields {
+		names[i] = f.name
+	}
+	pointers := make([]any, len(rows))
+	for i, row := range rows {
+		if t.recordOf(row) == "" || t.clientOf(row) == "" {
+			return nil, fmt.Errorf("guardgorm: %s: sealed values are bound to the ids of record and client, and this row lacks one: "+
+				"make it in the program or in BeforeCreate, not in the database; an update needs it in Model", t.kind)
+		}
+		pointers[i] = row.Addr().Interface()
+	}
+	entries, err := t.Seal(ctx, tenant, names, pointers...)
+	if err != nil {
+		return nil, fmt.Errorf("guardgorm: %s: %w", t.kind, err)
+	}
+	return entries, nil
+}

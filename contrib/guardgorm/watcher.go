@@ -1,0 +1,228 @@
+package guardgorm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
+
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// watcher is the plugin in one database.
+type watcher struct {
+	plugin *Plugin
+	byType map[reflect.Type]*table
+	byName map[string][]*table // by the name in the database
+	tagged sync.Map            // reflect.Type → whether it has tags
+}
+
+// table returns the table of a statement's model; nil for models without sealed fields.
+func (w *watcher) table(stmt *gorm.Statement) (*table, error) {
+	if stmt.Schema == nil {
+		return nil, nil
+	}
+	if t := w.byType[stmt.Schema.ModelType]; t != nil {
+		return t, nil
+	}
+	return nil, w.checkUnknown(stmt.Schema.ModelType)
+}
+
+// checkUnknown refuses structs whose tags would be overlooked.
+func (w *watcher) checkUnknown(t reflect.Type) error {
+	tagged, ok := w.tagged.Load(t)
+	if !ok {
+		tagged = hasTags(t)
+		w.tagged.Store(t, tagged)
+	}
+	if tagged.(bool) {
+		return fmt.Errorf("guardgorm: %v has fields to seal, but no kind was given for it", t)
+	}
+	return nil
+}
+
+func hasTags(t reflect.Type) bool {
+	if t.Kind() != reflect.Struct {
+		return false
+	}
+	for _, f := range reflect.VisibleFields(t) {
+		if tag, ok := f.Tag.Lookup("encrypt"); ok && tag != "-" {
+			return true
+		}
+	}
+	return false
+}
+
+// checkBypass refuses what other structs, or maps without a model, would write to
+// sealed columns.
+func (w *watcher) checkBypass(stmt *gorm.Statement) error {
+	for _, t := range w.byName[stmt.Table] {
+		for _, f := range t.pairs {
+			if stmt.Schema != nil && stmt.Schema.FieldsByDBName[f.sealed.DBName] != nil {
+				return fmt.Errorf("guardgorm: %v writes to sealed column %s, but no kind was given for it", stmt.Schema.ModelType, f.sealed.DBName)
+			}
+		}
+		for _, m := range mapsOf(stmt.Dest) {
+			for name := range m {
+				if t.names[name] != nil || t.sealedColumn(name) != nil {
+					return fmt.Errorf("guardgorm: %s: sealed field %q is written through the model only", t.kind, name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// mapsOf returns the maps of a destination; none of a struct.
+func mapsOf(dest any) []map[string]any {
+	switch d := dest.(type) {
+	case map[string]any:
+		return []map[string]any{d}
+	case *map[string]any:
+		return []map[string]any{*d}
+	case []map[string]any:
+		return d
+	case *[]map[string]any:
+		return *d
+	}
+	return nil
+}
+
+// prepare is what all statements of a table have in common.
+func (t *table) prepare(stmt *gorm.Statement) error {
+	stmt.Selects, stmt.Omits = t.translate(stmt.Selects), t.translate(stmt.Omits)
+	if selects, ok := stmt.Clauses["SELECT"].Expression.(clause.Select); ok {
+		for _, c := range selects.Columns {
+			if c.Name == "" { // what gorm makes of Pluck("Phone")
+				return fmt.Errorf("guardgorm: %s: a plain field has no column to select", t.kind)
+			}
+		}
+	}
+	if where, ok := stmt.Clauses["WHERE"].Expression.(clause.Where); ok {
+		return t.checkConditions(stmt, where.Exprs)
+	}
+	return nil
+}
+
+// checkConditions refuses conditions on plain fields before they, with the value in
+// them, become SQL that fails and is logged.
+func (t *table) checkConditions(stmt *gorm.Statement, exprs []clause.Expression) error {
+	for _, expr := range exprs {
+		var column any
+		var inner []clause.Expression
+		switch e := expr.(type) {
+		case clause.Eq:
+			column = e.Column
+		case clause.Neq:
+			column = e.Column
+		case clause.IN:
+			column = e.Column
+		case clause.Like:
+			column = e.Column
+		case clause.AndConditions:
+			inner = e.Exprs
+		case clause.OrConditions:
+			inner = e.Exprs
+		case clause.NotConditions:
+			inner = e.Exprs
+		case clause.Where:
+			inner = e.Exprs
+		}
+		name, _ := column.(string)
+		if c, ok := column.(clause.Column); ok && (c.Table == "" || c.Table == clause.CurrentTable || c.Table == stmt.Table) {
+			name = c.Name
+		}
+		if name = strings.TrimPrefix(name, stmt.Table+"."); t.names[name] != nil {
+			return fmt.Errorf("guardgorm: %s: a condition on sealed field %q finds nothing: ask encrypt.Table's Find for ids", t.kind, name)
+		}
+		if err := t.checkConditions(stmt, inner); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// selected says which fields a statement writes: those chosen by name whatever they hold,
+// and those not left out; what is written only if it is not empty is up to the caller.
+func (t *table) selected(stmt *gorm.Statement, create bool) (named, open []*field) {
+	columns, restricted := stmt.SelectAndOmitColumns(create, !create)
+	for _, f := range t.pairs {
+		switch chosen, ok := columns[f.sealed.DBName]; {
+		case ok && chosen:
+			named = append(named, f)
+		case !ok && !restricted:
+			open = append(open, f)
+		}
+	}
+	return named, open
+}
+
+// write is a statement between sealing and its end.
+type write struct {
+	table   *table
+	records []string
+	fields  []*field
+	entries []encrypt.IndexEntry
+	rows    []reflect.Value
+	upsert  *upsert
+	finish  func(done bool)
+}
+
+// pending is the key of a write in the settings of its own statement, which nested
+// statements get copies of.
+type pending struct{ stmt *gorm.Statement }
+
+func (w *write) begin(stmt *gorm.Statement) { stmt.Settings.Store(pending{stmt}, w) }
+
+func taken(stmt *gorm.Statement) *write {
+	w, ok := stmt.Settings.LoadAndDelete(pending{stmt})
+	if !ok {
+		return nil
+	}
+	return w.(*write)
+}
+
+// checkTransaction refuses to write rows and their index entries apart.
+func (t *table) checkTransaction(db *gorm.DB) error {
+	if _, ok := db.Statement.ConnPool.(gorm.TxCommitter); t.indexed && !ok {
+		return fmt.Errorf("guardgorm: %s: rows and their index entries are written in one transaction: begin one, or do not set SkipDefaultTransaction", t.kind)
+	}
+	return nil
+}
+
+// put replaces index entries of fields; none: all.
+func (w *watcher) put(db *gorm.DB, t *table, records []string, fields []*field, entries []encrypt.IndexEntry) error {
+	if !t.indexed || len(records) == 0 {
+		return nil
+	}
+	ctx := db.Statement.Context
+	tenant, err := tenantOf(ctx)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, f := range fields {
+		if f.indexed {
+			names = append(names, f.name)
+		}
+	}
+	if len(fields) > 0 && len(names) == 0 {
+		return nil
+	}
+	if err := w.plugin.index.Put(ctx, db.Statement.ConnPool, tenant, t.kind, records, names, entries); err != nil {
+		return fmt.Errorf("guardgorm: %s: %w", t.kind, err)
+	}
+	return nil
+}
+
+var errMap = errors.New("guardgorm: sealed fields are created from structs, not from maps")
+
+// read runs a query inside a statement's transaction that the plugin itself needs.
+func read(db *gorm.DB, ctx context.Context) *gorm.DB { //nolint:revive // as gorm orders them
+	return db.Session(&gorm.Session{NewDB: true, Context: ctx, SkipHooks: true}).Unscoped()
+}
