@@ -165,15 +165,12 @@ func ExampleServerOpenable() {
 	check(err)
 	fmt.Println(document.ServerOpenable(byPassphrase), document.ServerOpenable(byServer))
 
-	_, err = document.OpenPassphrase(byPassphrase, "a guess", "acme", "anna")
-	fmt.Println(errors.Is(err, document.ErrPassphrase))
 	again, err := document.OpenServerOpenable(ctx, keys, byServer, "acme", "anna")
 	check(err)
 	fmt.Println(again.Person().String() == anna.Person().String())
 	fmt.Println(again)
 	// Output:
 	// false true
-	// true
 	// true
 	// document.Identity=[redacted]
 }

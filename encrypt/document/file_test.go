@@ -243,6 +243,7 @@ func TestOtherStanzasAreRefused(t *testing.T) {
 		"second recipient": {good, second[0]},
 		"twice":            {good, good},
 		"foreign":          second,
+		"other type":       {{Type: "crmguarD", Args: []string{"1"}, Body: sealed}},
 		"later version":    {{Type: "crmguard", Args: []string{"2"}, Body: sealed}},
 		"no version":       {{Type: "crmguard", Body: sealed}},
 		"more arguments":   {{Type: "crmguard", Args: []string{"1", "x"}, Body: sealed}},
@@ -345,7 +346,7 @@ func TestWhatFilesRefuse(t *testing.T) {
 		{Tenant: "acme", Client: "c7", Kind: "attachments", Field: "file"},
 		{Tenant: "acme", Client: "c7", Kind: "attachments", Record: "17"},
 	} {
-		_, err := files.Encrypt(asAnna(t), at, io.Discard)
+		_, err := newFiles(t, fixed{}).Encrypt(asAnna(t), at, io.Discard) // whatever the keys think of it
 		require.Error(t, err)
 		_, err = openAll(asAnna(t), files, at, nil)
 		require.Error(t, err)

@@ -2,7 +2,6 @@ package document
 
 import (
 	"context"
-	"crypto/rand"
 	"slices"
 
 	"filippo.io/age"
@@ -13,7 +12,6 @@ import (
 const (
 	stanzaType    = "crmguard"
 	stanzaVersion = "1"
-	fileKeySize   = 16
 	// fieldPrefix keeps keys of files and fields apart: whoever can move sealed
 	// bytes within the database cannot make a value that somebody typed the key of
 	// a file, nor a key the value of a field.
@@ -21,9 +19,8 @@ const (
 )
 
 var (
-	_ age.RecipientWithLabels = (*placeKey)(nil)
-	_ age.Recipient           = (*placeKey)(nil)
-	_ age.Identity            = (*placeKey)(nil)
+	_ age.Recipient = (*placeKey)(nil)
+	_ age.Identity  = (*placeKey)(nil)
 )
 
 // placeKey makes a place the recipient of a file, and its identity. It lives as long as
@@ -43,26 +40,13 @@ func (k *placeKey) Wrap(fileKey []byte) ([]*age.Stanza, error) {
 	return []*age.Stanza{{Type: stanzaType, Args: []string{stanzaVersion}, Body: sealed}}, nil
 }
 
-// WrapWithLabels is Wrap with a label that no other recipient has, so that there is
-// no other: erasing the client could not take the file away from it.
-func (k *placeKey) WrapWithLabels(fileKey []byte) ([]*age.Stanza, []string, error) {
-	stanzas, err := k.Wrap(fileKey)
-	return stanzas, []string{rand.Text()}, err
-}
-
-// Unwrap opens the file key.
+// Unwrap opens the file key. The place has to be the only recipient: another would
+// still open the file when the client was erased.
 func (k *placeKey) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	if len(stanzas) != 1 || stanzas[0].Type != stanzaType || !slices.Equal(stanzas[0].Args, []string{stanzaVersion}) {
 		return nil, ErrMalformed
 	}
-	fileKey, err := k.sealer.Open(k.ctx, k.place(), stanzas[0].Body)
-	if err != nil {
-		return nil, err
-	}
-	if len(fileKey) != fileKeySize {
-		return nil, ErrMalformed
-	}
-	return fileKey, nil
+	return k.sealer.Open(k.ctx, k.place(), stanzas[0].Body)
 }
 
 func (k *placeKey) place() crmguard.Place {

@@ -110,6 +110,15 @@ func TestForgedLettersAreRefused(t *testing.T) {
 	require.NoError(t, err)
 	borisThere, err := document.GenerateIdentity("other", "boris")
 	require.NoError(t, err)
+	toThere := letter{
+		ageTo(t, decryptWithAge(t, l.document, mallory), borisThere.Person()),
+		ageTo(t, l.plainSignature(t, mallory), borisThere.Person()),
+	}
+	// Anna's keys under another name: whoever may write cards takes her letters for his.
+	renamed, err := document.ParsePerson(strings.Replace(anna.Person().String(), "person anna", "person mallory", 1), "acme", "mallory")
+	require.NoError(t, err)
+	moved, err := document.ParsePerson(strings.Replace(anna.Person().String(), "tenant acme", "tenant other", 1), "other", "anna")
+	require.NoError(t, err)
 	for name, c := range map[string]struct {
 		letter
 		as   *document.Identity
@@ -125,13 +134,12 @@ func TestForgedLettersAreRefused(t *testing.T) {
 		"document of another":        {letter{other.document, l.signature}, boris, anna.Person(), "c-17"},
 		"signed for others":          {passedOn, vera, anna.Person(), "c-17"},
 		"another tenant's sender":    {l, boris, otherTenant.Person(), "c-17"},
-		"another tenant's recipient": {l, borisThere, anna.Person(), "c-17"},
+		"another tenant's recipient": {toThere, borisThere, anna.Person(), "c-17"},
+		"another's name":             {l, boris, renamed, "c-17"},
+		"another tenant's name":      {l, boris, moved, "c-17"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := c.refused(t, c.as, c.from, c.id)
-			if name != "another tenant's recipient" {
-				require.ErrorIs(t, err, document.ErrSignature)
-			}
+			require.ErrorIs(t, c.refused(t, c.as, c.from, c.id), document.ErrSignature)
 		})
 	}
 	// What was passed on is well-made: only the list of recipients says that it is not
@@ -295,4 +303,30 @@ func TestSignatureIsPlainEd25519(t *testing.T) {
 	public := decode(t, strings.TrimPrefix(card[4], "ed25519 "))
 	signature := decode(t, strings.TrimSpace(strings.TrimPrefix(string(text[last:]), "ed25519 ")))
 	require.True(t, ed25519.Verify(public, text[:last], signature))
+}
+
+// A signature has one spelling, also for who could sign another.
+func TestSignaturesHaveOneSpelling(t *testing.T) {
+	anna, boris := person(t, "anna"), person(t, "boris")
+	good := string(seal(t, "contract", anna, "c-17", anna.Person(), boris.Person()).plainSignature(t, boris))
+	require.NoError(t, document.ParseSignature([]byte(good)))
+	for name, change := range map[string][2]string{
+		"not sorted":     {"to anna\nto boris\n", "to boris\nto anna\n"},
+		"twice":          {"to anna\nto boris\n", "to anna\nto anna\n"},
+		"nobody":         {"to anna\nto boris\n", ""},
+		"empty name":     {"to anna\n", "to \n"},
+		"odd name":       {"to anna\n", "to anna\t\n"},
+		"no sender":      {"from anna\n", "from \n"},
+		"no tenant":      {"tenant acme\n", "tenant \n"},
+		"no document":    {"document c-17\n", "document \n"},
+		"other order":    {"tenant acme\ndocument c-17\n", "document c-17\ntenant acme\n"},
+		"later version":  {"signature 1\n", "signature 2\n"},
+		"line ends":      {"\n", "\r\n"},
+		"no last line":   {"\ned25519 ", "\n"},
+		"no last digits": {"sha256 ", "sha256 00"},
+	} {
+		require.ErrorIs(t, document.ParseSignature([]byte(strings.ReplaceAll(good, change[0], change[1]))), document.ErrMalformed, name)
+	}
+	require.ErrorIs(t, document.ParseSignature([]byte(good+"\n")), document.ErrMalformed)
+	require.ErrorIs(t, document.ParseSignature([]byte(strings.TrimSuffix(good, "\n"))), document.ErrMalformed)
 }
