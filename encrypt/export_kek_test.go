@@ -1,6 +1,7 @@
 package encrypt
 
 import (
+	"context"
 	"crypto/cipher"
 	"sync"
 
@@ -49,3 +50,9 @@ func HMACMessage(version uint32, at crmguard.Place, data []byte) []byte {
 
 // NewGCM is what seals fields.
 func NewGCM(secret []byte) (cipher.AEAD, error) { return newGCM(secret) }
+
+// Unwrap makes stored keys of one scope ready for use, as for a client that is opened
+// for the first time.
+func (k *Keyring) Unwrap(ctx context.Context, records, tenantRecords []Record) error {
+	return k.unwrapAll(ctx, &scopeKeys{}, records, tenantRecords)
+}
