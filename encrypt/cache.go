@@ -37,6 +37,7 @@ type cacheSet struct {
 
 // slot does not change but for used.
 type slot struct {
+	hash  uint64 // of the scope: most others need no closer look
 	scope Scope
 	keys  *scopeKeys
 	used  atomic.Bool
@@ -46,14 +47,16 @@ func newCache(limit int) *cache {
 	return &cache{seed: maphash.MakeSeed(), sets: make([]cacheSet, max(1, limit/cacheWays))}
 }
 
-// set returns the number of the set that a scope belongs to.
-func (c *cache) set(s *Scope) uint64 {
+func (c *cache) hash(s *Scope) uint64 {
 	hash := maphash.String(c.seed, s.Name) + uint64(s.Purpose)
 	if first := c.tenant.Load(); first != nil && first.name == s.Tenant {
-		hash += first.hash
-	} else {
-		hash += c.tenantHash(s.Tenant)
+		return hash + first.hash
 	}
+	return hash + c.tenantHash(s.Tenant)
+}
+
+// set returns the number of the set that a scope belongs to.
+func (c *cache) set(hash uint64) uint64 {
 	i, _ := bits.Mul64(hash, uint64(len(c.sets)))
 	return i
 }
@@ -70,9 +73,10 @@ func (c *cache) tenantHash(tenant string) uint64 {
 }
 
 func (c *cache) get(s *Scope) *scopeKeys {
-	set := &c.sets[c.set(s)]
+	hash := c.hash(s)
+	set := &c.sets[c.set(hash)]
 	for i := range set.slots {
-		if slot := set.slots[i].Load(); slot != nil && slot.scope == *s {
+		if slot := set.slots[i].Load(); slot != nil && slot.hash == hash && slot.scope == *s {
 			if !slot.used.Load() { // storing it on every read would bounce the cache line
 				slot.used.Store(true)
 			}
@@ -83,20 +87,23 @@ func (c *cache) get(s *Scope) *scopeKeys {
 }
 
 // put remembers keys and returns what get returns from now on. A scope that is
-// known to be closed stays so, because a slow reader may have seen it active.
-func (c *cache) put(s *Scope, keys *scopeKeys) *scopeKeys {
-	n := c.set(s)
+// known to be closed stays so, because a slow reader may have seen it active. The
+// strings of the scope are kept: see [Scope.clone].
+func (c *cache) put(keys *scopeKeys) *scopeKeys {
+	s := &keys.scope
+	hash := c.hash(s)
+	n := c.set(hash)
 	set, lock := &c.sets[n], &c.locks[n%cacheLocks]
 	lock.Lock()
 	defer lock.Unlock()
-	added := &slot{scope: s.clone(), keys: keys}
+	added := &slot{hash: hash, scope: *s, keys: keys}
 	free := -1
 	for i := range set.slots {
 		switch known := set.slots[i].Load(); {
 		case known == nil && free < 0: // the first one: get looks there first
 			free = i
 		case known == nil:
-		case known.scope == *s:
+		case known.hash == hash && known.scope == *s:
 			if known.keys.state != Active && keys.state == Active {
 				return known.keys
 			}

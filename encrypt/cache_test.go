@@ -3,25 +3,28 @@ package encrypt
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
 )
 
 // remembering is what checkBounded needs of a cache.
 type remembering interface {
 	get(s *Scope) *scopeKeys
-	put(s *Scope, keys *scopeKeys) *scopeKeys
+	put(keys *scopeKeys) *scopeKeys
 	len() int
 }
 
 // checkBounded asks for ten times as many clients as the cache may hold.
 func checkBounded(c remembering, limit int) error {
 	for i := range 10 * limit {
-		c.put(&Scope{"acme", DataKey, fmt.Sprint("c", i)}, &scopeKeys{state: Active})
-		c.put(&Scope{fmt.Sprint("t", i), DataKey, ""}, &scopeKeys{state: Destroyed})
+		c.put(&scopeKeys{scope: Scope{"acme", DataKey, fmt.Sprint("c", i)}, state: Active})
+		c.put(&scopeKeys{scope: Scope{fmt.Sprint("t", i), DataKey, ""}, state: Destroyed})
 		if c.len() > limit {
 			return errors.New("the cache outgrew its limit")
 		}
@@ -33,8 +36,8 @@ func checkBounded(c remembering, limit int) error {
 type hoarder map[Scope]*scopeKeys
 
 func (h hoarder) get(s *Scope) *scopeKeys { return h[*s] }
-func (h hoarder) put(s *Scope, keys *scopeKeys) *scopeKeys {
-	h[*s] = keys
+func (h hoarder) put(keys *scopeKeys) *scopeKeys {
+	h[keys.scope] = keys
 	return keys
 }
 func (h hoarder) len() int { return len(h) }
@@ -48,22 +51,22 @@ func TestCacheIsBounded(t *testing.T) {
 func TestCacheKeepsWhatIsUsed(t *testing.T) {
 	c := newCache(64)
 	tenant := Scope{"acme", TenantKeyset, ""}
-	c.put(&tenant, &scopeKeys{state: Active})
+	c.put(&scopeKeys{scope: tenant, state: Active})
 	for i := range 10_000 {
 		require.NotNil(t, c.get(&tenant), "a keyset in use is not pushed out by clients seen once")
-		c.put(&Scope{"acme", DataKey, fmt.Sprint("c", i)}, &scopeKeys{state: Active})
+		c.put(&scopeKeys{scope: Scope{"acme", DataKey, fmt.Sprint("c", i)}, state: Active})
 	}
 }
 
 func TestCacheNeverReopens(t *testing.T) {
 	c := newCache(64)
 	s := Scope{"acme", DataKey, "c1"}
-	active, closing, destroyed := &scopeKeys{state: Active}, &scopeKeys{state: Closing}, &scopeKeys{state: Destroyed}
-	require.Same(t, active, c.put(&s, active))
-	require.Same(t, closing, c.put(&s, closing))
-	require.Same(t, closing, c.put(&s, active), "a slow reader that saw it active")
+	active, closing, destroyed := &scopeKeys{scope: s, state: Active}, &scopeKeys{scope: s, state: Closing}, &scopeKeys{scope: s, state: Destroyed}
+	require.Same(t, active, c.put(active))
+	require.Same(t, closing, c.put(closing))
+	require.Same(t, closing, c.put(active), "a slow reader that saw it active")
 	require.Same(t, closing, c.get(&s))
-	require.Same(t, destroyed, c.put(&s, destroyed))
+	require.Same(t, destroyed, c.put(destroyed))
 	c.clear()
 	require.Nil(t, c.get(&s))
 	require.Zero(t, c.len())
@@ -74,7 +77,7 @@ func TestCacheUnderConcurrency(t *testing.T) {
 	c := newCache(32)
 	own := make(map[string]*scopeKeys)
 	for i := range 100 {
-		own[fmt.Sprint("c", i)] = &scopeKeys{state: Active}
+		own[fmt.Sprint("c", i)] = &scopeKeys{scope: Scope{"acme", DataKey, fmt.Sprint("c", i)}, state: Active}
 	}
 	var wg sync.WaitGroup
 	for g := range 8 {
@@ -84,7 +87,7 @@ func TestCacheUnderConcurrency(t *testing.T) {
 				if keys := c.get(&s); keys != nil && keys != own[s.Name] {
 					t.Errorf("%s got another's keys", s.Name)
 				}
-				c.put(&s, own[s.Name])
+				c.put(own[s.Name])
 			}
 		})
 	}
@@ -94,13 +97,27 @@ func TestCacheUnderConcurrency(t *testing.T) {
 
 // A cached scope keeps its name when the caller's memory is used for something else.
 func TestCachedNamesAreCopies(t *testing.T) {
-	c := newCache(64)
-	memory := []byte("acmeclient-1")
-	name := unsafe.String(&memory[0], len(memory))
-	s := Scope{Tenant: name[:4], Name: name[4:]}
-	keys := &scopeKeys{state: Active}
-	c.put(&s, keys)
-	copy(memory, "otherperson2")
-	require.Same(t, keys, c.get(&Scope{Tenant: "acme", Name: "client-1"}))
-	require.Nil(t, c.get(&s))
+	kek, err := OpenKeyFile(t.TempDir()+"/kek.json", "", true)
+	require.NoError(t, err)
+	k, err := New(kek, NewMemory(), nil)
+	require.NoError(t, err)
+	for name, keep := range map[string]func(s *Scope) error{
+		"read": func(s *Scope) error { _, err := k.keysOf(t.Context(), s, true); return err },
+		"erased": func(s *Scope) error {
+			ctx := crmguard.System(t.Context(), strings.Clone(s.Tenant), "test")
+			_, err := k.Erase(ctx, s.Tenant, s.Name)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			memory := []byte(name + "client-1")
+			text := unsafe.String(&memory[0], len(memory))
+			s := Scope{text[:len(name)], DataKey, text[len(name):]}
+			same := s.clone()
+			require.NoError(t, keep(&s))
+			copy(memory, "whatever comes next is somebody else's")
+			require.NotNil(t, k.cache.get(&same))
+			require.Equal(t, same, k.cache.get(&same).scope)
+		})
+	}
 }

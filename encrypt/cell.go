@@ -304,7 +304,7 @@ func (k *Keyring) openCell(ctx context.Context, g *group, c *Cell, into []byte) 
 // newerVersions reads anew, in one query, the keys of all groups that another node may
 // have sealed with a version made since.
 func (k *Keyring) newerVersions(ctx context.Context, tenant string, groups []group, cells []Cell) error {
-	var wanted []Scope
+	var wanted []int
 	for i := range groups {
 		g := &groups[i]
 		if g.keys.usable(&g.scope) != nil {
@@ -312,7 +312,7 @@ func (k *Keyring) newerVersions(ctx context.Context, tenant string, groups []gro
 		}
 		for _, c := range cells[g.first:g.end] {
 			if _, version, err := parseField(c.Sealed); err == nil && c.Err == nil && k.maySeek(g.keys, version) {
-				wanted = append(wanted, g.scope)
+				wanted = append(wanted, i)
 				break
 			}
 		}
@@ -320,18 +320,17 @@ func (k *Keyring) newerVersions(ctx context.Context, tenant string, groups []gro
 	if len(wanted) == 0 {
 		return nil
 	}
-	found, err := k.load(ctx, tenant, uniqueScopes(wanted), false)
+	scopes := make([]Scope, len(wanted))
+	for j, i := range wanted {
+		scopes[j] = groups[i].scope
+	}
+	found, err := k.load(ctx, tenant, scopes, false)
 	if err != nil {
 		return err
 	}
-	for _, keys := range found {
-		keys.sought.Store(k.now())
-	}
-	for i := range groups {
-		for _, scope := range wanted {
-			if groups[i].scope == scope {
-				groups[i].keys = found[scope]
-			}
+	for j, i := range wanted {
+		if groups[i].keys = found[j]; found[j] != nil {
+			found[j].sought.Store(k.now())
 		}
 	}
 	return nil

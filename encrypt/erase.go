@@ -43,7 +43,7 @@ func (k *Keyring) close(ctx context.Context, scope Scope, at time.Time) (Record,
 	// Whatever was read before this moment is not used any more, even if the cache
 	// should forget what it is told next.
 	k.generation.Add(1)
-	k.cache.put(&scope, &scopeKeys{scope: scope, state: max(record.State, Closing), loaded: k.now(), generation: k.generation.Load()})
+	k.cache.put(&scopeKeys{scope: scope.clone(), state: max(record.State, Closing), loaded: k.now(), generation: k.generation.Load()})
 	if record.State == Closing {
 		k.seen.add(scope, k.clock.exact())
 	}

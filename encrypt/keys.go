@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -154,7 +155,7 @@ func (k *Keyring) fetch(ctx context.Context, s Scope, create bool) (*scopeKeys, 
 			if err != nil {
 				return nil, err
 			}
-			return found[s], nil
+			return found[0], nil
 		})
 		if err != nil {
 			return nil, err
@@ -223,10 +224,10 @@ func (k *Keyring) keysOfAll(ctx context.Context, tenant string, scopes []Scope, 
 }
 
 func (k *Keyring) readAll(ctx context.Context, tenant string, scopes []Scope, all []*scopeKeys, create bool) error {
-	var missing []Scope
+	var missing []int
 	for i := range scopes {
 		if all[i] = k.cached(&scopes[i]); all[i] == nil {
-			missing = append(missing, scopes[i])
+			missing = append(missing, i)
 		}
 	}
 	if len(missing) == 0 {
@@ -235,53 +236,70 @@ func (k *Keyring) readAll(ctx context.Context, tenant string, scopes []Scope, al
 	if k.closed.Load() {
 		return errClosed
 	}
-	found, err := k.load(ctx, tenant, uniqueScopes(missing), create)
+	wanted := make([]Scope, len(missing))
+	for j, i := range missing {
+		wanted[j] = scopes[i]
+	}
+	found, err := k.load(ctx, tenant, wanted, create)
 	if err != nil {
 		return err
 	}
-	for i := range scopes {
-		if all[i] == nil {
-			all[i] = found[scopes[i]]
-		}
+	for j, i := range missing {
+		all[i] = found[j]
 	}
 	return nil
 }
 
-func uniqueScopes(scopes []Scope) []Scope {
-	seen := make(map[Scope]bool, len(scopes))
-	return slices.DeleteFunc(slices.Clone(scopes), func(s Scope) bool {
-		defer func() { seen[s] = true }()
-		return seen[s]
-	})
-}
-
 // load asks the store for scopes of one tenant, in one query, and remembers what
-// it finds. Another one follows only when the KEK turned while it was read.
-func (k *Keyring) load(ctx context.Context, tenant string, scopes []Scope, create bool) (map[Scope]*scopeKeys, error) {
-	scopes = slices.Clone(scopes)
+// it finds. Another one follows only when the KEK turned while it was read. The answer
+// is in the order of the scopes, which may repeat; nil are those without a key.
+func (k *Keyring) load(ctx context.Context, tenant string, scopes []Scope, create bool) ([]*scopeKeys, error) {
+	if err := checkName(tenant); err != nil {
+		return nil, err
+	}
+	tenantScope := Scope{Tenant: strings.Clone(tenant), Purpose: TenantKeyset}
+	unique := make([]Scope, 1, 1+len(scopes))
+	unique[0] = tenantScope
+	at, known := make([]int, len(scopes)), make(map[Scope]int, 1+len(scopes))
+	known[tenantScope] = 0
 	for i, s := range scopes {
-		if err := checkName(s.Tenant, s.Name); err != nil {
+		if j, again := known[s]; again {
+			at[i] = j
+			continue
+		}
+		if err := checkName(s.Name); err != nil {
 			return nil, err
 		}
-		scopes[i] = s.clone()
+		if s.Tenant != tenant {
+			return nil, errScope
+		}
+		at[i] = len(unique)
+		known[s] = at[i]
+		unique = append(unique, Scope{tenantScope.Tenant, s.Purpose, strings.Clone(s.Name)}) // see Scope.clone
 	}
 	if err := k.firstPoll(ctx); err != nil {
 		return nil, err
 	}
-	tenantScope := Scope{Tenant: strings.Clone(tenant), Purpose: TenantKeyset}
-	found, keysets, err := k.loadOnce(ctx, tenantScope, scopes, create)
+	found, keysets, err := k.loadOnce(ctx, unique, known, create)
 	if k.turnedSince(ctx, tenantScope, keysets, found, err) {
-		found, _, err = k.loadOnce(ctx, tenantScope, scopes, create)
+		found, _, err = k.loadOnce(ctx, unique, known, create)
 	}
-	return found, err
+	if err != nil {
+		return nil, err
+	}
+	all := make([]*scopeKeys, len(scopes))
+	for i := range all {
+		all[i] = found[at[i]]
+	}
+	return all, nil
 }
 
 // turnedSince says whether keys could not be unwrapped because the tenant's keyset has
 // another version than those read with them.
-func (k *Keyring) turnedSince(ctx context.Context, tenantScope Scope, keysets []Record, found map[Scope]*scopeKeys, err error) bool {
+func (k *Keyring) turnedSince(ctx context.Context, tenantScope Scope, keysets []Record, found []*scopeKeys, err error) bool {
 	if err == nil {
 		for _, keys := range found {
-			if errors.Is(keys.broken, errNewerKeyset) {
+			if keys != nil && keys.broken != nil && errors.Is(keys.broken, errNewerKeyset) {
 				return true
 			}
 		}
@@ -294,50 +312,66 @@ func (k *Keyring) turnedSince(ctx context.Context, tenantScope Scope, keysets []
 	return err == nil && len(now) > 0 && now[len(now)-1].Version > keysets[len(keysets)-1].Version
 }
 
-func (k *Keyring) loadOnce(ctx context.Context, tenantScope Scope, scopes []Scope, create bool) (found map[Scope]*scopeKeys, keysets []Record, err error) {
+// loadOnce takes the tenant's keyset first and then scopes, each once, and which of them is
+// where.
+func (k *Keyring) loadOnce(ctx context.Context, scopes []Scope, at map[Scope]int, create bool) (found []*scopeKeys, keysets []Record, err error) {
 	started, generation := k.now(), k.generation.Load()
 	exact := k.clock.exact()
-	records, err := k.store.Load(ctx, append([]Scope{tenantScope}, scopes...))
+	records, err := k.store.Load(ctx, scopes)
 	if err != nil {
 		return nil, nil, unavailable("key store", err)
 	}
-	byScope := groupRecords(records)
-	var mine map[Scope]bool
-	if create {
-		if mine, err = k.create(ctx, exact, tenantScope, scopes, byScope); err != nil {
-			return nil, byScope[tenantScope], err
+	stored := make([][]Record, len(scopes))
+	for group := range groups(records) {
+		if i, ok := at[group[0].Scope]; ok {
+			if stored[i] == nil {
+				stored[i] = group
+			} else {
+				stored[i] = append(stored[i], group...)
+			}
 		}
 	}
-	keysets = byScope[tenantScope]
-	found = make(map[Scope]*scopeKeys, len(scopes))
-	for _, s := range scopes {
-		records := byScope[s]
-		if len(records) == 0 {
+	var mine map[Scope]bool
+	if create && slices.ContainsFunc(stored[1:], func(r []Record) bool { return len(r) == 0 }) {
+		byScope := groupRecords(records)
+		mine, err = k.create(ctx, exact, scopes[0], scopes[1:], byScope)
+		for i, s := range scopes {
+			stored[i] = byScope[s]
+		}
+		if err != nil {
+			return nil, stored[0], err
+		}
+	}
+	keysets = stored[0]
+	found = make([]*scopeKeys, len(scopes))
+	for i, records := range stored {
+		if i == 0 || len(records) == 0 {
 			continue
 		}
+		s := scopes[i]
 		keys := &scopeKeys{scope: s, state: records[0].State, loaded: started, unwrapped: started, generation: generation}
 		if keys.state == Active {
 			err := k.unwrapAll(ctx, keys, records, keysets)
 			if errors.Is(err, ErrDamaged) {
-				found[s] = &scopeKeys{scope: s, broken: err}
+				found[i] = &scopeKeys{scope: s, broken: err}
 				continue
 			}
 			if err != nil {
 				return nil, keysets, err
 			}
-			k.keepLeases(s, keys)
+			k.keepLeases(&s, keys)
 			if mine[s] {
 				keys.newest().left.Store(leaseSize(s))
 			}
 		}
-		found[s] = k.cache.put(&s, keys)
+		found[i] = k.cache.put(keys)
 	}
 	return found, keysets, nil
 }
 
 // keepLeases takes over from cached keys what they have left of their messages.
-func (k *Keyring) keepLeases(s Scope, keys *scopeKeys) {
-	known := k.cache.get(&s)
+func (k *Keyring) keepLeases(s *Scope, keys *scopeKeys) {
+	known := k.cache.get(s)
 	if known == nil || known.state != Active {
 		return
 	}
@@ -348,10 +382,26 @@ func (k *Keyring) keepLeases(s Scope, keys *scopeKeys) {
 	}
 }
 
+// groups are the runs of records of one scope; a store may have several of one.
+func groups(records []Record) iter.Seq[[]Record] {
+	return func(yield func([]Record) bool) {
+		for first := 0; first < len(records); {
+			end := first + 1
+			for end < len(records) && records[end].Scope == records[first].Scope {
+				end++
+			}
+			if !yield(records[first:end:end]) {
+				return
+			}
+			first = end
+		}
+	}
+}
+
 func groupRecords(records []Record) map[Scope][]Record {
 	byScope := make(map[Scope][]Record, len(records))
-	for _, r := range records {
-		byScope[r.Scope] = append(byScope[r.Scope], r)
+	for group := range groups(records) {
+		byScope[group[0].Scope] = append(byScope[group[0].Scope], group...)
 	}
 	return byScope
 }
@@ -435,22 +485,36 @@ func (k *Keyring) insert(ctx context.Context, fresh []Record, byScope map[Scope]
 
 // unwrapAll makes records of one scope ready for use.
 func (k *Keyring) unwrapAll(ctx context.Context, keys *scopeKeys, records, tenantRecords []Record) error {
-	for _, r := range records {
+	if len(records) == 1 { // as most scopes have
+		one := new(struct {
+			made     [1]key
+			versions [1]*key
+		})
+		keys.versions = one.versions[:]
+		return k.unwrapInto(ctx, keys, one.made[:], records, tenantRecords)
+	}
+	keys.versions = make([]*key, len(records))
+	return k.unwrapInto(ctx, keys, make([]key, len(records)), records, tenantRecords)
+}
+
+func (k *Keyring) unwrapInto(ctx context.Context, keys *scopeKeys, made []key, records, tenantRecords []Record) error {
+	for i := range records {
+		r, ready := &records[i], &made[i]
 		secret, since, err := k.unwrapKey(ctx, r, tenantRecords)
 		if err != nil {
 			return err
 		}
 		keys.unwrapped = min(keys.unwrapped, since)
-		ready := &key{scope: r.Scope, version: r.Version}
+		ready.scope, ready.version = keys.scope, r.Version
 		if r.Scope.Purpose == DataKey {
 			if ready.aead, err = newGCM(secret); err != nil {
 				return err
 			}
-			ready.prefix = appendAD(nil, domainField, header{algorithmGCM, r.Version}, r.Scope.Tenant, r.Scope.Name)
+			ready.prefix = appendAD(make([]byte, 0, len(domainField)+14+len(r.Scope.Tenant)+len(r.Scope.Name)), domainField, header{algorithmGCM, r.Version}, r.Scope.Tenant, r.Scope.Name)
 		} else {
 			ready.secret, ready.macs = secret, new(sync.Pool)
 		}
-		keys.versions = append(keys.versions, ready)
+		keys.versions[i] = ready
 	}
 	return nil
 }

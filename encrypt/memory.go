@@ -37,7 +37,7 @@ func (m *Memory) Load(_ context.Context, scopes []Scope) ([]Record, error) {
 }
 
 func (m *Memory) load(scopes []Scope) []Record {
-	var found []Record
+	found := make([]Record, 0, len(scopes))
 	for _, scope := range scopes {
 		for _, r := range m.scopes[scope] {
 			found = append(found, r.clone())

@@ -82,7 +82,7 @@ func rewrap(r Record, from, to *key) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: version %d of %q", ErrDamaged, r.Version, r.Scope)
 	}
-	secret, err := unwrapWith(from, r, ciphertext)
+	secret, err := unwrapWith(from, &r, ciphertext)
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: version %d of %q", err, r.Version, r.Scope)
 	}

@@ -29,7 +29,7 @@ var errNewerKeyset = fmt.Errorf("%w: no such version of the tenant's keyset yet"
 
 // unwrapKey is the inverse of wrapKey for a stored record. It says since when the
 // tenant's keyset has been unwrapped.
-func (k *Keyring) unwrapKey(ctx context.Context, r Record, tenantRecords []Record) (secret []byte, since int64, err error) {
+func (k *Keyring) unwrapKey(ctx context.Context, r *Record, tenantRecords []Record) (secret []byte, since int64, err error) {
 	version, ciphertext, err := parse(r.Wrapped, algorithmWrapped, keySize)
 	if err != nil {
 		return nil, 0, ErrDamaged
@@ -42,7 +42,7 @@ func (k *Keyring) unwrapKey(ctx context.Context, r Record, tenantRecords []Recor
 	return secret, wrapping.unwrapped, err
 }
 
-func unwrapWith(wrapping *key, r Record, ciphertext []byte) ([]byte, error) {
+func unwrapWith(wrapping *key, r *Record, ciphertext []byte) ([]byte, error) {
 	secret, err := wrapping.wrap.Decrypt(ciphertext, scopeAD(domainKey, header{algorithmWrapped, wrapping.version}, r.Scope, r.Version))
 	if err != nil || len(secret) != keySize {
 		return nil, ErrDamaged
@@ -107,7 +107,7 @@ func (k *Keyring) rememberKeyset(unwrapped *key) {
 		}
 	}
 	slices.SortFunc(all, func(a, b *key) int { return cmp.Compare(a.version, b.version) })
-	k.tenants.put(&unwrapped.scope, &scopeKeys{scope: unwrapped.scope, state: Active, versions: all, loaded: unwrapped.unwrapped})
+	k.tenants.put(&scopeKeys{scope: unwrapped.scope, state: Active, versions: all, loaded: unwrapped.unwrapped})
 }
 
 // createTenant makes a tenant's keyset, once it is sure that the KEK is the right
