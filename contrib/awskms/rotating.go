@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -181,9 +182,7 @@ func (k *RotatingKEK) list(ctx context.Context) (keyList, error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for key, n := range keys.numbers {
-		k.known[key] = n
-	}
+	maps.Copy(k.known, keys.numbers)
 	return keys, nil
 }
 
