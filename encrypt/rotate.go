@@ -74,7 +74,7 @@ func (k *Keyring) reread(ctx context.Context, s Scope) error {
 	if err != nil {
 		return err
 	}
-	return found[s].usable(&s)
+	return found[0].usable(&s)
 }
 
 func (k *Keyring) checkRotation(ctx context.Context, s Scope) error {
