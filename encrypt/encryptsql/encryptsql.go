@@ -29,6 +29,7 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -111,20 +112,36 @@ type querier interface {
 
 func (s *Store) load(ctx context.Context, q querier, scopes []encrypt.Scope) ([]encrypt.Record, error) {
 	var records []encrypt.Record
-	for part := range slices.Chunk(scopes, chunk) {
-		args := make([]any, 0, len(part)+1)
-		args = append(args, part[0].Tenant)
-		for _, scope := range part {
-			args = append(args, name(scope))
+	for part := range slices.Chunk(scopes, 2*chunk) { // a page of chunk clients, and the tenant
+		names := make([]string, len(part))
+		for i, scope := range part {
+			names[i] = name(scope)
+		}
+		among, args, err := s.among(2, names)
+		if err != nil {
+			return nil, fmt.Errorf("encryptsql: load keys: %w", err)
 		}
 		found, err := s.query(ctx, q, `SELECT `+columns+` FROM crmguard_keys WHERE tenant = $1 AND state < 4 AND name IN (`+
-			sqldb.Params(2, len(part))+`) ORDER BY name, version`, args...)
+			among+`) ORDER BY name, version`, append([]any{part[0].Tenant}, args...)...)
 		if err != nil {
 			return nil, fmt.Errorf("encryptsql: load keys: %w", err)
 		}
 		records = append(records, found...)
 	}
 	return records, nil
+}
+
+// among returns what stands behind IN, and its parameters from $from on. On SQLite the names
+// are one parameter, because modernc.org/sqlite binds many in quadratic time.
+func (s *Store) among(from int, names []string) (query string, args []any, err error) {
+	if s.db.Dialect == sqldb.SQLite && len(names) > 8 {
+		list, err := json.Marshal(names)
+		return `SELECT value FROM json_each(` + sqldb.Params(from, 1) + `)`, []any{string(list)}, err
+	}
+	for _, name := range names {
+		args = append(args, name)
+	}
+	return sqldb.Params(from, len(names)), args, nil
 }
 
 func (s *Store) query(ctx context.Context, q querier, query string, args ...any) (records []encrypt.Record, err error) {
