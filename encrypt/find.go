@@ -20,9 +20,9 @@ type indexedCell struct {
 // indexed returns what is indexed of cells, of which there is one for each of the fields in
 // each row, and the scopes of the keys that this takes.
 func (m *Model) indexed(tenant string, fields []fieldPlan, cells []Cell) (found []indexedCell, scopes []Scope) {
-	for j := range fields {
-		for x := range fields[j].indexes {
-			index := &fields[j].indexes[x]
+	for j, field := range fields {
+		for x := range field.indexes {
+			index := &field.indexes[x]
 			scope := len(scopes)
 			for i := j; i < len(cells); i += len(fields) {
 				if cells[i].Plaintext == nil {
@@ -33,7 +33,7 @@ func (m *Model) indexed(tenant string, fields []fieldPlan, cells []Cell) (found 
 				}
 			}
 			if len(found) > 0 && found[len(found)-1].scope == scope {
-				scopes = append(scopes, indexScope(&crmguard.Place{Tenant: tenant, Kind: m.kind, Field: fields[j].name}, index.name))
+				scopes = append(scopes, indexScope(&crmguard.Place{Tenant: tenant, Kind: m.kind, Field: field.name}, index.name))
 			}
 		}
 	}

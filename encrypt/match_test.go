@@ -84,7 +84,7 @@ func TestMatcherShowsNothing(t *testing.T) {
 func model(query string, values []string) bool {
 	var words, numbers []string
 	open := false
-	for _, word := range strings.Fields(slowFold(query)) {
+	for word := range strings.FieldsSeq(slowFold(query)) {
 		word = strings.Trim(word, `,;:"«»“”„`)
 		digits := strings.Map(onlyDigits, word)
 		switch {

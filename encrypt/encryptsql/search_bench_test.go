@@ -171,7 +171,7 @@ func BenchmarkSearch(b *testing.B) {
 	})
 	b.Run("warm", func(b *testing.B) {
 		keys, table := s.open(b)
-		defer keys.Close()
+		defer func() { require.NoError(b, keys.Close()) }()
 		s.search(b, table)
 		for b.Loop() {
 			s.search(b, table)
