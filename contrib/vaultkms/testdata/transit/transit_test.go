@@ -1,7 +1,8 @@
 // Package transit tests vaultkms against Vault's own Transit engine, in this process
 // and behind a local HTTP server that does what Vault's does for it: paths, statuses,
 // error texts, without tokens and policies. It is a module of its own in testdata,
-// because Vault's packages take minutes to build; nothing builds it by itself:
+// because Vault's packages take minutes to build and have a licence of their own (BUSL); nothing
+// builds it by itself:
 //
 //	GOWORK=off go test -C contrib/vaultkms/testdata/transit .
 package transit_test
