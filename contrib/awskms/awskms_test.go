@@ -91,3 +91,17 @@ func TestNames(t *testing.T) {
 		require.Error(t, err, days)
 	}
 }
+
+// docs/formats/kms.md
+func TestFormat(t *testing.T) {
+	_, client := newServer(t)
+	kek, err := awskms.New(client, alias, nil)
+	require.NoError(t, err)
+	ciphertext, err := kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+	require.NoError(t, err)
+	answer, err := client.Decrypt(t.Context(), &kms.DecryptInput{
+		CiphertextBlob: ciphertext, EncryptionContext: map[string]string{"associatedData": "6164"},
+	})
+	require.NoError(t, err)
+	require.Equal(t, "secret", string(answer.Plaintext))
+}

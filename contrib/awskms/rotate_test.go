@@ -121,6 +121,16 @@ func TestSlowNodes(t *testing.T) {
 	now := seal(t, kek)
 	require.NotEqual(t, keyOf(old), keyOf(now), "a node that lags behind is not believed")
 	require.Zero(t, s.lag)
+
+	// Another process learns of the new key from what was encrypted with it.
+	other := open(t, client, 0)
+	s.set(func() { s.lag = 2 })
+	require.Equal(t, keyOf(old), keyOf(seal(t, other)))
+	require.NoError(t, opens(t, other, now))
+	require.Equal(t, keyOf(now), keyOf(seal(t, other)))
+	require.Zero(t, s.lag)
+	_, err := other.DestroyOld(t.Context())
+	require.ErrorIs(t, err, encrypt.ErrKEKRotated, "it has used both")
 }
 
 func TestRotateTogether(t *testing.T) {

@@ -95,9 +95,13 @@ func (k *RotatingKEK) DecryptWithContext(ctx context.Context, ciphertext, associ
 	if err != nil {
 		return nil, failed("decrypt", err)
 	}
-	if _, err := k.number(ctx, aws.ToString(answer.KeyId)); err != nil {
+	number, err := k.number(ctx, aws.ToString(answer.KeyId))
+	if err != nil {
 		return nil, err
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.floor = max(k.floor, number) // somebody has rotated, whatever this process was told
 	return answer.Plaintext, nil
 }
 

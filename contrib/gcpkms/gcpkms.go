@@ -14,7 +14,7 @@
 //
 // # Security notes
 //
-//   - Associated data is Cloud KMS's additional authenticated data: it is bound.
+//   - Associated data is part of Cloud KMS's additional authenticated data: it is bound.
 //   - CRC32C checksums of all that is sent are verified by KMS, and that they were is
 //     checked; those of all that comes back are verified here.
 //   - The key that KMS names in each answer to an encryption is checked.
@@ -29,15 +29,19 @@
 //
 // # Compatibility
 //
-// Ciphertexts are KMS's own: Tink's client for Cloud KMS opens them, and this one
-// Tink's.
+// A ciphertext is the number of the version, four bytes, big-endian, and KMS's own
+// ciphertext, whose additional authenticated data is these four bytes and the associated
+// data. KMS does not say which version has decrypted something; so a process that reads
+// what a newer version has encrypted knows that there is one.
 //
 // The tests run against a local server that speaks KMS's gRPC protocol, with real
 // AES-GCM behind it. They have not run against Google Cloud.
 package gcpkms
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -64,8 +68,8 @@ type KEK struct {
 	rotating sync.Mutex // held while KMS's versions are changed
 
 	mu     sync.Mutex
-	floor  int64 // this process encrypts with no older version
-	opened int64 // the newest version when this was opened or last rotated; 0: not known yet
+	floor  uint32 // this process encrypts with no older version
+	opened uint32 // the newest version when this was opened or last rotated; 0: not known yet
 }
 
 var _ encrypt.RotatingKEK = (*KEK)(nil)
@@ -86,20 +90,39 @@ func New(client *kms.KeyManagementClient, key string) (*KEK, error) {
 
 // EncryptWithContext implements tink.AEADWithContext.
 func (k *KEK) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error) {
-	ciphertext, version, err := k.encrypt(ctx, k.key, plaintext, associatedData)
+	k.mu.Lock()
+	guess := k.floor
+	k.mu.Unlock()
+	// Which version is the primary one the answer tells; the guess is nearly always right.
+	ciphertext, version, err := k.encrypt(ctx, k.key, guess, plaintext, associatedData)
 	if err != nil {
 		return nil, err
 	}
-	if newer := k.raise(version); newer > version { // KMS's node does not know the newer primary yet
-		ciphertext, _, err = k.encrypt(ctx, k.version(newer), plaintext, associatedData)
+	newest := k.raise(version)
+	if version == guess && newest == guess {
+		return ciphertext, nil
 	}
-	return ciphertext, err
+	ciphertext, version, err = k.encrypt(ctx, k.version(newest), newest, plaintext, associatedData)
+	if err == nil && version != newest {
+		err = fmt.Errorf("gcpkms: encrypt: KMS used version %d instead of %d", version, newest)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ciphertext, nil
 }
 
-func (k *KEK) encrypt(ctx context.Context, name string, plaintext, associatedData []byte) (ciphertext []byte, version int64, err error) {
+// label says in a ciphertext which version has encrypted it. It is bound like the
+// associated data, before which it stands.
+func label(version uint32) []byte { return binary.BigEndian.AppendUint32(nil, version) }
+
+const labelSize = 4
+
+func (k *KEK) encrypt(ctx context.Context, name string, labeled uint32, plaintext, associatedData []byte) (ciphertext []byte, version uint32, err error) {
+	additional := append(label(labeled), associatedData...)
 	answer, err := k.client.Encrypt(ctx, &kmspb.EncryptRequest{
 		Name: name, Plaintext: plaintext, PlaintextCrc32C: checksum(plaintext),
-		AdditionalAuthenticatedData: associatedData, AdditionalAuthenticatedDataCrc32C: checksum(associatedData),
+		AdditionalAuthenticatedData: additional, AdditionalAuthenticatedDataCrc32C: checksum(additional),
 	})
 	switch {
 	case err != nil:
@@ -112,14 +135,19 @@ func (k *KEK) encrypt(ctx context.Context, name string, plaintext, associatedDat
 	if version, err = k.number(answer.GetName()); err != nil {
 		return nil, 0, err
 	}
-	return answer.GetCiphertext(), version, nil
+	return append(label(labeled), answer.GetCiphertext()...), version, nil
 }
 
 // DecryptWithContext implements tink.AEADWithContext.
 func (k *KEK) DecryptWithContext(ctx context.Context, ciphertext, associatedData []byte) ([]byte, error) {
+	if len(ciphertext) <= labelSize {
+		return nil, fmt.Errorf("gcpkms: decrypt: %w: too short", encrypt.ErrWrongKEK)
+	}
+	additional := append(bytes.Clone(ciphertext[:labelSize]), associatedData...)
+	sealed := ciphertext[labelSize:]
 	answer, err := k.client.Decrypt(ctx, &kmspb.DecryptRequest{
-		Name: k.key, Ciphertext: ciphertext, CiphertextCrc32C: checksum(ciphertext),
-		AdditionalAuthenticatedData: associatedData, AdditionalAuthenticatedDataCrc32C: checksum(associatedData),
+		Name: k.key, Ciphertext: sealed, CiphertextCrc32C: checksum(sealed),
+		AdditionalAuthenticatedData: additional, AdditionalAuthenticatedDataCrc32C: checksum(additional),
 	})
 	if err != nil {
 		return nil, failed(ctx, "decrypt", err)
@@ -127,11 +155,14 @@ func (k *KEK) DecryptWithContext(ctx context.Context, ciphertext, associatedData
 	if !matches(answer.GetPlaintextCrc32C(), answer.GetPlaintext()) {
 		return nil, errors.New("gcpkms: decrypt: the answer was damaged on its way")
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.floor = max(k.floor, binary.BigEndian.Uint32(ciphertext)) // somebody has rotated, whatever this process was told
 	return answer.GetPlaintext(), nil
 }
 
 // raise notes that a version has encrypted, and returns the one that must.
-func (k *KEK) raise(version int64) int64 {
+func (k *KEK) raise(version uint32) uint32 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.opened == 0 {
@@ -141,18 +172,18 @@ func (k *KEK) raise(version int64) int64 {
 	return k.floor
 }
 
-func (k *KEK) version(n int64) string {
-	return k.key + "/cryptoKeyVersions/" + strconv.FormatInt(n, 10)
+func (k *KEK) version(n uint32) string {
+	return k.key + "/cryptoKeyVersions/" + strconv.FormatUint(uint64(n), 10)
 }
 
 // number reads the name of a version of this key.
-func (k *KEK) number(name string) (int64, error) {
+func (k *KEK) number(name string) (uint32, error) {
 	digits, ours := strings.CutPrefix(name, k.key+"/cryptoKeyVersions/")
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if !ours || err != nil || n <= 0 {
+	n, err := strconv.ParseUint(digits, 10, 32)
+	if !ours || err != nil || n == 0 {
 		return 0, fmt.Errorf("gcpkms: KMS answered with %q instead of a version of %q", name, k.key)
 	}
-	return n, nil
+	return uint32(n), nil
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

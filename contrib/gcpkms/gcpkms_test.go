@@ -118,5 +118,25 @@ func TestShortOutage(t *testing.T) {
 	s.set(func() { s.failOnce = codes.Unavailable })
 	_, err = kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
 	require.NoError(t, err)
-	require.Equal(t, 2, s.count("Encrypt"))
+	require.Equal(t, 3, s.count("Encrypt"), "one more, and the first learns which version is the primary one")
+	_, err = kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+	require.NoError(t, err)
+	require.Equal(t, 4, s.count("Encrypt"))
+}
+
+// docs/formats/kms.md
+func TestFormat(t *testing.T) {
+	_, client := newServer(t)
+	kek, err := gcpkms.New(client, keyName)
+	require.NoError(t, err)
+	ciphertext, err := kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+	require.NoError(t, err)
+	require.Equal(t, "\x00\x00\x00\x01", string(ciphertext[:4]))
+	additional := []byte("\x00\x00\x00\x01ad")
+	answer, err := client.Decrypt(t.Context(), &kmspb.DecryptRequest{
+		Name: keyName, Ciphertext: ciphertext[4:], CiphertextCrc32C: checksum(ciphertext[4:]),
+		AdditionalAuthenticatedData: additional, AdditionalAuthenticatedDataCrc32C: checksum(additional),
+	})
+	require.NoError(t, err)
+	require.Equal(t, "secret", string(answer.GetPlaintext()))
 }

@@ -43,7 +43,7 @@ func (k *KEK) Rotate(ctx context.Context) error {
 		return failed(ctx, "update primary version", err)
 	}
 	err = eventually(ctx, func() (bool, error) {
-		_, answered, err := k.encrypt(ctx, k.key, probe, probe)
+		_, answered, err := k.encrypt(ctx, k.key, 0, probe, probe)
 		return answered >= version, err
 	})
 	if err != nil {

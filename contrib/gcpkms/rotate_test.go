@@ -93,6 +93,28 @@ func TestSlowNodes(t *testing.T) {
 	s.set(func() { require.Zero(t, s.lag, "it waited"); s.lag = 1 })
 	require.Equal(t, 3, versionOf(seal(t, kek)), "a node that lags behind is not believed")
 	require.Zero(t, s.lag)
+
+	// Another process learns of the new version from what was encrypted with it.
+	other, now := open(t, client), seal(t, kek)
+	s.set(func() { s.lag = 2 })
+	require.Equal(t, 2, versionOf(seal(t, other)))
+	require.NoError(t, opens(t, other, now))
+	require.Equal(t, 3, versionOf(seal(t, other)))
+	require.Zero(t, s.lag)
+	_, err := other.DestroyOld(t.Context())
+	require.ErrorIs(t, err, encrypt.ErrKEKRotated, "it has used both")
+}
+
+func TestLabelIsBound(t *testing.T) {
+	_, client := newServer(t)
+	kek := open(t, client)
+	ciphertext := seal(t, kek)
+	for i := range 32 {
+		ciphertext[i/8] ^= 1 << (i % 8)
+		require.ErrorIs(t, opens(t, kek, ciphertext), encrypt.ErrWrongKEK)
+		ciphertext[i/8] ^= 1 << (i % 8)
+	}
+	require.Equal(t, 1, versionOf(seal(t, kek)))
 }
 
 func TestDestroyOldNeedsToKnowWhatIsNew(t *testing.T) {

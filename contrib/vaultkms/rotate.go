@@ -25,7 +25,7 @@ func (k *KEK) Rotate(ctx context.Context) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.opened = version
+	k.opened, k.floor = version, max(k.floor, version)
 	return nil
 }
 

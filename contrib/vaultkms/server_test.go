@@ -31,6 +31,7 @@ type server struct {
 	deny     string        // a path that is forbidden
 	oldVault bool          // does not know associated_data, and so ignores it
 	strange  bool          // another service answers
+	lag      int           // so many encryptions still use the version before the newest
 }
 
 type serverKey struct {
@@ -151,6 +152,10 @@ func (s *server) do(method, path string, in request) (status int, text string, d
 		plaintext, err := base64.StdEncoding.DecodeString(in.Plaintext)
 		if err != nil {
 			return http.StatusBadRequest, "failed to base64-decode plaintext", nil
+		}
+		if s.lag > 0 {
+			s.lag--
+			latest--
 		}
 		sealed := key.versions[latest-1].Seal(nil, nil, plaintext, s.ad(in))
 		return 0, "", map[string]any{"ciphertext": fmt.Sprintf("vault:v%d:%s", latest, base64.StdEncoding.EncodeToString(sealed)), "key_version": latest}

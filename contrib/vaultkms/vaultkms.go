@@ -20,6 +20,8 @@
 //     really binds is tried out before the first use of a key: one that does not, as on an older
 //     Vault, is refused with [ErrUnbound]. Derived keys, and keys without
 //     authenticated encryption, are refused by Vault.
+//   - A node of Vault that does not know a version yet which this process has seen does
+//     not encrypt: that is an error.
 //   - Contexts reach the wire. The client's retries end with them.
 //   - What Vault refuses because another key or other associated data made it, or a
 //     version that was destroyed, is encrypt.ErrWrongKEK; all else, such as a sealed
@@ -81,6 +83,7 @@ type KEK struct {
 	bound atomic.Bool // associated data was seen to be bound
 
 	mu     sync.Mutex
+	floor  int // this process encrypts with no older version
 	opened int // the newest version when this was opened or last rotated; 0: not known yet
 }
 
@@ -124,6 +127,10 @@ func (k *KEK) EncryptWithContext(ctx context.Context, plaintext, associatedData 
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if version < k.floor {
+		return nil, fmt.Errorf("vaultkms: encrypt: this node of Vault does not know version %d yet", k.floor)
+	}
+	k.floor = version
 	if k.opened == 0 {
 		k.opened = version
 	}
@@ -135,7 +142,14 @@ func (k *KEK) DecryptWithContext(ctx context.Context, ciphertext, associatedData
 	if err := k.prove(ctx); err != nil {
 		return nil, err
 	}
-	return k.decrypt(ctx, ciphertext, associatedData)
+	plaintext, err := k.decrypt(ctx, ciphertext, associatedData)
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.floor = max(k.floor, versionOf(string(ciphertext))) // somebody may have rotated
+	return plaintext, nil
 }
 
 var probe = []byte("vaultkms probe")
@@ -166,10 +180,7 @@ func (k *KEK) encrypt(ctx context.Context, plaintext, associatedData []byte) (ci
 		return nil, 0, failed("encrypt", err)
 	}
 	text, _ := data["ciphertext"].(string)
-	if parts := strings.SplitN(text, ":", 3); len(parts) == 3 {
-		version, _ = strconv.Atoi(strings.TrimPrefix(parts[1], "v"))
-	}
-	if version < 1 {
+	if version = versionOf(text); version < 1 {
 		return nil, 0, errors.New("vaultkms: encrypt: the answer is not Transit's")
 	}
 	return []byte(text), version, nil
@@ -189,6 +200,19 @@ func (k *KEK) decrypt(ctx context.Context, ciphertext, associatedData []byte) ([
 		return nil, errors.New("vaultkms: decrypt: the answer is not Transit's")
 	}
 	return plaintext, nil
+}
+
+// versionOf reads vault:v3:…; all else is 0.
+func versionOf(ciphertext string) int {
+	parts := strings.SplitN(ciphertext, ":", 3)
+	if len(parts) < 3 {
+		return 0
+	}
+	version, err := strconv.Atoi(strings.TrimPrefix(parts[1], "v"))
+	if err != nil {
+		return 0
+	}
+	return version
 }
 
 func encode(b []byte) string { return base64.StdEncoding.EncodeToString(b) }

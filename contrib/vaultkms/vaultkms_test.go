@@ -147,3 +147,34 @@ func TestNames(t *testing.T) {
 	_, err = vaultkms.New(nil, "key", nil)
 	require.Error(t, err)
 }
+
+// A standby node that lags behind is not believed.
+func TestSlowNodes(t *testing.T) {
+	s, client := newServer(t)
+	kek, other := open(t, client, "crm-kek"), open(t, client, "crm-kek")
+	_, err := other.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+	require.NoError(t, err)
+	require.NoError(t, kek.Rotate(t.Context()))
+	ciphertext, err := kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+	require.NoError(t, err)
+	_, err = other.DecryptWithContext(t.Context(), ciphertext, []byte("ad"))
+	require.NoError(t, err)
+	for _, k := range []*vaultkms.KEK{kek, other} {
+		s.set(func() { s.lag = 1 })
+		_, err = k.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+		require.ErrorContains(t, err, "does not know version 2 yet")
+		_, err = k.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+		require.NoError(t, err)
+	}
+}
+
+// docs/formats/kms.md
+func TestFormat(t *testing.T) {
+	_, client := newServer(t)
+	ciphertext, err := open(t, client, "crm-kek").EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+	require.NoError(t, err)
+	secret, err := client.Logical().WriteWithContext(t.Context(), "transit/decrypt/crm-kek",
+		map[string]any{"ciphertext": string(ciphertext), "associated_data": "YWQ="})
+	require.NoError(t, err)
+	require.Equal(t, "c2VjcmV0", secret.Data["plaintext"])
+}
