@@ -23,6 +23,8 @@ func TestMain(m *testing.M) {
 	processtest.Main(map[string]processtest.Task{
 		"die":           dieWithAKey,
 		"turn and die":  turnAndDie,
+		"reencrypt":     jobThenDie(reencryptUntilKilled),
+		"migrate":       jobThenDie(migrateUntilKilled),
 		"seal":          onNode(sealMany),
 		"erase":         onNode(eraseAndSeal),
 		"lease":         onStore(lease),
