@@ -329,8 +329,15 @@ func (k *Keyring) newerVersions(ctx context.Context, tenant string, groups []gro
 		return err
 	}
 	for j, i := range wanted {
-		if groups[i].keys = found[j]; found[j] != nil {
-			found[j].sought.Store(k.now())
+		g, keys := &groups[i], found[j]
+		g.keys = keys
+		if keys.usable(&g.scope) != nil {
+			continue
+		}
+		for _, c := range cells[g.first:g.end] {
+			if _, version, err := parseField(c.Sealed); err == nil && c.Err == nil && version > keys.newest().version {
+				keys.sought.Store(k.now())
+			}
 		}
 	}
 	return nil

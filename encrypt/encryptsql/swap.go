@@ -76,37 +76,60 @@ func null(value []byte) any {
 // maxParameters is below what PostgreSQL takes in a statement.
 const maxParameters = 60_000
 
-// swapOnPostgres locks the rows that are as they were, skipping those that others have locked, and then writes
-// them: two statements, however many rows.
+// swapOnPostgres locks the rows that are as they were, skipping those that others have
+// locked, and writes them, in one statement however many rows there are.
 func (r *Rows) swapOnPostgres(ctx context.Context, tx *sql.Tx, tenant string, changes []encrypt.Change) (map[string]bool, error) {
 	swapped := make(map[string]bool, len(changes))
-	for part := range slices.Chunk(changes, maxParameters/(len(r.columns)+3)) {
-		locked, err := r.lock(ctx, tx, tenant, part)
-		if err != nil {
+	for part := range slices.Chunk(changes, maxParameters/(2*len(r.columns)+3)) {
+		query, args := r.updateOnPostgres(tenant, part)
+		if err := collect(ctx, tx, query, args, swapped); err != nil {
 			return nil, err
-		}
-		if err := r.write(ctx, tx, tenant, part, locked); err != nil {
-			return nil, err
-		}
-		for record := range locked {
-			swapped[record] = true
 		}
 	}
 	return swapped, nil
 }
 
-func (r *Rows) lock(ctx context.Context, tx *sql.Tx, tenant string, changes []encrypt.Change) (locked map[string]bool, err error) {
+func collect(ctx context.Context, tx *sql.Tx, query string, args []any, into map[string]bool) (err error) {
+	rows, err := tx.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var record string
+		if err := rows.Scan(&record); err != nil {
+			return err
+		}
+		into[record] = true
+	}
+	return rows.Err()
+}
+
+func (r *Rows) updateOnPostgres(tenant string, changes []encrypt.Change) (query string, args []any) {
 	v := values{args: []any{tenant}}
-	same := `COALESCE(t.` + q(r.layout.Client) + `::text, '') = v.client`
-	names := []string{`record`, `client`}
+	names, sets := []string{`record`, `client`}, []string{}
+	same := `t.` + q(r.layout.Record) + ` = v.record AND ` + r.mineOfT() + ` AND COALESCE(t.` + q(r.layout.Client) + `::text, '') = v.client`
+	var written []column
 	for i, c := range r.columns {
-		name := fmt.Sprintf(`w%d`, i)
-		names = append(names, name)
+		was := fmt.Sprintf(`w%d`, i)
+		names = append(names, was)
 		column := `t.` + q(c.name)
 		if c.plain && r.types[c.name] != "bytea" { // json has no equality, citext a loose one
 			column += `::text`
 		}
-		same += ` AND ` + column + ` IS NOT DISTINCT FROM v.` + name
+		same += ` AND ` + column + ` IS NOT DISTINCT FROM v.` + was
+		if slices.ContainsFunc(changes, func(change encrypt.Change) bool { _, changed := now(&change, c); return changed }) {
+			written = append(written, c)
+		}
+	}
+	for i, c := range written {
+		now := fmt.Sprintf(`n%d`, i)
+		names = append(names, now)
+		set := q(c.name) + ` = v.` + now
+		if t := r.types[c.name]; t != "bytea" {
+			set = q(c.name) + ` = CAST(v.` + now + ` AS ` + t + `)`
+		}
+		sets = append(sets, set)
 	}
 	for i := range changes {
 		row := &changes[i].Was
@@ -116,22 +139,24 @@ func (r *Rows) lock(ctx context.Context, tx *sql.Tx, tenant string, changes []en
 		for _, c := range r.columns {
 			r.addValue(&v, c, was(row, c))
 		}
-	}
-	rows, err := tx.QueryContext(ctx, `SELECT t.`+q(r.layout.Record)+`::text FROM `+r.table+` AS t JOIN (VALUES `+v.String()+`) AS v (`+strings.Join(names, `, `)+`)
-		ON t.`+q(r.layout.Record)+` = v.record WHERE `+r.mineOfT()+` AND `+same+` FOR NO KEY UPDATE OF t SKIP LOCKED`, v.args...)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	locked = make(map[string]bool, len(changes))
-	for rows.Next() {
-		var record string
-		if err := rows.Scan(&record); err != nil {
-			return nil, err
+		for _, c := range written {
+			value, changed := now(&changes[i], c)
+			if !changed {
+				value = was(row, c)
+			}
+			r.addValue(&v, c, value)
 		}
-		locked[record] = true
 	}
-	return locked, rows.Err()
+	id := `t.` + q(r.layout.Record)
+	query = `WITH v (` + strings.Join(names, `, `) + `) AS (VALUES ` + v.String() + `),
+		free AS (SELECT ` + id + ` AS record FROM ` + r.table + ` AS t JOIN v ON ` + same + ` FOR NO KEY UPDATE OF t SKIP LOCKED)
+		`
+	if len(sets) == 0 { // to lock them is all
+		return query + `SELECT record::text FROM free`, v.args
+	}
+	// Somebody may have been faster with the row than the lock: what counts is what it is now.
+	return query + `UPDATE ` + r.table + ` AS t SET ` + strings.Join(sets, `, `) + ` FROM v JOIN free ON free.record = v.record
+		WHERE ` + same + ` RETURNING ` + id + `::text`, v.args
 }
 
 // mineOfT is mine where the table is t.
@@ -153,47 +178,6 @@ func (r *Rows) addValue(v *values, c column, value []byte) {
 		return
 	}
 	v.add(string(value), `text`)
-}
-
-// write changes the columns of locked rows that have new values in any of them.
-func (r *Rows) write(ctx context.Context, tx *sql.Tx, tenant string, changes []encrypt.Change, locked map[string]bool) error {
-	var written []column
-	for _, c := range r.columns {
-		if slices.ContainsFunc(changes, func(change encrypt.Change) bool { _, changed := now(&change, c); return changed }) {
-			written = append(written, c)
-		}
-	}
-	if len(written) == 0 || len(locked) == 0 {
-		return nil
-	}
-	v := values{args: []any{tenant}}
-	names, sets := []string{`record`}, make([]string, len(written))
-	for i, c := range written {
-		name := fmt.Sprintf(`n%d`, i)
-		names = append(names, name)
-		sets[i] = q(c.name) + ` = v.` + name
-		if t := r.types[c.name]; t != "bytea" {
-			sets[i] = q(c.name) + ` = CAST(v.` + name + ` AS ` + t + `)`
-		}
-	}
-	for i := range changes {
-		change := &changes[i]
-		if !locked[change.Was.Record] {
-			continue
-		}
-		v.begin()
-		v.add(change.Was.Record, r.types[r.layout.Record])
-		for _, c := range written {
-			value, changed := now(change, c)
-			if !changed {
-				value = was(&change.Was, c)
-			}
-			r.addValue(&v, c, value)
-		}
-	}
-	_, err := tx.ExecContext(ctx, `UPDATE `+r.table+` AS t SET `+strings.Join(sets, `, `)+` FROM (VALUES `+v.String()+`) AS v (`+strings.Join(names, `, `)+`)
-		WHERE `+r.mineOfT()+` AND t.`+q(r.layout.Record)+` = v.record`, v.args...)
-	return err
 }
 
 // values builds the list of VALUES, with the types in its first row.
