@@ -62,6 +62,9 @@ func (w *watcher) create(db *gorm.DB) error {
 	records := make([]string, len(rows))
 	for i, row := range rows {
 		records[i] = t.recordOf(row)
+		for _, f := range t.pairs {
+			f.dropLegacy(row)
+		}
 	}
 	(&write{table: t, rows: rows, records: records, fields: fields, entries: entries, upsert: upsert}).begin(stmt)
 	return nil
@@ -117,6 +120,7 @@ func (t *table) erasedAgain(err error, rows []reflect.Value, u *upsert) (row int
 	}
 	for _, f := range t.pairs {
 		f.sealedOf(rows[e.Row]).SetZero()
+		f.dropLegacy(rows[e.Row])
 	}
 	return e.Row, true
 }
@@ -145,17 +149,20 @@ func (t *table) upsertOf(stmt *gorm.Statement, fields []*field) (*upsert, error)
 		u.sealed, movesClient = fields, ok && chosen || !ok && !restricted
 	}
 	updates := slices.Clone(conflict.DoUpdates)
-	for i, a := range updates {
+	for i, a := range conflict.DoUpdates {
 		name := a.Column.Name
 		f := t.names[name]
 		if f == nil {
 			f = t.sealedColumn(name)
 		}
 		if f != nil {
-			if from, ok := a.Value.(clause.Column); !ok || from.Table != "excluded" || !slices.Contains(fields, f) {
+			if from, ok := a.Value.(clause.Column); !ok || from.Table != "excluded" || !slices.Contains(fields, f) || f.old != nil && t.names[name] == nil && name != f.sealed.DBName {
 				return nil, fmt.Errorf("guardgorm: %s: an upsert takes sealed field %q from the row that it inserts", t.kind, name)
 			}
-			updates[i] = clause.Assignment{Column: clause.Column{Name: f.sealed.DBName}, Value: clause.Column{Table: "excluded", Name: f.sealed.DBName}}
+			updates[i] = fromInserted(f.sealed.DBName)
+			if f.old != nil { // empty in the row
+				updates = append(updates, fromInserted(f.old.DBName))
+			}
 			u.sealed = append(u.sealed, f)
 		}
 		movesRecord = movesRecord || name == t.idCol.DBName
@@ -176,6 +183,10 @@ func (t *table) upsertOf(stmt *gorm.Statement, fields []*field) (*upsert, error)
 	}
 	stmt.AddClause(conflict)
 	return u, nil
+}
+
+func fromInserted(column string) clause.Assignment {
+	return clause.Assignment{Column: clause.Column{Name: column}, Value: clause.Column{Table: "excluded", Name: column}}
 }
 
 // onRecord says whether rows in conflict are of the same record.

@@ -48,17 +48,17 @@ func TestCreate(t *testing.T) {
 		require.Nil(t, got.Email)
 		require.Nil(t, got.Profile)
 		require.False(t, got.Income.Valid)
-		require.Nil(t, c.column(t, "contacts", "mail", hooked.ID), "NULL stays NULL")
-		require.NotNil(t, c.column(t, "contacts", "phone_sealed", hooked.ID))
+		require.True(t, c.null(t, "contacts", "mail", hooked.ID), "NULL stays NULL")
+		require.False(t, c.null(t, "contacts", "phone_sealed", hooked.ID))
 
 		empty := &Contact{ID: "empty", Email: new("")}
 		require.NoError(t, c.Create(empty).Error)
-		require.NotNil(t, c.column(t, "contacts", "mail", "empty"), "an empty string is a value")
+		require.False(t, c.null(t, "contacts", "mail", "empty"), "an empty string is a value")
 		got = c.get(t, "empty")
 		require.Equal(t, "", *got.Email)
 
 		require.NoError(t, c.Omit("Phone").Create(&Contact{ID: "omitted", Phone: phone3, Email: new(mail2)}).Error)
-		require.Nil(t, c.column(t, "contacts", "phone_sealed", "omitted"))
+		require.True(t, c.null(t, "contacts", "phone_sealed", "omitted"))
 		require.Equal(t, mail2, *c.get(t, "omitted").Email)
 		require.NoError(t, c.Select("ID", "phone").Create(&Contact{ID: "selected", Phone: phone3, Email: new(mail2)}).Error)
 		require.Equal(t, phone3, c.get(t, "selected").Phone)
@@ -146,7 +146,7 @@ func TestSave(t *testing.T) {
 		require.NoError(t, c.Save(row).Error, "updates")
 		require.Equal(t, phone2, row.Phone)
 		requireSame(t, *row, c.get(t, "anna"))
-		require.Nil(t, c.column(t, "contacts", "mail", "anna"))
+		require.True(t, c.null(t, "contacts", "mail", "anna"))
 		require.Empty(t, c.found(t, phone1))
 		require.Empty(t, c.mailed(t, mail1), "an empty field has no entry")
 		require.Equal(t, []string{"anna"}, c.found(t, phone2))
@@ -154,7 +154,7 @@ func TestSave(t *testing.T) {
 		row.Phone = ""
 		require.NoError(t, c.Save(row).Error)
 		require.Empty(t, c.get(t, "anna").Phone)
-		require.NotNil(t, c.column(t, "contacts", "phone_sealed", "anna"))
+		require.False(t, c.null(t, "contacts", "phone_sealed", "anna"))
 
 		many := []Contact{{ID: "anna", Phone: phone3}, {ID: "b", Phone: phone1}}
 		require.NoError(t, c.Save(&many).Error, "an upsert")

@@ -81,13 +81,13 @@ type Call struct {
 
 // countingStore counts queries for keys.
 type countingStore struct {
-	encrypt.Store
+	*encrypt.Memory
 	loads atomic.Int64
 }
 
 func (s *countingStore) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Record, error) {
 	s.loads.Add(1)
-	return s.Store.Load(ctx, scopes)
+	return s.Memory.Load(ctx, scopes)
 }
 
 // crm is a database with the plugin.
@@ -164,7 +164,7 @@ func closeDB(t *testing.T, db *gorm.DB) {
 // open makes the tables, which the plugin-less connection raw sees, too.
 func open(t *testing.T, dial gorm.Dialector) *crm {
 	t.Helper()
-	c := &crm{log: &logged{}, dial: dial, store: &countingStore{Store: encrypt.NewMemory()}, kek: filepath.Join(t.TempDir(), "kek.json")}
+	c := &crm{log: &logged{}, dial: dial, store: &countingStore{Memory: encrypt.NewMemory()}, kek: filepath.Join(t.TempDir(), "kek.json")}
 	config := func() *gorm.Config {
 		return &gorm.Config{Logger: logger.New(c.log, logger.Config{LogLevel: logger.Info})}
 	}
@@ -236,6 +236,13 @@ func (c *crm) column(t *testing.T, table, column, id string) []byte {
 	var b []byte
 	require.NoError(t, c.sql.QueryRow("SELECT "+column+" FROM "+table+" WHERE id = $1", id).Scan(&b))
 	return b
+}
+
+// null says whether a column is NULL, which drivers do not tell from no bytes.
+func (c *crm) null(t *testing.T, table, column, id string) (null bool) {
+	t.Helper()
+	require.NoError(t, c.sql.QueryRow("SELECT "+column+" IS NULL FROM "+table+" WHERE id = $1", id).Scan(&null))
+	return null
 }
 
 // get reads a contact through the plugin.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"gorm.io/gorm"
@@ -26,6 +27,7 @@ type model struct {
 type modelField struct {
 	name          string // the logical one
 	plain, sealed reflect.StructField
+	legacy        []int // of the column that it was in before it was sealed; nil: none
 	indexed       bool
 }
 
@@ -54,7 +56,13 @@ func newModel(keys *encrypt.Keyring, kind string, t reflect.Type, o *encrypt.Tab
 			return nil, fmt.Errorf("guardgorm: %v: the fields of %q are hidden by others of the same names", t, f.Name)
 		}
 		indexed := strings.Contains(options, "index=")
-		m.fields = append(m.fields, modelField{f.Name, plain, sealed, indexed})
+		field := modelField{name: f.Name, plain: plain, sealed: sealed, indexed: indexed}
+		for _, f := range reflect.VisibleFields(t) {
+			if f.Tag.Get("encrypt") == field.name+",plain" {
+				field.legacy = f.Index
+			}
+		}
+		m.fields = append(m.fields, field)
 		m.indexed = m.indexed || indexed
 	}
 	return m, nil
@@ -65,6 +73,18 @@ func (m *model) ownClient() bool { return !reflect.DeepEqual(m.record, m.client)
 
 func (m *model) recordOf(row reflect.Value) string { return row.FieldByIndex(m.record).String() }
 func (m *model) clientOf(row reflect.Value) string { return row.FieldByIndex(m.client).String() }
+
+// empty says whether nothing of a field was read or is to be written.
+func (f *modelField) empty(row reflect.Value) bool {
+	return f.sealedOf(row).IsNil() && (f.legacy == nil || row.FieldByIndex(f.legacy).IsZero())
+}
+
+// dropLegacy empties what is not to be stored any more.
+func (f *modelField) dropLegacy(row reflect.Value) {
+	if f.legacy != nil {
+		row.FieldByIndex(f.legacy).SetZero()
+	}
+}
 
 func (f *modelField) plainOf(row reflect.Value) reflect.Value { return row.FieldByIndex(f.plain.Index) }
 func (f *modelField) sealedOf(row reflect.Value) reflect.Value {
@@ -83,6 +103,7 @@ type table struct {
 type field struct {
 	*modelField
 	plain, sealed *schema.Field
+	old           *schema.Field // the column of plaintext; nil: none
 }
 
 func newTable(db *gorm.DB, m *model) (*table, error) {
@@ -106,19 +127,36 @@ func newTable(db *gorm.DB, m *model) (*table, error) {
 		if s := f.sealed; s == nil || s.DBName == "" || !s.Readable || !s.Creatable || !s.Updatable || s.HasDefaultValue || s.Serializer != nil || s.PrimaryKey {
 			return nil, fmt.Errorf("field %s is not an ordinary column", m.fields[i].sealed.Name)
 		}
+		if m.fields[i].legacy != nil {
+			if f.old = fieldAt(stmt.Schema, m.fields[i].legacy); f.old == nil || f.old.DBName == "" {
+				return nil, fmt.Errorf("the plaintext of %q is not in a column", f.name)
+			}
+		}
 		t.pairs = append(t.pairs, f)
 	}
 	for _, f := range t.pairs {
 		t.names[f.plain.Name] = f
-		if other := stmt.Schema.LookUpField(f.name); other == nil || other == f.plain { // else it is that column's name
+		if other := stmt.Schema.LookUpField(f.name); other == nil || other == f.plain || other == f.old { // else it is that column's name
 			t.names[f.name] = f
 		}
 		// Known to gorm, but without a column: conditions in structs would leave it out and
 		// find anything. So they do not, and checkConditions refuses them; and attributes
 		// of FirstOrCreate reach the row.
 		f.plain.Readable, f.plain.DataType = true, "sealed"
+		f.sealed.ValueOf = nullable(f.sealed.ValueOf)
 	}
 	return t, nil
+}
+
+// nullable turns no bytes into NULL, which some drivers of SQLite do not.
+func nullable(valueOf func(context.Context, reflect.Value) (any, bool)) func(context.Context, reflect.Value) (any, bool) {
+	return func(ctx context.Context, row reflect.Value) (any, bool) {
+		value, zero := valueOf(ctx, row)
+		if b, ok := value.([]byte); ok && b == nil {
+			return nil, zero
+		}
+		return value, zero
+	}
 }
 
 // fieldAt returns what gorm knows of the field at a reflect index.
@@ -131,10 +169,11 @@ func fieldAt(s *schema.Schema, index []int) *schema.Field {
 	return nil
 }
 
-// sealedColumn returns the field behind a sealed column, by its name there or in the struct.
+// sealedColumn returns the field behind a sealed column, or the one of plaintext that was
+// before it, by its name there or in the struct.
 func (t *table) sealedColumn(name string) *field {
 	for _, f := range t.pairs {
-		if f.sealed.DBName == name || f.sealed.Name == name {
+		if f.sealed.DBName == name || f.sealed.Name == name || f.old != nil && (f.old.DBName == name || f.old.Name == name) {
 			return f
 		}
 	}
@@ -143,19 +182,22 @@ func (t *table) sealedColumn(name string) *field {
 
 // translate turns names of plain fields into columns.
 func (t *table) translate(names []string) []string {
-	for i, name := range names {
-		if t.names[name] == nil {
+	if !slices.ContainsFunc(names, func(name string) bool { return t.names[name] != nil }) {
+		return names
+	}
+	translated := make([]string, 0, len(names)+1) // the old slice is other statements', too
+	for _, name := range names {
+		f := t.names[name]
+		if f == nil {
+			translated = append(translated, name)
 			continue
 		}
-		translated := append([]string(nil), names...) // of other statements, too
-		for j := i; j < len(names); j++ {
-			if f := t.names[names[j]]; f != nil {
-				translated[j] = f.sealed.DBName
-			}
+		translated = append(translated, f.sealed.DBName)
+		if f.old != nil {
+			translated = append(translated, f.old.DBName)
 		}
-		return translated
 	}
-	return names
+	return translated
 }
 
 // seal fills the sealed fields of rows, if there are any of both.

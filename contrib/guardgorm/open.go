@@ -175,7 +175,7 @@ func (m *model) open(ctx context.Context, rows []reflect.Value) error {
 	for i, row := range rows {
 		some := false
 		for j := range m.fields {
-			some = some || !m.fields[j].sealedOf(row).IsNil()
+			some = some || !m.fields[j].empty(row)
 			m.fields[j].plainOf(row).SetZero() // nothing that was there before passes for what was read
 		}
 		if some {

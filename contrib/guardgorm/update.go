@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"gorm.io/gorm"
+	"gorm.io/gorm/callbacks"
 	"gorm.io/gorm/clause"
 )
 
@@ -88,9 +89,6 @@ func (t *table) updateMap(db *gorm.DB, change *write, dest reflect.Value) error 
 	row := stmt.ReflectValue
 	changed := maps.Clone(original)
 	for name, value := range original {
-		if t.sealedColumn(name) != nil {
-			return fmt.Errorf("guardgorm: %s: column %q holds sealed values: name its plain field", t.kind, name)
-		}
 		if f := t.names[name]; f != nil {
 			delete(changed, name)
 			if chosen, ok := columns[f.sealed.DBName]; chosen || !ok && !restricted {
@@ -100,6 +98,9 @@ func (t *table) updateMap(db *gorm.DB, change *write, dest reflect.Value) error 
 				given[f] = value
 			}
 			continue
+		}
+		if t.sealedColumn(name) != nil {
+			return fmt.Errorf("guardgorm: %s: column %q is written by sealing: name the plain field", t.kind, name)
 		}
 		if c := t.schema.LookUpField(name); c != nil && (c == t.idCol || c == t.clientCol) && !t.same(row, c.StructField.Index, value) {
 			return t.errMoved(c.DBName)
@@ -128,6 +129,9 @@ func (t *table) updateMap(db *gorm.DB, change *write, dest reflect.Value) error 
 		changed[f.sealed.DBName] = any(nil)
 		if sealed := f.sealedOf(scratch).Bytes(); sealed != nil {
 			changed[f.sealed.DBName] = sealed
+		}
+		if f.old != nil {
+			changed[f.old.DBName] = any(nil)
 		}
 	}
 	change.finish = func(done bool) {
@@ -187,17 +191,21 @@ func (t *table) updateStruct(db *gorm.DB, change *write, dest reflect.Value) err
 			change.fields = append(change.fields, f)
 		}
 	}
-	before := make([][]byte, len(t.pairs))
-	for i, f := range t.pairs { // what is not sealed now is not written
-		before[i] = f.sealedOf(dest).Bytes()
+	before := reflect.New(t.typ).Elem()
+	before.Set(dest)
+	for _, f := range t.pairs { // what is not sealed now is not written
 		f.sealedOf(dest).SetZero()
+		f.dropLegacy(dest)
 	}
 	change.finish = func(done bool) {
 		stmt.Dest = original
-		for i, f := range t.pairs {
+		for _, f := range t.pairs {
 			switch changed := slices.Contains(change.fields, f); {
 			case inPlace && (!done || !changed):
-				f.sealedOf(dest).SetBytes(before[i])
+				f.sealedOf(dest).Set(f.sealedOf(before))
+				if f.legacy != nil {
+					dest.FieldByIndex(f.legacy).Set(before.FieldByIndex(f.legacy))
+				}
 			case !inPlace && done && changed && row.CanAddr(): // as gorm sets the other columns
 				f.plainOf(row).Set(f.plainOf(dest))
 			}
@@ -224,7 +232,28 @@ func (t *table) updateStruct(db *gorm.DB, change *write, dest reflect.Value) err
 		f.sealedOf(dest).Set(f.sealedOf(scratch))
 	}
 	t.narrow(stmt, row, t.ownClient() && (!setsClient || !all))
+	t.clearLegacy(stmt, change)
 	return nil
+}
+
+// clearLegacy has the columns of plaintext emptied that gorm, which leaves empty values out,
+// would leave as they are.
+func (t *table) clearLegacy(stmt *gorm.Statement, change *write) {
+	if !slices.ContainsFunc(change.fields, func(f *field) bool { return f.old != nil }) {
+		return
+	}
+	set := callbacks.ConvertToAssignments(stmt)
+	for _, f := range change.fields {
+		if f.old != nil && !slices.ContainsFunc(set, func(a clause.Assignment) bool { return a.Column.Name == f.old.DBName }) {
+			set = append(set, clause.Assignment{Column: clause.Column{Name: f.old.DBName}})
+		}
+	}
+	stmt.AddClause(set)
+	finish := change.finish
+	change.finish = func(done bool) {
+		delete(stmt.Clauses, "SET")
+		finish(done)
+	}
 }
 
 // sealFor seals the fields of scratch for the record that the statement's model names.

@@ -54,9 +54,9 @@ func TestUpdateOne(t *testing.T) {
 		got := c.get(t, "anna")
 		require.Nil(t, got.Email)
 		require.Equal(t, &Profile{Likes: []string{"milk"}}, got.Profile)
-		require.Nil(t, c.column(t, "contacts", "mail", "anna"), "NULL")
-		require.Nil(t, c.column(t, "contacts", "income_sealed", "anna"))
-		require.NotNil(t, c.column(t, "contacts", "phone_sealed", "anna"))
+		require.True(t, c.null(t, "contacts", "mail", "anna"), "NULL")
+		require.True(t, c.null(t, "contacts", "income_sealed", "anna"))
+		require.False(t, c.null(t, "contacts", "phone_sealed", "anna"))
 		require.Empty(t, c.mailed(t, mail1))
 
 		require.NoError(t, c.Model(&Contact{ID: "anna"}).Update("Email", mail2).Error, "a string for a *string")
