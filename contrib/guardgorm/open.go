@@ -212,7 +212,7 @@ func (m *model) open(ctx context.Context, rows []reflect.Value) error {
 }
 
 func setErased(row reflect.Value, erased bool) bool {
-	e, ok := row.Addr().Interface().(Erasable)
+	e, ok := reflect.TypeAssert[Erasable](row.Addr())
 	if ok {
 		e.SetErased(erased)
 	}

@@ -80,7 +80,7 @@ func (t *table) errMoved(column string) error {
 // updateMap replaces plain values in a map by sealed ones, in a copy.
 func (t *table) updateMap(db *gorm.DB, change *write, dest reflect.Value) error {
 	stmt := db.Statement
-	original, ok := dest.Interface().(map[string]any)
+	original, ok := reflect.TypeAssert[map[string]any](dest)
 	if !ok {
 		return nil // gorm refuses it
 	}
