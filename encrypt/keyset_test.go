@@ -20,9 +20,11 @@ import (
 
 // gcmKeyset makes a keyset of AES-GCM keys; the first is the primary.
 func gcmKeyset(keys ...*tinkpb.Keyset_Key) (*keyset.Handle, error) {
-	return insecurecleartextkeyset.Read(&keyset.MemReaderWriter{
-		Keyset: &tinkpb.Keyset{PrimaryKeyId: keys[0].GetKeyId(), Key: keys},
-	})
+	b, err := proto.Marshal(&tinkpb.Keyset{PrimaryKeyId: keys[0].GetKeyId(), Key: keys})
+	if err != nil {
+		return nil, err
+	}
+	return insecurecleartextkeyset.Read(keyset.NewBinaryReader(bytes.NewReader(b)))
 }
 
 func newGCMKey(id uint32, secret []byte, prefix tinkpb.OutputPrefixType, status tinkpb.KeyStatusType) *tinkpb.Keyset_Key {

@@ -163,7 +163,7 @@ func (c *passphraseContent) seal(json []byte) ([]byte, error) {
 		return nil, err
 	}
 	head := c.derivation.append(nil)
-	return gcm.Seal(head, nil, json, keyFileAD(head)), nil
+	return gcm.Seal(head, nil, json, keyFileAD(head)), nil //nolint:gosec // it makes its nonce itself
 }
 
 func (c *passphraseContent) open(file []byte) ([]byte, error) {
