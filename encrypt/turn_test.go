@@ -34,7 +34,7 @@ func openTurningKEK(tb testing.TB, path string) *turningKEK {
 	tb.Helper()
 	kek, err := encrypt.OpenKeyFile(path, "", true)
 	require.NoError(tb, err)
-	return &turningKEK{RotatingKEK: kek.(encrypt.RotatingKEK), path: path}
+	return &turningKEK{RotatingKEK: kek, path: path}
 }
 
 func (k *turningKEK) EncryptWithContext(ctx context.Context, b, ad []byte) ([]byte, error) {

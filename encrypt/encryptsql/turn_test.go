@@ -54,7 +54,7 @@ func fileKEK(t testing.TB, path string) encrypt.RotatingKEK {
 	t.Helper()
 	kek, err := encrypt.OpenKeyFile(path, "", true)
 	require.NoError(t, err)
-	return kek.(encrypt.RotatingKEK)
+	return kek
 }
 
 func openNode(t testing.TB, kek encrypt.RotatingKEK, store encrypt.Store, o *encrypt.Options) *encrypt.Keyring {
