@@ -7,6 +7,7 @@ import (
 	"crypto/pbkdf2"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -217,4 +218,21 @@ func FuzzPassphraseFile(f *testing.F) {
 			require.Equal(t, string(file), string(b))
 		}
 	})
+}
+
+func ExampleOpenPassphraseFile() {
+	dir, err := os.MkdirTemp("", "keys")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // the system does it too
+	path := filepath.Join(dir, "kek.sealed")
+	kek, err := encrypt.OpenPassphraseFile(path, "crm-data", []byte("nine crows on a wire"), true)
+	fmt.Println(kek, err)
+
+	_, err = encrypt.OpenPassphraseFile(path, "crm-data", []byte("nine crows on a fence"), false)
+	fmt.Println(errors.Is(err, encrypt.ErrPassphrase))
+	// Output:
+	// encrypt.KEK[redacted] <nil>
+	// true
 }
