@@ -1,11 +1,12 @@
-// Command crmguard makes and counts keys, verifies journals and checks policies,
-// beside the CRM that it protects: on the same machine, or on one of an auditor.
+// Command crmguard makes and counts keys, verifies journals, checks policies and finds
+// what is not sealed, beside the CRM that it protects: on the same machine, or on one of an auditor.
 //
 //	crmguard keys create FILE [-data DIR]
 //	crmguard keys create FILE -signer NAME [-data DIR]
 //	crmguard keys list -store PATH|postgres://…
 //	crmguard audit verify -db PATH|FOLDER|postgres://… -key FILE.pub [-checkpoint FILE] [-save FILE]
 //	crmguard policy lint FILE|-
+//	crmguard scan FILE|- -db PATH|postgres://… -store PATH|postgres://… -kek FILE
 //
 // The exit code is 0 if all is well, 1 if it is not, 2 if the command was not
 // understood, and 3 if the answer could not be found out.
@@ -51,7 +52,7 @@ func main() {
 
 // command is one of the things that the program does.
 type command struct {
-	name  string // two words
+	name  string // one word or two
 	args  string
 	about string // for the list, one line
 	help  string // below the arguments, one or more lines
@@ -59,7 +60,7 @@ type command struct {
 }
 
 func commands() []command {
-	return []command{keysCreate, keysList, auditVerify, policyLint}
+	return []command{keysCreate, keysList, auditVerify, policyLint, scan}
 }
 
 // call is one run of a command.
@@ -100,7 +101,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) i
 }
 
 func overview(w io.Writer) {
-	fmt.Fprint(w, "crmguard makes and counts keys, verifies journals and checks policies.\n\n")
+	fmt.Fprint(w, "crmguard makes and counts keys, verifies journals, checks policies and finds what is not sealed.\n\n")
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  crmguard %-14s %s\n", c.name, c.about)
 	}

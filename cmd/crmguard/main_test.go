@@ -25,6 +25,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"crmguard": main,
+		"contacts": fixture(makeContacts),
 		"journal":  fixture(makeJournal),
 		"keystore": fixture(makeKeyStore),
 		"sql":      fixture(execute),

@@ -35,6 +35,7 @@ func TestPasswordsAreNotPrinted(t *testing.T) {
 		for _, args := range [][]string{
 			{"keys", "list", "-store", url},
 			{"audit", "verify", "-db", url, "-key", publicKey(t)},
+			{"scan", declaration(t, "contacts"), "-db", url, "-store", url, "-kek", "kek.json"},
 		} {
 			code, out, complaint := invoke(t, args...)
 			require.Equal(t, unable, code, complaint)
@@ -60,6 +61,7 @@ func TestNothingWritesToTheTerminal(t *testing.T) {
 		{"keys", "list", "-store", dir + "/" + evil},
 		{"keys", "list", "-store", dir + "/\x9b2K"}, // as terminals without UTF-8 read it
 		{"policy", "lint", dir + "/" + evil},
+		{"scan", declaration(t, evil), "-db", planted, "-store", planted, "-kek", dir + "/" + evil},
 		{"policy", "lint", "-" + evil},
 		{"keys", "create", planted + "/" + evil},
 		{"keys", "create", dir + "/kek.json", "-signer", evil},
