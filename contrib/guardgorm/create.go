@@ -259,7 +259,7 @@ func (t *table) stored(db *gorm.DB, records []string) (map[string]storedRow, err
 	}
 	found := make(map[string]storedRow, len(records))
 	for part := range slices.Chunk(records, 500) {
-		rows, err := read(db, db.Statement.Context).Table(db.Statement.Table).Select(columns).
+		rows, err := t.query(db).Select(columns).
 			Where(clause.IN{Column: clause.Column{Name: t.idCol.DBName}, Values: values(part)}).Rows()
 		if err != nil {
 			return nil, fmt.Errorf("guardgorm: %s: read back: %w", t.kind, err)

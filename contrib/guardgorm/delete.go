@@ -42,7 +42,7 @@ func (w *watcher) delete(db *gorm.DB) error {
 // keys of what it was given.
 func (t *table) deleted(db *gorm.DB) (records []string, err error) {
 	stmt := db.Statement
-	query := read(db, stmt.Context).Model(reflect.New(t.typ).Interface()).Table(stmt.Table)
+	query := t.query(db)
 	conditions := db.AllowGlobalUpdate
 	if where, ok := stmt.Clauses["WHERE"].Expression.(clause.Where); ok && len(where.Exprs) > 0 {
 		query, conditions = query.Where(clause.And(where.Exprs...)), true

@@ -70,6 +70,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"gorm.io/gorm"
 
@@ -132,7 +133,8 @@ func (p *Plugin) Initialize(db *gorm.DB) error {
 			return fmt.Errorf("guardgorm: %v: %w", t, err)
 		}
 		w.byType[t] = table
-		w.byName[table.schema.Table] = append(w.byName[table.schema.Table], table)
+		name := table.schema.Table[strings.LastIndexByte(table.schema.Table, '.')+1:] // as statements have it
+		w.byName[name] = append(w.byName[name], table)
 	}
 	on := db.Callback()
 	return errors.Join( // always "before", because gorm puts what comes "after" behind the COMMIT

@@ -9,6 +9,7 @@ import (
 	"gorm.io/gorm"
 	"gorm.io/gorm/callbacks"
 	"gorm.io/gorm/clause"
+	"gorm.io/gorm/schema"
 )
 
 func (w *watcher) beforeUpdate(db *gorm.DB) {
@@ -302,10 +303,10 @@ func (t *table) checkOther(db *gorm.DB, dest reflect.Value) error {
 			}
 		}
 	}
-	for _, id := range []string{t.idCol.DBName, t.clientCol.DBName} {
-		if c := other.Schema.LookUpField(id); c != nil {
-			if value, empty := c.ValueOf(db.Statement.Context, dest); !empty && !t.same(db.Statement.ReflectValue, fieldAt(t.schema, t.schema.LookUpField(id).StructField.Index).StructField.Index, value) {
-				return t.errMoved(id)
+	for _, id := range []*schema.Field{t.idCol, t.clientCol} {
+		if c := other.Schema.LookUpField(id.DBName); c != nil {
+			if value, empty := c.ValueOf(db.Statement.Context, dest); !empty && !t.same(db.Statement.ReflectValue, id.StructField.Index, value) {
+				return t.errMoved(id.DBName)
 			}
 		}
 	}

@@ -1,12 +1,17 @@
 package guardgorm_test
 
 import (
+	"crypto/rand"
 	"database/sql"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
+
+	"github.com/crmguard/crmguard/contrib/guardgorm"
+	"github.com/crmguard/crmguard/encrypt"
 )
 
 func TestUpdateOne(t *testing.T) {
@@ -264,5 +269,55 @@ func TestFirstOrCreate(t *testing.T) {
 
 		require.ErrorContains(t, c.FirstOrCreate(&Contact{}, Contact{Phone: phone2}).Error, "a condition on sealed field")
 		require.NotContains(t, c.log.String(), phone2)
+	})
+}
+
+// Qualified has its table in a named schema.
+type Qualified struct {
+	ID          string `encrypt:",record"`
+	Client      string `encrypt:",client"`
+	Phone       string `gorm:"-" encrypt:"phone,index=phone"`
+	PhoneSealed []byte `encrypt:"phone,sealed"`
+}
+
+var apart = "apart_" + strings.ToLower(rand.Text()) // a server may run several tests
+
+func (Qualified) TableName() string { return apart + ".people" }
+
+func TestTableInSchema(t *testing.T) {
+	each(t, func(t *testing.T, c *crm) {
+		if c.Name() == "sqlite" {
+			c.sql.SetMaxOpenConns(1)
+			require.NoError(t, c.raw.Exec("ATTACH ':memory:' AS "+apart).Error)
+		} else {
+			require.NoError(t, c.raw.Exec("CREATE SCHEMA "+apart).Error)
+			t.Cleanup(func() { require.NoError(t, c.raw.Exec("DROP SCHEMA "+apart+" CASCADE").Error) })
+		}
+		require.NoError(t, c.raw.Exec("CREATE TABLE "+apart+".people (id TEXT PRIMARY KEY, client TEXT, phone_sealed "+map[string]string{"sqlite": "BLOB", "postgres": "BYTEA"}[c.Name()]+")").Error)
+		plugin, err := guardgorm.New(c.keys, c.index, guardgorm.Kinds{"people": {Qualified{}}}, nil)
+		require.NoError(t, err)
+		require.NoError(t, c.raw.Use(plugin))
+		db := c.raw.WithContext(as("acme"))
+		table, err := encrypt.NewTable[Qualified](c.keys, "people", nil)
+		require.NoError(t, err)
+		found := func(phone string) []string {
+			ids, err := table.Find(as("acme"), "acme", "phone", "phone", phone)
+			require.NoError(t, err)
+			return ids
+		}
+		require.NoError(t, db.Create(&Qualified{"1", "c", phone1, nil}).Error)
+		require.NoError(t, db.Clauses(clause.OnConflict{DoNothing: true}).Create(&Qualified{"1", "c", phone2, nil}).Error)
+		require.Empty(t, found(phone2))
+		guarded := clause.OnConflict{Columns: []clause.Column{{Name: "id"}}, DoUpdates: clause.AssignmentColumns([]string{"phone"})}
+		require.NoError(t, db.Clauses(guarded).Create(&Qualified{"1", "c", phone2, nil}).Error)
+		require.Equal(t, []string{"1"}, found(phone2))
+		require.ErrorContains(t, db.Clauses(guarded).Create(&Qualified{"1", "d", phone2, nil}).Error, "another client's")
+		require.NoError(t, db.Model(&Qualified{ID: "1", Client: "c"}).Update("phone", phone3).Error)
+		var row Qualified
+		require.NoError(t, db.First(&row).Error)
+		require.Equal(t, phone3, row.Phone)
+		require.Error(t, db.Table(apart+".people").Where("id = '1'").Updates(map[string]any{"phone_sealed": phone1}).Error)
+		require.NoError(t, db.Where("client = ?", "c").Delete(&Qualified{}).Error)
+		require.Empty(t, found(phone3))
 	})
 }

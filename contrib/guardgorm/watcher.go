@@ -1,7 +1,6 @@
 package guardgorm
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -222,7 +221,9 @@ func (w *watcher) put(db *gorm.DB, t *table, records []string, fields []*field, 
 
 var errMap = errors.New("guardgorm: sealed fields are created from structs, not from maps")
 
-// read runs a query inside a statement's transaction that the plugin itself needs.
-func read(db *gorm.DB, ctx context.Context) *gorm.DB { //nolint:revive // as gorm orders them
-	return db.Session(&gorm.Session{NewDB: true, Context: ctx, SkipHooks: true}).Unscoped()
+// query reads the statement's table inside its transaction.
+func (t *table) query(db *gorm.DB) *gorm.DB {
+	q := db.Session(&gorm.Session{NewDB: true, SkipHooks: true}).Unscoped().Model(reflect.New(t.typ).Interface())
+	q.Statement.Table, q.Statement.TableExpr = db.Statement.Table, db.Statement.TableExpr
+	return q
 }
