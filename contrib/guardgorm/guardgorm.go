@@ -63,6 +63,11 @@
 // written with SkipDefaultTransaction outside of one. An update of some fields leaves the
 // entries of the others; an upsert puts those of values that were stored. DELETE removes
 // them, soft delete does not.
+//
+// # Compatibility
+//
+// Tested with SQLite and PostgreSQL. MySQL's upserts do not name the column that they
+// conflict on, so there the plugin cannot see that they stay with the record.
 package guardgorm
 
 import (
