@@ -24,9 +24,9 @@ import (
 	"github.com/crmguard/crmguard/internal/uptime"
 )
 
-// fastClock lets a second pass in milliseconds, for the leases of the whole process,
-// until stop is called.
-func fastClock() (now func() time.Time, advance func(time.Duration), stop func()) {
+// fastClock lets time pass by a step every few milliseconds, for the leases of the whole
+// process, until stop is called.
+func fastClock(step time.Duration) (now func() time.Time, advance func(time.Duration), stop func()) {
 	var nanos atomic.Int64
 	begin := time.Now()
 	now = func() time.Time { return begin.Add(time.Duration(nanos.Load())) }
@@ -39,7 +39,7 @@ func fastClock() (now func() time.Time, advance func(time.Duration), stop func()
 			case <-done:
 				return
 			case <-time.After(5 * time.Millisecond):
-				nanos.Add(int64(time.Second))
+				nanos.Add(int64(step))
 			}
 		}
 	})
@@ -107,7 +107,7 @@ func copyTables(t *testing.T, db *sql.DB) *encryptsql.Store {
 func TestAnOldDumpAfterATurn(t *testing.T) {
 	const erased, kept = 1000, 200
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		now, advance, stop := fastClock()
+		now, advance, stop := fastClock(time.Second)
 		defer stop()
 		ctx := crmguard.System(context.Background(), "acme", "test")
 		path := filepath.Join(t.TempDir(), "kek.json")
@@ -199,7 +199,7 @@ func removedKeysLeft(t *testing.T, path string, store *encryptsql.Store) int {
 }
 
 func TestRemovedKeysAreGoneFromTheFiles(t *testing.T) {
-	_, _, stop := fastClock()
+	_, _, stop := fastClock(time.Second)
 	defer stop()
 	path := filepath.Join(t.TempDir(), "keys.db")
 	store, err := encryptsql.OpenSQLite(t.Context(), path)
@@ -209,7 +209,7 @@ func TestRemovedKeysAreGoneFromTheFiles(t *testing.T) {
 }
 
 func TestTheCheckNoticesRemovedKeysThatStay(t *testing.T) {
-	_, _, stop := fastClock()
+	_, _, stop := fastClock(time.Second)
 	defer stop()
 	path := filepath.Join(t.TempDir(), "keys.db")
 	pool, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)&_pragma=secure_delete(OFF)")
@@ -261,7 +261,7 @@ func TestAReaderHoldsARemovalUp(t *testing.T) {
 // Everybody seals and opens on nodes of their own while the KEK turns twice.
 func TestATurnUnderLoad(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		_, _, stop := fastClock()
+		_, _, stop := fastClock(100 * time.Millisecond)
 		defer stop()
 		ctx := crmguard.System(context.Background(), "acme", "test")
 		path := filepath.Join(t.TempDir(), "kek.json")
@@ -296,7 +296,7 @@ func TestATurnUnderLoad(t *testing.T) {
 				}
 			})
 		}
-		for range 2 {
+		for range 2 { // no call takes longer than a lease by that clock
 			if _, err := turner.Turn(ctx, nil); err != nil {
 				t.Error(err)
 			}
@@ -357,7 +357,7 @@ func (m *mortal) Replace(ctx context.Context, was, now []encrypt.Record) (int, e
 
 // turnAndDie turns the KEK of a database until it has called the store so often.
 func turnAndDie(ctx context.Context, p *processtest.Process) error {
-	_, _, stop := fastClock()
+	_, _, stop := fastClock(time.Second)
 	defer stop()
 	db, store, err := openStore(ctx, p.Args[0])
 	if err != nil {
@@ -387,7 +387,7 @@ func turnAndDie(ctx context.Context, p *processtest.Process) error {
 // Wherever a process is killed in a Turn, everything opens, and the next one ends it.
 func TestAProcessKilledWhileTheKEKTurns(t *testing.T) {
 	processtest.EachDatabase(t, func(t *testing.T, database string) {
-		_, _, stop := fastClock()
+		_, _, stop := fastClock(time.Second)
 		defer stop()
 		ctx := crmguard.System(context.Background(), "acme", "test")
 		path := filepath.Join(t.TempDir(), "kek.json")
