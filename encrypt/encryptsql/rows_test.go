@@ -2,6 +2,7 @@ package encryptsql_test
 
 import (
 	"database/sql"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -72,4 +73,101 @@ func TestRows(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestLayoutsAreChecked(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		_, err := db.Exec(`CREATE TABLE contacts (id TEXT PRIMARY KEY, phone TEXT, phone_sealed BYTEA)`)
+		require.NoError(t, err)
+		fine := func() encryptsql.Layout {
+			return encryptsql.Layout{Table: "contacts", Record: "id", Sealed: map[string]string{"phone": "phone_sealed"}, Plain: map[string]string{"phone": "phone"}}
+		}
+		_, err = encryptsql.NewRows(t.Context(), db, fine())
+		require.NoError(t, err)
+		for name, spoil := range map[string]func(l *encryptsql.Layout){
+			"no table":            func(l *encryptsql.Layout) { l.Table = "" },
+			"another table":       func(l *encryptsql.Layout) { l.Table = "deals" },
+			"another schema":      func(l *encryptsql.Layout) { l.Table = "nowhere.contacts" },
+			"three parts":         func(l *encryptsql.Layout) { l.Table = "a.b.c" },
+			"more than a name":    func(l *encryptsql.Layout) { l.Table = `contacts; DROP TABLE contacts` },
+			"no record":           func(l *encryptsql.Layout) { l.Record = "" },
+			"no such record":      func(l *encryptsql.Layout) { l.Record = "ID2" },
+			"no such client":      func(l *encryptsql.Layout) { l.Client = "client" },
+			"no such tenant":      func(l *encryptsql.Layout) { l.Tenant = "tenant" },
+			"nothing":             func(l *encryptsql.Layout) { l.Sealed, l.Plain = nil, nil },
+			"no such column":      func(l *encryptsql.Layout) { l.Sealed["phone"] = "fax_sealed" },
+			"a text in quotes":    func(l *encryptsql.Layout) { l.Sealed["phone"] = `phone" IS NULL OR "phone` },
+			"plain, not sealed":   func(l *encryptsql.Layout) { l.Plain["note"] = "note" },
+			"one column, twice":   func(l *encryptsql.Layout) { l.Plain["phone"] = "phone_sealed" },
+			"a zero byte":         func(l *encryptsql.Layout) { l.Sealed["phone"] = "phone\x00" },
+			"a name without end":  func(l *encryptsql.Layout) { l.Sealed["phone"] = strings.Repeat("p", 64) },
+			"one for two":         func(l *encryptsql.Layout) { l.Sealed["note"] = "phone_sealed" },
+			"empty column's name": func(l *encryptsql.Layout) { l.Sealed["phone"] = "" },
+		} {
+			layout := fine()
+			spoil(&layout)
+			_, err := encryptsql.NewRows(t.Context(), db, layout)
+			require.Error(t, err, name)
+		}
+		_, err = db.Exec(`SELECT id FROM contacts`)
+		require.NoError(t, err)
+	})
+	t.Run("sealed bytes are bytes", func(t *testing.T) {
+		db := sqldbtest.Postgres(t)
+		_, err := db.Exec(`CREATE TABLE contacts (id TEXT PRIMARY KEY, phone_sealed TEXT)`)
+		require.NoError(t, err)
+		_, err = encryptsql.NewRows(t.Context(), db, encryptsql.Layout{Table: "contacts", Record: "id", Sealed: map[string]string{"phone": "phone_sealed"}})
+		require.ErrorContains(t, err, "BYTEA")
+	})
+}
+
+// A table of one tenant has no column for it.
+func TestRowsOfOneTenant(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		_, err := db.Exec(`CREATE TABLE contacts (id TEXT PRIMARY KEY, phone_sealed BYTEA)`)
+		require.NoError(t, err)
+		_, err = db.Exec(`INSERT INTO contacts VALUES ('1', $1)`, []byte("old"))
+		require.NoError(t, err)
+		rows, err := encryptsql.NewRows(t.Context(), db, encryptsql.Layout{Table: "contacts", Record: "id", Sealed: map[string]string{"phone": "phone_sealed"}})
+		require.NoError(t, err)
+		page, err := rows.Page(t.Context(), "acme", "", 10)
+		require.NoError(t, err)
+		want := encrypt.Row{Record: "1", Client: "1", Sealed: map[string][]byte{"phone": []byte("old")}}
+		require.Equal(t, []encrypt.Row{want}, page)
+		stale, err := rows.Swap(t.Context(), "acme", []encrypt.Change{{Was: want, Sealed: map[string][]byte{"phone": []byte("new")}}}, nil)
+		require.NoError(t, err)
+		require.Empty(t, stale)
+		page, err = rows.Get(t.Context(), "acme", []string{"1"})
+		require.NoError(t, err)
+		require.Equal(t, "new", string(page[0].Sealed["phone"]))
+	})
+}
+
+// A job waits for nobody, and so is in no deadlock with a host's transaction.
+func TestLockedRowsAreStale(t *testing.T) {
+	db := sqldbtest.Postgres(t)
+	_, err := db.Exec(`CREATE TABLE contacts (id TEXT PRIMARY KEY, phone_sealed BYTEA)`)
+	require.NoError(t, err)
+	_, err = db.Exec(`INSERT INTO contacts VALUES ('1', 'old'), ('2', 'old')`)
+	require.NoError(t, err)
+	rows, err := encryptsql.NewRows(t.Context(), db, encryptsql.Layout{Table: "contacts", Record: "id", Sealed: map[string]string{"phone": "phone_sealed"}})
+	require.NoError(t, err)
+	host, err := db.Begin()
+	require.NoError(t, err)
+	defer host.Rollback()
+	_, err = host.Exec(`UPDATE contacts SET phone_sealed = 'edited' WHERE id = '1'`)
+	require.NoError(t, err)
+	page, err := rows.Page(t.Context(), "acme", "", 10)
+	require.NoError(t, err)
+	var changes []encrypt.Change
+	for _, row := range page {
+		changes = append(changes, encrypt.Change{Was: row, Sealed: map[string][]byte{"phone": []byte("new")}})
+	}
+	stale, err := rows.Swap(t.Context(), "acme", changes, nil)
+	require.NoError(t, err)
+	require.Equal(t, []string{"1"}, stale)
+	require.NoError(t, host.Commit())
+	stale, err = rows.Swap(t.Context(), "acme", changes[:1], nil)
+	require.NoError(t, err)
+	require.Equal(t, []string{"1"}, stale, "it is not as it was any more")
 }

@@ -108,7 +108,7 @@ func collect(ctx context.Context, tx *sql.Tx, query string, args []any, into map
 func (r *Rows) updateOnPostgres(tenant string, changes []encrypt.Change) (query string, args []any) {
 	v := values{args: []any{tenant}}
 	names, sets := []string{`record`, `client`}, []string{}
-	same := `t.` + q(r.layout.Record) + ` = v.record AND ` + r.mineOfT() + ` AND COALESCE(t.` + q(r.layout.Client) + `::text, '') = v.client`
+	conditions := []string{`t.` + q(r.layout.Record) + ` = v.record`, r.mineOfT(), `COALESCE(t.` + q(r.layout.Client) + `::text, '') = v.client`}
 	var written []column
 	for i, c := range r.columns {
 		was := fmt.Sprintf(`w%d`, i)
@@ -117,7 +117,7 @@ func (r *Rows) updateOnPostgres(tenant string, changes []encrypt.Change) (query 
 		if c.plain && r.types[c.name] != "bytea" { // json has no equality, citext a loose one
 			column += `::text`
 		}
-		same += ` AND ` + column + ` IS NOT DISTINCT FROM v.` + was
+		conditions = append(conditions, column+` IS NOT DISTINCT FROM v.`+was)
 		if slices.ContainsFunc(changes, func(change encrypt.Change) bool { _, changed := now(&change, c); return changed }) {
 			written = append(written, c)
 		}
@@ -147,7 +147,7 @@ func (r *Rows) updateOnPostgres(tenant string, changes []encrypt.Change) (query 
 			r.addValue(&v, c, value)
 		}
 	}
-	id := `t.` + q(r.layout.Record)
+	id, same := `t.`+q(r.layout.Record), strings.Join(conditions, ` AND `)
 	query = `WITH v (` + strings.Join(names, `, `) + `) AS (VALUES ` + v.String() + `),
 		free AS (SELECT ` + id + ` AS record FROM ` + r.table + ` AS t JOIN v ON ` + same + ` FOR NO KEY UPDATE OF t SKIP LOCKED)
 		`
@@ -246,10 +246,10 @@ func (r *Rows) swapOnSQLite(ctx context.Context, tx *sql.Tx, tenant string, chan
 func (r *Rows) updateOnSQLite(tenant string, change *encrypt.Change) (query string, args []any) {
 	args = []any{tenant, change.Was.Record, change.Was.Client}
 	var sets []string
-	same := ` AND ` + q(r.layout.Record) + ` = $2 AND COALESCE(` + r.asText(r.layout.Client) + `, '') = $3`
+	same := []string{r.mine(), q(r.layout.Record) + ` = $2`, `COALESCE(` + r.asText(r.layout.Client) + `, '') = $3`}
 	for _, c := range r.columns {
 		args = append(args, null(was(&change.Was, c)))
-		same += fmt.Sprintf(` AND %s IS $%d`, r.asBytes(c), len(args))
+		same = append(same, fmt.Sprintf(`%s IS $%d`, r.asBytes(c), len(args)))
 	}
 	for _, c := range r.columns {
 		if value, changed := now(change, c); changed {
@@ -260,5 +260,5 @@ func (r *Rows) updateOnSQLite(tenant string, change *encrypt.Change) (query stri
 	if len(sets) == 0 { // to lock it is all
 		sets = append(sets, q(r.layout.Record)+` = `+q(r.layout.Record))
 	}
-	return `UPDATE ` + r.table + ` SET ` + strings.Join(sets, `, `) + ` WHERE ` + r.mine() + same, args
+	return `UPDATE ` + r.table + ` SET ` + strings.Join(sets, `, `) + ` WHERE ` + strings.Join(same, ` AND `), args
 }
