@@ -30,17 +30,13 @@ type hashedName struct {
 	hash uint64
 }
 
+// cacheSet holds what a search through it needs side by side: looking at the keys
+// themselves, of which most are not in the processor's caches, would cost more than all the rest.
 type cacheSet struct {
-	slots [cacheWays]atomic.Pointer[slot]
-	hand  int // guarded by the set's lock
-}
-
-// slot does not change but for used.
-type slot struct {
-	hash  uint64 // of the scope: most others need no closer look
-	scope Scope
-	keys  *scopeKeys
-	used  atomic.Bool
+	tags  [cacheWays]atomic.Uint32 // of the hashes
+	used  atomic.Uint32            // a bit for each slot that was used since the hand passed
+	hand  int                      // guarded by the set's lock
+	slots [cacheWays]atomic.Pointer[scopeKeys]
 }
 
 func newCache(limit int) *cache {
@@ -72,15 +68,21 @@ func (c *cache) tenantHash(tenant string) uint64 {
 	return hash
 }
 
+// tag is what of a hash does not choose the set.
+func tag(hash uint64) uint32 { return uint32(hash) } //nolint:gosec // its lower half
+
 func (c *cache) get(s *Scope) *scopeKeys {
 	hash := c.hash(s)
 	set := &c.sets[c.set(hash)]
 	for i := range set.slots {
-		if slot := set.slots[i].Load(); slot != nil && slot.hash == hash && slot.scope == *s {
-			if !slot.used.Load() { // storing it on every read would bounce the cache line
-				slot.used.Store(true)
+		if set.tags[i].Load() != tag(hash) {
+			continue
+		}
+		if keys := set.slots[i].Load(); keys != nil && keys.scope == *s {
+			if bit := uint32(1) << i; set.used.Load()&bit == 0 { // storing it on every read would bounce the cache line
+				set.used.Or(bit)
 			}
-			return slot.keys
+			return keys
 		}
 	}
 	return nil
@@ -90,36 +92,40 @@ func (c *cache) get(s *Scope) *scopeKeys {
 // known to be closed stays so, because a slow reader may have seen it active. The
 // strings of the scope are kept: see [Scope.clone].
 func (c *cache) put(keys *scopeKeys) *scopeKeys {
-	s := &keys.scope
-	hash := c.hash(s)
+	hash := c.hash(&keys.scope)
 	n := c.set(hash)
 	set, lock := &c.sets[n], &c.locks[n%cacheLocks]
 	lock.Lock()
 	defer lock.Unlock()
-	added := &slot{hash: hash, scope: *s, keys: keys}
 	free := -1
 	for i := range set.slots {
-		switch known := set.slots[i].Load(); {
-		case known == nil && free < 0: // the first one: get looks there first
-			free = i
-		case known == nil:
-		case known.hash == hash && known.scope == *s:
-			if known.keys.state != Active && keys.state == Active {
-				return known.keys
+		known := set.slots[i].Load()
+		if known == nil {
+			if free < 0 { // the first one: get looks there first
+				free = i
 			}
-			added.used.Store(true)
-			set.slots[i].Store(added)
+			continue
+		}
+		if set.tags[i].Load() == tag(hash) && known.scope == keys.scope {
+			if known.state != Active && keys.state == Active {
+				return known
+			}
+			set.slots[i].Store(keys)
+			set.used.Or(1 << i)
 			return keys
 		}
 	}
 	if free < 0 {
-		for set.slots[set.hand].Load().used.Swap(false) {
+		for set.used.Load()&(1<<set.hand) != 0 {
+			set.used.And(^uint32(1 << set.hand))
 			set.hand = (set.hand + 1) % cacheWays
 		}
 		free = set.hand
 		set.hand = (set.hand + 1) % cacheWays
 	}
-	set.slots[free].Store(added)
+	set.used.And(^uint32(1 << free))
+	set.slots[free].Store(keys)
+	set.tags[free].Store(tag(hash))
 	return keys
 }
 

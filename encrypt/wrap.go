@@ -43,7 +43,10 @@ func (k *Keyring) unwrapKey(ctx context.Context, r *Record, tenantRecords []Reco
 }
 
 func unwrapWith(wrapping *key, r *Record, ciphertext []byte) ([]byte, error) {
-	secret, err := wrapping.wrap.Decrypt(ciphertext, scopeAD(domainKey, header{algorithmWrapped, wrapping.version}, r.Scope, r.Version))
+	pooled := adPool.Get().(*[]byte)
+	*pooled = appendScopeAD((*pooled)[:0], domainKey, header{algorithmWrapped, wrapping.version}, r.Scope, r.Version)
+	secret, err := wrapping.wrap.Decrypt(ciphertext, *pooled)
+	adPool.Put(pooled)
 	if err != nil || len(secret) != keySize {
 		return nil, ErrDamaged
 	}
