@@ -35,6 +35,14 @@
 // key. Until when backups still hold it is in the [Receipt] from then on. The id is
 // never used again: everything about it is [crmguard.ErrErased] from then on.
 //
+// # Tables that are full
+//
+// [Table.Reencrypt] seals anew what lies under older keys, [Table.Migrate] moves a
+// column of plaintext into a sealed one, [Table.Reindex] and [Table.Maintain] write index
+// entries and keep their keys young, and [Table.Scan] finds what is not as it should
+// be. They see the host's table as [Rows], go on while it is read and written, and where
+// they were cut off.
+//
 // # Security notes
 //
 //   - A sealed value is bound to tenant, client, kind, record and field. It opens
@@ -141,9 +149,9 @@ type Options struct {
 	// BackupRetention is the age at which the last backup of the key store is
 	// destroyed, with the database's own logs; 0: 30 days.
 	BackupRetention time.Duration
-	// IndexLife is the age at which the last backup that holds index rows is
-	// destroyed; 0: 90 days. Index keys are not replaced, so this alone is what
-	// Receipt.UnlinkableAfter rests on.
+	// IndexLife is the age at which [Table.Maintain] replaces an index key, and the one at
+	// which the last backup that holds index rows is destroyed; 0: 90 days.
+	// Receipt.UnlinkableAfter rests on the latter.
 	IndexLife time.Duration
 
 	Logger *slog.Logger

@@ -21,6 +21,9 @@ func (t *Table[T]) Reencrypt(ctx context.Context, tenant string, rows Rows, o *J
 
 // Reencrypt is [Table.Reencrypt].
 func (m *Model) Reencrypt(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+	if _, err := checkJob(ctx, tenant, rows, o); err != nil {
+		return Report{}, err
+	}
 	m.keys.generation.Add(1) // which version is the newest, the store knows
 	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
 		return m.reencrypt(ctx, tenant, rows, page)
