@@ -408,8 +408,8 @@ func padded(plaintext []byte, pad int) []byte {
 
 // unpadded is the inverse of padded.
 func unpadded(b []byte) ([]byte, error) {
-	for i := len(b) - 1; i >= 0; i-- {
-		switch b[i] {
+	for i, x := range slices.Backward(b) {
+		switch x {
 		case 0:
 		case 0x80:
 			return b[:i], nil
