@@ -1,0 +1,187 @@
+package encrypt
+
+import (
+	"context"
+	"slices"
+
+	"github.com/crmguard/crmguard"
+)
+
+// OpenAll fills Plaintext of cells of one tenant from Sealed: with at most one query to the key
+// store, and after asking Options.OnOpen once. NULL stays NULL. Cells that do not open say why
+// in Err; they have no Plaintext. After any other error no cell has.
+func (k *Keyring) OpenAll(ctx context.Context, tenant string, cells []Cell) error {
+	for i := range cells {
+		cells[i].Plaintext, cells[i].Err = nil, nil
+	}
+	return k.openAll(ctx, tenant, cells)
+}
+
+// openAll leaves out cells that have an error already.
+func (k *Keyring) openAll(ctx context.Context, tenant string, cells []Cell) error {
+	return k.openCells(ctx, tenant, cells, false)
+}
+
+// openCells asks Options.OnOpen unless that was asked about all these clients just now.
+func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, allowed bool) error {
+	var few [4]group
+	groups, size, err := openGroups(ctx, tenant, cells, few[:0])
+	if err != nil {
+		return err
+	}
+	if _, err := k.keysOfGroups(ctx, tenant, groups, nil, false); err != nil {
+		return err
+	}
+	if err := k.newerVersions(ctx, tenant, groups, cells); err != nil {
+		return err
+	}
+	if !allowed {
+		if err := k.askForGroups(ctx, tenant, groups); err != nil {
+			return err
+		}
+	}
+	if k.anyRunOut(groups) { // asking took long
+		if _, err := k.keysOfGroups(ctx, tenant, groups, nil, false); err != nil {
+			return err
+		}
+	}
+	arena := make([]byte, size)
+	for i := range groups {
+		g := &groups[i]
+		err := g.keys.usable(&g.scope)
+		if err == nil && !k.current(g.keys, k.now()) { // opening what was before took long
+			g.keys, err = k.still(ctx, &g.scope, g.keys)
+		}
+		for i := g.first; i < g.end; i++ {
+			c := &cells[i]
+			if c.Sealed == nil || c.Err != nil {
+				continue
+			}
+			if c.Err = err; err != nil {
+				continue
+			}
+			n := len(c.Sealed) - Overhead
+			c.Plaintext, c.Err = k.openCell(ctx, g, c, arena[:0:n])
+			arena = arena[n:]
+		}
+	}
+	return nil
+}
+
+// openGroups leaves malformed cells out, and says so in their Err.
+func openGroups(ctx context.Context, tenant string, cells []Cell, groups []group) (_ []group, size int, err error) {
+	if tenant == "" {
+		return nil, 0, errTenant
+	}
+	checked := false
+	for i := range cells {
+		c := &cells[i]
+		if c.Err != nil {
+			continue
+		}
+		if err := checkCell(tenant, c); err != nil {
+			c.Err = err
+			continue
+		}
+		if c.Place.Client != "" && !checked {
+			if err := checkSubject(ctx, tenant); err != nil {
+				return nil, 0, err
+			}
+			checked = true
+		}
+		if c.Sealed == nil {
+			continue
+		}
+		if _, _, c.Err = parseField(c.Sealed); c.Err != nil {
+			continue
+		}
+		groups = addToGroup(groups, cells, i)
+		size += len(c.Sealed) - Overhead
+	}
+	return groups, size, nil
+}
+
+func (k *Keyring) openCell(ctx context.Context, g *group, c *Cell, into []byte) ([]byte, error) {
+	_, version, err := parseField(c.Sealed)
+	if err != nil {
+		return nil, err
+	}
+	key := g.keys.version(version)
+	if key == nil {
+		if key, err = k.versionOf(ctx, &g.scope, g.keys, version); err != nil {
+			return nil, err
+		}
+	}
+	return key.open(into, &c.Place, c.Sealed)
+}
+
+// newerVersions reads anew, in one query, the keys of all groups that another node may
+// have sealed with a version made since.
+func (k *Keyring) newerVersions(ctx context.Context, tenant string, groups []group, cells []Cell) error {
+	var wanted []int
+	for i := range groups {
+		g := &groups[i]
+		if g.keys.usable(&g.scope) != nil {
+			continue
+		}
+		for _, c := range cells[g.first:g.end] {
+			if _, version, err := parseField(c.Sealed); err == nil && c.Err == nil && k.maySeek(g.keys, version) {
+				wanted = append(wanted, i)
+				break
+			}
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	scopes := make([]Scope, len(wanted))
+	for j, i := range wanted {
+		scopes[j] = groups[i].scope
+	}
+	found, err := k.load(ctx, tenant, scopes, false)
+	if err != nil {
+		return err
+	}
+	for j, i := range wanted {
+		g, keys := &groups[i], found[j]
+		g.keys = keys
+		if keys.usable(&g.scope) != nil {
+			continue
+		}
+		for _, c := range cells[g.first:g.end] {
+			if _, version, err := parseField(c.Sealed); err == nil && c.Err == nil && version > keys.newest().version {
+				keys.sought.Store(k.now())
+			}
+		}
+	}
+	return nil
+}
+
+// askForGroups asks once for all clients that can be opened and were not yet.
+func (k *Keyring) askForGroups(ctx context.Context, tenant string, groups []group) error {
+	if k.opts.OnOpen == nil {
+		return nil
+	}
+	act := crmguard.ActFrom(ctx)
+	var clients []string
+	seen := make(map[string]bool, len(groups))
+	for i := range groups {
+		client := groups[i].scope.Name
+		if client == "" || seen[client] || groups[i].keys.usable(&groups[i].scope) != nil || act.Opened(client) {
+			continue
+		}
+		seen[client] = true
+		clients = append(clients, client)
+	}
+	if len(clients) == 0 {
+		return nil
+	}
+	return k.askOnOpen(ctx, act, tenant, clients)
+}
+
+func (k *Keyring) anyRunOut(groups []group) bool {
+	now := k.now()
+	return slices.ContainsFunc(groups, func(g group) bool {
+		return g.keys.usable(&g.scope) == nil && !k.current(g.keys, now)
+	})
+}

@@ -1,0 +1,139 @@
+package encrypt
+
+import (
+	"context"
+	"errors"
+)
+
+// SealAll fills Sealed of cells of one tenant from Plaintext, with at most one query to the key
+// store, or two where clients get their first key. NULL stays NULL. The error of a cell
+// is a [RowError], whose Row is its index. On an error no cell was changed.
+func (k *Keyring) SealAll(ctx context.Context, tenant string, cells []Cell) error {
+	_, err := k.sealAll(ctx, tenant, cells, nil)
+	return err
+}
+
+// sealAll also returns the keys of more scopes of the tenant.
+func (k *Keyring) sealAll(ctx context.Context, tenant string, cells []Cell, more []Scope) ([]*scopeKeys, error) {
+	var few [4]group
+	groups, size, err := sealGroups(ctx, tenant, cells, few[:0])
+	if err != nil {
+		return nil, err
+	}
+	arena := make([]byte, size)
+	for range attempts {
+		keys, err := k.keysOfGroups(ctx, tenant, groups, more, true)
+		if err != nil {
+			return nil, err
+		}
+		if err := k.reserveGroups(ctx, groups, cells); err != nil {
+			return nil, err
+		}
+		err = k.sealCells(ctx, groups, cells, arena)
+		if errors.Is(err, errStalled) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		rest := arena
+		for i := range cells {
+			cells[i].Sealed = nil
+			if cells[i].Plaintext != nil {
+				n := cells[i].sealedSize()
+				cells[i].Sealed, rest = rest[:n:n], rest[n:]
+			}
+		}
+		return keys, nil
+	}
+	return nil, errStalled
+}
+
+// sealGroups appends to groups, which spares small batches an allocation.
+func sealGroups(ctx context.Context, tenant string, cells []Cell, groups []group) (_ []group, size int, err error) {
+	if tenant == "" {
+		return nil, 0, errTenant
+	}
+	checked := false
+	for i := range cells {
+		c := &cells[i]
+		if err := checkCell(tenant, c); err != nil {
+			return nil, 0, c.error(i, err)
+		}
+		if c.Place.Client != "" && !checked {
+			if err := checkSealing(ctx, &c.Place); err != nil {
+				return nil, 0, c.error(i, err)
+			}
+			checked = true
+		}
+		if c.Plaintext == nil {
+			continue
+		}
+		if c.Pad < 0 || c.Pad > maxPad || len(c.Plaintext) > maxPlaintext {
+			return nil, 0, c.error(i, errTooLong)
+		}
+		groups = addToGroup(groups, cells, i)
+		size += c.sealedSize()
+	}
+	return groups, size, nil
+}
+
+// reserveGroups refuses closed clients and leases messages for all keys that have too
+// few left, in one call; worn keys are replaced one by one.
+func (k *Keyring) reserveGroups(ctx context.Context, groups []group, cells []Cell) error {
+	var wanted []reservation
+	for i := range groups {
+		g := &groups[i]
+		if err := g.keys.usable(&g.scope); err != nil {
+			return cells[g.first].error(g.first, err)
+		}
+		if key := g.keys.newest(); key.left.Load() < g.messages {
+			wanted = append(wanted, reservation{g.scope, key, 0})
+		}
+	}
+	worn, err := k.reserve(ctx, wanted)
+	if err != nil {
+		return err
+	}
+	for _, scope := range worn {
+		for i := range groups {
+			if groups[i].scope != scope {
+				continue
+			}
+			if _, err := k.rotate(ctx, scope, groups[i].keys.newest()); err != nil {
+				return err
+			}
+			if next := k.cached(&scope); next.usable(&scope) == nil {
+				groups[i].keys = next
+			}
+		}
+	}
+	return nil
+}
+
+// sealCells returns errStalled when keys have run out meanwhile.
+func (k *Keyring) sealCells(ctx context.Context, groups []group, cells []Cell, arena []byte) error {
+	for i := range groups {
+		g := &groups[i]
+		key := g.keys.newest()
+		if key.left.Add(-g.messages) < 0 {
+			var err error
+			if key, err = k.takeMore(ctx, g.scope, key, g.messages); err != nil {
+				return err
+			}
+		}
+		if !k.current(g.keys, k.now()) { // reserving may have taken long
+			return errStalled
+		}
+		for i := g.first; i < g.end; i++ {
+			c := &cells[i]
+			if c.Plaintext == nil {
+				continue
+			}
+			n := c.sealedSize()
+			key.seal(arena[:0:n], &c.Place, c.Plaintext, c.Pad)
+			arena = arena[n:]
+		}
+	}
+	return nil
+}
