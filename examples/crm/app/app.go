@@ -17,16 +17,21 @@
 //   - app.go puts the parts together; routes.go names the right that each page needs,
 //     and policy.csv who has it.
 //   - list.go and card.go read, open and mask rows; edit.go writes a change and its
-//     entry in the journal together; forget.go destroys a client's key; import.go seals
-//     in bulk; export.go encrypts what leaves; call.go rings without showing the number.
+//     entry in the journal together; import.go seals in bulk; export.go encrypts what
+//     leaves; call.go rings without showing the number.
+//   - attach.go takes and gives files of a contact, attachstore.go keeps them in pieces.
+//   - forget.go destroys a client's key; receipt.go hands out the receipt and checks one;
+//     ledger.go keeps them all, and forgets again after an older key store was put back.
 //   - door.go lets people in; factors.go says which acts want a fresh code, confirm.go
 //     asks for it, and on me.go's page people keep their apps and sessions.
 //   - norms.go counts cards and alerts.go tells; addresses.go says where people may come
 //     from, lockout.go that nobody locks themselves out; normform.go and addressform.go
 //     change these rules.
 //   - staff.go gives roles and ends a person's access, lockdown.go closes everything.
-//   - vault.go keeps the keys; marks.go remembers versions, so that no old rule comes back;
-//     sqlite.go and postgres.go open the databases.
+//   - vault.go keeps the keys; keyspage.go shows them, keyjobs.go and reencrypt.go replace
+//     them while everybody works on, upkeep.go looks after them every hour.
+//   - marks.go remembers versions, so that no old rule comes back; sqlite.go and
+//     postgres.go open the databases.
 package app
 
 import (
@@ -103,6 +108,9 @@ type App struct {
 	guard     *guard.Guard
 	exports   exports
 	calls     *calls
+	jobs      keyJobs
+
+	attachments attachments
 
 	pages   *pages
 	mux     *http.ServeMux // which pages there are
@@ -130,6 +138,12 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
+	if err := a.loadJobs(ctx); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	if err := a.replayErasures(ctx); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
 	if err := a.firstStart(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("first start: %w", err), a.Close())
 	}
@@ -142,8 +156,9 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 		}
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
-	a.stop = stop
-	a.background.Go(func() { a.finishErasures(background) })
+	a.stop, a.jobs.cut = stop, background
+	a.resumeJobs(ctx)
+	a.background.Go(func() { a.keepUp(background) })
 	return a, nil
 }
 
@@ -164,7 +179,9 @@ func (a *App) open(ctx context.Context) (err error) {
 		return err
 	}
 	a.norms = &norms{app: a, store: counted, alert: a.alert}
-	if a.vault, err = openVault(ctx, a.cfg.Keys, a.db, &encrypt.Options{Index: a.index, OnOpen: a.norms.onOpen, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+	if a.vault, err = openVault(ctx, a.cfg.Keys, a.db, &encrypt.Options{
+		Index: a.index, OnOpen: a.norms.onOpen, BackupRetention: backupRetention, IndexLife: indexLife, Logger: a.log, Clock: a.cfg.Clock,
+	}); err != nil {
 		return err
 	}
 	if a.marks, err = openMarks(a.cfg.Keys); err != nil {
@@ -172,6 +189,9 @@ func (a *App) open(ctx context.Context) (err error) {
 	}
 	keys := a.vault.keys
 	if a.table, err = encrypt.NewTable[Contact](keys, kind, &encrypt.TableOptions{Region: homeRegion}); err != nil {
+		return err
+	}
+	if a.attachments, err = openAttachments(keys); err != nil {
 		return err
 	}
 	entries, err := auditsql.New(ctx, a.db.DB, nil)
@@ -345,37 +365,6 @@ func (a *App) leaveLoopback(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// erasureEvery is how often closed keys are looked for whose wait is over.
-const erasureEvery = 10 * time.Second
-
-// finishErasures destroys the keys of forgotten clients when nobody can still be
-// using them, and empties rows that a crash left behind.
-func (a *App) finishErasures(ctx context.Context) {
-	ticker := time.NewTicker(erasureEvery)
-	defer ticker.Stop()
-	for {
-		if err := a.finishErasuresOnce(ctx); err != nil && ctx.Err() == nil {
-			a.log.ErrorContext(ctx, "erasures are not finished yet", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
-}
-
-func (a *App) finishErasuresOnce(ctx context.Context) error {
-	ctx = crmguard.System(ctx, tenant, "erasure")
-	finished, err := a.vault.keys.FinishErasures(ctx)
-	for _, receipt := range finished {
-		e := systemEvent(ctx, crmguard.Erase, crmguard.Resource{Tenant: receipt.Tenant, Kind: kind, ID: receipt.Client}, a.now())
-		e.Reason = "key-destroyed"
-		err = errors.Join(err, tombstone(ctx, a.db, receipt.Client, a.now()), a.journal.Record(ctx, e))
-	}
-	return err
 }
 
 // Handler serves the CRM.

@@ -49,6 +49,7 @@ type cardPage struct {
 	Used                           string // how far the viewer's norm of cards is
 	Once                           string // makes one call of a button, however often it is pressed
 	Call                           *callNotice
+	Attachments                    *attachmentsView
 }
 
 // card shows one contact.
@@ -59,7 +60,7 @@ func (a *App) card(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !c.Erased.IsZero() {
-		return a.receipt(w, r, c)
+		return a.showErased(w, r, c)
 	}
 	if c.Damaged {
 		body.Problem = "This record does not open. It was changed past the CRM, or the disk has an error. Nothing is lost yet: tell the administrator, who finds the cause in the log."
@@ -68,8 +69,10 @@ func (a *App) card(w http.ResponseWriter, r *http.Request) error {
 	if body.Call, err = a.callNotice(r.Context(), r.URL.Query().Get("call")); err != nil {
 		return err
 	}
-	if r.URL.Query().Has("saved") {
-		body.Saved = "Saved."
+	for done, text := range map[string]string{"saved": "Saved.", "attached": "The file was added.", "detached": "The file was deleted."} {
+		if r.URL.Query().Has(done) {
+			body.Saved = text
+		}
 	}
 	return a.render(w, http.StatusOK, "card", a.page(r, "Contact", true, body))
 }
@@ -122,7 +125,8 @@ func (a *App) cardPage(r *http.Request, c *Contact, revealed string) (cardPage, 
 		}
 		body.Fields = append(body.Fields, f)
 	}
-	return body, nil
+	body.Attachments, err = a.attachmentsView(r, c)
+	return body, err
 }
 
 // revealedField finds the contact and the field whose value somebody wants to

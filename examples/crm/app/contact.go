@@ -215,20 +215,18 @@ func emptyContact(ctx context.Context, tx *sql.Tx, c *Contact, now time.Time, wi
 	if n, err := result.RowsAffected(); err != nil || n != 1 {
 		return errors.Join(errChanged, err)
 	}
-	return nil
+	return removeAttachments(ctx, tx, c.ID)
 }
 
 // tombstone empties the row of a client whose key is destroyed, if that was not done
-// when the erasure was ordered.
-func tombstone(ctx context.Context, tx interface {
-	ExecContext(context.Context, string, ...any) (sql.Result, error)
-}, id string, now time.Time) error {
+// when the erasure was ordered, and removes what came after that.
+func tombstone(ctx context.Context, tx execer, id string, now time.Time) error {
 	_, err := tx.ExecContext(ctx, `UPDATE contacts SET `+emptied+`
 		WHERE id = $2 AND (erased_at = 0 OR COALESCE(import_key, name, phone, email, company, city, note) IS NOT NULL)`, micros(now), id)
 	if err != nil {
 		return fmt.Errorf("erase a contact: %w", err)
 	}
-	return nil
+	return removeAttachments(ctx, tx, id)
 }
 
 // predicate is a condition on rows of contacts whose parameters start at first.

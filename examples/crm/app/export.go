@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"database/sql"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -73,11 +74,17 @@ func (a *App) export(w http.ResponseWriter, r *http.Request) error {
 			return false, err
 		}
 		guard.Describe(ctx, func(e *guard.Details) { e.Fields, e.Count = done.fields, done.rows })
-		// The journal knows of the file before the first byte of it is out.
-		if err := guard.Settle(ctx, func(e crmguard.Event) error { return a.journal.Record(ctx, e) }); err != nil {
+		name := a.exportName(done)
+		// The journal knows of the file before the first byte of it is out, and so does who
+		// forgets a client later.
+		leaves := takeaway{id: guard.RequestID(ctx), what: name + ", " + plural(done.rows, "contact"), person: person, at: a.now()}
+		err = guard.Settle(ctx, func(e crmguard.Event) error {
+			return a.recorded(ctx, e, func(ctx context.Context, tx *sql.Tx) error { return enterTakeaway(ctx, tx, leaves) })
+		})
+		if err != nil {
 			return false, err
 		}
-		a.sendExport(w, file, done)
+		sendExport(w, file, name, done.size)
 		return true, nil
 	})
 }
@@ -199,17 +206,22 @@ func rewind(file io.Seeker) (size int64, err error) {
 	return size, err
 }
 
-// sendExport sends the finished file. That the browser goes away meanwhile changes
-// nothing any more: part of the file may have arrived.
-func (a *App) sendExport(w http.ResponseWriter, file io.Reader, done exported) {
+// exportName is the name of the file, which tells if something was left out.
+func (a *App) exportName(done exported) string {
 	name := "contacts-" + a.now().Format("2006-01-02")
 	if done.left > 0 {
 		name += fmt.Sprintf("-%d-of-%d", done.rows, done.rows+done.left)
 	}
+	return name + ".csv.age"
+}
+
+// sendExport sends the finished file. That the browser goes away meanwhile changes
+// nothing any more: part of the file may have arrived.
+func sendExport(w http.ResponseWriter, file io.Reader, name string, size int64) {
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Content-Disposition", `attachment; filename="`+name+`.csv.age"`)
-	h.Set("Content-Length", strconv.FormatInt(done.size, 10))
+	h.Set("Content-Disposition", `attachment; filename="`+name+`"`)
+	h.Set("Content-Length", strconv.FormatInt(size, 10))
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(sendingTime)) //nolint:gosec // else the server's own holds
 	_, _ = io.Copy(w, file)                                                         //nolint:gosec // the client may be gone
 }

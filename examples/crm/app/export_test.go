@@ -69,17 +69,21 @@ func rowsOf(t *testing.T, file []byte, key age.Identity) []map[string]string {
 	return rows
 }
 
-// entries are those of the journal about exports, the newest first.
-func (in *installation) exportEntries() []crmguard.Event {
+// exportEntries are those of the journal about exports, the newest first. The outcome
+// of one that was made is found a moment later.
+func (in *installation) exportEntries() (events []crmguard.Event) {
 	in.t.Helper()
-	found, err := in.app.journal.Find(in.t.Context(), audit.Query{Tenant: tenant, Limit: 200})
-	require.NoError(in.t, err)
-	var events []crmguard.Event
-	for _, e := range found.Entries {
-		if e.Event.Action == crmguard.Export && e.Event.Resource.Kind == kind {
-			events = append(events, e.Event)
+	require.Eventually(in.t, func() bool {
+		found, err := in.app.journal.Find(in.t.Context(), audit.Query{Tenant: tenant, Limit: 200})
+		require.NoError(in.t, err)
+		events = nil
+		for _, e := range found.Entries {
+			if e.Event.Action == crmguard.Export && e.Event.Resource.Kind == kind {
+				events = append(events, e.Event)
+			}
 		}
-	}
+		return len(events) == 0 || events[0].Outcome != crmguard.Attempted
+	}, 10*time.Second, 5*time.Millisecond)
 	return events
 }
 

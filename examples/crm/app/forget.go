@@ -5,10 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"net/http"
-	"time"
 
 	"github.com/crmguard/crmguard"
-	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/guard"
 )
 
@@ -17,14 +15,6 @@ var forgetReasons = []reason{
 	{"consent-withdrawn", "The client withdrew consent"},
 	{"no-purpose", "There is no purpose any more"},
 	{"authority", "An authority ordered it"},
-}
-
-// erasedPage is what erased.html shows.
-type erasedPage struct {
-	ID, Owner, Unit string
-	Erased          time.Time
-	Receipt         *encrypt.Receipt
-	Now, MayJournal bool
 }
 
 // forgetForm asks whether it is meant.
@@ -71,12 +61,16 @@ func (a *App) forget(w http.ResponseWriter, r *http.Request) error {
 	if err := a.openContacts(ctx, []*Contact{c}); err != nil {
 		return err
 	}
-	if _, err := a.vault.keys.Erase(ctx, tenant, c.ID); err != nil {
+	receipt, err := a.eraseKey(ctx, c)
+	if err != nil {
 		return err
 	}
 	err = guard.Settle(ctx, func(done crmguard.Event) error {
 		return a.recorded(ctx, done, func(ctx context.Context, tx *sql.Tx) error {
-			return emptyContact(ctx, tx, c, a.now(), within)
+			if err := emptyContact(ctx, tx, c, a.now(), within); err != nil {
+				return err
+			}
+			return enterReceipt(ctx, tx, receipt)
 		})
 	})
 	if errors.Is(err, errChanged) {
@@ -88,19 +82,4 @@ func (a *App) forget(w http.ResponseWriter, r *http.Request) error {
 	}
 	http.Redirect(w, r, "/contacts/"+c.ID+"?forgotten", http.StatusSeeOther)
 	return nil
-}
-
-// receipt shows what is left of an erased client: that there was one, and how far
-// the erasure has come.
-func (a *App) receipt(w http.ResponseWriter, r *http.Request, c *Contact) error {
-	receipt, err := a.vault.keys.Receipt(r.Context(), tenant, c.ID)
-	if err != nil {
-		return err
-	}
-	body := erasedPage{
-		ID: c.ID, Owner: c.Owner, Unit: a.people.unitName(c.Unit), Erased: c.Erased, Receipt: &receipt,
-		Now:        r.URL.Query().Has("forgotten"),
-		MayJournal: a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"}),
-	}
-	return a.render(w, http.StatusOK, "erased", a.page(r, "Erased client", false, body))
 }

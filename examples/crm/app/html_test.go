@@ -1,9 +1,11 @@
 package app
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -123,14 +125,17 @@ func TestPagesAreValid(t *testing.T) {
 		owner, seller, nobody := in.signedIn("owner"), in.signedIn("seller1"), in.browser()
 		mine := in.idOf(0)
 		drawn := map[string]bool{}
-		check := func(name string, status int, b *browser, method, path string, form ...string) {
+		valid := func(name string, status int, answer *http.Response) {
 			t.Helper()
-			answer := b.do(method, path, fields(form...))
 			body, err := io.ReadAll(answer.Body)
 			require.NoError(t, err)
 			require.Equal(t, status, answer.StatusCode, name)
 			require.Empty(t, htmlFaults(string(body)), name)
 			drawn[name] = true
+		}
+		check := func(name string, status int, b *browser, method, path string, form ...string) {
+			t.Helper()
+			valid(name, status, b.do(method, path, fields(form...)))
 		}
 		check("sign in", 200, nobody, "GET", "/sign-in")
 		check("sign in, wrong", 401, nobody, "POST", "/sign-in", "login", "<b>", "password", "x")
@@ -150,8 +155,20 @@ func TestPagesAreValid(t *testing.T) {
 		check("edit, wrong", 422, seller, "POST", "/contacts/"+mine+"/edit", "version", "1", "name", "", "phone", "<x>", "email", "x", "country", "??", "owner", "head")
 		check("edit, conflict", 409, seller, "POST", "/contacts/"+mine+"/edit", "version", "7", "name", "X", "country", "RU", "owner", "seller1")
 		check("add", 200, seller, "GET", "/contacts/new")
+		valid("attachments", 200, seller.sent("/contacts/"+mine+"/attachments", "file", "<b>.txt", strings.NewReader("x")))
+		valid("attachment, no file", 422, seller.sent("/contacts/"+mine+"/attachments", "file", "", strings.NewReader("x")))
+		check("attachments, masked", 200, in.signedIn("admin"), "GET", "/contacts/"+mine)
 		check("forget", 200, owner, "GET", "/contacts/"+mine+"/forget")
 		check("forgotten", 200, owner, "POST", "/contacts/"+mine+"/forget", "reason", "authority")
+		check("receipts", 200, owner, "GET", "/receipts")
+		valid("receipt, genuine", 200, owner.sent("/receipts/check", "receipt", "r.json", bytes.NewReader(owner.receiptOf(mine))))
+		valid("receipt, changed", 200, owner.sent("/receipts/check", "receipt", "r.json", strings.NewReader("<b>")))
+		valid("receipt, none", 422, owner.sent("/receipts/check", "receipt", "", strings.NewReader("")))
+		check("keys", 200, owner, "GET", "/keys")
+		check("keys, turning", 200, owner, "POST", "/keys/turn")
+		check("keys, busy", 409, owner, "POST", "/keys/reencrypt")
+		in.ended(turnJob)
+		check("keys, turned", 200, owner, "GET", "/keys/live")
 		check("list with an erased row", 200, seller, "GET", "/contacts")
 		check("erased", 410, seller, "GET", "/contacts/"+mine+"/edit")
 		check("journal", 200, owner, "GET", "/journal")
@@ -196,7 +213,7 @@ func TestPagesAreValid(t *testing.T) {
 		check("alerts", 200, owner, "GET", "/alerts")
 		check("forbidden", 403, seller, "GET", "/staff")
 		check("not found", 404, seller, "GET", "/nothing")
-		require.Equal(t, 60, len(drawn))
-		require.Len(t, in.app.pages.templates, 19, "a new template needs a page here")
+		require.Equal(t, 71, len(drawn))
+		require.Len(t, in.app.pages.templates, 21, "a new template needs a page here")
 	})
 }

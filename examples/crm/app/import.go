@@ -148,15 +148,18 @@ func (k knownNames) contact(row csvRow) (*Contact, error) {
 	return c, err
 }
 
+const importKeyField = "import-key"
+
 // importKeys are keyed digests of a row, as newer and older keys make them. They
-// find the row again, and tell nothing to whoever has the database alone.
+// find the row again, and tell nothing to whoever has the database alone. Keys end:
+// see [App.ageImportKey].
 func (a *App) importKeys(ctx context.Context, c *Contact) ([][]byte, error) {
 	h := sha256.New()
 	for _, value := range []string{c.Name, c.Phone, c.Email, c.Company, c.City, c.Note, c.Owner, c.Unit, c.Country} {
 		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(value)))) //nolint:gosec // fields are short
 		h.Write([]byte(value))
 	}
-	return a.vault.keys.Pseudonyms(ctx, crmguard.Place{Tenant: tenant, Kind: kind, Field: "import-key"}, h.Sum(nil))
+	return a.vault.keys.Pseudonyms(ctx, crmguard.Place{Tenant: tenant, Kind: kind, Field: importKeyField}, h.Sum(nil))
 }
 
 // importBatch adds those rows that were not imported before: sealed first, then

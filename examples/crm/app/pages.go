@@ -136,6 +136,7 @@ func (a *App) page(r *http.Request, title string, personal bool, body any) page 
 		{"/journal", "Journal", crmguard.Access, "section:journal"},
 		{"/staff", "Staff", crmguard.Access, "section:staff"},
 		{"/exchange", "Exchange", crmguard.Access, "section:exchange"},
+		{"/keys", "Keys", crmguard.Access, "section:keys"},
 		{"/settings", "Settings", crmguard.Access, "section:settings"},
 		{"/lockdown", "Emergency", crmguard.Access, "section:lockdown"},
 	} {
@@ -231,7 +232,7 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 			shown.Title, shown.Text = "It is not known where you come from", "The proxy before the CRM did not say it in a form that can be read. Please tell the administrator."
 		} else if p.Code == quota.CodeNorm || p.Code == quota.CodeAttempts {
 			shown.Title, shown.Text = "That is all for today", a.normEnds(p.RetryAfter)
-		} else if text, ok := problemTexts[p.Status]; ok && (p.Detail == "" || p.Status == http.StatusRequestEntityTooLarge) {
+		} else if text, ok := problemTexts[p.Status]; ok && (p.Detail == "" || p.Code == "too-large") {
 			shown.Title, shown.Text = text[0], text[1]
 		}
 		err = a.render(w, p.Status, "problem", a.page(r, shown.Title, false, shown))

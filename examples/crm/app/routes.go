@@ -43,6 +43,10 @@ func (a *App) routes() http.Handler {
 	mux.Handle("POST /contacts/{id}/call", g.ProtectAct(crmguard.Call, a.calledContact, a.call))
 	mux.Handle("GET /contacts/{id}/forget", g.Protect(crmguard.View, a.contactOf, a.forgetForm))
 	mux.Handle("POST /contacts/{id}/forget", g.ProtectAct(crmguard.Erase, a.forgottenContact, a.forget))
+	mux.Handle("GET /contacts/{id}/receipt", g.Protect(crmguard.View, a.contactOf, a.downloadReceipt))
+	mux.Handle(uploadRoute, g.ProtectAct(crmguard.Update, a.attachmentsOfContact, a.upload))
+	mux.Handle("POST /contacts/{id}/attachments/{file}/download", g.ProtectAct(crmguard.Reveal, a.fetchedAttachment, a.download))
+	mux.Handle("POST /contacts/{id}/attachments/{file}/delete", g.ProtectAct(crmguard.Update, a.attachmentOf, a.detach))
 
 	mux.Handle("GET /journal", g.Protect(crmguard.Access, section("journal"), a.journalPage))
 	mux.Handle("POST /journal/verify", g.ProtectAct(crmguard.Access, verification, a.verifyJournal))
@@ -50,6 +54,12 @@ func (a *App) routes() http.Handler {
 	mux.Handle("GET /exchange", g.Protect(crmguard.Access, section("exchange"), a.exchangePage))
 	mux.Handle("GET /alerts", g.Protect(crmguard.Access, section("alerts"), a.alertsPage))
 	mux.HandleFunc("GET /alerts/live", a.liveAlerts)
+	mux.Handle("GET /receipts", g.Protect(crmguard.Access, section("receipts"), a.receiptsPage))
+	mux.Handle(receiptRoute, g.ProtectAct(crmguard.Access, receiptCheck, a.checkReceipt))
+	mux.Handle("GET /keys", g.Protect(crmguard.Access, section("keys"), a.keysPage))
+	mux.HandleFunc("GET /keys/live", a.liveKeys)
+	mux.Handle("POST /keys/turn", g.ProtectAct(crmguard.Configure, keysOf(turnJob), a.begin(turnJob)))
+	mux.Handle("POST /keys/reencrypt", g.ProtectAct(crmguard.Configure, keysOf(reencryptJob), a.begin(reencryptJob)))
 	mux.Handle("GET /settings", g.Protect(crmguard.Access, section("settings"), a.settingsPage))
 	mux.Handle("POST /settings/norms", g.ProtectAct(crmguard.Configure, settingOf(normsSetting), a.changeNorms))
 	mux.Handle("POST /settings/addresses", g.ProtectAct(crmguard.Configure, settingOf(addressSetting), a.changeAddresses))
@@ -85,15 +95,28 @@ func (a *App) secured(next http.Handler) http.Handler {
 		if !a.cfg.Loopback {
 			h.Set("Strict-Transport-Security", "max-age=31536000")
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		r.Body = http.MaxBytesReader(w, r.Body, a.largest(r))
 		next.ServeHTTP(w, r)
 	})
+}
+
+// largest is how much of a request is read. Of a file that is too large some more is,
+// so that its sender is told.
+func (a *App) largest(r *http.Request) int64 {
+	switch _, pattern := a.mux.Handler(r); pattern {
+	case uploadRoute:
+		return 4 * maxFile
+	case receiptRoute:
+		return maxReceipt
+	}
+	return maxForm
 }
 
 // state carries what a loader found to the handler behind it, and what a handler
 // wants to be drawn instead of a plain error.
 type state struct {
 	contact  *Contact
+	file     *attachment
 	person   account
 	confirm  *confirmPage
 	enrol    *enrolPage

@@ -50,3 +50,40 @@ CREATE TABLE IF NOT EXISTS contacts (
 
 CREATE INDEX IF NOT EXISTS contacts_owner ON contacts (owner, seq);
 CREATE INDEX IF NOT EXISTS contacts_unit ON contacts (unit, seq);
+
+-- The ledger of erasures, as their receipts with their MACs. It lies outside of the
+-- key store, so that an older copy of that brings nobody back.
+CREATE TABLE IF NOT EXISTS receipts (
+	seq      INTEGER PRIMARY KEY AUTOINCREMENT,
+	document BLOB NOT NULL
+);
+
+-- Files with clients' data that left the CRM. The receipt of a forgotten client
+-- names those that may hold it.
+CREATE TABLE IF NOT EXISTS copies (
+	id       TEXT PRIMARY KEY,
+	contact  TEXT NOT NULL DEFAULT '', -- whose data it holds; '': of many
+	what     TEXT NOT NULL,
+	person   TEXT NOT NULL,            -- who took it
+	taken_at BIGINT NOT NULL
+);
+
+-- Files of a contact: the name sealed as a field, the content encrypted as a whole
+-- and cut into pieces.
+CREATE TABLE IF NOT EXISTS attachments (
+	id         TEXT PRIMARY KEY,       -- random
+	contact    TEXT NOT NULL,          -- the client whose key seals it
+	name       BLOB NOT NULL,
+	size       BIGINT NOT NULL,        -- of the file itself
+	added_by   TEXT NOT NULL,
+	created_at BIGINT NOT NULL
+);
+
+CREATE INDEX IF NOT EXISTS attachments_contact ON attachments (contact, created_at);
+
+CREATE TABLE IF NOT EXISTS attachment_pieces (
+	attachment TEXT NOT NULL REFERENCES attachments (id) ON DELETE CASCADE,
+	n          BIGINT NOT NULL,
+	content    BLOB NOT NULL,
+	PRIMARY KEY (attachment, n)
+);

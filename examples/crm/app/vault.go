@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -170,6 +171,23 @@ func (v *vault) proven(ctx context.Context, data *store, name string) ([]byte, e
 
 func settingPlace(name string) crmguard.Place {
 	return crmguard.Place{Tenant: tenant, Kind: "settings", Field: name}
+}
+
+// current checks that the keys are none of before the last turn, which ended when the
+// database says: they would fit each other, and open only part of the data.
+func (v *vault) current(ctx context.Context, data *store, turned keyJob) error {
+	if turned.Name != turnJob || turned.running() || turned.Failed {
+		return nil
+	}
+	checks, err := v.store.Load(ctx, []encrypt.Scope{{Purpose: encrypt.KEKCheck}})
+	if err != nil {
+		return err
+	}
+	if len(checks) > 0 && !checks[len(checks)-1].CreatedAt.Before(turned.Began.Truncate(time.Microsecond)) {
+		return nil
+	}
+	return fmt.Errorf("the keys in %s are an older copy: the data in %s was last turned on %s, and these are from before: nothing was changed; put back the newest copy of the keys folder, or, if there is none, remove the setting %s from the table settings",
+		v.dir, data.name, turned.Began.Local().Format("2006-01-02 15:04:05"), jobSetting(turnJob))
 }
 
 // own writes whose keys these are, so that a crash leaves the whole file or none.

@@ -1,0 +1,175 @@
+package app
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encryptsql"
+)
+
+// Steps of a reencryption, in their order.
+const (
+	stepKeys     = "keys"     // a new key for each client
+	stepContacts = "contacts" // rows
+	stepTitles   = "names"    // of attachments
+	stepFiles    = "files"    // attachments themselves
+)
+
+// contactLayout and attachmentLayout tell where the rows lie.
+var (
+	contactLayout = encryptsql.Layout{Table: "contacts", Tenant: "tenant", Record: "id",
+		Sealed: map[string]string{"name": "name", "phone": "phone", "email": "email", "company": "company", "city": "city", "note": "note"}}
+	attachmentLayout = encryptsql.Layout{Table: "attachments", Record: "id", Client: "contact", Sealed: map[string]string{"name": "name"}}
+)
+
+type reencryptStep struct {
+	name string
+	do   func(ctx context.Context, job *keyJob) error
+}
+
+// reencrypt gives each client a new key, and seals anew under it what the CRM keeps
+// of the client. The old keys stay for what the journal has sealed under them, which
+// nobody may write anew.
+func (a *App) reencrypt(ctx context.Context, job *keyJob) error {
+	steps := []reencryptStep{
+		{stepKeys, a.renewKeys},
+		{stepContacts, func(ctx context.Context, job *keyJob) error {
+			return a.sealAnew(ctx, job, contactLayout, a.table.Reencrypt)
+		}},
+		{stepTitles, func(ctx context.Context, job *keyJob) error {
+			return a.sealAnew(ctx, job, attachmentLayout, a.attachments.table.Reencrypt)
+		}},
+		{stepFiles, a.encryptFilesAnew},
+	}
+	begin := slices.IndexFunc(steps, func(s reencryptStep) bool { return s.name == job.Step })
+	for _, step := range steps[max(begin, 0):] {
+		if job.Step != step.name {
+			job.Step, job.Cursor, job.Done, job.All = step.name, "", 0, 0
+			if err := a.keep(ctx, *job); err != nil {
+				return err
+			}
+		}
+		if err := step.do(ctx, job); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keysPage is how many keys are read at once, and made between two looks at the page.
+const keysPage = 500
+
+// renewKeys makes the next version of the key of each client that has none since the
+// task began: so it can be cut off and begun again.
+func (a *App) renewKeys(ctx context.Context, job *keyJob) error {
+	var newest encrypt.Record
+	renew := func() error {
+		if newest.Scope.Name == "" || newest.State != encrypt.Active || !newest.CreatedAt.Before(job.Began) {
+			return nil
+		}
+		_, err := a.vault.keys.Rotate(ctx, newest.Scope)
+		if errors.Is(err, crmguard.ErrErased) { // meanwhile
+			return nil
+		}
+		job.Keys++
+		return err
+	}
+	for after := (encrypt.Record{Scope: encrypt.Scope{Tenant: tenant, Purpose: encrypt.DataKey}}); ; {
+		page, err := a.vault.store.List(ctx, after, keysPage)
+		if err != nil {
+			return err
+		}
+		for _, r := range page {
+			if r.Scope.Tenant != tenant || r.Scope.Purpose != encrypt.DataKey {
+				return renew()
+			}
+			if r.Scope != newest.Scope {
+				if err := renew(); err != nil {
+					return err
+				}
+				job.Done++
+			}
+			newest = r
+		}
+		a.show(*job)
+		if len(page) == 0 {
+			return renew()
+		}
+		after = page[len(page)-1]
+	}
+}
+
+// sealAnew has one of the tables seal its rows anew.
+func (a *App) sealAnew(ctx context.Context, job *keyJob, layout encryptsql.Layout,
+	walk func(context.Context, string, encrypt.Rows, *encrypt.JobOptions) (encrypt.Report, error)) error {
+	rows, err := encryptsql.NewRows(ctx, a.db.DB, layout)
+	if err != nil {
+		return err
+	}
+	before := *job
+	_, err = walk(ctx, tenant, rows, &encrypt.JobOptions{After: job.Cursor, Progress: func(ctx context.Context, r encrypt.Report) error {
+		job.Cursor, job.Done, job.Changed = r.Cursor, before.Done+r.Rows, before.Changed+r.Changed
+		job.Left = before.Left + r.Malformed + r.Foreign + r.Unreadable + r.Busy
+		return a.keep(ctx, *job)
+	}})
+	return err
+}
+
+// encryptFilesAnew gives each attachment a new key of its own, which is sealed under
+// the client's newest.
+func (a *App) encryptFilesAnew(ctx context.Context, job *keyJob) error {
+	for {
+		var f attachment
+		err := a.db.QueryRowContext(ctx, `SELECT id, contact FROM attachments WHERE id > $1 ORDER BY id LIMIT 1`, job.Cursor).Scan(&f.ID, &f.Contact)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read attachments: %w", err)
+		}
+		err = a.encryptFileAnew(ctx, &f)
+		switch {
+		case err == nil:
+			job.Changed++
+		case ctx.Err() != nil:
+			return err
+		case !errors.Is(err, crmguard.ErrErased) && !errors.Is(err, errNoAttachment):
+			a.log.ErrorContext(ctx, "an attachment was not encrypted anew", "attachment", f.ID, "error", err)
+			job.Left++
+		}
+		job.Cursor, job.Done = f.ID, job.Done+1
+		if err := a.keep(ctx, *job); err != nil {
+			return err
+		}
+	}
+}
+
+func (a *App) encryptFileAnew(ctx context.Context, f *attachment) error {
+	stored, err := a.db.fetch(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer stored.Close() //nolint:errcheck // it was only read
+	anew, err := unnamedFile()
+	if err != nil {
+		return err
+	}
+	defer anew.Close() //nolint:errcheck // it is gone then, and was stored or not
+	if err := a.attachments.files.Reencrypt(ctx, f.place(), anew, stored); err != nil {
+		return err
+	}
+	tx, err := a.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to take back
+	if err := replacePieces(ctx, tx, f, anew); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
