@@ -115,6 +115,16 @@ func TestKeysPage(t *testing.T) {
 		in.putBack(newer)
 		in.start()
 		all("put back")
+
+		// If there is no newer copy: what was sealed since is lost, and nothing else.
+		in.stop()
+		in.putBack(older)
+		alter(t, in.cfg, `DELETE FROM settings WHERE name = 'job-turn'`)
+		in.start()
+		status, page = in.signedIn("owner").get("/contacts/" + mine)
+		require.Equal(t, http.StatusOK, status)
+		has(t, page, "This record does not open")
+		has(t, page, "does not open</span>", "the attachment")
 	})
 }
 
