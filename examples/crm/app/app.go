@@ -16,9 +16,9 @@
 //
 //   - app.go puts the parts together; routes.go names the right that each page needs,
 //     and policy.csv who has it.
-//   - list.go and card.go read, open and mask rows; edit.go writes a change and its
-//     entry in the journal together; import.go seals in bulk; export.go encrypts what
-//     leaves; call.go rings without showing the number.
+//   - list.go and card.go read, open and mask rows, search.go looks into them; edit.go
+//     writes a change and its entry in the journal together; import.go seals in bulk;
+//     export.go encrypts what leaves; call.go rings without showing the number.
 //   - attach.go takes and gives files of a contact, attachstore.go keeps them in pieces.
 //   - forget.go destroys a client's key; receipt.go hands out the receipt and checks one;
 //     ledger.go keeps them all, and forgets again after an older key store was put back.
@@ -107,6 +107,7 @@ type App struct {
 	door      *signin.Door
 	guard     *guard.Guard
 	exports   exports
+	searches  searchBounds
 	calls     *calls
 	jobs      keyJobs
 
@@ -128,7 +129,7 @@ type App struct {
 // company in it. It refuses, and changes nothing, when the data folder is in use or
 // damaged, or when the keys are missing or another installation's.
 func New(ctx context.Context, cfg Config) (*App, error) {
-	a := &App{cfg: cfg, log: cfg.Logger, now: cfg.Clock}
+	a := &App{cfg: cfg, log: cfg.Logger, now: cfg.Clock, searches: searchBounds{batch: 500, rows: searchRows, time: 2 * time.Second}}
 	if a.log == nil {
 		a.log = slog.Default()
 	}
@@ -180,7 +181,8 @@ func (a *App) open(ctx context.Context) (err error) {
 	}
 	a.norms = &norms{app: a, store: counted, alert: a.alert}
 	if a.vault, err = openVault(ctx, a.cfg.Keys, a.db, &encrypt.Options{
-		Index: a.index, OnOpen: a.norms.onOpen, BackupRetention: backupRetention, IndexLife: indexLife, Logger: a.log, Clock: a.cfg.Clock,
+		Index: a.index, OnOpen: a.norms.onOpen, CacheEntries: 2 * searchRows, BackupRetention: backupRetention, IndexLife: indexLife,
+		Logger: a.log, Clock: a.cfg.Clock,
 	}); err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func TestWhoTriesEveryRecordIsStopped(t *testing.T) {
 		require.Equal(t, http.StatusTooManyRequests, status)
 		has(t, page, "That is all for today")
 		hasNot(t, page, "Quillfeather")
-		status, _ = seller.post("/contacts/search", "by", "phone", "value", phoneOf(0))
+		status, _ = seller.post("/contacts/search", "query", phoneOf(0))
 		require.Equal(t, http.StatusTooManyRequests, status)
 		for _, path := range []string{"/contacts/" + own[0], "/contacts"} {
 			status, _ = seller.get(path)

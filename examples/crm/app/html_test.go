@@ -144,9 +144,15 @@ func TestPagesAreValid(t *testing.T) {
 		check("list, second page", 200, owner, "GET", "/contacts?before=20")
 		check("list, no such page", 400, owner, "GET", "/contacts?before=x")
 		check("list, empty", 200, in.signedIn("head2"), "GET", "/contacts?before=1")
-		check("search", 200, seller, "POST", "/contacts/search", "by", "phone", "value", phoneOf(0))
-		check("search, nothing", 200, seller, "POST", "/contacts/search", "by", "email", "value", "nobody@example.org")
-		check("search, empty", 422, seller, "POST", "/contacts/search", "by", "email", "value", "")
+		check("search", 200, seller, "POST", "/contacts/search", "query", phoneOf(0))
+		check("search, nothing", 200, seller, "POST", "/contacts/search", "query", "nobody@example.org")
+		check("search, more", 200, owner, "POST", "/contacts/search", "query", "quillfeather")
+		check("search, nothing more", 200, owner, "POST", "/contacts/search", "query", "quillfeather", "after", "other-1")
+		bounds := in.app.searches
+		in.app.searches.rows = 1
+		check("search, looked at", 200, owner, "POST", "/contacts/search", "query", "quillfeather")
+		in.app.searches = bounds
+		check("search, empty", 422, seller, "POST", "/contacts/search", "query", "")
 		check("card", 200, seller, "GET", "/contacts/"+mine)
 		check("card, owner", 200, owner, "GET", "/contacts/"+mine+"?saved")
 		check("revealed", 200, seller, "POST", "/contacts/"+mine+"/reveal", "field", "email", "reason", "call-client")
@@ -213,7 +219,7 @@ func TestPagesAreValid(t *testing.T) {
 		check("alerts", 200, owner, "GET", "/alerts")
 		check("forbidden", 403, seller, "GET", "/staff")
 		check("not found", 404, seller, "GET", "/nothing")
-		require.Equal(t, 71, len(drawn))
+		require.Equal(t, 74, len(drawn))
 		require.Len(t, in.app.pages.templates, 21, "a new template needs a page here")
 	})
 }

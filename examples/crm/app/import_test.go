@@ -230,7 +230,7 @@ func TestKilledWhileImporting(t *testing.T) {
 		require.Equal(t, 3000, in.count())
 		require.Eventually(t, func() bool { return in.imported() == 3000 }, 10*time.Second, 20*time.Millisecond,
 			"the journal knows of each row, once")
-		_, page := in.signedIn("owner").post("/contacts/search", "by", "phone", "value", phoneOf(2999))
+		_, page := in.signedIn("owner").post("/contacts/search", "query", phoneOf(2999))
 		has(t, page, "1 contact found")
 		report, err := in.app.journal.Verify(ctx, in.app.vault.verifier)
 		require.NoError(t, err)

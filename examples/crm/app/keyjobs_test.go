@@ -41,7 +41,7 @@ func TestKeysPage(t *testing.T) {
 			for i := range 4 {
 				has(t, page, phoneOf(i), why)
 			}
-			_, page = in.signedIn("seller1").post("/contacts/search", "by", "phone", "value", phoneOf(0))
+			_, page = in.signedIn("seller1").post("/contacts/search", "query", phoneOf(0))
 			has(t, page, "1 contact found", why)
 			status, page := in.signedIn("seller1").post("/contacts/"+mine+"/attachments/"+file+"/download", "reason", "check-data")
 			require.Equal(t, http.StatusOK, status, why)
@@ -244,7 +244,7 @@ func TestUpkeep(t *testing.T) {
 		in.late.Add(int64(indexLife / 2))
 		for range 3 {
 			require.NoError(t, in.app.upkeep(t.Context()))
-			_, page := in.signedIn("owner").post("/contacts/search", "by", "phone", "value", phoneOf(5))
+			_, page := in.signedIn("owner").post("/contacts/search", "query", phoneOf(5))
 			has(t, page, "1 contact found")
 			in.late.Add(int64(time.Hour))
 		}

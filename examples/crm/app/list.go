@@ -20,7 +20,6 @@ import (
 
 const (
 	pageSize = 50
-	maxHits  = 200 // shown of one search
 	idChunk  = 100 // ids in one query
 )
 
@@ -48,8 +47,7 @@ type listPage struct {
 	Newest            bool  // this is not the first page
 	MayAdd, MaySearch bool
 	MayExport         bool
-	Searched          bool
-	By, Problem       string
+	Search            *searchResult // nil: this is the whole list
 }
 
 // within is the condition for the rows on which the subject may do a.
@@ -88,9 +86,9 @@ func (a *App) list(w http.ResponseWriter, r *http.Request) error {
 func (a *App) listPage(r *http.Request) listPage {
 	s := subjectOf(r.Context())
 	return listPage{
-		Heading: "Contacts", Scope: "Newest first", By: "phone",
+		Heading: "Contacts", Scope: "Newest first",
 		MayAdd:    a.may(r, crmguard.Create, crmguard.Resource{Tenant: tenant, Kind: kind, ID: "new", Owner: s.ID}),
-		MaySearch: a.may(r, crmguard.Search, crmguard.Resource{Tenant: tenant, Kind: kind, Field: "phone"}),
+		MaySearch: a.may(r, crmguard.Search, crmguard.Resource{Tenant: tenant, Kind: kind}),
 		MayExport: a.may(r, crmguard.Export, crmguard.Resource{Tenant: tenant, Kind: kind}),
 	}
 }
@@ -102,7 +100,7 @@ func cursor(text string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 1 {
-		return 0, &guard.Problem{Status: http.StatusBadRequest, Title: "No such page", Code: "cursor", Detail: "The address does not name a page of the list."}
+		return 0, &guard.Problem{Status: http.StatusBadRequest, Title: "No such page", Code: "cursor", Detail: "There is no such page of the list."}
 	}
 	return n, nil
 }
@@ -110,15 +108,7 @@ func cursor(text string) (int64, error) {
 // page reads the rows before a position, still sealed, and where the next page
 // starts.
 func (s *store) page(ctx context.Context, within predicate, before int64) (contacts []*Contact, older int64, err error) {
-	where, args, err := within(1)
-	if err != nil {
-		return nil, 0, err
-	}
-	if before > 0 {
-		args = append(args, before)
-		where += fmt.Sprintf(" AND seq < $%d", len(args))
-	}
-	contacts, err = s.queryContacts(ctx, fmt.Sprintf(`SELECT `+listColumns+` FROM contacts WHERE %s ORDER BY seq DESC LIMIT %d`, where, pageSize+1), args...)
+	contacts, err = s.before(ctx, within, before, pageSize+1)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -127,6 +117,19 @@ func (s *store) page(ctx context.Context, within predicate, before int64) (conta
 		older = contacts[pageSize-1].Seq
 	}
 	return contacts, older, nil
+}
+
+// before reads the newest rows before a position, still sealed; 0 is before none.
+func (s *store) before(ctx context.Context, within predicate, before int64, limit int) ([]*Contact, error) {
+	where, args, err := within(1)
+	if err != nil {
+		return nil, err
+	}
+	if before > 0 {
+		args = append(args, before)
+		where += fmt.Sprintf(" AND seq < $%d", len(args))
+	}
+	return s.queryContacts(ctx, fmt.Sprintf(`SELECT `+listColumns+` FROM contacts WHERE %s ORDER BY seq DESC LIMIT %d`, where, limit), args...)
 }
 
 // rows opens a page of contacts at once, and masks what the subject may not see
@@ -259,96 +262,26 @@ func (a *App) believeErased(ctx context.Context, contacts []*Contact) error {
 	return nil
 }
 
-// searchedField is the field in which somebody searches.
-func searchedField(r *http.Request) (crmguard.Resource, error) {
-	resource := crmguard.Resource{Tenant: tenant, Kind: kind}
-	if err := readForm(r); err != nil {
-		return resource, err
-	}
-	by := r.PostForm.Get("by")
-	if by != "phone" && by != "email" {
-		return resource, &guard.Problem{Status: http.StatusBadRequest, Title: "No such search", Code: "field", Detail: "Contacts are found by phone or by e-mail address."}
-	}
-	resource.Field = by
-	return resource, nil
-}
-
-// search shows those contacts with exactly this phone or address that the subject
-// may see. All others look as if they did not exist.
-func (a *App) search(w http.ResponseWriter, r *http.Request) error {
-	ctx := r.Context()
-	body := a.listPage(r)
-	body.By, body.Searched = r.PostForm.Get("by"), true
-	wanted := strings.TrimSpace(r.PostForm.Get("value"))
-	status, more := http.StatusOK, ""
-	switch {
-	case wanted == "":
-		body.Problem, status = "Type the whole phone or e-mail address.", http.StatusUnprocessableEntity
-	case masking.IsMasked(wanted):
-		body.Problem, status = "This is a masked value. Search needs the whole one.", http.StatusUnprocessableEntity
-	default:
-		found, cut, err := a.find(ctx, body.By, wanted)
-		if err != nil {
-			return err
-		}
-		if cut {
-			more = "The newest " + strconv.Itoa(maxHits) + ". There are more, which are not shown."
-		}
-		if body.Rows, err = a.rows(ctx, found); err != nil {
-			return err
-		}
-	}
-	guard.Describe(ctx, func(e *guard.Details) { e.Fields, e.Count = []string{body.By}, len(body.Rows) })
-	body.Heading = plural(len(body.Rows), "contact") + " found"
-	body.Scope = more
-	return a.render(w, status, "contacts", a.page(r, "Search", true, body))
-}
-
-// find returns the newest rows with this value that the subject may search, still
-// sealed, and whether there are more. Rights come before the limit: rows that the
-// subject may not see take nobody's place.
-func (a *App) find(ctx context.Context, field, wanted string) (found []*Contact, cut bool, err error) {
-	ids, err := a.table.Find(ctx, tenant, field, field, wanted) // each has the index of its name
-	if err != nil || len(ids) == 0 {
-		return nil, false, err
-	}
-	within, err := a.within(ctx, crmguard.Search)
-	if err != nil {
-		return nil, false, err
-	}
-	for chunk := range slices.Chunk(ids, idChunk) {
-		some, err := a.db.among(ctx, within, chunk)
-		if err != nil {
-			return nil, false, err
-		}
-		resources := make([]crmguard.Resource, len(some))
-		for i, c := range some {
-			resources[i] = c.resource()
-			resources[i].Field = field
-		}
-		for i, verdict := range a.guard.CheckAll(ctx, crmguard.Search, resources) {
-			if verdict == nil {
-				found = append(found, some[i])
-			}
-		}
-		slices.SortFunc(found, func(x, y *Contact) int { return cmp.Compare(y.Seq, x.Seq) })
-		if len(found) > maxHits {
-			found, cut = found[:maxHits], true
-		}
-	}
-	return found, cut, nil
-}
-
-// among reads those rows of ids that lie within a condition, still sealed.
+// among reads those rows of ids that lie within a condition, still sealed, newest
+// first.
 func (s *store) among(ctx context.Context, within predicate, ids []string) ([]*Contact, error) {
-	where, args, err := within(1)
-	if err != nil {
-		return nil, err
+	var found []*Contact
+	for chunk := range slices.Chunk(ids, idChunk) {
+		where, args, err := within(1)
+		if err != nil {
+			return nil, err
+		}
+		params := make([]string, len(chunk))
+		for i, id := range chunk {
+			args = append(args, id)
+			params[i] = fmt.Sprintf("$%d", len(args))
+		}
+		some, err := s.queryContacts(ctx, `SELECT `+listColumns+` FROM contacts WHERE (`+where+`) AND id IN (`+strings.Join(params, ", ")+`)`, args...)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, some...)
 	}
-	params := make([]string, len(ids))
-	for i, id := range ids {
-		args = append(args, id)
-		params[i] = fmt.Sprintf("$%d", len(args))
-	}
-	return s.queryContacts(ctx, `SELECT `+listColumns+` FROM contacts WHERE (`+where+`) AND id IN (`+strings.Join(params, ", ")+`)`, args...)
+	slices.SortFunc(found, func(x, y *Contact) int { return cmp.Compare(y.Seq, x.Seq) })
+	return found, nil
 }

@@ -324,9 +324,9 @@ func TestWhatCounts(t *testing.T) {
 		t.Run("searches", func(t *testing.T) {
 			limit(owner, "soft-2", "1", "hard-2", "2")
 			head := in.signedIn("head")
-			search := []string{"by", "phone", "value", phoneOf(0)}
+			search := []string{"query", phoneOf(0)}
 			opens(head, "/contacts/search", search...)
-			opens(head, "/contacts/search", "by", "phone", "value", "+79169999999")
+			opens(head, "/contacts/search", "query", "+79169999999")
 			refused(head, "/contacts/search", search...)
 			require.Len(t, in.alerts("head"), 2)
 		})

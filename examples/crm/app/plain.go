@@ -27,7 +27,7 @@ func (a *App) PlainContacts() http.Handler {
 					Company: value{"clear", c.Company}, City: value{"clear", c.City},
 				}
 			}
-			body := listPage{Heading: "Contacts", Scope: "Newest first", By: "phone", MayAdd: true, MaySearch: true, Rows: rows, Older: older}
+			body := listPage{Heading: "Contacts", Scope: "Newest first", MayAdd: true, MaySearch: true, Rows: rows, Older: older}
 			err = a.render(w, http.StatusOK, "contacts", page{Title: "Contacts", Viewer: viewer, Watermark: a.watermark("anybody"), Body: body})
 		}
 		if err != nil {

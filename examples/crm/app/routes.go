@@ -31,7 +31,7 @@ func (a *App) routes() http.Handler {
 	mux.Handle("POST /me/sessions/{id}/end", g.ProtectAct(crmguard.Revoke, a.ownSessionOf, a.endSession))
 
 	mux.Handle("GET /contacts", g.Protect(crmguard.List, allContacts, a.list))
-	mux.Handle("POST /contacts/search", g.ProtectAct(crmguard.Search, searchedField, a.search))
+	mux.Handle("POST /contacts/search", g.ProtectAct(crmguard.Search, searchedContacts, a.search))
 	mux.HandleFunc("GET /contacts/export", a.exportForm)
 	mux.Handle("POST /contacts/export", g.ProtectAct(crmguard.Export, a.exportedContacts, a.export))
 	mux.HandleFunc("GET /contacts/new", a.blankForm)
