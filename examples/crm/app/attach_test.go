@@ -205,6 +205,23 @@ func TestAttachments(t *testing.T) {
 			require.Equal(t, http.StatusNotFound, status)
 		})
 
+		t.Run("norm", func(t *testing.T) {
+			second := in.idOf(3)
+			other := seller.attach(second, "second.txt", "Wafflewords of the second")
+			status, _ := owner.post("/settings/norms", normFields("0", "soft-0", "", "hard-0", "1")...)
+			require.Equal(t, http.StatusOK, status)
+			head := in.signedIn("head")
+			status, _ = head.post(path+id+"/download", fetch...)
+			require.Equal(t, http.StatusOK, status, "a download is a card")
+			status, page := head.post("/contacts/"+second+"/attachments/"+other+"/download", fetch...)
+			require.Equal(t, http.StatusTooManyRequests, status)
+			hasNot(t, page, "Wafflewords")
+			status, _ = head.post(path+id+"/download", fetch...)
+			require.Equal(t, http.StatusOK, status, "what was opened today stays open")
+			status, _ = owner.post("/settings/norms", normFields("1")...)
+			require.Equal(t, http.StatusOK, status)
+		})
+
 		t.Run("forgotten", func(t *testing.T) {
 			f, err := in.app.db.attachment(t.Context(), mine, id)
 			require.NoError(t, err)

@@ -68,6 +68,7 @@ const keysPage = 500
 // task began: so it can be cut off and begun again.
 func (a *App) renewKeys(ctx context.Context, job *keyJob) error {
 	var newest encrypt.Record
+	job.Done = 0
 	renew := func() error {
 		if newest.Scope.Name == "" || newest.State != encrypt.Active || !newest.CreatedAt.Before(job.Began) {
 			return nil
@@ -96,7 +97,9 @@ func (a *App) renewKeys(ctx context.Context, job *keyJob) error {
 			}
 			newest = r
 		}
-		a.show(*job)
+		if err := a.keep(ctx, *job); err != nil {
+			return err
+		}
 		if len(page) == 0 {
 			return renew()
 		}
