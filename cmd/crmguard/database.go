@@ -43,12 +43,16 @@ func openDatabase(ctx context.Context, name string) (*sql.DB, error) {
 	return db, nil
 }
 
-func openPostgres(name string) (*sql.DB, error) {
+func openPostgres(name string) (*sql.DB, error) { return connectPostgres(name, true) }
+
+func connectPostgres(name string, readOnly bool) (*sql.DB, error) {
 	config, err := pgx.ParseConfig(name)
 	if err != nil {
 		return nil, errors.New("that is not a URL of PostgreSQL; want postgres://USER@HOST/DATABASE") // the cause might quote a password
 	}
-	config.RuntimeParams["default_transaction_read_only"] = "on"
+	if readOnly {
+		config.RuntimeParams["default_transaction_read_only"] = "on"
+	}
 	return stdlib.OpenDB(*config), nil
 }
 

@@ -94,8 +94,9 @@ func watch(store audit.Store, out io.Writer) *watched {
 	return &watched{Store: store, out: out, told: time.Now()}
 }
 
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+// isTerminal says so of what a command reads or writes.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	if !ok {
 		return false
 	}

@@ -15,9 +15,11 @@ import (
 
 var keysCreate = command{
 	name:  "keys create",
-	args:  "FILE [-signer NAME] [-data DIR]",
+	args:  "FILE [-passphrase PASSFILE|-] [-signer NAME] [-data DIR]",
 	about: "make a key file for package encrypt, or a signing key for a journal",
 	help: `Makes a key-encryption key in FILE, which only you can read, for encrypt.OpenKeyFile;
+with -passphrase one that is itself sealed, for encrypt.OpenPassphraseFile: PASSFILE is a
+file that only you can read, or - to be asked on the terminal or to read a pipe;
 or, with -signer, a signing key for audit.OpenSigner, whose verifying key goes into
 FILE.pub. An existing file is never replaced. A file in the folder of the data is
 refused: whoever takes the data would take the key.
@@ -30,6 +32,7 @@ Exit codes: 0 made, 1 refused or failed, 2 not understood.
 func createKey(c *call) int {
 	signer := c.flags.String("signer", "", "make a signing key with this `name`, such as crm.example/journal")
 	data := c.flags.String("data", "", "`folder` of the data, which the key must stay out of")
+	passphrase := c.flags.String("passphrase", "", "`file` with a passphrase of at least 12 bytes, - to ask for it")
 	rest, code, ok := c.parse(1)
 	if !ok {
 		return code
@@ -39,6 +42,9 @@ func createKey(c *call) int {
 	if signing && (*signer == "" || strings.Contains(*signer, "+") || strings.ContainsFunc(*signer, unicode.IsSpace)) {
 		return c.misused("the name of a signing key is not empty and has no spaces and no +")
 	}
+	if signing && *passphrase != "" {
+		return c.misused("a signing key has no passphrase")
+	}
 	file := rest[0]
 	if refusal := free(file, *data); refusal != nil {
 		return c.fail(bad, "%v", refusal)
@@ -46,12 +52,32 @@ func createKey(c *call) int {
 	if signing {
 		return c.createSigner(file, *signer)
 	}
-	if _, err := encrypt.OpenKeyFile(file, *data, true); err != nil {
-		return c.fail(bad, "%v\nIf %s is there now, delete it before you try again: nothing was sealed with it.", err, plain(file))
+	if err := c.createKEK(file, *data, *passphrase); err != nil {
+		if _, there := os.Lstat(file); there != nil {
+			return c.fail(bad, "%v", err)
+		}
+		return c.fail(bad, "%v\n%s is there now: delete it before you try again, as nothing was sealed with it.", err, plain(file))
 	}
 	fmt.Fprintf(c.out, "%s: a new key-encryption key, mode 0600\n"+
 		"Next: keep a copy away from the data and its backups. Without this key nothing opens that was sealed under it.\n", plain(file))
+	if *passphrase != "" {
+		fmt.Fprintln(c.out, "Keep the passphrase elsewhere than that copy: neither opens anything without the other.")
+	}
 	return good
+}
+
+func (c *call) createKEK(file, data, passphrase string) error {
+	if passphrase == "" {
+		_, err := encrypt.OpenKeyFile(file, data, true)
+		return err
+	}
+	text, err := c.readPassphrase(passphrase, true)
+	if err != nil {
+		return err
+	}
+	defer clear(text)
+	_, err = encrypt.OpenPassphraseFile(file, data, text, true)
+	return err
 }
 
 // free returns why no key can be made there. To open what is not there is how

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,10 +14,12 @@ import (
 
 var keysList = command{
 	name:  "keys list",
-	args:  "-store DATABASE [-prefix P] [-json]",
-	about: "count the keys in a key store: of which tenant, in which state, how old",
+	args:  "-store DATABASE [-prefix P] [-index-life DAYS] [-json]",
+	about: "count the keys in a key store: of which tenant, in which state, how old, and what is due",
 	help: `Counts the keys that encryptsql keeps, by tenant, purpose, version and state, with the
-age of the oldest. It reads no key and changes nothing; the CRM may run meanwhile.
+age of the oldest. Then it tells the generation of the key-encryption key and when it was
+turned, how many clients are being erased or were, and what is due and has not been done.
+It reads no key and changes nothing; the CRM may run meanwhile.
 
 ` + databaseHelp + `
 Exit codes: 0 listed, 2 not understood, 3 could not be read.
@@ -45,6 +48,7 @@ type keyCount struct {
 func listKeys(c *call) int {
 	store := c.flags.String("store", "", "`database` of the keys, such as crm-keys/keys.db")
 	prefix := c.flags.String("prefix", "", "`prefix` of its tables, if the CRM has chosen one")
+	indexLife := c.flags.Int("index-life", 90, "`days` of encrypt.Options.IndexLife of the CRM")
 	asJSON := c.flags.Bool("json", false, "print JSON")
 	if _, code, ok := c.parse(0); !ok {
 		return code
@@ -69,15 +73,34 @@ func listKeys(c *call) int {
 		}
 		lines = append(lines, keyCount{s.Tenant, purpose, s.Version, s.State.String(), s.Keys, s.Oldest, s.Newest, s.Messages})
 	}
+	now := time.Now()
+	report, err := c.readReport(db, *prefix, lines)
+	if err != nil {
+		return c.fail(unable, "%v", err)
+	}
+	report.Due = report.due(now, days(*indexLife))
 	if *asJSON {
-		err = printJSON(c.out, lines)
-	} else {
-		err = c.printKeys(lines, time.Now())
+		err = printJSON(c.out, report)
+	} else if err = c.printKeys(lines, now); err == nil && len(lines) > 0 {
+		c.printState(report, now)
 	}
 	if err != nil {
 		return c.fail(unable, "%v", err)
 	}
 	return good
+}
+
+func (c *call) readReport(db *sql.DB, prefix string, lines []keyCount) (*keysReport, error) {
+	store, err := encryptsql.NewReader(c, db, &encryptsql.Options{TablePrefix: prefix})
+	if err != nil {
+		return nil, err
+	}
+	r := &keysReport{Keys: lines}
+	if r.KEK, err = readKEKState(c, store); err != nil {
+		return nil, err
+	}
+	r.Erasures, err = readErasures(c, store, lines)
+	return r, err
 }
 
 func (c *call) printKeys(lines []keyCount, now time.Time) error {

@@ -1,22 +1,34 @@
-// Command crmguard makes and counts keys, verifies journals, checks policies and finds
-// what is not sealed, beside the CRM that it protects: on the same machine, or on one of an auditor.
+// Command crmguard makes, counts, turns and destroys keys, verifies journals, checks policies and
+// finds what is not sealed, beside the CRM that it protects: on the same machine, or on one of an auditor.
 //
-//	crmguard keys create FILE [-data DIR]
+//	crmguard keys create FILE [-passphrase PASSFILE|-] [-data DIR]
 //	crmguard keys create FILE -signer NAME [-data DIR]
 //	crmguard keys list -store PATH|postgres://…
+//	crmguard keys rotate -kek FILE
+//	crmguard keys rotate -kek FILE -store … -tenant T [-client C | -kind K -field F [-index NAME]]
+//	crmguard keys turn -store … -kek FILE
+//	crmguard keys erase -store … -kek FILE -db …|-no-index -tenant T -client C [-yes] [-o FILE]
+//	crmguard keys erase -store … -kek FILE -db …|-no-index -finish [-o FILE]
+//	crmguard keys receipt -store … -kek FILE FILE… | -tenant T -client C
+//	crmguard keys replay FILE… -store … -kek FILE -db …|-no-index [-o FILE]
 //	crmguard audit verify -db PATH|FOLDER|postgres://… -key FILE.pub [-checkpoint FILE] [-save FILE]
 //	crmguard policy lint FILE|-
 //	crmguard scan FILE|- -db PATH|postgres://… -store PATH|postgres://… -kek FILE
 //
 // The exit code is 0 if all is well, 1 if it is not, 2 if the command was not
-// understood, and 3 if the answer could not be found out.
+// understood, and 3 if the answer could not be found out. Of a command that changes keys, 0 is
+// done, 1 refused, as what was asked is wrong, and 3 not done, or not all of it, as a database or
+// key file did not answer or the command was cut off: it may be called again.
 //
 // # Security notes
 //
-// No command prints a key, or a password out of a database's URL. A verifying key and
+// No command prints a key, a passphrase, or a password out of a database's URL. Passphrases come
+// from a file that only its owner can read, a terminal that does not show them or a pipe, never
+// from the command line or the environment. Only the commands rotate, turn, erase and replay
+// write to a database, and only to one that has keys already, of the KEK that they are given. A verifying key and
 // a checkpoint come from files that the caller keeps, never from the database that
 // they are to judge. What comes out of a database or file is quoted, so that it
-// cannot write to the terminal. Databases stay as they are, so that evidence does.
+// cannot write to the terminal. All other commands leave databases as they are, so that evidence stays.
 package main
 
 import (
@@ -60,7 +72,7 @@ type command struct {
 }
 
 func commands() []command {
-	return []command{keysCreate, keysList, auditVerify, policyLint, scan}
+	return []command{keysCreate, keysList, keysRotate, keysTurn, keysErase, keysReceipt, keysReplay, auditVerify, policyLint, scan}
 }
 
 // call is one run of a command.
@@ -101,17 +113,26 @@ func run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) i
 }
 
 func overview(w io.Writer) {
-	fmt.Fprint(w, "crmguard makes and counts keys, verifies journals, checks policies and finds what is not sealed.\n\n")
+	fmt.Fprint(w, "crmguard makes, counts, turns and destroys keys, verifies journals, checks policies and finds what is not sealed.\n\n")
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  crmguard %-14s %s\n", c.name, c.about)
 	}
-	fmt.Fprint(w, "\nExit codes: 0 all is well, 1 it is not, 2 not understood, 3 could not be found out.\n"+
+	fmt.Fprint(w, "\nExit codes: 0 all is well, 1 it is not, 2 not understood, 3 could not be found out or done.\n"+
 		"More about one: crmguard help COMMAND\n")
 }
 
-// parse reads the flags, which may stand before and after the other arguments, and
-// returns these. If ok is false the call ends with code.
+// parse is parseAny for commands with a number of arguments.
 func (c *call) parse(want int) (rest []string, code int, ok bool) {
+	rest, code, ok = c.parseAny()
+	if ok && len(rest) != want {
+		return nil, c.misused("%s; want %d", count(len(rest), "argument"), want), false
+	}
+	return rest, code, ok
+}
+
+// parseAny reads the flags, which may stand before and after the other arguments, and
+// returns these. If ok is false the call ends with code.
+func (c *call) parseAny() (rest []string, code int, ok bool) {
 	for args := c.argv; ; {
 		err := c.flags.Parse(args)
 		if errors.Is(err, flag.ErrHelp) {
@@ -126,9 +147,6 @@ func (c *call) parse(want int) (rest []string, code int, ok bool) {
 		}
 		rest = append(rest, c.flags.Arg(0))
 		args = c.flags.Args()[1:]
-	}
-	if len(rest) != want {
-		return nil, c.misused("%s; want %d", count(len(rest), "argument"), want), false
 	}
 	return rest, good, true
 }

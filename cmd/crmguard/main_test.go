@@ -24,10 +24,12 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"crmguard": main,
+		"crmguard": hurried,
+		"clients":  fixture(makeClients),
 		"contacts": fixture(makeContacts),
 		"journal":  fixture(makeJournal),
 		"keystore": fixture(makeKeyStore),
+		"opens":    fixture(openClients),
 		"sql":      fixture(execute),
 	})
 }

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// ledger is where receipts go, a line each. The bytes of a line are what a receipt's MAC
+// is over, so nobody indents them.
+type ledger struct {
+	out  io.Writer
+	file *os.File // nil: the output
+}
+
+// openLedger opens a file to add to it; an empty name is the output.
+func (c *call) openLedger(name string) (*ledger, error) {
+	if name == "" {
+		return &ledger{out: c.out}, nil
+	}
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600) //nolint:gosec // whoever calls names it
+	if err != nil {
+		return nil, err
+	}
+	return &ledger{out: file, file: file}, nil
+}
+
+func (l *ledger) add(r encrypt.Receipt) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if _, err := l.out.Write(append(line, '\n')); err != nil {
+		return err
+	}
+	if l.file != nil {
+		return l.file.Sync()
+	}
+	return nil
+}
+
+func (l *ledger) close() error {
+	if l.file == nil {
+		return nil
+	}
+	return l.file.Close()
+}
+
+// entry is a line of a ledger.
+type entry struct {
+	where    string // file and line
+	document []byte
+	tenant   string // as it says itself; nothing vouches for that yet
+}
+
+var errLedgerEmpty = errors.New("there is no receipt in it")
+
+// readLedger returns the receipts of a file, or of the input for "-".
+func (c *call) readLedger(name string) (entries []entry, err error) {
+	var text []byte
+	if name == "-" {
+		text, err = io.ReadAll(c.in)
+	} else {
+		text, err = os.ReadFile(name) //nolint:gosec // whoever calls names it
+	}
+	if err != nil {
+		return nil, err
+	}
+	number := 0
+	for line := range bytes.Lines(text) {
+		number++
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		e := entry{where: fmt.Sprintf("%s, line %d", plain(name), number), document: line}
+		var says struct {
+			Tenant string `json:"tenant"`
+		}
+		if json.Unmarshal(line, &says) == nil { // what is no JSON is refused as a receipt
+			e.tenant = says.Tenant
+		}
+		entries = append(entries, e)
+	}
+	if len(entries) == 0 {
+		return nil, fmt.Errorf("%s: %w", plain(name), errLedgerEmpty)
+	}
+	return entries, nil
+}
+
+// readLedgers reads all of them before anything is done.
+func (c *call) readLedgers(names []string) (entries []entry, err error) {
+	for _, name := range names {
+		more, err := c.readLedger(name)
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, more...)
+	}
+	return entries, nil
+}
