@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,8 +85,8 @@ type opened struct {
 }
 
 func (o *opened) close() {
-	for i := len(o.closers) - 1; i >= 0; i-- {
-		_ = o.closers[i]() // what was done is durable already
+	for _, closer := range slices.Backward(o.closers) {
+		_ = closer() // what was done is durable already
 	}
 }
 

@@ -25,6 +25,9 @@ func invoke(t *testing.T, args ...string) (code int, out, complaint string) {
 }
 
 func TestPasswordsAreNotPrinted(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, makeKeyStore(t.Context(), []string{dir + "/keys.db", dir + "/kek.json", "acme"}))
+	require.NoError(t, os.Chmod(dir+"/keys.db", 0o600))
 	for _, url := range []string{
 		"postgres://crm:hunter2@127.0.0.1:1/crm",
 		"postgres://crm:hunter2@127.0.0.1:port/crm",
@@ -36,6 +39,8 @@ func TestPasswordsAreNotPrinted(t *testing.T) {
 			{"keys", "list", "-store", url},
 			{"audit", "verify", "-db", url, "-key", publicKey(t)},
 			{"scan", declaration(t, "contacts"), "-db", url, "-store", url, "-kek", "kek.json"},
+			{"keys", "turn", "-store", url, "-kek", dir + "/kek.json"},
+			{"keys", "erase", "-finish", "-store", dir + "/keys.db", "-db", url, "-kek", dir + "/kek.json"},
 		} {
 			code, out, complaint := invoke(t, args...)
 			require.Equal(t, unable, code, complaint)
@@ -55,6 +60,10 @@ func TestNothingWritesToTheTerminal(t *testing.T) {
 	require.NoError(t, execute(t.Context(), []string{planted, `CREATE TABLE t (n BIGINT)`, `PRAGMA writable_schema = 1`,
 		`UPDATE sqlite_master SET name = '` + evil + `', sql = 'CREATE TABLE nonsense('`}))
 	key := publicKey(t)
+	ours, paper := dir+"/ours.db", dir+"/p\x1b[2K\rledger"
+	require.NoError(t, makeKeyStore(t.Context(), []string{ours, dir + "/ours.json", "acme"}))
+	require.NoError(t, os.Chmod(ours, 0o600))
+	require.NoError(t, os.WriteFile(paper, []byte(`{"tenant":"`+evil+`"}`), 0o600))
 	for _, args := range [][]string{
 		{"audit", "verify", "-db", planted, "-key", key},
 		{"keys", "list", "-store", planted},
@@ -63,6 +72,13 @@ func TestNothingWritesToTheTerminal(t *testing.T) {
 		{"policy", "lint", dir + "/" + evil},
 		{"scan", declaration(t, evil), "-db", planted, "-store", planted, "-kek", dir + "/" + evil},
 		{"policy", "lint", "-" + evil},
+		{"keys", "rotate", "-kek", dir + "/" + evil},
+		{"keys", "rotate", "-kek", dir + "/ours.json", "-store", ours, "-tenant", evil, "-client", evil},
+		{"keys", "erase", "-kek", dir + "/ours.json", "-store", ours, "-no-index", "-tenant", evil, "-client", evil, "-yes"},
+		{"keys", "receipt", "-kek", dir + "/ours.json", "-store", ours, "-tenant", evil, "-client", evil},
+		{"keys", "receipt", "-kek", dir + "/ours.json", "-store", ours, dir + "/" + evil},
+		{"keys", "replay", "-kek", dir + "/ours.json", "-store", ours, "-no-index", paper},
+		{"keys", "turn", "-kek", dir + "/ours.json", "-store", planted},
 		{"keys", "create", planted + "/" + evil},
 		{"keys", "create", dir + "/kek.json", "-signer", evil},
 		{"audit", "verify", "-db", planted, "-key", dir + "/" + evil},
