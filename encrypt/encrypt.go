@@ -5,7 +5,7 @@
 // and struct tags on the rows.
 //
 //	kek, err := encrypt.OpenKeyFile("crm-keys/kek.json", "crm-data", false)
-//	store, err := encryptsql.OpenSQLite(ctx, "crm-keys/keys.db")
+//	store, err := encryptsql.OpenSQLite(ctx, "crm-keys/keys.db", false)
 //	index, err := encryptsql.NewIndex(ctx, db, nil)
 //	keys, err := encrypt.New(kek, store, &encrypt.Options{Index: index, OnOpen: norms.OnOpen})
 //	contacts, err := encrypt.NewTable[Contact](keys, "contacts", nil)

@@ -71,7 +71,7 @@ func newCrowd(ctx context.Context) (_ *crowd, err error) {
 			err = errors.Join(err, c.close())
 		}
 	}()
-	if c.store, err = encryptsql.OpenSQLite(ctx, filepath.Join(p.dir, "keys", "keys.db")); err != nil {
+	if c.store, err = encryptsql.OpenSQLite(ctx, filepath.Join(p.dir, "keys", "keys.db"), true); err != nil {
 		return c, err
 	}
 	if c.db, err = sql.Open("sqlite", "file:"+filepath.Join(p.dir, "crm.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)"); err != nil {

@@ -19,7 +19,7 @@ import (
 // Keys are counted while somebody writes, and the writer goes on.
 func TestCountingWhileTheCRMRuns(t *testing.T) {
 	dir := t.TempDir()
-	store, err := encryptsql.OpenSQLite(t.Context(), dir+"/keys.db")
+	store, err := encryptsql.OpenSQLite(t.Context(), dir+"/keys.db", true)
 	require.NoError(t, err)
 	defer store.Close() //nolint:errcheck // a test
 	insert := func(name string) error {

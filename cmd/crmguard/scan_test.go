@@ -30,7 +30,7 @@ func makeContacts(ctx context.Context, args []string) error {
 		return err
 	}
 	defer db.Close() //nolint:errcheck // a fixture
-	store, err := encryptsql.OpenSQLite(ctx, args[1])
+	store, err := encryptsql.OpenSQLite(ctx, args[1], true)
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,7 @@
 //
 // Keys belong into a store of their own, which no dump of the data contains:
 //
-//	store, err := encryptsql.OpenSQLite(ctx, "crm-keys/keys.db")
+//	store, err := encryptsql.OpenSQLite(ctx, "crm-keys/keys.db", false) // true: when it is installed, never later
 //	index, err := encryptsql.NewIndex(ctx, db, nil)   // in the CRM's database
 //	keys, err := encrypt.New(kek, store, &encrypt.Options{Index: index})
 //

@@ -16,7 +16,7 @@ import (
 func TestStore(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) {
 		encrypttest.Store(t, func(t *testing.T) encrypt.Store {
-			store, err := encryptsql.OpenSQLite(t.Context(), t.TempDir()+"/keys/keys.db")
+			store, err := encryptsql.OpenSQLite(t.Context(), t.TempDir()+"/keys/keys.db", true)
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, store.Close()) })
 			return store

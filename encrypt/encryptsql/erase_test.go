@@ -119,7 +119,7 @@ func keysLeft(t *testing.T, path string, store encrypt.Store) int {
 
 func TestDestroyedKeysAreGoneFromTheFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
-	store, err := encryptsql.OpenSQLite(t.Context(), path)
+	store, err := encryptsql.OpenSQLite(t.Context(), path, true)
 	require.NoError(t, err)
 	defer closeIt(t, store)
 	info, err := os.Stat(path)
@@ -143,7 +143,7 @@ func TestTheCheckNoticesKeysThatStay(t *testing.T) {
 // not say destroyed.
 func TestAReaderHoldsTheDestructionUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
-	store, err := encryptsql.OpenSQLite(t.Context(), path)
+	store, err := encryptsql.OpenSQLite(t.Context(), path, true)
 	require.NoError(t, err)
 	defer closeIt(t, store)
 	now := time.Now()

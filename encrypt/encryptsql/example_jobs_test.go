@@ -72,7 +72,7 @@ func ExampleNewRows() {
 	if err != nil {
 		panic(err)
 	}
-	store, err := encryptsql.OpenSQLite(ctx, filepath.Join(dir, "keys", "keys.db"))
+	store, err := encryptsql.OpenSQLite(ctx, filepath.Join(dir, "keys", "keys.db"), true)
 	if err != nil {
 		panic(err)
 	}

@@ -24,7 +24,7 @@ func ExampleOpenSQLite() {
 	if err != nil {
 		panic(err)
 	}
-	store, err := encryptsql.OpenSQLite(ctx, filepath.Join(dir, "keys.db"))
+	store, err := encryptsql.OpenSQLite(ctx, filepath.Join(dir, "keys.db"), true)
 	if err != nil {
 		panic(err)
 	}

@@ -19,7 +19,7 @@ import (
 func BenchmarkReencrypt(b *testing.B) {
 	const n, batch = 5000, 500
 	db := sqldbtest.Postgres(b)
-	keys, err := encryptsql.OpenSQLite(b.Context(), filepath.Join(b.TempDir(), "keys", "keys.db"))
+	keys, err := encryptsql.OpenSQLite(b.Context(), filepath.Join(b.TempDir(), "keys", "keys.db"), true)
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, keys.Close()) })
 	c, err := openCRM(b.Context(), db, keys, filepath.Join(b.TempDir(), "kek.json"))

@@ -45,7 +45,7 @@ func openIn(dir string, wrap func(encrypt.Store) encrypt.Store) (*encrypt.Keyrin
 	if err != nil {
 		return nil, nil, err
 	}
-	store, err := encryptsql.OpenSQLite(context.Background(), filepath.Join(dir, "keys.db"))
+	store, err := encryptsql.OpenSQLite(context.Background(), filepath.Join(dir, "keys.db"), true)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -14,7 +14,7 @@ import (
 func TestPending(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) {
 		encrypttest.Pending(t, func(t *testing.T) encrypt.Pending {
-			store, err := encryptsql.OpenSQLite(t.Context(), t.TempDir()+"/keys/keys.db")
+			store, err := encryptsql.OpenSQLite(t.Context(), t.TempDir()+"/keys/keys.db", true)
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, store.Close()) })
 			return store

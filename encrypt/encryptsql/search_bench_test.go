@@ -70,7 +70,7 @@ func newSearchBench(b *testing.B) *searchBench {
 	}
 	kek, err := encrypt.OpenKeyFile(b.TempDir()+"/kek.json", "", true)
 	require.NoError(b, err)
-	store, err := encryptsql.OpenSQLite(ctx, b.TempDir()+"/keys.db")
+	store, err := encryptsql.OpenSQLite(ctx, b.TempDir()+"/keys.db", true)
 	require.NoError(b, err)
 	b.Cleanup(func() { _ = store.Close() })
 	s := &searchBench{db, kek, store}

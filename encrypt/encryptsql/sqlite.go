@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,17 +14,27 @@ import (
 	"github.com/crmguard/crmguard/internal/sqldb"
 )
 
-// OpenSQLite keeps keys in a file of their own, made with mode 0600 if it does not
-// exist, in a folder made with 0700; an existing file that others can read is
-// refused. The host imports a driver for SQLite, such as modernc.org/sqlite.
-func OpenSQLite(ctx context.Context, path string) (*Store, error) {
+// OpenSQLite keeps keys in a file of their own. With create it makes the file, with mode
+// 0600, and its folder, with 0700, where they do not exist: at installation only, or a
+// keys folder that is not mounted becomes a new, empty key store beside the data of the
+// old one. Without, a file that is missing or holds no keys table is refused; the first is
+// fs.ErrNotExist. So is a file that others can read. The host imports a driver for
+// SQLite, such as modernc.org/sqlite.
+func OpenSQLite(ctx context.Context, path string, create bool) (*Store, error) {
 	if strings.ContainsAny(path, "?#") || strings.Contains(path, ":") {
 		return nil, fmt.Errorf("encryptsql: %s: drivers read more than a path from names with ?, # or a colon", path)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("encryptsql: %w", err)
+	flags := os.O_RDWR
+	if create {
+		flags |= os.O_CREATE
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, fmt.Errorf("encryptsql: %w", err)
+		}
 	}
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the host chooses the path
+	file, err := os.OpenFile(path, flags, 0o600) //nolint:gosec // the host chooses the path
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("encryptsql: no key store: put the keys folder back, or mount it: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encryptsql: %w", err)
 	}
@@ -38,12 +49,31 @@ func OpenSQLite(ctx context.Context, path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encryptsql: %w", err)
 	}
-	store, err := New(ctx, db, nil)
+	if !create {
+		err = hasKeys(ctx, db, path)
+	}
+	var store *Store
+	if err == nil {
+		store, err = New(ctx, db, nil)
+	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	store.opened = db
 	return store, nil
+}
+
+// hasKeys refuses a file in which there never was a key store.
+func hasKeys(ctx context.Context, db *sql.DB, path string) error {
+	var one int
+	err := db.QueryRowContext(ctx, `SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'crmguard_keys'`).Scan(&one)
+	if errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("encryptsql: %s is no key store: put the right file back", path)
+	}
+	if err != nil {
+		return fmt.Errorf("encryptsql: %w", err)
+	}
+	return nil
 }
 
 // ErrNotGoneYet says that a reader kept the write-ahead log from being truncated, so

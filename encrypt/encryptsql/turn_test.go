@@ -202,7 +202,7 @@ func TestRemovedKeysAreGoneFromTheFiles(t *testing.T) {
 	_, _, stop := fastClock(time.Second)
 	defer stop()
 	path := filepath.Join(t.TempDir(), "keys.db")
-	store, err := encryptsql.OpenSQLite(t.Context(), path)
+	store, err := encryptsql.OpenSQLite(t.Context(), path, true)
 	require.NoError(t, err)
 	defer closeIt(t, store)
 	require.Zero(t, removedKeysLeft(t, path, store))
@@ -224,7 +224,7 @@ func TestTheCheckNoticesRemovedKeysThatStay(t *testing.T) {
 // call of Replace ends it.
 func TestAReaderHoldsARemovalUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
-	store, err := encryptsql.OpenSQLite(t.Context(), path)
+	store, err := encryptsql.OpenSQLite(t.Context(), path, true)
 	require.NoError(t, err)
 	defer closeIt(t, store)
 	ctx := crmguard.System(context.Background(), "acme", "test")

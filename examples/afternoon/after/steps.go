@@ -36,7 +36,7 @@ func (c *crm) openKeys(ctx context.Context, data, keys string, create bool) erro
 	if err != nil {
 		return err
 	}
-	store, err := encryptsql.OpenSQLite(ctx, filepath.Join(keys, "keys.db"))
+	store, err := encryptsql.OpenSQLite(ctx, filepath.Join(keys, "keys.db"), create)
 	if err != nil {
 		return err
 	}

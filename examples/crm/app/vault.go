@@ -93,7 +93,7 @@ func (v *vault) open(ctx context.Context, data *store, create bool, o *encrypt.O
 	if err != nil {
 		return err
 	}
-	if v.store, err = encryptsql.OpenSQLite(ctx, filepath.Join(v.dir, names[1])); err != nil {
+	if v.store, err = encryptsql.OpenSQLite(ctx, filepath.Join(v.dir, names[1]), create); err != nil {
 		return err
 	}
 	if v.keys, err = encrypt.New(kek, v.store, o); err != nil {
