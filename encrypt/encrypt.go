@@ -115,8 +115,8 @@ var (
 	// ErrDamaged says that a stored key does not unwrap, or not as what it is stored
 	// as: the key store was damaged or changed.
 	ErrDamaged = errors.New("encrypt: a key in the key store is damaged")
-	// ErrWrongKEK says that the KEK is not the one that wrapped the stored keys. Only
-	// KEKs that can tell say so, such as key files; see [Keyring.Check].
+	// ErrWrongKEK says that the KEK is not the one that wrapped the stored keys. KEKs that
+	// can tell say so, such as key files and those of contrib; see [Keyring.Check].
 	ErrWrongKEK = errors.New("encrypt: the key-encryption key does not fit the key store")
 	// ErrUnavailable says that the KEK or the key store did not answer. Keys in the
 	// cache go on working for a while.
@@ -235,9 +235,8 @@ func (k *Keyring) wallClock() time.Time {
 }
 
 // Check asks the key store and the KEK, for health pages and at start. Its errors
-// are [ErrUnavailable], [ErrDamaged] and [ErrWrongKEK]. Most KMSs refuse what another
-// of their keys has encrypted in words of their own: a wrong key of a KMS is seen as
-// ErrUnavailable, with the KMS's error in it.
+// are [ErrUnavailable], [ErrDamaged] and [ErrWrongKEK]. A KEK that does not tell a wrong
+// key from an outage is seen as ErrUnavailable, with its error in it.
 func (k *Keyring) Check(ctx context.Context) error {
 	if k.closed.Load() {
 		return errClosed

@@ -26,7 +26,8 @@ var adPool = sync.Pool{New: func() any {
 	return &b
 }}
 
-// Seal implements [crmguard.Sealer]. A place without a client uses a key of the
+// Seal implements [crmguard.Sealer]. Nil is sealed as an empty value: NULL is for those who
+// have columns, see [Cell] and [Table]. A place without a client uses a key of the
 // tenant's own. A client that is being or was erased is [crmguard.ErrErased].
 func (k *Keyring) Seal(ctx context.Context, at crmguard.Place, plaintext []byte) ([]byte, error) {
 	if err := checkSealing(ctx, &at); err != nil {

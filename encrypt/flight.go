@@ -8,7 +8,7 @@ import (
 
 // fetch reads one scope, once for all who ask at the same time.
 func (k *Keyring) fetch(ctx context.Context, s Scope, create bool) (*scopeKeys, error) {
-	s = s.clone() // a flight may outlive the caller
+	s = s.clone()        // a flight may outlive the caller
 	for range attempts { // the first flight may have begun before an Erase that has ended since
 		keys, err := share(ctx, k, scopeFlight(s, create), func(ctx context.Context) (*scopeKeys, error) {
 			found, err := k.load(ctx, s.Tenant, []Scope{s}, create)

@@ -58,7 +58,8 @@ type Index interface {
 	DropClient(ctx context.Context, tenant, client string) (rows int, err error)
 }
 
-// ErrDuplicate is what a [DuplicateError] wraps.
+// ErrDuplicate is what a [DuplicateError] wraps: the error of [Index.Put] where another record
+// has the value of a field tagged index=…:unique.
 var ErrDuplicate = errors.New("encrypt: another record has this value")
 
 // DuplicateError says which record could not have a unique value. Whoever may not see

@@ -80,8 +80,12 @@ func (e RowErrors) Unwrap() []error {
 //	Phone       string `encrypt:"phone,index=phone,index=last4"`  // logical name, and how it is found; see [Table.Find]
 //	PhoneSealed []byte `encrypt:"phone,sealed"`                   // what is stored of it; nil is NULL
 //	PhonePlain  *string `encrypt:"phone,plain"`                   // the column that it was in before, see [Table.Migrate]
+//	Email       string `encrypt:"email,index=email:unique"`       // no two records of a tenant have the same; see [ErrDuplicate]
 //	Note        *string `encrypt:"note,pad=64"`                   // lengths are hidden up to multiples of 64 bytes
 //	Calls       []Call  `encrypt:"-"`                             // rows of another table, which has tags of its own
+//
+// Indexes are phone, email and exact, which may be unique, and last4 and domain, which may
+// not. [LeakOf] says what each tells.
 //
 // A string, *string or []byte is sealed as it is, a type of database/sql such as
 // sql.Null[T] as the value in it, any other type as JSON. A nil pointer, slice, map or

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"strconv"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
@@ -56,9 +55,9 @@ func rotateKey(c *call) int {
 	case *tenant == "":
 		return c.rotateKEK(f)
 	}
-	scope := encrypt.Scope{Tenant: *tenant, Purpose: encrypt.DataKey, Name: *client}
+	scope := encrypt.ClientScope(*tenant, *client)
 	if *kind != "" {
-		scope.Purpose, scope.Name = encrypt.IndexKey, indexName(*kind, *field, *index)
+		scope = encrypt.IndexScope(*tenant, *kind, *field, *index)
 	}
 	keys, err := c.openKeys(f, true)
 	if err != nil {
@@ -87,15 +86,6 @@ func rotateKey(c *call) int {
 			"is left under them, Keyring.Retire removes the versions before %d.\n", version)
 	}
 	return good
-}
-
-// indexName is the name of an index key's scope, as docs/formats/encrypt.md has it.
-func indexName(kind, field, index string) string {
-	name := strconv.Itoa(len(kind)) + ":" + kind + "/" + field
-	if index != "" {
-		name = index + "/" + name
-	}
-	return name
 }
 
 func (c *call) rotateKEK(f *keyFlags) int {

@@ -83,7 +83,7 @@ func (s *store) ledger(ctx context.Context, after int64) (lines []ledgerLine, er
 func (a *App) unknownErasures(ctx context.Context, lines []ledgerLine) (behind []ledgerLine, err error) {
 	var scopes []encrypt.Scope
 	for _, line := range lines {
-		scopes = append(scopes, encrypt.Scope{Tenant: tenant, Purpose: encrypt.DataKey, Name: line.receipt.Client})
+		scopes = append(scopes, encrypt.ClientScope(tenant, line.receipt.Client))
 	}
 	records, err := a.vault.store.Load(ctx, scopes)
 	if err != nil {

@@ -68,7 +68,7 @@ func (a *App) upkeep(ctx context.Context) error {
 }
 
 // importKeyScope is the key of [App.importKeys], named as docs/formats/encrypt.md says.
-var importKeyScope = encrypt.Scope{Tenant: tenant, Purpose: encrypt.IndexKey, Name: fmt.Sprintf("%d:%s/%s", len(kind), kind, importKeyField)}
+var importKeyScope = encrypt.IndexScope(tenant, kind, importKeyField, "")
 
 // ageImportKey ends the life of the keys by which imported rows are known again, as
 // that of the search's keys ends: who holds one can try what rows were imported. So a row
