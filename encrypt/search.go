@@ -1,10 +1,12 @@
 package encrypt
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"reflect"
+	"runtime"
 )
 
 // SearchOptions say what [Table.Search] looks for.
@@ -33,7 +35,9 @@ type Found[T any] struct {
 // its own; nil is before all that this search wants. An empty page ends the search. The
 // rows must be those that the subject may see: rights, and filters that need no opened
 // field, belong into its SQL. Pages of about 500 rows do well. It is called by one
-// goroutine at a time, for the next page while one is looked at.
+// goroutine at a time, for the next page while one is looked at; a panic of it goes on in the
+// goroutine of the caller. Pages are copied before next is called again, so that what is
+// opened is what was asked about: the rows of [Found] are not those of next.
 //
 // Only the fields looked into are opened, and those of the rows found. Options.OnOpen is asked
 // about each page, before any of it is opened; where it refuses, the search ends with
@@ -55,22 +59,21 @@ func (t *Table[T]) Search(ctx context.Context, tenant string, o SearchOptions, n
 		return found, err
 	}
 	reading, cancel := context.WithCancel(ctx)
-	pages := make(chan page[T])
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		readPages(reading, next, pages)
-	}()
+	r := reader[T]{model: t.model, next: next, pages: make(chan page[T]), done: make(chan struct{})}
+	go r.run(reading)
 	defer func() { // next is not called any more when Search has returned
 		cancel()
-		<-done
+		<-r.done
+		r.giveBack()
 	}()
 	for {
 		var p page[T]
 		select {
 		case <-ctx.Done():
 			return found, ctx.Err()
-		case p = <-pages:
+		case <-r.done: // without a last page
+			return found, ctx.Err()
+		case p = <-r.pages:
 		}
 		if p.err != nil {
 			return found, p.err
@@ -89,29 +92,88 @@ func (t *Table[T]) Search(ctx context.Context, tenant string, o SearchOptions, n
 }
 
 type page[T any] struct {
-	rows []*T
+	rows []T
 	err  error
 }
 
-// readPages reads one page ahead, until there are no more or ctx ends.
-func readPages[T any](ctx context.Context, next func(ctx context.Context, after *T) ([]*T, error), pages chan<- page[T]) {
+// reader reads one page ahead, until there are no more or its context ends.
+type reader[T any] struct {
+	model *Model
+	next  func(ctx context.Context, after *T) ([]*T, error)
+	pages chan page[T]
+
+	done     chan struct{}
+	returned bool // else next has ended the goroutine
+	panicked any
+}
+
+func (r *reader[T]) run(ctx context.Context) {
+	defer close(r.done)
+	defer func() { r.panicked = recover() }()
 	var last *T
 	for {
-		rows, err := next(ctx, last)
-		for _, row := range rows {
-			if row == nil {
-				err = errNil
-			}
+		rows, err := r.next(ctx, last)
+		copies, copyErr := copyRows(r.model, rows)
+		if err == nil {
+			err = copyErr
 		}
 		select {
 		case <-ctx.Done():
+			r.returned = true
 			return
-		case pages <- page[T]{rows, err}:
+		case r.pages <- page[T]{copies, err}:
 		}
 		if err != nil || len(rows) == 0 {
+			r.returned = true
 			return
 		}
 		last = rows[len(rows)-1]
+	}
+}
+
+// giveBack lets a goroutine end as next has ended that of the reader, where net/http and
+// tests expect it.
+func (r *reader[T]) giveBack() {
+	switch {
+	case r.panicked != nil:
+		panic(r.panicked)
+	case !r.returned:
+		runtime.Goexit()
+	}
+}
+
+// copyRows takes from the host what is looked at while it reads the next page, perhaps
+// into the same memory. The plain fields are emptied: what stands there is not believed.
+func copyRows[T any](m *Model, rows []*T) ([]T, error) {
+	copies := make([]T, len(rows))
+	for i, row := range rows {
+		if row == nil {
+			return nil, errNil
+		}
+		m.zero(reflect.ValueOf(row).Elem())
+		copies[i] = *row
+		m.detach(reflect.ValueOf(&copies[i]).Elem())
+	}
+	return copies, nil
+}
+
+// detach copies what is stored of the fields of a row.
+func (m *Model) detach(row reflect.Value) {
+	for i := range m.plan.fields {
+		field := &m.plan.fields[i]
+		sealed := at(row, field.sealed)
+		sealed.SetBytes(bytes.Clone(sealed.Bytes()))
+		if field.legacy == nil {
+			continue
+		}
+		switch legacy := at(row, field.legacy); {
+		case legacy.Kind() == reflect.Slice:
+			legacy.SetBytes(bytes.Clone(legacy.Bytes()))
+		case legacy.Kind() == reflect.Pointer && !legacy.IsNil():
+			text := reflect.New(legacy.Type().Elem())
+			text.Elem().Set(legacy.Elem())
+			legacy.Set(text)
+		}
 	}
 }
 
@@ -142,22 +204,27 @@ func (m *Model) searcher(tenant string, o SearchOptions) (*searcher, error) {
 }
 
 // lookAt adds what it finds in a page, up to the limit.
-func lookAt[T any](ctx context.Context, s *searcher, found *Found[T], rows []*T) error {
-	if err := s.open(ctx, values(rows)); err != nil {
+func lookAt[T any](ctx context.Context, s *searcher, found *Found[T], rows []T) error {
+	pointers := make([]*T, len(rows))
+	for i := range rows {
+		pointers[i] = &rows[i]
+	}
+	if err := s.open(ctx, values(pointers)); err != nil {
 		return err
 	}
 	for i := 0; i < len(rows) && len(found.Rows) < s.limit; i++ {
-		row := rows[i]
-		found.Last = row
+		found.Last = pointers[i]
 		found.Looked++
 		matches, err := s.matches(i)
 		if err == nil && matches {
+			row := new(T) // keeps no page in memory
+			*row = rows[i]
 			err = s.model.openRows(ctx, s.tenant, values([]*T{row}), true)
 			if _, ok := errors.AsType[RowErrors](err); err != nil && !ok {
 				return err
 			}
 			if err == nil {
-				found.Rows = append(found.Rows, row)
+				found.Rows, found.Last = append(found.Rows, row), row
 			}
 		}
 		if err != nil {
@@ -176,7 +243,6 @@ func (s *searcher) open(ctx context.Context, rows []reflect.Value) error {
 	}
 	s.cells = s.cells[:n]
 	for i, row := range rows {
-		s.model.zero(row)
 		place, err := s.model.ids(s.tenant, row)
 		for j, field := range s.fields {
 			place.Field = field.name
