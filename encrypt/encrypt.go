@@ -106,8 +106,9 @@ var (
 	ErrMalformed = errors.New("encrypt: not a sealed value")
 	// ErrForeign says that bytes were sealed for another place, or were changed.
 	ErrForeign = errors.New("encrypt: sealed for another place, or changed")
-	// ErrNoKey says that the key store has never had the key: it may be older than
-	// the data, or another's.
+	// ErrNoKey says that the key store has never had the key, or not this version of it: the
+	// store may be older than the data, or another's, or the value names another version than
+	// it was sealed under.
 	ErrNoKey = errors.New("encrypt: the key store has no such key")
 	// ErrRetired says that a value was sealed, or a MAC made, under a version of the key
 	// that [Keyring.Retire] has removed since.

@@ -115,7 +115,7 @@ func (k *Keyring) versionOf(ctx context.Context, s *Scope, keys *scopeKeys, vers
 		return nil, ErrRetired
 	}
 	if !k.maySeek(keys, version) {
-		return nil, ErrForeign
+		return nil, errNoVersion
 	}
 	keys, err := k.fetch(ctx, *s, false)
 	if err != nil {
@@ -128,8 +128,12 @@ func (k *Keyring) versionOf(ctx context.Context, s *Scope, keys *scopeKeys, vers
 		return key, nil
 	}
 	keys.sought.Store(k.now())
-	return nil, ErrForeign
+	return nil, errNoVersion
 }
+
+// errNoVersion is what a value of a newer version than the store has looks like, be it that
+// the store was put back from a backup or that somebody wrote another version into the value.
+var errNoVersion = fmt.Errorf("%w: no such version of it", ErrNoKey)
 
 // maySeek says whether another node may have made a version since keys were read. As
 // anybody can write any version into a row, one is looked for once in a while only.
