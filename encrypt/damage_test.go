@@ -87,7 +87,7 @@ func TestForgedVersionsDoNotMultiplyQueries(t *testing.T) {
 	require.Zero(t, store.loads.Load())
 	at := crmguard.Place{Tenant: "acme", Client: "c01", Kind: "contacts", Record: "c01", Field: "phone"}
 	_, err = k.Open(acting("acme"), at, rows[1].PhoneSealed)
-	require.ErrorIs(t, err, encrypt.ErrForeign)
+	require.ErrorIs(t, err, encrypt.ErrNoKey)
 	require.Zero(t, store.loads.Load(), "one by one neither")
 	clock.Advance(encrypt.Lease / 2)
 	require.Error(t, table.Open(acting("acme"), "acme", rows...))
