@@ -194,24 +194,30 @@ func (k *Keyring) nextVersion(ctx context.Context, s Scope, version uint32) (*ke
 
 // makeVersion stores a version of a key, unless somebody has made it already.
 func (k *Keyring) makeVersion(ctx context.Context, s Scope, version uint32) error {
-	tenantScope := Scope{Tenant: s.Tenant, Purpose: TenantKeyset}
-	started := k.clock.exact()
-	records, err := k.store.Load(ctx, []Scope{tenantScope})
-	if err != nil {
-		return unavailable("key store", err)
+	for range attempts {
+		keysets, err := k.keysets(ctx, s.Tenant)
+		if err != nil {
+			return err
+		}
+		newest := keysets[len(keysets)-1]
+		wrapping, err := k.tenantKey(ctx, keysets, newest.Version)
+		if err != nil {
+			return err
+		}
+		record, err := k.newRecord(s, version, wrapping)
+		if err != nil {
+			return err
+		}
+		record.Messages = 0 // whoever uses it takes a lease
+		record.Under = newest.Wrapped
+		byScope := make(map[Scope][]Record)
+		if _, err := k.insert(ctx, []Record{record}, byScope); err != nil {
+			return err
+		}
+		stored := byScope[s]
+		if len(stored) > 0 && (stored[len(stored)-1].Version >= version || stored[0].State != Active) {
+			return nil
+		} // the tenant has got another keyset meanwhile
 	}
-	if len(records) == 0 {
-		return ErrNoKey
-	}
-	wrapping, err := k.tenantKey(ctx, records, records[len(records)-1].Version)
-	if err != nil {
-		return err
-	}
-	record, err := k.newRecord(s, version, wrapping)
-	if err != nil {
-		return err
-	}
-	record.Messages = 0 // whoever uses it takes a lease
-	_, err = k.insertWrapped(ctx, started, wrapping, []Record{record}, make(map[Scope][]Record))
-	return err
+	return errNotKept
 }

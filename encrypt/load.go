@@ -126,7 +126,6 @@ func (k *Keyring) turnedSince(ctx context.Context, tenantScope Scope, keysets []
 // where.
 func (k *Keyring) loadOnce(ctx context.Context, scopes []Scope, at map[Scope]int, create bool) (found []*scopeKeys, keysets []Record, err error) {
 	started, generation := k.now(), k.generation.Load()
-	exact := k.clock.exact()
 	records, err := k.store.Load(ctx, scopes)
 	if err != nil {
 		return nil, nil, unavailable("key store", err)
@@ -144,7 +143,7 @@ func (k *Keyring) loadOnce(ctx context.Context, scopes []Scope, at map[Scope]int
 	var mine map[Scope]bool
 	if create && slices.ContainsFunc(stored[1:], func(r []Record) bool { return len(r) == 0 }) {
 		byScope := groupRecords(records)
-		mine, err = k.create(ctx, exact, scopes[0], scopes[1:], byScope)
+		mine, err = k.create(ctx, scopes[0], scopes[1:], byScope)
 		for i, s := range scopes {
 			stored[i] = byScope[s]
 		}
@@ -218,20 +217,13 @@ func groupRecords(records []Record) map[Scope][]Record {
 
 // create makes the keys that byScope lacks, in one store call, and adds what the
 // store then holds to byScope: this node's or, when another was faster, the
-// other's. It returns the scopes whose newest key is this node's. byScope was read at
-// the time started.
-func (k *Keyring) create(ctx context.Context, started int64, tenantScope Scope, scopes []Scope, byScope map[Scope][]Record) (map[Scope]bool, error) {
-	var missing []Scope
-	for _, s := range scopes {
-		if len(byScope[s]) == 0 {
-			missing = append(missing, s)
-		}
-	}
+// other's. It returns the scopes whose newest key is this node's.
+func (k *Keyring) create(ctx context.Context, tenantScope Scope, scopes []Scope, byScope map[Scope][]Record) (map[Scope]bool, error) {
+	missing := lacking(scopes, byScope)
 	if len(missing) == 0 {
 		return nil, nil
 	}
 	if len(byScope[tenantScope]) == 0 {
-		started = k.clock.exact()
 		if err := k.createTenant(ctx, tenantScope, byScope); err != nil {
 			return nil, err
 		}
@@ -241,20 +233,64 @@ func (k *Keyring) create(ctx context.Context, started int64, tenantScope Scope, 
 			missing = append(missing, receipts)
 		}
 	}
-	tenantRecords := byScope[tenantScope]
-	wrapping, err := k.tenantKey(ctx, tenantRecords, tenantRecords[len(tenantRecords)-1].Version)
+	mine := make(map[Scope]bool, len(missing))
+	for range attempts {
+		made, err := k.createUnder(ctx, byScope[tenantScope], missing, byScope)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(mine, made)
+		if missing = lacking(missing, byScope); len(missing) == 0 {
+			return mine, nil
+		}
+		// The tenant has got another keyset meanwhile.
+		if byScope[tenantScope], err = k.keysets(ctx, tenantScope.Tenant); err != nil {
+			return nil, err
+		}
+	}
+	return nil, errNotKept
+}
+
+// lacking are the scopes without records.
+func lacking(scopes []Scope, byScope map[Scope][]Record) (missing []Scope) {
+	for _, s := range scopes {
+		if len(byScope[s]) == 0 {
+			missing = append(missing, s)
+		}
+	}
+	return missing
+}
+
+// keysets are never empty without an error.
+func (k *Keyring) keysets(ctx context.Context, tenant string) ([]Record, error) {
+	records, err := k.store.Load(ctx, []Scope{{Tenant: tenant, Purpose: TenantKeyset}})
+	if err != nil {
+		return nil, unavailable("key store", err)
+	}
+	if len(records) == 0 {
+		return nil, ErrNoKey
+	}
+	return records, nil
+}
+
+// createUnder makes first keys of scopes, as long as the newest of these keysets of the tenant
+// is the newest in the store.
+func (k *Keyring) createUnder(ctx context.Context, keysets []Record, scopes []Scope, byScope map[Scope][]Record) (map[Scope]bool, error) {
+	fresh := make([]Record, 0, len(scopes))
+	newest := &keysets[len(keysets)-1]
+	wrapping, err := k.tenantKey(ctx, keysets, newest.Version)
 	if err != nil {
 		return nil, err
 	}
-	fresh := make([]Record, 0, len(missing))
-	for _, s := range missing {
+	for _, s := range scopes {
 		record, err := k.newRecord(s, 1, wrapping)
 		if err != nil {
 			return nil, err
 		}
+		record.Under = newest.Wrapped
 		fresh = append(fresh, record)
 	}
-	return k.insertWrapped(ctx, started, wrapping, fresh, byScope)
+	return k.insert(ctx, fresh, byScope)
 }
 
 // newRecord makes a random key.
@@ -273,8 +309,13 @@ func (k *Keyring) newRecord(s Scope, version uint32, wrapping *key) (Record, err
 	}, nil
 }
 
+// errNotKept is returned when [Keyring.Turn] was faster again and again, or the store
+// does not do what it should.
+var errNotKept = fmt.Errorf("%w: the key store did not keep a new key", ErrUnavailable)
+
 // insert stores fresh records and puts what the store holds then into byScope. It
-// returns the scopes whose record won.
+// returns the scopes whose record won; none has won where what wrapped it is not
+// the newest any more.
 func (k *Keyring) insert(ctx context.Context, fresh []Record, byScope map[Scope][]Record) (map[Scope]bool, error) {
 	stored, err := k.store.Insert(ctx, fresh)
 	if err != nil {
@@ -283,12 +324,10 @@ func (k *Keyring) insert(ctx context.Context, fresh []Record, byScope map[Scope]
 	maps.Copy(byScope, groupRecords(stored))
 	mine := make(map[Scope]bool, len(fresh))
 	for _, r := range fresh {
-		records := byScope[r.Scope]
-		if len(records) == 0 {
-			return nil, fmt.Errorf("%w: the key store did not keep a new key", ErrUnavailable)
+		if records := byScope[r.Scope]; len(records) > 0 {
+			newest := records[len(records)-1]
+			mine[r.Scope] = newest.Version == r.Version && bytes.Equal(newest.Wrapped, r.Wrapped)
 		}
-		newest := records[len(records)-1]
-		mine[r.Scope] = newest.Version == r.Version && bytes.Equal(newest.Wrapped, r.Wrapped)
 	}
 	return mine, nil
 }

@@ -68,15 +68,25 @@ func (m *Memory) Insert(_ context.Context, records []Record) ([]Record, error) {
 		if len(versions) > 0 {
 			next = versions[len(versions)-1].Version + 1
 		}
-		if r.Version != next || len(versions) > 0 && versions[0].State != Active {
+		if !m.under(r) || r.Version != next || len(versions) > 0 && versions[0].State != Active {
 			continue
 		}
 		if next > 1 {
 			m.revision++
 		}
+		r.Under = nil
 		m.put(r.Scope, append(versions, r.clone()))
 	}
 	return m.load(scopes), nil
+}
+
+// under says whether what wrapped a new key is the newest.
+func (m *Memory) under(r Record) bool {
+	if len(r.Under) == 0 {
+		return true
+	}
+	wrapping := m.scopes[r.Scope.Wrapping()]
+	return len(wrapping) > 0 && bytes.Equal(wrapping[len(wrapping)-1].Wrapped, r.Under)
 }
 
 func (m *Memory) put(s Scope, versions []Record) {

@@ -64,6 +64,19 @@ type Record struct {
 	Messages uint64 // how many messages nodes have reserved with Lease
 
 	CreatedAt, ClosedAt, DestroyedAt time.Time // microseconds, UTC
+
+	// Under is for Insert alone, and never stored: the Wrapped of what this key is
+	// wrapped by. See [Store].
+	Under []byte `json:"-"`
+}
+
+// Wrapping is the scope whose newest version wraps a new key of this scope: the tenant's
+// keyset, or the check of the KEK for such a keyset.
+func (s Scope) Wrapping() Scope {
+	if s.Purpose == TenantKeyset {
+		return kekCheckScope
+	}
+	return Scope{Tenant: s.Tenant, Purpose: TenantKeyset}
 }
 
 // Store keeps wrapped keys. It must not be the database whose data the keys
@@ -76,7 +89,8 @@ type Record struct {
 //  2. What a method changed is durable when it returns nil.
 //  3. State never goes back, and a scope that was Closing or Destroyed never
 //     gets another key.
-//  4. Bytes handed in or out are never shared with the store.
+//  4. A new key appears only if what wrapped it is the newest: see Insert.
+//  5. Bytes handed in or out are never shared with the store.
 type Store interface {
 	// Load returns every version of these scopes, oldest first within a scope, in
 	// one query. A scope without records is missing from the answer.
@@ -86,6 +100,11 @@ type Store interface {
 	// scope is not Closing or Destroyed, each atomically, and returns what the
 	// store then holds of all their scopes, like Load. So of two nodes that make
 	// the same key at once, both get the one that won.
+	//
+	// A record with Under is added only if, at the moment when its transaction takes
+	// effect, Under is the Wrapped of the newest version of Scope.Wrapping. So once an Insert or a
+	// Replace has changed that one, nothing appears any more that was wrapped before,
+	// however long a machine stood still or a COMMIT was under way.
 	Insert(ctx context.Context, records []Record) ([]Record, error)
 
 	// Advance moves all versions of a scope to Closing or Destroyed and returns the

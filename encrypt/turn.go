@@ -23,7 +23,7 @@ var (
 // Steps of a Turn, in their order; it may wait and wrap several times.
 const (
 	TurnWrapping   = "wrapping"   // new keysets for tenants, and their keys under these
-	TurnWaiting    = "waiting"    // until no process wraps anything under the old keysets any more
+	TurnWaiting    = "waiting"    // until no process works any more with what it had read of the old keysets
 	TurnDestroying = "destroying" // the old keysets and the older keys of the KEK
 )
 
@@ -56,8 +56,9 @@ type turn struct {
 // copies of the key store can be unwrapped any more, neither the keys of erased clients
 // nor any other: a backup of the key store made after a Turn is the first good one.
 //
-// Everybody reads and writes on meanwhile. Turn takes [Lease] and more, because it
-// waits until no process wraps anything under what it has read before. It asks the KEK
+// Everybody reads and writes on meanwhile: the store refuses new keys under the old keysets
+// from the moment when there is a new one. Turn takes [Lease] and more, because it
+// waits until no process works with what it has read before. It asks the KEK
 // once per tenant whose keyset is in the cache, twice for others, and a few times more.
 // Before it destroys anything, a key that cannot be unwrapped ends it with [ErrDamaged]:
 // restore or erase that one.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,7 +18,7 @@ import (
 
 // held is a store one of whose Inserts waits.
 type held struct {
-	*encrypt.Memory
+	encrypt.Store
 	gate atomic.Pointer[gate]
 }
 
@@ -25,103 +26,216 @@ func (h *held) Insert(ctx context.Context, r []encrypt.Record) ([]encrypt.Record
 	if gate := h.gate.Swap(nil); gate != nil {
 		gate.pass()
 	}
-	return h.Memory.Insert(ctx, r)
+	return h.Store.Insert(ctx, r)
 }
 
-// oneWalk is a store in which a Turn sees nothing when it goes over all keys again.
-type oneWalk struct {
+// walked is a store that counts how often a Turn goes over all keys: first it surveys
+// them, then it wraps them, again until nothing is left, and then it finds the old keysets.
+type walked struct {
 	*encrypt.Memory
-	walks atomic.Int64
+	walks  atomic.Int64
+	listed func() // when it wraps for the first time, after the keys were listed
+	once   bool   // it sees nothing when it goes over them again
 }
 
-func (o *oneWalk) List(ctx context.Context, after encrypt.Record, limit int) ([]encrypt.Record, error) {
-	if after.Scope == (encrypt.Scope{}) && after.Version == 0 {
-		o.walks.Add(1)
+func (w *walked) List(ctx context.Context, after encrypt.Record, limit int) ([]encrypt.Record, error) {
+	first := after.Scope == (encrypt.Scope{}) && after.Version == 0
+	if first {
+		w.walks.Add(1)
 	}
-	if o.walks.Load() == 3 { // the first is the survey, the last one finds the old keysets
+	if w.once && w.walks.Load() == 3 {
 		return nil, nil
 	}
-	return o.Memory.List(ctx, after, limit)
+	page, err := w.Memory.List(ctx, after, limit)
+	if first && w.walks.Load() == 2 && w.listed != nil {
+		w.listed()
+	}
+	return page, err
 }
 
-// turnBesideASlowNode lets another node read which keyset is the newest, and store a key
-// under it when the Turn waits, or not before its end. It returns an error
-// unless what that node sealed opens afterwards.
-func turnBesideASlowNode(t *testing.T, turning interface {
-	encrypt.Store
-	encrypt.Inventory
-}, memory *encrypt.Memory, slow encrypt.Store, gates *atomic.Pointer[gate], late bool) error {
+// unfenced stores keys whatever wrapped them.
+type unfenced struct{ *encrypt.Memory }
+
+func (u unfenced) Insert(ctx context.Context, records []encrypt.Record) ([]encrypt.Record, error) {
+	records = slices.Clone(records)
+	for i := range records {
+		records[i].Under = nil
+	}
+	return u.Memory.Insert(ctx, records)
+}
+
+// When a slow node stores its key.
+const (
+	whileListed = iota // a Turn has listed the keys, and the tenant has no new keyset yet
+	whileWaiting
+	afterwards
+)
+
+// turnBesideASlowNode lets another node read which keyset is the newest, make a key under
+// it, of a new tenant where it is not a known one, and store that later. It returns an
+// error unless what that node sealed opens afterwards, and the next Turn succeeds.
+func turnBesideASlowNode(t *testing.T, turning *walked, fenced bool, tenant string, when int) error {
 	kek, clock := newTurningKEK(t), newClock(t)
+	memory := turning.Memory
 	k := openKeyring(t, kek, turning, nil)
 	seals(t, k, 1, 3)
+	slow := &held{Store: memory}
+	if !fenced {
+		slow.Store = unfenced{memory}
+	}
 	node := openKeyring(t, openTurningKEK(t, kek.path), slow, nil)
-	at := crmguard.Place{Tenant: "t0", Client: "slow", Kind: "contacts", Record: "r", Field: "phone"}
-	_, err := node.Seal(acting("t0"), crmguard.Place{Tenant: "t0"}, nil) // warms the tenant
-	require.NoError(t, err)
+	at := crmguard.Place{Tenant: tenant, Client: "slow", Kind: "contacts", Record: "r", Field: "phone"}
+	if tenant == "t0" {
+		_, err := node.Seal(acting("t0"), crmguard.Place{Tenant: "t0"}, nil) // warms the tenant
+		require.NoError(t, err)
+	}
 	g := newGate()
-	gates.Store(g)
+	slow.gate.Store(g)
 	var sealed []byte
 	var sealing error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		sealed, sealing = node.Seal(acting("t0"), at, []byte("slow"))
+		sealed, sealing = node.Seal(acting(tenant), at, []byte("slow"))
 	}()
 	<-g.waiting
-	store := func() {
+	store := sync.OnceFunc(func() {
 		close(g.open)
 		<-done
+	})
+	if turning.walks.Store(0); when == whileListed {
+		turning.listed = store
 	}
-	waiting := make(chan struct{})
-	turned := make(chan struct{})
-	go func() {
-		defer close(turned)
-		once := false
-		if _, err := k.Turn(t.Context(), func(p encrypt.TurnProgress) {
-			if p.Step != encrypt.TurnWaiting || once {
-				return
-			}
-			once = true
-			if !late {
-				store()
-			}
-			close(waiting)
-		}); err != nil {
-			t.Error(err)
+	turn := func(progress func(encrypt.TurnProgress)) error {
+		var err error
+		running(clock, func() { _, err = k.Turn(t.Context(), progress) })
+		return err
+	}
+	require.NoError(t, turn(func(p encrypt.TurnProgress) {
+		if p.Step == encrypt.TurnWaiting && when == whileWaiting {
+			store()
 		}
-	}()
-	<-waiting
-	running(clock, func() { <-turned })
-	if late {
-		store()
-	}
+	}))
+	store()
 	if sealing != nil {
 		return sealing
 	}
-	plaintext, err := openKeyring(t, openTurningKEK(t, kek.path), memory, nil).Open(acting("t0"), at, sealed)
-	if err == nil && string(plaintext) != "slow" {
-		err = errors.New("another value")
+	turning.once = false
+	open := func() error {
+		plaintext, err := openKeyring(t, openTurningKEK(t, kek.path), memory, nil).Open(acting(tenant), at, sealed)
+		if err == nil && string(plaintext) != "slow" {
+			err = errors.New("another value")
+		}
+		return err
 	}
-	return err
+	return errors.Join(open(), turn(nil), open())
 }
 
 func TestATurnFindsWhatOthersWrapMeanwhile(t *testing.T) {
-	store := &held{Memory: encrypt.NewMemory()}
-	require.NoError(t, turnBesideASlowNode(t, store.Memory, store.Memory, store, &store.gate, false))
-	faulty := &held{Memory: encrypt.NewMemory()}
-	require.Error(t, turnBesideASlowNode(t, &oneWalk{Memory: faulty.Memory}, faulty.Memory, faulty, &faulty.gate, false),
+	for _, when := range []int{whileListed, whileWaiting} {
+		require.NoError(t, turnBesideASlowNode(t, &walked{Memory: encrypt.NewMemory()}, true, "t0", when))
+	}
+	require.Error(t, turnBesideASlowNode(t, &walked{Memory: encrypt.NewMemory(), once: true}, true, "t0", whileListed),
 		"the check notices a Turn without a second walk")
 }
 
-// unlisted hides that a store can replace.
-type unlisted struct{ encrypt.Store }
+// A node that was suspended for the time of a Turn, be it with its machine and all its
+// clocks, stores no key that nothing unwraps any more.
+func TestWhoeverStoresAKeyAfterATurnMakesItAgain(t *testing.T) {
+	for _, tenant := range []string{"t0", "new"} {
+		require.NoError(t, turnBesideASlowNode(t, &walked{Memory: encrypt.NewMemory()}, true, tenant, afterwards), tenant)
+		require.Error(t, turnBesideASlowNode(t, &walked{Memory: encrypt.NewMemory()}, false, tenant, afterwards),
+			"the check notices a store without a fence, %s", tenant)
+	}
+}
 
-func TestWhoeverStoresAKeyAfterATurnWrapsItAgain(t *testing.T) {
-	store := &held{Memory: encrypt.NewMemory()}
-	require.NoError(t, turnBesideASlowNode(t, store.Memory, store.Memory, store, &store.gate, true))
-	faulty := &held{Memory: encrypt.NewMemory()}
-	require.Error(t, turnBesideASlowNode(t, faulty.Memory, faulty.Memory, unlisted{faulty}, &faulty.gate, true),
-		"the check notices a node that does not look again")
+// suspended is a store that lets something happen before it stores a client's key or version.
+type suspended struct {
+	*encrypt.Memory
+	meanwhile func()
+	late      []encrypt.Record // what comes to be after an Insert has failed
+	lose      bool
+}
+
+func (s *suspended) Insert(ctx context.Context, records []encrypt.Record) ([]encrypt.Record, error) {
+	if meanwhile := s.meanwhile; meanwhile != nil && records[0].Scope.Purpose == encrypt.DataKey {
+		s.meanwhile = nil
+		meanwhile()
+	}
+	if s.lose && records[0].Scope.Purpose == encrypt.DataKey {
+		s.lose, s.late = false, records
+		return nil, context.DeadlineExceeded
+	}
+	return s.Memory.Insert(ctx, records)
+}
+
+// The monotonic clock stands still while a machine is suspended.
+func TestASuspendedMachineAndATurn(t *testing.T) {
+	for _, rotate := range []bool{false, true} {
+		kek, clock, memory := newTurningKEK(t), newClock(t), encrypt.NewMemory()
+		store := &suspended{Memory: memory}
+		a := openKeyring(t, openTurningKEK(t, kek.path), store, nil)
+		b := openKeyring(t, kek, memory, nil)
+		at := func(c string) crmguard.Place {
+			return crmguard.Place{Tenant: "acme", Client: c, Kind: "contacts", Record: c, Field: "phone"}
+		}
+		_, err := a.Seal(acting("acme"), at("old"), []byte("x"))
+		require.NoError(t, err)
+		turn := func() {
+			running(clock, func() {
+				_, err := b.Turn(t.Context(), nil)
+				require.NoError(t, err)
+			})
+		}
+		store.meanwhile = func() {
+			now := clock.Now()
+			turn()
+			clock.nanos.Store(now.UnixNano())
+		}
+		client := "new"
+		if rotate {
+			client = "old"
+			_, err := a.Rotate(acting("acme"), encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: client})
+			require.NoError(t, err)
+		}
+		sealed, err := a.Seal(acting("acme"), at(client), []byte("+7 916"))
+		require.NoError(t, err)
+		for _, k := range []*encrypt.Keyring{a, b} {
+			k.Invalidate()
+			plaintext, err := k.Open(acting("acme"), at(client), sealed)
+			require.NoError(t, err)
+			require.Equal(t, "+7 916", string(plaintext))
+		}
+		turn()
+	}
+}
+
+// A COMMIT whose answer was lost takes effect after a Turn.
+func TestALostCommitAndATurn(t *testing.T) {
+	kek, clock, memory := newTurningKEK(t), newClock(t), encrypt.NewMemory()
+	store := &suspended{Memory: memory}
+	a := openKeyring(t, openTurningKEK(t, kek.path), store, nil)
+	b := openKeyring(t, kek, memory, nil)
+	at := func(c string) crmguard.Place {
+		return crmguard.Place{Tenant: "acme", Client: c, Kind: "contacts", Record: c, Field: "phone"}
+	}
+	_, err := a.Seal(acting("acme"), at("old"), []byte("x"))
+	require.NoError(t, err)
+	store.lose = true
+	_, err = a.Seal(acting("acme"), at("new"), []byte("x"))
+	require.ErrorIs(t, err, encrypt.ErrUnavailable)
+	turn := func() {
+		running(clock, func() {
+			_, err := b.Turn(t.Context(), nil)
+			require.NoError(t, err)
+		})
+	}
+	turn()
+	_, err = memory.Insert(t.Context(), store.late)
+	require.NoError(t, err)
+	_, err = a.Seal(acting("acme"), at("new"), []byte("x"))
+	require.NoError(t, err)
+	turn()
 }
 
 func TestTheCheckNoticesATurnThatDestroysNothing(t *testing.T) {

@@ -119,7 +119,7 @@ func (w *wrapping) begin(ctx context.Context, tenant string) error {
 	if err != nil {
 		return err
 	}
-	record, err := fresh.wrapped(ctx, w.k, w.check.Version)
+	record, err := fresh.wrapped(ctx, w.k, &kekCheck{Record: w.check, generation: w.check.Version})
 	if err != nil {
 		return err
 	}
@@ -141,4 +141,18 @@ func (w *wrapping) begin(ctx context.Context, tenant string) error {
 	w.done.Tenants++
 	w.progress.Tenants++
 	return nil
+}
+
+// rewrap returns a record whose key, wrapped by one keyset, is wrapped by another.
+func rewrap(r Record, from, to *key) (Record, error) {
+	_, ciphertext, err := parse(r.Wrapped, algorithmWrapped, keySize)
+	if err != nil {
+		return Record{}, fmt.Errorf("%w: version %d of %q", ErrDamaged, r.Version, r.Scope)
+	}
+	secret, err := unwrapWith(from, &r, ciphertext)
+	if err != nil {
+		return Record{}, fmt.Errorf("%w: version %d of %q", err, r.Version, r.Scope)
+	}
+	r.Wrapped, err = wrapKey(to, r.Scope, r.Version, secret)
+	return r, err
 }

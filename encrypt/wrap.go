@@ -116,28 +116,31 @@ func (k *Keyring) rememberKeyset(unwrapped *key) {
 // createTenant makes a tenant's keyset, once it is sure that the KEK is the right
 // one, and puts what the store then holds into byScope.
 func (k *Keyring) createTenant(ctx context.Context, scope Scope, byScope map[Scope][]Record) error {
-	started := k.clock.exact()
-	check, err := k.checkKEK(ctx)
-	if err != nil {
-		return err
+	for range attempts {
+		check, err := k.checkKEK(ctx)
+		if err != nil {
+			return err
+		}
+		keyset, err := k.newKeyset(scope, 1)
+		if err != nil {
+			return err
+		}
+		record, err := keyset.wrapped(ctx, k, check)
+		if err != nil {
+			return err
+		}
+		mine, err := k.insert(ctx, []Record{record}, byScope)
+		if err != nil {
+			return err
+		}
+		if mine[scope] {
+			k.rememberKeyset(keyset.key)
+		}
+		if len(byScope[scope]) > 0 {
+			return nil
+		} // the KEK has turned meanwhile
 	}
-	keyset, err := k.newKeyset(scope, 1)
-	if err != nil {
-		return err
-	}
-	record, err := keyset.wrapped(ctx, k, check.generation)
-	if err != nil {
-		return err
-	}
-	mine, err := k.insert(ctx, []Record{record}, byScope)
-	if err != nil || !mine[scope] {
-		return err
-	}
-	k.rememberKeyset(keyset.key)
-	if k.late(started) {
-		return k.rewrapLateKeyset(ctx, keyset, record)
-	}
-	return nil
+	return errNotKept
 }
 
 // freshKeyset is one that this process has just made.
@@ -158,15 +161,15 @@ func (k *Keyring) newKeyset(scope Scope, version uint32) (freshKeyset, error) {
 	return freshKeyset{&key{scope: scope, version: version, wrap: wrap, unwrapped: k.now(), epoch: k.epoch.Load()}, handle}, nil
 }
 
-// wrapped asks the KEK. The generation is that of the KEK.
-func (f freshKeyset) wrapped(ctx context.Context, k *Keyring, generation uint32) (Record, error) {
-	h := header{algorithmKeyset, generation}
+// wrapped asks the KEK, of the generation of its check.
+func (f freshKeyset) wrapped(ctx context.Context, k *Keyring, check *kekCheck) (Record, error) {
+	h := header{algorithmKeyset, check.generation}
 	kek := &remember{AEADWithContext: k.kek}
 	var encrypted keysetCiphertext
 	if err := f.handle.WriteWithContext(ctx, &encrypted, kek, scopeAD(domainKeyset, h, f.scope, f.version)); err != nil {
 		return Record{}, unavailable("KEK", kek.cause(err))
 	}
-	return Record{Scope: f.scope, Version: f.version, State: Active, Wrapped: append(h.append(nil), encrypted...), CreatedAt: k.wallClock()}, nil
+	return Record{Scope: f.scope, Version: f.version, State: Active, Wrapped: append(h.append(nil), encrypted...), Under: check.Wrapped, CreatedAt: k.wallClock()}, nil
 }
 
 func (k *Keyring) unwrapKeyset(ctx context.Context, r Record) (tink.AEAD, error) {

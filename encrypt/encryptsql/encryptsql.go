@@ -26,6 +26,7 @@
 package encryptsql
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"embed"
@@ -174,7 +175,15 @@ func (s *Store) Insert(ctx context.Context, records []encrypt.Record) ([]encrypt
 	}
 	var stored []encrypt.Record
 	err := s.db.Tx(ctx, func(tx *sql.Tx) error {
+		newest := make(map[encrypt.Scope][]byte)
 		for _, r := range sorted(records) {
+			ok, err := s.under(ctx, tx, r, newest)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				continue
+			}
 			if err := s.insert(ctx, tx, r); err != nil {
 				return err
 			}
@@ -187,6 +196,34 @@ func (s *Store) Insert(ctx context.Context, records []encrypt.Record) ([]encrypt
 		return nil, fmt.Errorf("encryptsql: insert keys: %w", err)
 	}
 	return stored, nil
+}
+
+// under says whether what wrapped a new key is the newest, and sees to it that it stays so
+// until the transaction ends. Newest holds what it has read.
+func (s *Store) under(ctx context.Context, tx *sql.Tx, r encrypt.Record, newest map[encrypt.Scope][]byte) (bool, error) {
+	if len(r.Under) == 0 {
+		return true, nil
+	}
+	scope := r.Scope.Wrapping()
+	wrapped, known := newest[scope]
+	if !known {
+		// The first row is locked, so that lock waits and no version is added; then the
+		// newest one is, in a statement that sees it, so that Replace waits. SQLite has
+		// one writer anyway.
+		share := ""
+		if s.db.Dialect == sqldb.Postgres {
+			share = ` FOR SHARE`
+			if _, err := s.exec(ctx, tx, `SELECT 1 FROM crmguard_keys WHERE tenant = $1 AND name = $2 AND version = 1`+share, scope.Tenant, name(scope)); err != nil {
+				return false, err
+			}
+		}
+		row := tx.QueryRowContext(ctx, s.db.Q(`SELECT wrapped FROM crmguard_keys WHERE tenant = $1 AND name = $2 AND state < 4 ORDER BY version DESC LIMIT 1`+share), scope.Tenant, name(scope))
+		if err := row.Scan(&wrapped); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return false, err
+		}
+		newest[scope] = wrapped
+	}
+	return bytes.Equal(wrapped, r.Under), nil
 }
 
 func (s *Store) insert(ctx context.Context, tx *sql.Tx, r encrypt.Record) error {

@@ -197,6 +197,7 @@ func Store(t *testing.T, open func(t *testing.T) encrypt.Store) {
 		}
 		require.EqualValues(t, 5, load(t, s, scope("c1"))[0].Messages, "the other version is not touched")
 	})
+	fence(t, open)
 	races(t, open)
 	if _, ok := open(t).(encrypt.Inventory); ok {
 		inventory(t, open)
