@@ -28,7 +28,7 @@ func (w *watcher) create(db *gorm.DB) error {
 	if t == nil {
 		return w.checkBypass(stmt)
 	}
-	if err := t.prepare(stmt); err != nil {
+	if err := w.prepare(stmt, t); err != nil {
 		return err
 	}
 	if maps := mapsOf(stmt.Dest); maps != nil {
@@ -74,7 +74,7 @@ func (w *watcher) create(db *gorm.DB) error {
 func (t *table) checkMaps(maps []map[string]any) error {
 	for _, m := range maps {
 		for name := range m {
-			if t.names[name] != nil || t.sealedColumn(name) != nil {
+			if f, _ := t.meant(name); f != nil {
 				return errMap
 			}
 		}
@@ -151,12 +151,9 @@ func (t *table) upsertOf(stmt *gorm.Statement, fields []*field) (*upsert, error)
 	updates := slices.Clone(conflict.DoUpdates)
 	for i, a := range conflict.DoUpdates {
 		name := a.Column.Name
-		f := t.names[name]
-		if f == nil {
-			f = t.sealedColumn(name)
-		}
+		f, column := t.meant(name)
 		if f != nil {
-			if from, ok := a.Value.(clause.Column); !ok || from.Table != "excluded" || !slices.Contains(fields, f) || f.old != nil && t.names[name] == nil && name != f.sealed.DBName {
+			if from, ok := a.Value.(clause.Column); !ok || from.Table != "excluded" || !slices.Contains(fields, f) || column != nil && column == f.old {
 				return nil, fmt.Errorf("guardgorm: %s: an upsert takes sealed field %q from the row that it inserts", t.kind, name)
 			}
 			updates[i] = fromInserted(f.sealed.DBName)
@@ -165,8 +162,9 @@ func (t *table) upsertOf(stmt *gorm.Statement, fields []*field) (*upsert, error)
 			}
 			u.sealed = append(u.sealed, f)
 		}
-		movesRecord = movesRecord || name == t.idCol.DBName
-		movesClient = movesClient || name == t.clientCol.DBName
+		id := t.idNamed(name)
+		movesRecord = movesRecord || id == t.idCol
+		movesClient = movesClient || id == t.clientCol
 	}
 	conflict.DoUpdates = updates
 	if !t.ownClient() {

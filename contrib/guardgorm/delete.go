@@ -17,10 +17,10 @@ func (w *watcher) beforeDelete(db *gorm.DB) {
 func (w *watcher) delete(db *gorm.DB) error {
 	stmt := db.Statement
 	t, err := w.table(stmt)
-	if err != nil || t == nil {
+	if err != nil {
 		return err
 	}
-	if err := t.prepare(stmt); err != nil {
+	if err := w.prepare(stmt, t); err != nil || t == nil {
 		return err
 	}
 	soft := len(t.schema.DeleteClauses) > 0 && !stmt.Unscoped

@@ -34,15 +34,21 @@
 // Create, CreateInBatches, Save, Updates, Update, UpdateColumn(s), FirstOrCreate, upserts,
 // associations, Find and its relatives, Preload, Joins, soft delete, transactions. Plain
 // fields are named as they are in the struct, or by their logical name:
-// Update("Phone", …), Select("ID", "Phone"), Omit("phone").
+// Update("Phone", …), Select("ID", "Phone"), Omit("phone"). Sealed columns, in whatever
+// spelling gorm or the database understands, take nothing that the plugin has not sealed.
 //
 //   - Ids must be known before the INSERT, because values are bound to them: from the
 //     program or a BeforeCreate hook, not from the database.
 //   - An update of sealed fields is of one record, named by Model(&contact). It also needs
 //     the client's id where that is another field. To give a record to another client, load it,
 //     change it and Save it.
-//   - A condition on a sealed field is an error. encrypt.Table's Find returns ids for
-//     Where("id IN ?", ids). Order and conditions in SQL text see the column, which is random.
+//   - A condition on a sealed field is an error, before its value is in SQL and in gorm's
+//     log. So is one of a type that does not show its column. encrypt.Table's Find returns
+//     ids for Where("id IN ?", ids). In SQL text only plain comparisons such as "phone = ?"
+//     are noticed, so keep values of sealed fields out of it; order and text see the
+//     sealed column, which is random.
+//   - A subquery that is refused is a syntax error of the statement around it, because gorm
+//     drops the errors of subqueries.
 //   - All rows of a query are opened in one batch: one query to the key store, OnOpen asked
 //     once; one more batch for each joined or preloaded model.
 //   - What gorm reads without its query callbacks comes back sealed, with empty plain
@@ -138,7 +144,7 @@ func (p *Plugin) Initialize(db *gorm.DB) error {
 			return fmt.Errorf("guardgorm: %v: %w", t, err)
 		}
 		w.byType[t] = table
-		name := table.schema.Table[strings.LastIndexByte(table.schema.Table, '.')+1:] // as statements have it
+		name := strings.ToLower(bare(table.schema.Table)) // as statements have it
 		w.byName[name] = append(w.byName[name], table)
 	}
 	on := db.Callback()

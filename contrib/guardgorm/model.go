@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"strings"
 
 	"gorm.io/gorm"
@@ -167,37 +166,6 @@ func fieldAt(s *schema.Schema, index []int) *schema.Field {
 		}
 	}
 	return nil
-}
-
-// sealedColumn returns the field behind a sealed column, or the one of plaintext that was
-// before it, by its name there or in the struct.
-func (t *table) sealedColumn(name string) *field {
-	for _, f := range t.pairs {
-		if f.sealed.DBName == name || f.sealed.Name == name || f.old != nil && (f.old.DBName == name || f.old.Name == name) {
-			return f
-		}
-	}
-	return nil
-}
-
-// translate turns names of plain fields into columns.
-func (t *table) translate(names []string) []string {
-	if !slices.ContainsFunc(names, func(name string) bool { return t.names[name] != nil }) {
-		return names
-	}
-	translated := make([]string, 0, len(names)+1) // the old slice is other statements', too
-	for _, name := range names {
-		f := t.names[name]
-		if f == nil {
-			translated = append(translated, name)
-			continue
-		}
-		translated = append(translated, f.sealed.DBName)
-		if f.old != nil {
-			translated = append(translated, f.old.DBName)
-		}
-	}
-	return translated
 }
 
 // seal fills the sealed fields of rows, if there are any of both.

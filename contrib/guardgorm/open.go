@@ -15,19 +15,34 @@ import (
 )
 
 func (w *watcher) beforeRead(db *gorm.DB) {
-	if db.Error != nil {
-		return
+	if db.Error == nil {
+		t, err := w.table(db.Statement)
+		if err == nil {
+			err = w.prepare(db.Statement, t)
+		}
+		_ = db.AddError(err)
 	}
-	t, err := w.table(db.Statement)
-	if t != nil {
-		err = t.prepare(db.Statement)
-	}
-	_ = db.AddError(err)
+	refuseSubquery(db)
 }
 
 func (w *watcher) afterQuery(db *gorm.DB) {
 	if db.Error == nil && !db.DryRun {
 		_ = db.AddError(w.open(db))
+	}
+	refuseSubquery(db)
+}
+
+// refused is a syntax error wherever it stands, because no database takes SELECT for a
+// name. No word of it begins a comment or ends a statement.
+const refused = "SELECT SELECT refused_by_guardgorm"
+
+// refuseSubquery makes the statement around a refused subquery fail. Subqueries are dry
+// runs, whose errors gorm drops: of NOT IN (…) there would be NOT IN (), which SQLite
+// takes for every row.
+func refuseSubquery(db *gorm.DB) {
+	if db.Error != nil && db.DryRun {
+		db.Statement.SQL.Reset()
+		db.Statement.SQL.WriteString(refused)
 	}
 }
 

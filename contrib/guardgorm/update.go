@@ -27,16 +27,11 @@ func (w *watcher) update(db *gorm.DB) error {
 	if t == nil {
 		return w.checkBypass(stmt)
 	}
-	if err := t.prepare(stmt); err != nil {
+	if err := w.prepare(stmt, t); err != nil {
 		return err
 	}
-	if set, ok := stmt.Clauses["SET"].Expression.(clause.Set); ok {
-		for _, a := range set {
-			if err := t.checkColumn(a.Column.Name); err != nil {
-				return err
-			}
-		}
-		return nil
+	if c, ok := stmt.Clauses["SET"]; ok {
+		return t.checkSet(c)
 	}
 	dest := reflect.ValueOf(stmt.Dest)
 	for dest.Kind() == reflect.Pointer {
@@ -63,13 +58,19 @@ func (w *watcher) update(db *gorm.DB) error {
 	return nil
 }
 
-// checkColumn refuses columns that an expression would write past the plugin.
-func (t *table) checkColumn(name string) error {
-	if t.names[name] != nil || t.sealedColumn(name) != nil {
-		return fmt.Errorf("guardgorm: %s: sealed field %q is written by Updates, Update or Save", t.kind, name)
+// checkSet refuses columns that an expression would write past the plugin.
+func (t *table) checkSet(c clause.Clause) error {
+	set, ok := c.Expression.(clause.Set)
+	if !ok {
+		return fmt.Errorf("guardgorm: %s: SET of type %T is unknown", t.kind, c.Expression)
 	}
-	if name == t.idCol.DBName || name == t.clientCol.DBName {
-		return t.errMoved(name)
+	for _, a := range set {
+		if f, _ := t.meant(a.Column.Name); f != nil {
+			return fmt.Errorf("guardgorm: %s: sealed field %q is written by Updates, Update or Save", t.kind, f.name)
+		}
+		if id := t.idNamed(a.Column.Name); id != nil {
+			return t.errMoved(id.DBName)
+		}
 	}
 	return nil
 }
@@ -90,7 +91,8 @@ func (t *table) updateMap(db *gorm.DB, change *write, dest reflect.Value) error 
 	row := stmt.ReflectValue
 	changed := maps.Clone(original)
 	for name, value := range original {
-		if f := t.names[name]; f != nil {
+		f, column := t.meant(name)
+		if f != nil && column == nil {
 			delete(changed, name)
 			if chosen, ok := columns[f.sealed.DBName]; chosen || !ok && !restricted {
 				if _, twice := given[f]; twice {
@@ -100,11 +102,11 @@ func (t *table) updateMap(db *gorm.DB, change *write, dest reflect.Value) error 
 			}
 			continue
 		}
-		if t.sealedColumn(name) != nil {
+		if f != nil {
 			return fmt.Errorf("guardgorm: %s: column %q is written by sealing: name the plain field", t.kind, name)
 		}
-		if c := t.schema.LookUpField(name); c != nil && (c == t.idCol || c == t.clientCol) && !t.same(row, c.StructField.Index, value) {
-			return t.errMoved(c.DBName)
+		if id := t.idNamed(name); id != nil && !t.same(row, id.StructField.Index, value) {
+			return t.errMoved(id.DBName)
 		}
 	}
 	change.finish = func(bool) { stmt.Dest = original }
@@ -292,15 +294,17 @@ func (t *table) checkOther(db *gorm.DB, dest reflect.Value) error {
 	if err := other.Parse(db.Statement.Dest); err != nil {
 		return err
 	}
-	for _, f := range t.pairs {
-		for _, name := range []string{f.plain.Name, f.name, f.sealed.DBName, f.sealed.Name} {
-			c := other.Schema.LookUpField(name)
-			if c == nil {
-				continue
-			}
-			if _, empty := c.ValueOf(db.Statement.Context, dest); !empty {
-				return fmt.Errorf("guardgorm: %s: sealed field %q is updated by a map or a %v, not by a %v", t.kind, f.name, t.typ, dest.Type())
-			}
+	columns, _ := db.Statement.SelectAndOmitColumns(false, true)
+	for _, c := range other.Schema.Fields {
+		f, _ := t.meant(c.DBName)
+		if f == nil {
+			f, _ = t.meant(c.Name)
+		}
+		if f == nil {
+			continue
+		}
+		if _, empty := c.ValueOf(db.Statement.Context, dest); !empty || columns[c.DBName] {
+			return fmt.Errorf("guardgorm: %s: sealed field %q is updated by a map or a %v, not by a %v", t.kind, f.name, t.typ, dest.Type())
 		}
 	}
 	for _, id := range []*schema.Field{t.idCol, t.clientCol} {

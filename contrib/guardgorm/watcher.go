@@ -4,11 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"strings"
 	"sync"
 
 	"gorm.io/gorm"
-	"gorm.io/gorm/clause"
 
 	"github.com/crmguard/crmguard/encrypt"
 )
@@ -17,7 +15,7 @@ import (
 type watcher struct {
 	plugin *Plugin
 	byType map[reflect.Type]*table
-	byName map[string][]*table // by the name in the database
+	byName map[string][]*table // by the name in the database, in lower case
 	tagged sync.Map            // reflect.Type → whether it has tags
 }
 
@@ -57,26 +55,6 @@ func hasTags(t reflect.Type) bool {
 	return false
 }
 
-// checkBypass refuses what other structs, or maps without a model, would write to
-// sealed columns.
-func (w *watcher) checkBypass(stmt *gorm.Statement) error {
-	for _, t := range w.byName[stmt.Table] {
-		for _, f := range t.pairs {
-			if stmt.Schema != nil && stmt.Schema.FieldsByDBName[f.sealed.DBName] != nil {
-				return fmt.Errorf("guardgorm: %v writes to sealed column %s, but no kind was given for it", stmt.Schema.ModelType, f.sealed.DBName)
-			}
-		}
-		for _, m := range mapsOf(stmt.Dest) {
-			for name := range m {
-				if t.names[name] != nil || t.sealedColumn(name) != nil {
-					return fmt.Errorf("guardgorm: %s: sealed field %q is written through the model only", t.kind, name)
-				}
-			}
-		}
-	}
-	return nil
-}
-
 // mapsOf returns the maps of a destination; none of a struct.
 func mapsOf(dest any) []map[string]any {
 	switch d := dest.(type) {
@@ -88,60 +66,6 @@ func mapsOf(dest any) []map[string]any {
 		return d
 	case *[]map[string]any:
 		return *d
-	}
-	return nil
-}
-
-// prepare is what all statements of a table have in common.
-func (t *table) prepare(stmt *gorm.Statement) error {
-	stmt.Selects, stmt.Omits = t.translate(stmt.Selects), t.translate(stmt.Omits)
-	if selects, ok := stmt.Clauses["SELECT"].Expression.(clause.Select); ok {
-		for _, c := range selects.Columns {
-			if c.Name == "" { // what gorm makes of Pluck("Phone")
-				return fmt.Errorf("guardgorm: %s: a plain field has no column to select", t.kind)
-			}
-		}
-	}
-	if where, ok := stmt.Clauses["WHERE"].Expression.(clause.Where); ok {
-		return t.checkConditions(stmt, where.Exprs)
-	}
-	return nil
-}
-
-// checkConditions refuses conditions on plain fields before they, with the value in
-// them, become SQL that fails and is logged.
-func (t *table) checkConditions(stmt *gorm.Statement, exprs []clause.Expression) error {
-	for _, expr := range exprs {
-		var column any
-		var inner []clause.Expression
-		switch e := expr.(type) {
-		case clause.Eq:
-			column = e.Column
-		case clause.Neq:
-			column = e.Column
-		case clause.IN:
-			column = e.Column
-		case clause.Like:
-			column = e.Column
-		case clause.AndConditions:
-			inner = e.Exprs
-		case clause.OrConditions:
-			inner = e.Exprs
-		case clause.NotConditions:
-			inner = e.Exprs
-		case clause.Where:
-			inner = e.Exprs
-		}
-		name, _ := column.(string)
-		if c, ok := column.(clause.Column); ok && (c.Table == "" || c.Table == clause.CurrentTable || c.Table == stmt.Table) {
-			name = c.Name
-		}
-		if name = strings.TrimPrefix(name, stmt.Table+"."); t.names[name] != nil {
-			return fmt.Errorf("guardgorm: %s: a condition on sealed field %q finds nothing: ask encrypt.Table's Find for ids", t.kind, name)
-		}
-		if err := t.checkConditions(stmt, inner); err != nil {
-			return err
-		}
 	}
 	return nil
 }
