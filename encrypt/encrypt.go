@@ -181,6 +181,7 @@ type Keyring struct {
 	background sync.WaitGroup
 
 	seen sightings
+	gone gone
 
 	closeMu sync.Mutex // no poll starts once closed is set under it
 	closed  atomic.Bool

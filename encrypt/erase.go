@@ -163,7 +163,8 @@ func (k *Keyring) closing(ctx context.Context) (revision int64, closing []Record
 // FinishErasures destroys the keys of clients, of all tenants, that were closed at
 // least [ClosingTime] ago, by the clock and by what this process has seen itself: one
 // that has just started waits as long again. It also deletes index rows that late
-// transactions have left. Hosts call it every minute or so. What fails is tried again
+// transactions have left, and does so every hour for a day for those whose keys this process has
+// destroyed: a machine may have been suspended meanwhile. Hosts call it every minute or so. What fails is tried again
 // by the next call; the receipts of what succeeded are returned beside the error. Only
 // receipts are not made again: [Keyring.Receipt] reads those that lack their MAC.
 func (k *Keyring) FinishErasures(ctx context.Context) (finished []Receipt, err error) {
@@ -174,7 +175,7 @@ func (k *Keyring) FinishErasures(ctx context.Context) (finished []Receipt, err e
 	if err != nil {
 		return nil, err
 	}
-	var failed []error
+	failed := []error{k.dropAgain(ctx)}
 	now := k.wallClock()
 	eras := make(map[string]era)
 	for _, record := range closing {
@@ -186,6 +187,7 @@ func (k *Keyring) FinishErasures(ctx context.Context) (finished []Receipt, err e
 			failed = append(failed, err)
 			continue
 		}
+		k.gone.add(record, k.clock.exact())
 		receipt, err := k.issue(ctx, record, eras, nil)
 		if err != nil {
 			failed = append(failed, err)

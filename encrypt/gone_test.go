@@ -1,0 +1,74 @@
+package encrypt_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// The clock of a stands still for hours, as where the operating system does not count
+// the time of a suspension: it knows the keys of a client that are destroyed meanwhile.
+func TestIndexRowsOfADestroyedClientAreDeletedAgain(t *testing.T) {
+	clock, store := newClock(t), encrypt.NewMemory()
+	index := &failing{Index: encrypt.NewMemoryIndex()}
+	kek, err := encrypt.OpenKeyFile(t.TempDir()+"/kek.json", "", true)
+	require.NoError(t, err)
+	a := openKeyring(t, kek, store, &encrypt.Options{Index: index, Clock: clock.Now})
+	b := openKeyring(t, kek, store, &encrypt.Options{Index: index, Clock: clock.Now})
+	contacts, err := encrypt.NewTable[contact](a, "contacts", nil)
+	require.NoError(t, err)
+	ctx := acting("acme")
+	c := &contact{ID: "c1", Phone: "+7 916 123-45-67"}
+	_, err = contacts.Seal(ctx, "acme", c)
+	require.NoError(t, err)
+	suspended := clock.Now()
+	_, err = b.Erase(ctx, "acme", "c1")
+	require.NoError(t, err)
+	clock.Advance(2 * time.Hour)
+	finished, err := b.FinishErasures(ctx)
+	require.NoError(t, err)
+	require.Len(t, finished, 1)
+	destroyed := clock.Now()
+
+	clock.nanos.Store(suspended.UnixNano())
+	entries, err := contacts.Seal(ctx, "acme", c)
+	require.NoError(t, err)
+	clock.nanos.Store(destroyed.UnixNano())
+	found := func() []string {
+		records, err := index.Find(ctx, "acme", "contacts", "phone", "phone", [][]byte{entries[0].Value})
+		require.NoError(t, err)
+		return records
+	}
+	rows := 0
+	for _, hours := range []int{1, 1, 5, 17} { // those of a day, as long as FinishErasures is called
+		require.NoError(t, index.Put(ctx, nil, "acme", "contacts", []string{"c1"}, nil, entries))
+		_, err = b.FinishErasures(ctx)
+		require.NoError(t, err)
+		require.NotEmpty(t, found(), "not at every call")
+		clock.Advance(time.Duration(hours) * time.Hour)
+		index.broken = true
+		_, err = b.FinishErasures(ctx)
+		require.ErrorIs(t, err, errDown)
+		index.broken = false
+		require.NotEmpty(t, found())
+		clock.Advance(time.Hour)
+		finished, err := b.FinishErasures(ctx)
+		require.NoError(t, err)
+		require.Empty(t, finished)
+		require.Empty(t, found())
+		rows += len(entries)
+	}
+	r, err := b.Receipt(ctx, "acme", "c1")
+	require.NoError(t, err)
+	require.Equal(t, rows, r.IndexRows)
+	require.NoError(t, index.Put(ctx, nil, "acme", "contacts", []string{"c1"}, nil, entries))
+	clock.Advance(48 * time.Hour)
+	for range 3 {
+		_, err = b.FinishErasures(ctx)
+		require.NoError(t, err)
+	}
+	require.NotEmpty(t, found(), "after a day it ends")
+}
