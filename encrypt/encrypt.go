@@ -180,8 +180,9 @@ type Keyring struct {
 	pollMu     sync.Mutex
 	background sync.WaitGroup
 
-	seen sightings
-	gone gone
+	seen   sightings
+	gone   gone
+	strict firsts[PendingField]
 
 	closeMu sync.Mutex // no poll starts once closed is set under it
 	closed  atomic.Bool

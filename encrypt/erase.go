@@ -175,7 +175,8 @@ func (k *Keyring) FinishErasures(ctx context.Context) (finished []Receipt, err e
 	if err != nil {
 		return nil, err
 	}
-	failed := []error{k.dropAgain(ctx)}
+	closing, migrating := k.notMigrating(ctx, closing)
+	failed := []error{k.dropAgain(ctx), migrating}
 	now := k.wallClock()
 	eras := make(map[string]era)
 	for _, record := range closing {

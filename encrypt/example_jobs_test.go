@@ -86,5 +86,5 @@ func ExampleTable_Migrate() {
 	// 1 <nil>
 	// <nil> 030 123456
 	// 1 true <nil>
-	// encrypt: one row did not open: row 0 (record "17", field "phone"): encrypt: plaintext, where only sealed values are accepted
+	// encrypt: one row did not open: row 0 (record "17", field "phone"): encrypt: plaintext, where only sealed values are accepted: if the row was just sealed, read it again
 }

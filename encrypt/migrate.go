@@ -15,7 +15,11 @@ import (
 // [Table.Migrate] has sealed it. Begin may be called again, for what was written
 // meanwhile by programs that do not seal yet; once Migrate was called it is [ErrCutOff].
 //
-// Report.Changed counts the rows that were collected.
+// Until Migrate has come to its end, [Keyring.FinishErasures] destroys no key of the tenant: who is
+// erased is closed, but the plaintext may still lie there.
+//
+// Begin takes what is there for the CRM's own, and what state the field is in from the key store: call it by hand, not
+// with each start. Report.Changed counts the rows that were collected.
 func (t *Table[T]) Begin(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	return t.model.Begin(ctx, tenant, rows, o)
 }
@@ -28,7 +32,8 @@ func (t *Table[T]) Begin(ctx context.Context, tenant string, rows Rows, o *JobOp
 // what is left.
 //
 // When none is left the fields are strict: no plaintext is ever accepted again, wherever
-// it comes from. The plaintext of erased clients is set to NULL, and not sealed.
+// it comes from. The plaintext of erased clients is set to NULL, and not sealed. Of a record
+// that has another client than when it was collected nothing is accepted.
 //
 // The database and its backups still hold the old text: see docs/guides/encrypt-existing.md.
 func (t *Table[T]) Migrate(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
@@ -43,14 +48,15 @@ func (t *Table[T]) Left(ctx context.Context, tenant string) (int, error) {
 // Begin is [Table.Begin].
 func (m *Model) Begin(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	if err := m.eachPending(ctx, tenant, rows, o, func(field *fieldPlan) error {
-		return m.pending().AddPending(ctx, m.pendingField(tenant, field), nil)
+		return pendingError(m.pending().AddPending(ctx, m.pendingField(tenant, field), nil))
 	}); err != nil {
 		return Report{}, err
 	}
 	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
 		outcomes := make([]outcome, len(page))
 		err := m.eachPending(ctx, tenant, rows, o, func(field *fieldPlan) error {
-			var records []string
+			set := m.pendingField(tenant, field)
+			var records []PendingRecord
 			for i := range page {
 				row := &page[i]
 				if row.Sealed[field.name] != nil || row.Plain[field.name] == nil {
@@ -60,10 +66,14 @@ func (m *Model) Begin(ctx context.Context, tenant string, rows Rows, o *JobOptio
 					outcomes[i].add(&crmguard.Place{Record: row.Record}, err)
 					continue
 				}
+				mac, err := m.keys.provePending(ctx, set, row.Client, row.Record)
+				if err != nil {
+					return err
+				}
 				outcomes[i].changed = true
-				records = append(records, row.Record)
+				records = append(records, PendingRecord{row.Record, mac})
 			}
-			return m.pending().AddPending(ctx, m.pendingField(tenant, field), records)
+			return pendingError(m.pending().AddPending(ctx, set, records))
 		})
 		return outcomes, nil, err
 	})
@@ -85,10 +95,7 @@ func (m *Model) eachPending(ctx context.Context, tenant string, rows Rows, o *Jo
 			continue
 		}
 		if err := do(field); err != nil {
-			if errors.Is(err, ErrCutOff) {
-				return err
-			}
-			return unavailable("key store", err)
+			return err
 		}
 	}
 	return nil
@@ -127,7 +134,7 @@ func (m *Model) Migrate(ctx context.Context, tenant string, rows Rows, o *JobOpt
 	var report Report
 	for j := range m.plan.fields {
 		if field := &m.plan.fields[j]; field.legacy != nil {
-			job := migration{m, tenant, rows, field, m.pendingField(tenant, field)}
+			job := migration{Model: m, tenant: tenant, rows: rows, field: field, set: m.pendingField(tenant, field)}
 			if err := job.run(ctx, &options, &report); err != nil {
 				return report, err
 			}
@@ -143,6 +150,7 @@ type migration struct {
 	rows   Rows
 	field  *fieldPlan
 	set    PendingField
+	proofs proofs // of the batch at hand
 }
 
 func (g *migration) run(ctx context.Context, o *JobOptions, report *Report) error {
@@ -151,12 +159,17 @@ func (g *migration) run(ctx context.Context, o *JobOptions, report *Report) erro
 		return unavailable("key store", err)
 	}
 	for after := ""; left > 0; {
-		records, err := g.pending().NextPending(ctx, g.set, after, o.Batch)
+		next, err := g.pending().NextPending(ctx, g.set, after, o.Batch)
 		if err != nil {
 			return unavailable("key store", err)
 		}
-		if len(records) == 0 {
+		if len(next) == 0 {
 			return nil
+		}
+		g.proofs = g.keys.proofsOf(g.set, next)
+		records := make([]string, len(next))
+		for i, r := range next {
+			records[i] = r.Record
 		}
 		page, err := g.rows.Get(ctx, g.tenant, records)
 		if err != nil {
@@ -209,6 +222,16 @@ func (g *migration) seal(ctx context.Context, page []Row, done map[string]bool) 
 		case stored == nil:
 			done[row.Record] = true
 		default:
+			if err := g.proofs.check(ctx, &c.Place); err != nil {
+				if passing(ctx, err) {
+					return nil, nil, err
+				}
+				outcomes[i].add(&c.Place, err)
+				if errors.Is(err, ErrPlaintext) {
+					done[row.Record] = true
+				}
+				continue
+			}
 			plaintext, err := g.decodePending(ctx, g.field, &c.Place, stored)
 			if passing(ctx, err) {
 				return nil, nil, err

@@ -206,17 +206,45 @@ func checkPlanted(t *testing.T, store encrypt.Store) error {
 	return nil
 }
 
-// trusting is a planted fault: whatever has no sealed value is taken to be pending.
+// trusting takes whatever has no sealed value to be pending, as somebody who can write the key store
+// but has no KEK would have it.
 type trusting struct{ *encrypt.Memory }
 
-func (trusting) HasPending(_ context.Context, _ encrypt.PendingField, records []string) ([]string, error) {
-	return slices.Clone(records), nil
+func (trusting) HasPending(_ context.Context, _ encrypt.PendingField, records []string) (encrypt.PendingState, []encrypt.PendingRecord, error) {
+	found := make([]encrypt.PendingRecord, len(records))
+	for i, record := range records {
+		found[i] = encrypt.PendingRecord{Record: record, MAC: make([]byte, 38)}
+	}
+	return encrypt.Collecting, found, nil
+}
+
+// keeping is a planted fault: what was ever in the set stays there.
+type keeping struct {
+	*encrypt.Memory
+	old map[string][]byte
+}
+
+func (s keeping) AddPending(ctx context.Context, f encrypt.PendingField, records []encrypt.PendingRecord) error {
+	for _, r := range records {
+		s.old[f.Field+"/"+r.Record] = r.MAC
+	}
+	return s.Memory.AddPending(ctx, f, records)
+}
+
+func (s keeping) HasPending(_ context.Context, f encrypt.PendingField, records []string) (encrypt.PendingState, []encrypt.PendingRecord, error) {
+	var found []encrypt.PendingRecord
+	for _, record := range records {
+		if mac := s.old[f.Field+"/"+record]; mac != nil {
+			found = append(found, encrypt.PendingRecord{Record: record, MAC: mac})
+		}
+	}
+	return encrypt.Shrinking, found, nil
 }
 
 // reopening is a planted fault: the set grows again once it is empty.
 type reopening struct{ *encrypt.Memory }
 
-func (s reopening) AddPending(ctx context.Context, f encrypt.PendingField, records []string) error {
+func (s reopening) AddPending(ctx context.Context, f encrypt.PendingField, records []encrypt.PendingRecord) error {
 	err := s.Memory.AddPending(ctx, f, records)
 	if errors.Is(err, encrypt.ErrCutOff) {
 		return nil
@@ -226,8 +254,13 @@ func (s reopening) AddPending(ctx context.Context, f encrypt.PendingField, recor
 
 func TestPlantedPlaintextIsNeverAccepted(t *testing.T) {
 	require.NoError(t, checkPlanted(t, encrypt.NewMemory()))
-	t.Run("planted fault: NULL alone decides", func(t *testing.T) {
-		require.ErrorContains(t, checkPlanted(t, trusting{encrypt.NewMemory()}), "while the migration runs")
+	t.Run("what was added without the KEK proves nothing", func(t *testing.T) {
+		p := newPlainTable(t, 1, trusting{encrypt.NewMemory()}, nil, nil)
+		_, err := p.open(t, "c00")
+		require.ErrorIs(t, err, encrypt.ErrPlaintext)
+	})
+	t.Run("planted fault: nothing leaves the set", func(t *testing.T) {
+		require.ErrorContains(t, checkPlanted(t, keeping{encrypt.NewMemory(), make(map[string][]byte)}), "c01: while the migration runs")
 	})
 	t.Run("planted fault: no end", func(t *testing.T) {
 		require.ErrorContains(t, checkPlanted(t, reopening{encrypt.NewMemory()}), "collected")

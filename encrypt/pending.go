@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/crmguard/crmguard"
 )
@@ -16,6 +18,9 @@ type PendingField struct{ Tenant, Kind, Field string }
 // PendingState is how far the field has come. Stores keep the numbers; none goes back.
 type PendingState uint8
 
+// open says whether any plaintext is accepted.
+func (s PendingState) open() bool { return s == Collecting || s == Shrinking }
+
 // The states of a field, in their order.
 const (
 	NeverPending PendingState = iota // no plaintext was ever accepted
@@ -24,33 +29,56 @@ const (
 	Strict                           // none is left: no plaintext is accepted, for ever
 )
 
+// PendingRecord is a record whose plaintext is still accepted, and the proof of it.
+type PendingRecord struct {
+	Record string
+	MAC    []byte // of the field, the record and its client: who has no KEK adds no record
+}
+
 // Pending is the set of records whose plaintext is still accepted. It belongs into the
 // key store: whoever can write the CRM's database only adds nothing to it. [Memory] and
 // encryptsql's Store implement it, package encrypttest checks it.
+//
+// Who can write the key store too, and has copied it while the set was large, brings
+// the set back, as does whoever restores an old copy. Only a [Keyring.Turn] after the migration ends that.
 type Pending interface {
-	// AddPending adds records, those that are in the set already too. An empty list
+	// AddPending adds records; those that are in the set already get the MAC. An empty list
 	// begins. In a field that is Shrinking or Strict it is [ErrCutOff] and adds nothing.
-	AddPending(ctx context.Context, f PendingField, records []string) error
+	AddPending(ctx context.Context, f PendingField, records []PendingRecord) error
 
-	// HasPending returns those of the records that are in the set, in any order.
-	HasPending(ctx context.Context, f PendingField, records []string) ([]string, error)
+	// HasPending returns the state of the field, and those of the records that are in the set, in any
+	// order. When the field is Strict none is, whatever the store holds.
+	HasPending(ctx context.Context, f PendingField, records []string) (PendingState, []PendingRecord, error)
 
 	// NextPending returns at most limit records of the set after one, in the store's own order;
 	// the empty record starts.
-	NextPending(ctx context.Context, f PendingField, after string, limit int) ([]string, error)
+	NextPending(ctx context.Context, f PendingField, after string, limit int) ([]PendingRecord, error)
 
 	// RemovePending makes the field Shrinking, or at last Strict, removes records and returns how
 	// many are left. An empty list removes none. When none is left the field is Strict
-	// in the same transaction.
+	// in the same transaction. Of a field that is Strict none is left, whatever the store holds.
 	RemovePending(ctx context.Context, f PendingField, records []string) (left int, err error)
 
 	// CountPending returns the state of the field and the size of its set.
 	CountPending(ctx context.Context, f PendingField) (PendingState, int, error)
+
+	// Migrating returns the fields of a tenant that are Collecting or Shrinking, in any order.
+	Migrating(ctx context.Context, tenant string) ([]PendingField, error)
 }
 
 var (
 	// ErrCutOff says that no further record with plaintext is accepted.
 	ErrCutOff = errors.New("encrypt: the migration of this field has begun: further plaintext is not accepted")
+
+	// ErrReadAgain comes with [ErrPlaintext] as long as the row may have been read just
+	// before [Table.Migrate] has sealed it. Read it again: what is refused twice is nobody's.
+	ErrReadAgain = errors.New("if the row was just sealed, read it again")
+
+	// ErrMigrating says that erased clients of a tenant keep their keys until [Table.Migrate]
+	// has sealed or emptied the columns of plaintext.
+	ErrMigrating = errors.New("encrypt: no key is destroyed while plaintext is being sealed")
+
+	errReadAgain = fmt.Errorf("%w: %w", ErrPlaintext, ErrReadAgain)
 
 	errPending = errors.New("encrypt: a field tagged \",plain\" needs a key store that is a Pending")
 )
@@ -60,19 +88,19 @@ var _ Pending = (*Memory)(nil)
 // pendingSet of one field.
 type pendingSet struct {
 	state   PendingState
-	records map[string]bool
+	records map[string][]byte // and their MACs
 }
 
 func (m *Memory) pendingOf(f PendingField) *pendingSet {
 	set := m.pending[f]
 	if set == nil {
-		set = &pendingSet{records: make(map[string]bool)}
+		set = &pendingSet{records: make(map[string][]byte)}
 	}
 	return set
 }
 
 // AddPending implements [Pending].
-func (m *Memory) AddPending(_ context.Context, f PendingField, records []string) error {
+func (m *Memory) AddPending(_ context.Context, f PendingField, records []PendingRecord) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	set := m.pendingOf(f)
@@ -80,8 +108,8 @@ func (m *Memory) AddPending(_ context.Context, f PendingField, records []string)
 		return ErrCutOff
 	}
 	set.state = Collecting
-	for _, record := range records {
-		set.records[record] = true
+	for _, r := range records {
+		set.records[r.Record] = bytes.Clone(r.MAC)
 	}
 	m.keepPending(f, set)
 	return nil
@@ -95,28 +123,28 @@ func (m *Memory) keepPending(f PendingField, set *pendingSet) {
 }
 
 // HasPending implements [Pending].
-func (m *Memory) HasPending(_ context.Context, f PendingField, records []string) (found []string, err error) {
+func (m *Memory) HasPending(_ context.Context, f PendingField, records []string) (state PendingState, found []PendingRecord, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	set := m.pendingOf(f)
 	for _, record := range records {
-		if set.records[record] {
-			found = append(found, record)
+		if mac, ok := set.records[record]; ok {
+			found = append(found, PendingRecord{record, bytes.Clone(mac)})
 		}
 	}
-	return found, nil
+	return set.state, found, nil
 }
 
 // NextPending implements [Pending].
-func (m *Memory) NextPending(_ context.Context, f PendingField, after string, limit int) (next []string, err error) {
+func (m *Memory) NextPending(_ context.Context, f PendingField, after string, limit int) (next []PendingRecord, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for record := range m.pendingOf(f).records {
+	for record, mac := range m.pendingOf(f).records {
 		if record > after {
-			next = append(next, record)
+			next = append(next, PendingRecord{record, bytes.Clone(mac)})
 		}
 	}
-	slices.Sort(next)
+	slices.SortFunc(next, func(a, b PendingRecord) int { return strings.Compare(a.Record, b.Record) })
 	return next[:min(limit, len(next))], nil
 }
 
@@ -129,8 +157,8 @@ func (m *Memory) RemovePending(_ context.Context, f PendingField, records []stri
 	for _, record := range records {
 		delete(set.records, record)
 	}
-	if len(set.records) == 0 {
-		set.state = Strict
+	if len(set.records) == 0 || set.state == Strict {
+		set.state, set.records = Strict, nil
 	}
 	m.keepPending(f, set)
 	return len(set.records), nil
@@ -142,6 +170,18 @@ func (m *Memory) CountPending(_ context.Context, f PendingField) (PendingState, 
 	defer m.mu.Unlock()
 	set := m.pendingOf(f)
 	return set.state, len(set.records), nil
+}
+
+// Migrating implements [Pending].
+func (m *Memory) Migrating(_ context.Context, tenant string) (fields []PendingField, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for f, set := range m.pending {
+		if f.Tenant == tenant && set.state.open() {
+			fields = append(fields, f)
+		}
+	}
+	return fields, nil
 }
 
 // stored returns what lies in the column of plaintext of a row; nil for NULL, which in
@@ -220,16 +260,17 @@ func (m *Model) acceptPending(ctx context.Context, tenant string, rows []reflect
 		if len(found) == 0 {
 			continue
 		}
-		pending, err := m.pending().HasPending(ctx, m.pendingField(tenant, field), records)
+		set, err := m.keys.pendingProofs(ctx, m.pendingField(tenant, field), records)
 		if err != nil {
-			return nil, unavailable("key store", err)
+			return nil, err
 		}
-		known := setOf(pending)
 		for _, c := range found {
-			if known[c.Place.Record] {
+			c.Err = set.check(ctx, &c.Place)
+			if passing(ctx, c.Err) {
+				return nil, c.Err
+			}
+			if c.Err == nil {
 				accepted = append(accepted, c)
-			} else {
-				c.Err = ErrPlaintext
 			}
 		}
 	}

@@ -82,17 +82,19 @@ func (k *Keyring) scanPlain(ctx context.Context, tenant, kind string, fields []s
 		if len(records) == 0 {
 			continue
 		}
-		var pending map[string]bool
-		if store, ok := k.store.(Pending); ok {
-			accepted, err := store.HasPending(ctx, PendingField{tenant, kind, field}, records)
-			if err != nil {
-				return unavailable("key store", err)
-			}
-			pending = setOf(accepted)
+		set, err := k.pendingProofs(ctx, PendingField{tenant, kind, field}, records)
+		if err != nil {
+			return err
 		}
 		for i := range page {
-			if len(page[i].Plain[field]) > 0 && !pending[page[i].Record] {
-				outcomes[i].add(&crmguard.Place{Record: page[i].Record, Field: field}, ErrPlaintext)
+			if len(page[i].Plain[field]) == 0 {
+				continue
+			}
+			place := crmguard.Place{Tenant: tenant, Client: page[i].Client, Kind: kind, Record: page[i].Record, Field: field}
+			if err := set.check(ctx, &place); passing(ctx, err) {
+				return err
+			} else if err != nil {
+				outcomes[i].add(&place, err)
 			}
 		}
 	}

@@ -28,7 +28,7 @@ func (s *Store) lockPending(ctx context.Context, tx *sql.Tx, f encrypt.PendingFi
 }
 
 // AddPending implements encrypt.Pending.
-func (s *Store) AddPending(ctx context.Context, f encrypt.PendingField, records []string) error {
+func (s *Store) AddPending(ctx context.Context, f encrypt.PendingField, records []encrypt.PendingRecord) error {
 	err := s.db.Tx(ctx, func(tx *sql.Tx) error {
 		switch state, err := s.lockPending(ctx, tx, f); {
 		case err != nil:
@@ -36,16 +36,16 @@ func (s *Store) AddPending(ctx context.Context, f encrypt.PendingField, records 
 		case state > encrypt.Collecting:
 			return encrypt.ErrCutOff
 		}
-		const width, rows = 4, 60 // modernc.org/sqlite binds in time quadratic in the parameters
+		const width, rows = 5, 50 // modernc.org/sqlite binds in time quadratic in the parameters
 		for part := range slices.Chunk(records, rows) {
 			values := make([]string, len(part))
 			args := make([]any, 0, width*len(part))
-			for i, record := range part {
+			for i, r := range part {
 				values[i] = `(` + sqldb.Params(1+width*i, width) + `)`
-				args = append(args, f.Tenant, f.Kind, f.Field, record)
+				args = append(args, f.Tenant, f.Kind, f.Field, r.Record, r.MAC)
 			}
-			if _, err := s.exec(ctx, tx, `INSERT INTO crmguard_keys_pending (tenant, kind, field, record) VALUES `+
-				strings.Join(values, `, `)+` ON CONFLICT DO NOTHING`, args...); err != nil {
+			if _, err := s.exec(ctx, tx, `INSERT INTO crmguard_keys_pending (tenant, kind, field, record, mac) VALUES `+
+				strings.Join(values, `, `)+` ON CONFLICT (tenant, kind, field, record) DO UPDATE SET mac = excluded.mac`, args...); err != nil {
 				return err
 			}
 		}
@@ -58,39 +58,43 @@ func (s *Store) AddPending(ctx context.Context, f encrypt.PendingField, records 
 }
 
 // HasPending implements encrypt.Pending.
-func (s *Store) HasPending(ctx context.Context, f encrypt.PendingField, records []string) ([]string, error) {
-	var found []string
+func (s *Store) HasPending(ctx context.Context, f encrypt.PendingField, records []string) (encrypt.PendingState, []encrypt.PendingRecord, error) {
+	var found []encrypt.PendingRecord
 	for part := range slices.Chunk(records, chunk) {
 		some, err := s.pendingRecords(ctx, f, ` AND record IN (`+sqldb.Params(4, len(part))+`)`, part...)
 		if err != nil {
-			return nil, err
+			return 0, nil, err
 		}
 		found = append(found, some...)
 	}
-	return found, nil
+	state, err := s.pendingState(ctx, f) // last: what it says holds for all that was read before, too
+	if err != nil || state == encrypt.Strict {
+		return state, nil, err
+	}
+	return state, found, nil
 }
 
 // NextPending implements encrypt.Pending.
-func (s *Store) NextPending(ctx context.Context, f encrypt.PendingField, after string, limit int) ([]string, error) {
+func (s *Store) NextPending(ctx context.Context, f encrypt.PendingField, after string, limit int) ([]encrypt.PendingRecord, error) {
 	return s.pendingRecords(ctx, f, fmt.Sprintf(` AND record > $4 ORDER BY record LIMIT %d`, limit), after)
 }
 
-func (s *Store) pendingRecords(ctx context.Context, f encrypt.PendingField, which string, args ...string) (records []string, err error) {
+func (s *Store) pendingRecords(ctx context.Context, f encrypt.PendingField, which string, args ...string) (records []encrypt.PendingRecord, err error) {
 	all := []any{f.Tenant, f.Kind, f.Field}
 	for _, arg := range args {
 		all = append(all, arg)
 	}
-	rows, err := s.db.QueryContext(ctx, s.db.Q(`SELECT record FROM crmguard_keys_pending`+ofField+which), all...)
+	rows, err := s.db.QueryContext(ctx, s.db.Q(`SELECT record, mac FROM crmguard_keys_pending`+ofField+which), all...)
 	if err != nil {
 		return nil, fmt.Errorf("encryptsql: pending records: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var record string
-		if err := rows.Scan(&record); err != nil {
+		var r encrypt.PendingRecord
+		if err := rows.Scan(&r.Record, (*sqldb.Blob)(&r.MAC)); err != nil {
 			return nil, fmt.Errorf("encryptsql: pending records: %w", err)
 		}
-		records = append(records, record)
+		records = append(records, r)
 	}
 	return records, rows.Err()
 }
@@ -114,9 +118,9 @@ func (s *Store) RemovePending(ctx context.Context, f encrypt.PendingField, recor
 		if err := tx.QueryRowContext(ctx, s.db.Q(`SELECT COUNT(*) FROM crmguard_keys_pending`+ofField), f.Tenant, f.Kind, f.Field).Scan(&left); err != nil {
 			return err
 		}
-		next := max(state, encrypt.Shrinking)
-		if left == 0 {
-			next = encrypt.Strict
+		next := encrypt.Shrinking
+		if left == 0 || state == encrypt.Strict {
+			left, next = 0, encrypt.Strict
 		}
 		_, err = s.exec(ctx, tx, `UPDATE crmguard_keys_migrating SET state = $4`+ofField, f.Tenant, f.Kind, f.Field, next)
 		return err
@@ -129,15 +133,40 @@ func (s *Store) RemovePending(ctx context.Context, f encrypt.PendingField, recor
 
 // CountPending implements encrypt.Pending.
 func (s *Store) CountPending(ctx context.Context, f encrypt.PendingField) (state encrypt.PendingState, n int, err error) {
-	err = s.db.QueryRowContext(ctx, s.db.Q(`SELECT state FROM crmguard_keys_migrating`+ofField), f.Tenant, f.Kind, f.Field).Scan(&state)
-	if errors.Is(err, sql.ErrNoRows) {
-		return encrypt.NeverPending, 0, nil
+	if state, err = s.pendingState(ctx, f); err != nil || !(state == encrypt.Collecting || state == encrypt.Shrinking) {
+		return state, 0, err
 	}
-	if err == nil {
-		err = s.db.QueryRowContext(ctx, s.db.Q(`SELECT COUNT(*) FROM crmguard_keys_pending`+ofField), f.Tenant, f.Kind, f.Field).Scan(&n)
-	}
-	if err != nil {
+	if err := s.db.QueryRowContext(ctx, s.db.Q(`SELECT COUNT(*) FROM crmguard_keys_pending`+ofField), f.Tenant, f.Kind, f.Field).Scan(&n); err != nil {
 		return 0, 0, fmt.Errorf("encryptsql: count pending records: %w", err)
 	}
 	return state, n, nil
+}
+
+func (s *Store) pendingState(ctx context.Context, f encrypt.PendingField) (state encrypt.PendingState, err error) {
+	err = s.db.QueryRowContext(ctx, s.db.Q(`SELECT state FROM crmguard_keys_migrating`+ofField), f.Tenant, f.Kind, f.Field).Scan(&state)
+	if errors.Is(err, sql.ErrNoRows) {
+		return encrypt.NeverPending, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("encryptsql: state of a field: %w", err)
+	}
+	return state, nil
+}
+
+// Migrating implements encrypt.Pending.
+func (s *Store) Migrating(ctx context.Context, tenant string) (fields []encrypt.PendingField, err error) {
+	rows, err := s.db.QueryContext(ctx, s.db.Q(`SELECT kind, field FROM crmguard_keys_migrating WHERE tenant = $1 AND state IN ($2, $3)`),
+		tenant, encrypt.Collecting, encrypt.Shrinking)
+	if err != nil {
+		return nil, fmt.Errorf("encryptsql: fields that migrate: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		f := encrypt.PendingField{Tenant: tenant}
+		if err := rows.Scan(&f.Kind, &f.Field); err != nil {
+			return nil, fmt.Errorf("encryptsql: fields that migrate: %w", err)
+		}
+		fields = append(fields, f)
+	}
+	return fields, rows.Err()
 }

@@ -3,7 +3,6 @@ package encrypttest
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -22,6 +21,12 @@ func Pending(t *testing.T, open func(t *testing.T) encrypt.Pending) {
 		}
 		return list
 	}
+	signed := func(records ...string) (list []encrypt.PendingRecord) {
+		for _, record := range records {
+			list = append(list, encrypt.PendingRecord{Record: record, MAC: []byte("of " + record)})
+		}
+		return list
+	}
 	count := func(t *testing.T, p encrypt.Pending, f encrypt.PendingField) (encrypt.PendingState, int) {
 		t.Helper()
 		state, n, err := p.CountPending(ctx, f)
@@ -37,11 +42,12 @@ func Pending(t *testing.T, open func(t *testing.T) encrypt.Pending) {
 
 	t.Run("without a beginning nothing is in the set", func(t *testing.T) {
 		p := open(t)
-		state, n := count(t, p, phone)
-		require.Equal(t, encrypt.NeverPending, state)
+		before, n := count(t, p, phone)
+		require.Equal(t, encrypt.NeverPending, before)
 		require.Zero(t, n)
-		found, err := p.HasPending(ctx, phone, names(3))
+		state, found, err := p.HasPending(ctx, phone, names(3))
 		require.NoError(t, err)
+		require.Equal(t, encrypt.NeverPending, state)
 		require.Empty(t, found)
 		next, err := p.NextPending(ctx, phone, "", 10)
 		require.NoError(t, err)
@@ -53,14 +59,18 @@ func Pending(t *testing.T, open func(t *testing.T) encrypt.Pending) {
 		state, n := count(t, p, phone)
 		require.Equal(t, encrypt.Collecting, state)
 		require.Zero(t, n)
-		require.NoError(t, p.AddPending(ctx, phone, names(1700)))
-		require.NoError(t, p.AddPending(ctx, phone, names(1701)))
+		require.NoError(t, p.AddPending(ctx, phone, signed(names(1700)...)))
+		require.NoError(t, p.AddPending(ctx, phone, signed(names(1701)...)))
 		_, n = count(t, p, phone)
 		require.Equal(t, 1701, n)
-		found, err := p.HasPending(ctx, phone, append(names(1300), "x", "R0001"))
+		_, found, err := p.HasPending(ctx, phone, append(names(1300), "x", "R0001"))
 		require.NoError(t, err)
-		slices.Sort(found)
-		require.Equal(t, names(1300), found)
+		require.ElementsMatch(t, signed(names(1300)...), found)
+		again := []encrypt.PendingRecord{{Record: "r0001", MAC: []byte("another")}}
+		require.NoError(t, p.AddPending(ctx, phone, again))
+		_, found, err = p.HasPending(ctx, phone, names(2)[1:])
+		require.NoError(t, err)
+		require.Equal(t, again, found, "the newer proof")
 		seen := make(map[string]bool)
 		for after := ""; ; {
 			next, err := p.NextPending(ctx, phone, after, 400)
@@ -68,19 +78,20 @@ func Pending(t *testing.T, open func(t *testing.T) encrypt.Pending) {
 			if len(next) == 0 {
 				break
 			}
-			for _, record := range next {
-				require.False(t, seen[record])
-				seen[record] = true
+			for _, r := range next {
+				require.False(t, seen[r.Record])
+				require.NotEmpty(t, r.MAC)
+				seen[r.Record] = true
 			}
-			after = next[len(next)-1]
+			after = next[len(next)-1].Record
 		}
 		require.Len(t, seen, 1701)
 	})
 	t.Run("fields, kinds and tenants are apart", func(t *testing.T) {
 		p := open(t)
-		require.NoError(t, p.AddPending(ctx, phone, names(1)))
+		require.NoError(t, p.AddPending(ctx, phone, signed(names(1)...)))
 		for _, other := range []encrypt.PendingField{{Tenant: "other", Kind: "contacts", Field: "phone"}, {Tenant: "acme", Kind: "deals", Field: "phone"}, {Tenant: "acme", Kind: "contacts", Field: "note"}} {
-			found, err := p.HasPending(ctx, other, names(1))
+			_, found, err := p.HasPending(ctx, other, names(1))
 			require.NoError(t, err)
 			require.Empty(t, found)
 			_, err = p.RemovePending(ctx, other, names(1))
@@ -92,36 +103,59 @@ func Pending(t *testing.T, open func(t *testing.T) encrypt.Pending) {
 	})
 	t.Run("once it shrinks nothing is added", func(t *testing.T) {
 		p := open(t)
-		require.NoError(t, p.AddPending(ctx, phone, names(3)))
+		require.NoError(t, p.AddPending(ctx, phone, signed(names(3)...)))
 		require.Equal(t, 3, remove(t, p))
-		require.ErrorIs(t, p.AddPending(ctx, phone, []string{"planted"}), encrypt.ErrCutOff)
+		require.ErrorIs(t, p.AddPending(ctx, phone, signed("planted")), encrypt.ErrCutOff)
 		require.ErrorIs(t, p.AddPending(ctx, phone, nil), encrypt.ErrCutOff)
 		require.Equal(t, 2, remove(t, p, "r0001", "unknown"))
 		state, n := count(t, p, phone)
 		require.Equal(t, encrypt.Shrinking, state)
 		require.Equal(t, 2, n)
-		require.ErrorIs(t, p.AddPending(ctx, phone, []string{"r0001"}), encrypt.ErrCutOff, "what was removed does not come back")
+		require.ErrorIs(t, p.AddPending(ctx, phone, signed("r0001")), encrypt.ErrCutOff, "what was removed does not come back")
 	})
 	t.Run("at zero it is strict for ever", func(t *testing.T) {
 		p := open(t)
-		require.NoError(t, p.AddPending(ctx, phone, names(2)))
+		require.NoError(t, p.AddPending(ctx, phone, signed(names(2)...)))
 		require.Equal(t, 1, remove(t, p, "r0000"))
 		require.Zero(t, remove(t, p, "r0001"))
 		state, _ := count(t, p, phone)
 		require.Equal(t, encrypt.Strict, state)
-		require.ErrorIs(t, p.AddPending(ctx, phone, names(2)), encrypt.ErrCutOff)
+		require.ErrorIs(t, p.AddPending(ctx, phone, signed(names(2)...)), encrypt.ErrCutOff)
 		require.Zero(t, remove(t, p))
-		state, _ = count(t, p, phone)
+		state, n := count(t, p, phone)
 		require.Equal(t, encrypt.Strict, state)
+		require.Zero(t, n)
+		state, found, err := p.HasPending(ctx, phone, names(2))
+		require.NoError(t, err)
+		require.Equal(t, encrypt.Strict, state)
+		require.Empty(t, found)
+	})
+	t.Run("the fields of a tenant that are between its beginning and its end are named", func(t *testing.T) {
+		p := open(t)
+		migrating := func() []encrypt.PendingField {
+			fields, err := p.Migrating(ctx, "acme")
+			require.NoError(t, err)
+			return fields
+		}
+		require.Empty(t, migrating())
+		note := encrypt.PendingField{Tenant: "acme", Kind: "deals", Field: "note"}
+		require.NoError(t, p.AddPending(ctx, phone, signed("r1", "r2")))
+		require.NoError(t, p.AddPending(ctx, note, nil))
+		require.NoError(t, p.AddPending(ctx, encrypt.PendingField{Tenant: "other", Kind: "deals", Field: "note"}, nil))
+		require.ElementsMatch(t, []encrypt.PendingField{phone, note}, migrating())
+		require.Equal(t, 1, remove(t, p, "r1"))
+		require.Len(t, migrating(), 2)
+		require.Zero(t, remove(t, p, "r2"))
+		require.Equal(t, []encrypt.PendingField{note}, migrating())
 	})
 	t.Run("a field that never had plaintext can be made strict", func(t *testing.T) {
 		p := open(t)
 		require.Zero(t, remove(t, p))
-		require.ErrorIs(t, p.AddPending(ctx, phone, names(1)), encrypt.ErrCutOff)
+		require.ErrorIs(t, p.AddPending(ctx, phone, signed(names(1)...)), encrypt.ErrCutOff)
 	})
 	t.Run("of many that remove at once the last one finds zero, and it is strict", func(t *testing.T) {
 		p := open(t)
-		require.NoError(t, p.AddPending(ctx, phone, names(racetest.Racers)))
+		require.NoError(t, p.AddPending(ctx, phone, signed(names(racetest.Racers)...)))
 		zeros := 0
 		for _, left := range racetest.Run(t, func(i int) (int, error) { return p.RemovePending(ctx, phone, names(racetest.Racers)[i:i+1]) }) {
 			if left == 0 {
@@ -134,14 +168,14 @@ func Pending(t *testing.T, open func(t *testing.T) encrypt.Pending) {
 	})
 	t.Run("what is added while the set closes is in it, or refused", func(t *testing.T) {
 		p := open(t)
-		require.NoError(t, p.AddPending(ctx, phone, []string{"first"}))
+		require.NoError(t, p.AddPending(ctx, phone, signed("first")))
 		added := racetest.Run(t, func(i int) (string, error) {
 			if i == racetest.Racers/2 {
 				_, err := p.RemovePending(ctx, phone, nil)
 				return "", err
 			}
 			record := fmt.Sprint("r", i)
-			err := p.AddPending(ctx, phone, []string{record})
+			err := p.AddPending(ctx, phone, signed(record))
 			if errors.Is(err, encrypt.ErrCutOff) {
 				return "", nil
 			}
@@ -155,6 +189,6 @@ func Pending(t *testing.T, open func(t *testing.T) encrypt.Pending) {
 		}
 		found, err := p.NextPending(ctx, phone, "", 1000)
 		require.NoError(t, err)
-		require.ElementsMatch(t, want, found)
+		require.ElementsMatch(t, signed(want...), found)
 	})
 }

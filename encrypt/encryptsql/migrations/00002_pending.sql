@@ -11,6 +11,7 @@ CREATE TABLE crmguard_keys_pending (
 	kind   TEXT NOT NULL,
 	field  TEXT NOT NULL,
 	record TEXT NOT NULL,
+	mac    BYTEA NOT NULL,
 	PRIMARY KEY (tenant, kind, field, record)
 );
 INSERT INTO crmguard_migrations (store, version, applied_at) VALUES ('keys', 2, 0);

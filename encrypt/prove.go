@@ -1,0 +1,140 @@
+package encrypt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/crmguard/crmguard"
+)
+
+// pendingPlace is what the proof of a record is bound to, beside its field: the key is one for each
+// tenant.
+func pendingPlace(f PendingField, client, record string) crmguard.Place {
+	return crmguard.Place{Tenant: f.Tenant, Client: client, Kind: "crmguard", Record: record, Field: "pending"}
+}
+
+// text is authenticated. The length in front keeps "a/b" with "c" apart from "a" with "b/c".
+func (f *PendingField) text() []byte {
+	return []byte(strconv.Itoa(len(f.Kind)) + ":" + f.Kind + "/" + f.Field)
+}
+
+// provePending makes the MAC without which nothing is accepted from the set.
+func (k *Keyring) provePending(ctx context.Context, f PendingField, client, record string) ([]byte, error) {
+	return k.MAC(ctx, pendingPlace(f, client, record), f.text())
+}
+
+// proofs are what the key store says about some records of a field.
+type proofs struct {
+	keys    *Keyring
+	field   PendingField
+	macs    map[string][]byte
+	refused error // what is not in the set
+}
+
+func (k *Keyring) proofsOf(f PendingField, records []PendingRecord) proofs {
+	p := proofs{keys: k, field: f, macs: make(map[string][]byte, len(records)), refused: ErrPlaintext}
+	for _, r := range records {
+		p.macs[r.Record] = r.MAC
+	}
+	return p
+}
+
+// pendingProofs asks for records. A store that is no [Pending] has none.
+func (k *Keyring) pendingProofs(ctx context.Context, f PendingField, records []string) (proofs, error) {
+	store, ok := k.store.(Pending)
+	if !ok {
+		return k.proofsOf(f, nil), nil
+	}
+	state, found, err := store.HasPending(ctx, f, records)
+	if err != nil {
+		return proofs{}, unavailable("key store", err)
+	}
+	if !state.open() {
+		found = nil
+	}
+	p := k.proofsOf(f, found)
+	if state == Shrinking || state == Strict && k.strict.add(f, k.clock.exact()) < ClosingTime {
+		p.refused = errReadAgain
+	}
+	return p, nil
+}
+
+// check returns nil where the plaintext of a record is accepted.
+func (p *proofs) check(ctx context.Context, at *crmguard.Place) error {
+	mac, ok := p.macs[at.Record]
+	if !ok {
+		return p.refused
+	}
+	err := p.keys.Verify(ctx, pendingPlace(p.field, at.Client, at.Record), p.field.text(), mac)
+	if errors.Is(err, crmguard.ErrMAC) {
+		return ErrPlaintext
+	}
+	return err
+}
+
+// pendingError leaves apart what the store has refused.
+func pendingError(err error) error {
+	if err == nil || errors.Is(err, ErrCutOff) {
+		return err
+	}
+	return unavailable("key store", err)
+}
+
+// notMigrating leaves out records of tenants whose plaintext is being sealed, and says of which
+// fields.
+func (k *Keyring) notMigrating(ctx context.Context, records []Record) (rest []Record, failed error) {
+	store, ok := k.store.(Pending)
+	if !ok {
+		return records, nil
+	}
+	known := make(map[string]error)
+	for _, r := range records {
+		err, asked := known[r.Scope.Tenant]
+		if !asked {
+			fields, storeErr := store.Migrating(ctx, r.Scope.Tenant)
+			switch {
+			case storeErr != nil:
+				err = unavailable("key store", storeErr)
+			case len(fields) > 0:
+				err = fmt.Errorf("%w: field %q of %q in tenant %q: see Table.Migrate", ErrMigrating, fields[0].Field, fields[0].Kind, r.Scope.Tenant)
+			}
+			known[r.Scope.Tenant] = err
+			failed = errors.Join(failed, err)
+		}
+		if err == nil {
+			rest = append(rest, r)
+		}
+	}
+	return rest, failed
+}
+
+// firsts remember since when this process has known something, on its own clock: those
+// of two nodes may differ.
+type firsts[K comparable] struct {
+	mu    sync.Mutex
+	since map[K]int64
+}
+
+// add returns for how long it has been known; what is new is known from now on.
+func (f *firsts[K]) add(what K, now int64) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	first, known := f.since[what]
+	if !known {
+		if f.since == nil {
+			f.since = make(map[K]int64)
+		}
+		f.since[what], first = now, now
+	}
+	return time.Duration(now - first)
+}
+
+func (f *firsts[K]) forget(what K) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.since, what)
+}
