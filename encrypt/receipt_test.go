@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -413,14 +415,14 @@ func TestSweepRefuses(t *testing.T) {
 	clock, store := newClock(t), encrypt.NewMemory()
 	k := newKeyring(t, store, &encrypt.Options{Clock: clock.Now})
 	ctx := acting("acme")
-	for i := range 10 {
+	for i := range 4 {
 		_, err := k.Seal(ctx, client(i), nil)
 		require.NoError(t, err)
 	}
 	clock.Advance(day)
 	nobody := func(context.Context, []string) ([]string, error) { return nil, nil }
 	_, err := k.Sweep(ctx, "acme", nobody)
-	require.Error(t, err, "a wrong database knows nobody")
+	require.ErrorIs(t, err, encrypt.ErrSweep, "a wrong database knows nobody")
 	_, err = k.Sweep(ctx, "acme", func(context.Context, []string) ([]string, error) { return []string{"c1"}, errDown })
 	require.ErrorIs(t, err, errDown)
 	_, err = k.Sweep(ctx, "", nobody)
@@ -429,8 +431,54 @@ func TestSweepRefuses(t *testing.T) {
 	require.Error(t, err)
 	_, err = newKeyring(t, &counting{Store: store}, nil).Sweep(ctx, "acme", nobody)
 	require.ErrorContains(t, err, "Inventory")
-	for i := range 10 {
+	for i := range 4 {
 		_, err := k.Seal(ctx, client(i), nil)
 		require.NoError(t, err, "nobody was swept")
+	}
+}
+
+// Whoever deletes rows in the host's database destroys next to nothing by it, so that a
+// backup brings the clients back.
+func TestSweepAfterSomebodyHasDeletedRows(t *testing.T) {
+	for _, c := range []struct {
+		age              time.Duration
+		clients, missing int
+		swept            int
+		refused          bool
+	}{
+		{365 * day, 200, 199, 0, false},
+		{7 * day, 200, 1, 0, false},
+		{7*day - time.Second, 200, 1, 1, false},
+		{2 * day, 200, 199, 0, true},
+		{2 * day, 200, 21, 0, true},
+		{2 * day, 200, 20, 20, false},
+		{2 * day, 11, 4, 0, true},
+		{2 * day, 3, 3, 3, false},
+		{2 * day, 10_020, 1001, 0, true},
+	} {
+		t.Run(fmt.Sprint(c.age, " ", c.missing, " of ", c.clients), func(t *testing.T) {
+			clock, store := newClock(t), encrypt.NewMemory()
+			k := newKeyring(t, store, &encrypt.Options{Clock: clock.Now})
+			ctx := acting("acme")
+			cells, missing := make([]encrypt.Cell, c.clients), make(map[string]bool)
+			for i := range cells {
+				cells[i] = encrypt.Cell{Place: client(i), Plaintext: []byte("x")}
+				missing[cells[i].Place.Client] = i < c.missing
+			}
+			require.NoError(t, k.SealAll(ctx, "acme", cells))
+			clock.Advance(c.age)
+			swept, err := k.Sweep(ctx, "acme", func(_ context.Context, clients []string) ([]string, error) {
+				return slices.DeleteFunc(slices.Clone(clients), func(c string) bool { return missing[c] }), nil
+			})
+			if c.refused {
+				require.ErrorIs(t, err, encrypt.ErrSweep)
+			} else {
+				require.NoError(t, err)
+			}
+			require.Equal(t, c.swept, swept)
+			_, closing, err := store.Closing(ctx)
+			require.NoError(t, err)
+			require.Len(t, closing, c.swept)
+		})
 	}
 }

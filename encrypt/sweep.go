@@ -9,22 +9,33 @@ import (
 )
 
 // sweepAge is far above the time from making a client's key to the COMMIT of the
-// first row.
-const sweepAge = 24 * time.Hour
+// first row. What is older than sweepUntil is never swept: had its row not been written, an
+// earlier call would have found that.
+const (
+	sweepAge   = 24 * time.Hour
+	sweepUntil = 7 * 24 * time.Hour
+)
 
 // sweepBatch is how many clients are asked for at once.
 const sweepBatch = 500
 
-var errSweep = errors.New("encrypt: not one of the clients exists: is that the right database? Nothing was swept")
+// sweepLimit is how many of a tenant's clients may be missing. More are not those of a
+// few transactions that were rolled back.
+func sweepLimit(clients int) int { return min(max(clients/10, 3), 1000) }
 
-// Sweep erases the keys of a tenant's clients that were made at least a day ago for
+// ErrSweep says that so many clients are missing that [Keyring.Sweep] has swept none.
+var ErrSweep = errors.New("encrypt: too many clients do not exist: check that it is the right database, that it was not restored, and who has deleted clients; nothing was swept")
+
+// Sweep erases the keys of a tenant's clients that were made one to seven days ago for
 // rows which do not exist, because their transactions were rolled back. It asks exist
 // which of some clients the host has, and returns how many it has closed; they are
 // destroyed as by [Keyring.Erase]. Their ids are never used again: exist must also
 // return those for which the host may yet write a row.
 //
-// When exist knows not one of ten clients or more, nothing is swept, because that is
-// rather a wrong database.
+// Whoever deletes rows in the host's database, or restores an older one, shall not
+// destroy keys by it: older keys stay, and where more than a tenth of the
+// tenant's clients, or more than 1000, would be swept (three are always allowed), none is, and
+// the error is [ErrSweep]. A host calls it every day or more often; keys that it misses do no harm.
 func (k *Keyring) Sweep(ctx context.Context, tenant string, exist func(ctx context.Context, clients []string) (existing []string, err error)) (swept int, err error) {
 	inventory, ok := k.store.(Inventory)
 	switch {
@@ -38,7 +49,7 @@ func (k *Keyring) Sweep(ctx context.Context, tenant string, exist func(ctx conte
 	if err := checkSubject(ctx, tenant); err != nil {
 		return 0, err
 	}
-	clients, err := k.oldClients(ctx, inventory, tenant)
+	clients, all, err := k.sweepable(ctx, inventory, tenant)
 	if err != nil {
 		return 0, err
 	}
@@ -58,8 +69,8 @@ func (k *Keyring) Sweep(ctx context.Context, tenant string, exist func(ctx conte
 			}
 		}
 	}
-	if len(orphans) == len(clients) && len(clients) >= 10 {
-		return 0, errSweep
+	if limit := sweepLimit(all); len(orphans) > limit {
+		return 0, fmt.Errorf("%w: %d of %d, and at most %d may be", ErrSweep, len(orphans), all, limit)
 	}
 	for _, client := range orphans {
 		if _, err := k.Erase(ctx, tenant, client); err != nil {
@@ -70,26 +81,32 @@ func (k *Keyring) Sweep(ctx context.Context, tenant string, exist func(ctx conte
 	return swept, nil
 }
 
-// oldClients are those in use that have had a key for sweepAge.
-func (k *Keyring) oldClients(ctx context.Context, inventory Inventory, tenant string) (clients []string, err error) {
-	made := k.wallClock().Add(-sweepAge)
+// sweepable are the clients in use whose first key is old enough and not too old. It also
+// counts all clients in use.
+func (k *Keyring) sweepable(ctx context.Context, inventory Inventory, tenant string) (clients []string, all int, err error) {
+	now := k.wallClock()
 	for after := (Record{Scope: Scope{Tenant: tenant, Purpose: DataKey}}); ; {
 		page, err := inventory.List(ctx, after, 1000)
 		if err != nil {
-			return nil, unavailable("key store", err)
+			return nil, 0, unavailable("key store", err)
 		}
 		for _, r := range page {
 			if r.Scope.Tenant != tenant || r.Scope.Purpose != DataKey {
-				return clients, nil
+				return clients, all, nil
 			}
 			oldest := r.Scope != after.Scope
 			after = r
-			if oldest && r.Scope.Name != "" && r.State == Active && !r.CreatedAt.After(made) {
+			if !oldest || r.Scope.Name == "" || r.State != Active {
+				continue
+			}
+			all++
+			// A version after the first was made for a row that was sealed anew.
+			if age := now.Sub(r.CreatedAt); r.Version == 1 && age >= sweepAge && age < sweepUntil {
 				clients = append(clients, r.Scope.Name)
 			}
 		}
 		if len(page) == 0 {
-			return clients, nil
+			return clients, all, nil
 		}
 	}
 }
