@@ -15,20 +15,25 @@
 // it cannot make an old backup unreadable. Here Rotate creates a new key with the policy,
 // description and tags of the current one, and points the alias at it. Each key has a
 // numbered alias besides: alias/crm-kek/1, alias/crm-kek/2. Only keys with such
-// an alias, and the one behind the alias itself, are the KEK's; whatever another key has
+// an alias, and the one behind the alias itself, are the KEK's, and only if they have the
+// tag crmguard-kek with the name of the alias, alias/crm-kek, as its value. Whoever makes the
+// first key sets the tag, Rotate gives it to the next ones. Whatever another key has
 // encrypted is refused, whatever the account could decrypt. KMS lets one of two
 // processes create a number, so that rotations at the same moment leave one chain.
 //
 // DestroyOld schedules the deletion of all keys but the newest. KMS waits for
 // [Options.DeletionDays] days, in which the keys decrypt nothing and an administrator
-// can still cancel.
+// can still cancel. A key with a numbered alias but without the tag is never deleted: it is
+// an error instead, and nothing else is deleted either.
 //
 // # Security notes
 //
 //   - The associated data is the value of "associatedData" in the encryption context,
 //     in hexadecimal, as Tink's client has it. KMS binds it, and writes it to CloudTrail:
 //     names of tenants are in there, nothing of clients.
-//   - The key that KMS names in each answer is checked.
+//   - The key that KMS names in each answer is checked: by its aliases and, once in a
+//     process, its tags, which needs kms:ListAliases and kms:ListResourceTags. Who may make
+//     aliases but not tag keys can neither plant a key nor have one deleted.
 //   - Contexts reach the wire. The client's retries end with them.
 //   - What KMS refuses because another key or other associated data made it is
 //     encrypt.ErrWrongKEK; all else, such as throttling, is not.

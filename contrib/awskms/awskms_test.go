@@ -17,7 +17,7 @@ func newService(t *testing.T) service {
 	t.Helper()
 	s, client := newServer(t)
 	s.mu.Lock()
-	s.aliases["alias/wrong"] = s.newKey("", "", nil).ID
+	s.aliases["alias/wrong"] = s.newKey("", "", tagged("alias/wrong")).ID
 	s.mu.Unlock()
 	kek, err := awskms.New(client, alias, nil)
 	require.NoError(t, err)

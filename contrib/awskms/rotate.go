@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,10 +37,14 @@ func (k *RotatingKEK) Rotate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	tags, err := k.tags(ctx, keys.current)
+	if err != nil {
+		return err
+	}
 	if err := k.keepNumber(ctx, keys); err != nil {
 		return err
 	}
-	created, err := k.createLike(ctx, keys.current)
+	created, err := k.createLike(ctx, keys.current, tags)
 	if err != nil {
 		return err
 	}
@@ -55,7 +60,7 @@ func (k *RotatingKEK) Rotate(ctx context.Context) error {
 	if _, err := k.client.UpdateAlias(ctx, &kms.UpdateAliasInput{AliasName: &k.alias.Resource, TargetKeyId: &created}); err != nil {
 		return failed("update alias", err)
 	}
-	return k.settle(ctx, next)
+	return k.settle(ctx, created, next)
 }
 
 // keepNumber gives the current key the alias that it keeps when the alias moves on.
@@ -69,7 +74,7 @@ func (k *RotatingKEK) keepNumber(ctx context.Context, keys keyList) error {
 }
 
 // createLike creates a key with the policy, description and tags of another.
-func (k *RotatingKEK) createLike(ctx context.Context, key string) (created string, err error) {
+func (k *RotatingKEK) createLike(ctx context.Context, key string, tags []types.Tag) (created string, err error) {
 	described, err := k.client.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &key})
 	if err != nil {
 		return "", failed("describe key", err)
@@ -83,18 +88,7 @@ func (k *RotatingKEK) createLike(ctx context.Context, key string) (created strin
 	if err != nil {
 		return "", failed("get key policy", err)
 	}
-	var tags []types.Tag
-	for pages := kms.NewListResourceTagsPaginator(k.client, &kms.ListResourceTagsInput{KeyId: &key}); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return "", failed("list tags", err)
-		}
-		for _, tag := range page.Tags {
-			if !strings.HasPrefix(aws.ToString(tag.TagKey), "aws:") { // those only AWS sets
-				tags = append(tags, tag)
-			}
-		}
-	}
+	tags = slices.DeleteFunc(tags, func(t types.Tag) bool { return strings.HasPrefix(aws.ToString(t.TagKey), "aws:") }) // those only AWS sets
 	answer, err := k.client.CreateKey(ctx, &kms.CreateKeyInput{
 		Description: old.Description, Policy: policy.Policy, Tags: tags,
 		KeySpec: old.KeySpec, KeyUsage: old.KeyUsage, Origin: old.Origin,
@@ -135,9 +129,11 @@ func (k *RotatingKEK) createAlias(ctx context.Context, name, key string) error {
 }
 
 // settle waits until the alias answers with the key of this number, or a newer one.
-func (k *RotatingKEK) settle(ctx context.Context, number int) error {
+func (k *RotatingKEK) settle(ctx context.Context, key string, number int) error {
 	answersOld := errors.New("awskms: the alias does not answer with the new key yet")
-	unsettled := func(err error) bool { return errors.Is(err, answersOld) || errors.Is(err, encrypt.ErrWrongKEK) }
+	unsettled := func(err error) bool {
+		return errors.Is(err, answersOld) || errors.Is(err, encrypt.ErrWrongKEK) || isMissing(err)
+	}
 	err := eventually(ctx, unsettled, func() error {
 		_, n, err := k.encrypt(ctx, k.alias.String(), probe, probe)
 		if err == nil && n < number {
@@ -148,6 +144,7 @@ func (k *RotatingKEK) settle(ctx context.Context, number int) error {
 	if err != nil {
 		return err
 	}
+	k.trust(key, number)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.opened, k.floor = number, max(k.floor, number)

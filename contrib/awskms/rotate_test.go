@@ -59,7 +59,7 @@ func TestRotate(t *testing.T) {
 	created := s.keys[keyOf(now)]
 	require.Equal(t, "the policy", created.Policy)
 	require.Equal(t, "keys of the CRM", created.Description)
-	require.Equal(t, []map[string]string{{"TagKey": "team", "TagValue": "crm"}}, created.Tags, "without AWS's own")
+	require.Equal(t, append(tagged("alias/crm-kek"), map[string]string{"TagKey": "team", "TagValue": "crm"}), created.Tags, "without AWS's own")
 
 	require.NoError(t, kek.Rotate(t.Context()))
 	gone, err := kek.DestroyOld(t.Context())
@@ -101,10 +101,84 @@ func TestForeignKeysAreRefused(t *testing.T) {
 	_, err = kek.DecryptWithContext(t.Context(), ciphertext, []byte("ad"))
 	require.ErrorIs(t, err, encrypt.ErrWrongKEK)
 
-	// Planted fault: with a number of the chain the foreign key would be the KEK's.
-	s.set(func() { s.aliases["alias/crm-kek/9"] = s.aliases["alias/crm-kek-other/1"] })
+	// A number of the chain makes nobody else's key the KEK's, nor does another alias's tag.
+	key := s.keys[s.aliases["alias/crm-kek-other/1"]]
+	s.set(func() { s.aliases["alias/crm-kek/9"] = key.ID })
+	for _, tags := range [][]map[string]string{nil, tagged("alias/crm-kek-other"), tagged("alias/crm-kek/9"), tagged(""), {{"TagKey": "crm-kek", "TagValue": "alias/crm-kek"}}} {
+		s.set(func() { key.Tags = tags })
+		plaintext, err = kek.DecryptWithContext(t.Context(), ciphertext, []byte("ad"))
+		require.ErrorIs(t, err, encrypt.ErrWrongKEK)
+		require.Nil(t, plaintext)
+	}
+	s.set(func() { s.deny = "ListResourceTags" })
+	_, err = kek.DecryptWithContext(t.Context(), ciphertext, []byte("ad"))
+	require.Error(t, err)
+	require.NotErrorIs(t, err, encrypt.ErrWrongKEK, "what the tags are is not known")
+	s.set(func() { s.deny = "" })
+
+	// Planted fault: with number and tag the foreign key would be the KEK's.
+	s.set(func() { key.Tags = tagged("alias/crm-kek") })
 	_, err = kek.DecryptWithContext(t.Context(), ciphertext, []byte("ad"))
 	require.NoError(t, err)
+}
+
+// Whoever may make aliases cannot have somebody else's key deleted.
+func TestPlantedAliasDeletesNothing(t *testing.T) {
+	s, client := newServer(t)
+	kek := open(t, client, 0)
+	old := seal(t, kek)
+	foreign := s.keys[s.aliases["alias/crm-kek-other/1"]]
+	s.set(func() { s.aliases["alias/crm-kek/9"] = foreign.ID })
+	require.NoError(t, kek.Rotate(t.Context()), "rotations go on")
+	require.NotEmpty(t, s.aliases["alias/crm-kek/10"])
+	require.NoError(t, opens(t, open(t, client, 0), old))
+	_, err := kek.DestroyOld(t.Context())
+	require.ErrorContains(t, err, "not the tag crmguard-kek=alias/crm-kek: nothing was deleted")
+	require.Zero(t, s.count("ScheduleKeyDeletion"))
+	require.Equal(t, "Enabled", foreign.State)
+
+	s.set(func() { delete(s.aliases, "alias/crm-kek/9") })
+	_, err = kek.DestroyOld(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 1, s.count("ScheduleKeyDeletion"))
+	require.Equal(t, "Enabled", foreign.State)
+	require.Error(t, opens(t, kek, old))
+}
+
+// A key that lost its tag is neither forgotten by DestroyOld nor used.
+func TestKeysWithoutTag(t *testing.T) {
+	s, client := newServer(t)
+	kek := open(t, client, 0)
+	old := seal(t, kek)
+	require.NoError(t, kek.Rotate(t.Context()))
+	first := s.keys[keyOf(old)]
+	s.set(func() { first.Tags = nil })
+	_, err := kek.DestroyOld(t.Context())
+	require.ErrorContains(t, err, first.ID)
+	require.ErrorIs(t, opens(t, open(t, client, 0), old), encrypt.ErrWrongKEK)
+	s.set(func() { first.Tags = tagged("alias/crm-kek") })
+	_, err = kek.DestroyOld(t.Context())
+	require.NoError(t, err)
+
+	// Behind the alias itself a key needs the tag as well.
+	s.set(func() { s.aliases["alias/crm-kek"] = s.newKey("p", "d", nil).ID })
+	_, err = kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+	require.ErrorIs(t, err, encrypt.ErrWrongKEK)
+	made := s.count("CreateKey") + s.count("CreateAlias")
+	require.ErrorIs(t, kek.Rotate(t.Context()), encrypt.ErrWrongKEK)
+	require.Equal(t, made, s.count("CreateKey")+s.count("CreateAlias"))
+}
+
+// A second number moves a key nowhere in the chain.
+func TestSecondNumber(t *testing.T) {
+	s, client := newServer(t)
+	kek := open(t, client, 0)
+	old := seal(t, kek)
+	require.NoError(t, kek.Rotate(t.Context()))
+	s.set(func() { s.aliases["alias/crm-kek/7"] = keyOf(old) })
+	fresh := open(t, client, 0)
+	require.NoError(t, opens(t, fresh, old))
+	require.NotEqual(t, keyOf(old), keyOf(seal(t, fresh)))
 }
 
 // KMS's nodes learn of a new key one after another.
@@ -241,7 +315,7 @@ func TestAliasMovedByHand(t *testing.T) {
 	kek := open(t, client, 0)
 	require.NoError(t, kek.Rotate(t.Context()))
 	two := seal(t, kek)
-	s.set(func() { s.aliases["alias/crm-kek"] = s.newKey("p", "d", nil).ID })
+	s.set(func() { s.aliases["alias/crm-kek"] = s.newKey("p", "d", tagged("alias/crm-kek")).ID })
 	three := seal(t, kek)
 	require.NotEqual(t, keyOf(two), keyOf(three))
 	_, err := kek.DestroyOld(t.Context())

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/crmguard/crmguard/encrypt"
 )
@@ -32,7 +33,7 @@ type RotatingKEK struct {
 	rotating sync.Mutex // held while KMS's keys are changed
 
 	mu     sync.Mutex
-	known  map[string]int // ARN of a key to its number
+	known  map[string]int // ARN of a trusted key to its number
 	floor  int            // this process encrypts with no older key
 	opened int            // the newest key when this was opened or last rotated; 0: not known yet
 }
@@ -41,7 +42,8 @@ var _ encrypt.RotatingKEK = (*RotatingKEK)(nil)
 
 // New returns the KEK behind the alias with this ARN, such as
 // arn:aws:kms:eu-central-1:111122223333:alias/crm-kek. It asks nobody. The alias and its
-// first key are made by whoever administers the account.
+// first key, with the tag crmguard-kek=alias/crm-kek, are made by whoever administers the
+// account.
 func New(client *kms.Client, aliasARN string, o *Options) (*RotatingKEK, error) {
 	alias, err := parse(client, aliasARN, "alias/")
 	if err != nil {
@@ -140,7 +142,39 @@ func (k *RotatingKEK) number(ctx context.Context, key string) (int, error) {
 	if number = keys.numbers[key]; number == 0 {
 		return 0, fmt.Errorf("awskms: %w: the key %q has no alias of %s", encrypt.ErrWrongKEK, key, k.alias.Resource)
 	}
+	if _, err := k.tags(ctx, key); err != nil {
+		return 0, err
+	}
+	k.trust(key, number)
 	return number, nil
+}
+
+func (k *RotatingKEK) trust(key string, number int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.known[key] = number
+}
+
+// tagName is the tag that keys of the KEK have besides their aliases, with the alias as its
+// value: an alias is not part of a key, so that the right to make aliases alone makes no
+// key trusted.
+const tagName = "crmguard-kek"
+
+// tags returns the tags of a key that belongs to the KEK by them.
+func (k *RotatingKEK) tags(ctx context.Context, key string) (tags []types.Tag, err error) {
+	for pages := kms.NewListResourceTagsPaginator(k.client, &kms.ListResourceTagsInput{KeyId: &key}); pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, failed("list tags", err)
+		}
+		tags = append(tags, page.Tags...)
+	}
+	if !slices.ContainsFunc(tags, func(t types.Tag) bool {
+		return aws.ToString(t.TagKey) == tagName && aws.ToString(t.TagValue) == k.alias.Resource
+	}) {
+		return nil, fmt.Errorf("awskms: %w: the key %q has an alias of %s, but not the tag %s=%s", encrypt.ErrWrongKEK, key, k.alias.Resource, tagName, k.alias.Resource)
+	}
+	return tags, nil
 }
 
 // keyList is what the aliases say.
@@ -150,8 +184,9 @@ type keyList struct {
 	last    int            // the highest number
 }
 
-// list reads which keys belong to the KEK. A key behind the alias that has no number
-// yet counts as the next one.
+// list reads which keys belong to the KEK by their aliases; their tags are to be checked.
+// A key behind the alias that has no number yet counts as the next one, one that has several
+// keeps the first.
 func (k *RotatingKEK) list(ctx context.Context) (keyList, error) {
 	keys := keyList{numbers: map[string]int{}}
 	pages := kms.NewListAliasesPaginator(k.client, &kms.ListAliasesInput{Limit: aws.Int32(100)})
@@ -171,7 +206,10 @@ func (k *RotatingKEK) list(ctx context.Context) (keyList, error) {
 				keys.current = k.keyARN(*alias.TargetKeyId)
 			default:
 				if n := numberOf(rest); n > 0 {
-					keys.numbers[k.keyARN(*alias.TargetKeyId)] = n
+					key := k.keyARN(*alias.TargetKeyId)
+					if first := keys.numbers[key]; first == 0 || n < first {
+						keys.numbers[key] = n
+					}
 					keys.last = max(keys.last, n)
 				}
 			}
@@ -184,9 +222,6 @@ func (k *RotatingKEK) list(ctx context.Context) (keyList, error) {
 		keys.last++
 		keys.numbers[keys.current] = keys.last
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	maps.Copy(k.known, keys.numbers)
 	return keys, nil
 }
 
@@ -208,13 +243,22 @@ func (k *RotatingKEK) keyARN(id string) string {
 }
 
 // DestroyOld implements encrypt.RotatingKEK: it schedules the deletion of all keys but
-// the newest. Calling it again returns the same time.
+// the newest. Calling it again returns the same time. When a key has a numbered alias but
+// not the tag it deletes nothing: it may be somebody else's, or one whose tag was taken away
+// so that it stays.
 func (k *RotatingKEK) DestroyOld(ctx context.Context) (gone time.Time, err error) {
 	k.rotating.Lock()
 	defer k.rotating.Unlock()
 	keys, err := k.list(ctx)
 	if err != nil {
 		return time.Time{}, err
+	}
+	for key := range keys.numbers {
+		if _, err := k.tags(ctx, key); isMissing(err) {
+			continue // gone, its alias will follow
+		} else if err != nil {
+			return time.Time{}, fmt.Errorf("%w: nothing was deleted: delete the alias, or tag the key if it is the KEK's", err)
+		}
 	}
 	k.mu.Lock()
 	opened := k.opened

@@ -63,7 +63,7 @@ func newServer(t *testing.T) (*server, *kms.Client) {
 
 func startServer() (s *server, client *kms.Client, stop func()) {
 	s = &server{keys: map[string]*serverKey{}, aliases: map[string]string{}, calls: map[string]int{}, before: map[string]func(){}}
-	first := s.newKey("the policy", "keys of the CRM", []map[string]string{{"TagKey": "team", "TagValue": "crm"}, {"TagKey": "aws:stack", "TagValue": "x"}})
+	first := s.newKey("the policy", "keys of the CRM", append(tagged("alias/crm-kek"), map[string]string{"TagKey": "team", "TagValue": "crm"}, map[string]string{"TagKey": "aws:stack", "TagValue": "x"}))
 	s.aliases["alias/crm-kek"] = first.ID
 	s.aliases["alias/crm-kek-other/1"] = s.newKey("", "somebody else's", nil).ID
 	listener := httptest.NewServer(s)
@@ -85,6 +85,11 @@ func (s *server) newKey(policy, description string, tags []map[string]string) *s
 	id := fmt.Sprintf("00000000-0000-0000-0000-%012d", len(s.keys)+1)
 	s.keys[id] = &serverKey{ID: id, Policy: policy, Description: description, Tags: tags, Origin: "AWS_KMS", State: "Enabled", aead: aead}
 	return s.keys[id]
+}
+
+// tagged are the tags of keys behind an alias.
+func tagged(alias string) []map[string]string {
+	return []map[string]string{{"TagKey": "crmguard-kek", "TagValue": alias}}
 }
 
 func (s *server) count(action string) int {
