@@ -3,6 +3,8 @@ package encrypttest_test
 import (
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encrypttest"
 )
@@ -24,4 +26,36 @@ func TestMemoryRows(t *testing.T) {
 
 func TestMemoryPending(t *testing.T) {
 	encrypttest.Pending(t, func(*testing.T) encrypt.Pending { return encrypt.NewMemory() })
+}
+
+func TestKeyFile(t *testing.T) {
+	encrypttest.KEK(t, func(t *testing.T) encrypttest.KEKUnderTest {
+		return files(t, func(path string, create bool) (encrypt.RotatingKEK, error) {
+			return encrypt.OpenKeyFile(path, "", create)
+		})
+	})
+}
+
+func TestPassphraseFile(t *testing.T) {
+	encrypttest.KEK(t, func(t *testing.T) encrypttest.KEKUnderTest {
+		return files(t, func(path string, create bool) (encrypt.RotatingKEK, error) {
+			return encrypt.OpenPassphraseFile(path, "", []byte("correct horse battery"), create)
+		})
+	})
+}
+
+// files makes two files of which open opens one.
+func files(t *testing.T, open func(path string, create bool) (encrypt.RotatingKEK, error)) encrypttest.KEKUnderTest {
+	t.Helper()
+	kek := func(name string, create bool) encrypt.RotatingKEK {
+		kek, err := open(name, create)
+		require.NoError(t, err)
+		return kek
+	}
+	path := t.TempDir() + "/kek"
+	kek(path, true)
+	return encrypttest.KEKUnderTest{
+		Open:  func() encrypt.RotatingKEK { return kek(path, false) },
+		Other: func() encrypt.RotatingKEK { return kek(t.TempDir()+"/other", true) },
+	}
 }

@@ -1,5 +1,13 @@
-// Package encrypttest checks implementations of encrypt.Store and encrypt.Index.
-// Each subtest is named after the duty that it checks.
+// Package encrypttest checks implementations of what package encrypt asks of others:
+//
+//   - [Store] checks an encrypt.Store, and its encrypt.Inventory when it has one;
+//   - [Pending] an encrypt.Pending;
+//   - [Index] an encrypt.Index;
+//   - [Rows] an encrypt.Rows;
+//   - [KEK] an encrypt.RotatingKEK, on this machine or in a KMS.
+//
+// Each subtest is named after the duty that it checks. [MemoryRows] is an encrypt.Rows
+// for tests of applications and of jobs.
 package encrypttest
 
 import (
