@@ -10,23 +10,57 @@ import (
 	"github.com/crmguard/crmguard/encrypt"
 )
 
-// Rotate implements encrypt.RotatingKEK.
+// settling is how long a rotation waits for the nodes of Vault to follow.
+const settling = time.Minute
+
+// Rotate implements encrypt.RotatingKEK. It returns once the key encrypts with the new
+// version: nodes that stand by learn of it some time after the active one.
 func (k *KEK) Rotate(ctx context.Context) error {
 	if err := k.prove(ctx); err != nil {
 		return err
 	}
-	if _, err := k.write(ctx, "keys/"+k.key+"/rotate", nil); err != nil {
+	before, err := k.newest(ctx)
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	made := max(before, k.floor) + 1
+	k.mu.Unlock()
+	answer, err := k.write(ctx, "keys/"+k.key+"/rotate", nil)
+	if err != nil {
 		return failed("rotate", err)
 	}
-	// Not every Vault answers which version it is; and a newer one would do as well.
-	_, version, err := k.encrypt(ctx, probe, nil)
+	if latest, err := latestVersion(answer); err == nil { // not every Vault answers which it is
+		made = latest
+	}
+	version := 0
+	err = eventually(ctx, func() (done bool, err error) {
+		_, version, err = k.encrypt(ctx, probe, nil)
+		return version >= made, err
+	})
 	if err != nil {
 		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.opened, k.floor = version, max(k.floor, version)
+	k.opened, k.floor = version, max(k.floor, version) // a newer one does as well
 	return nil
+}
+
+// eventually calls f until it is done.
+func eventually(ctx context.Context, f func() (done bool, err error)) error {
+	ctx, cancel := context.WithTimeout(ctx, settling)
+	defer cancel()
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		if done, err := f(); done || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("vaultkms: waiting until this node of Vault knows the newest version: %w", ctx.Err())
+		case <-time.After(pause):
+		}
+	}
 }
 
 // DestroyOld implements encrypt.RotatingKEK: it trims all versions but the newest.
@@ -34,11 +68,18 @@ func (k *KEK) DestroyOld(ctx context.Context) (gone time.Time, err error) {
 	k.mu.Lock()
 	opened := k.opened
 	k.mu.Unlock()
-	newest, err := k.newest(ctx)
+	if opened == 0 {
+		return time.Time{}, fmt.Errorf("vaultkms: nothing was encrypted or rotated here yet, so this cannot be ruled out: %w", encrypt.ErrKEKRotated)
+	}
+	var newest int
+	err = eventually(ctx, func() (done bool, err error) {
+		newest, err = k.newest(ctx)
+		return newest >= opened, err
+	})
 	if err != nil {
 		return time.Time{}, err
 	}
-	if newest != opened {
+	if newest > opened {
 		return time.Time{}, fmt.Errorf("vaultkms: %w", encrypt.ErrKEKRotated)
 	}
 	// Vault wants the versions out of use before it deletes them.
@@ -60,10 +101,14 @@ func (k *KEK) newest(ctx context.Context) (int, error) {
 	if secret == nil {
 		return 0, fmt.Errorf("vaultkms: no key %q in %q", k.key, k.mount)
 	}
-	number, _ := secret.Data["latest_version"].(json.Number)
-	newest, err := number.Int64()
+	return latestVersion(secret.Data)
+}
+
+func latestVersion(key map[string]any) (int, error) {
+	number, _ := key["latest_version"].(json.Number)
+	latest, err := number.Int64()
 	if err != nil {
 		return 0, errors.New("vaultkms: read key: the answer is not Transit's")
 	}
-	return int(newest), nil
+	return int(latest), nil
 }

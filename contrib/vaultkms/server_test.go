@@ -26,12 +26,14 @@ type server struct {
 	keys  map[string]*serverKey
 	calls map[string]int
 
-	hang     chan struct{} // requests wait until their client gives up, and say so here
-	status   int           // every request fails with it
-	deny     string        // a path that is forbidden
-	oldVault bool          // does not know associated_data, and so ignores it
-	strange  bool          // another service answers
-	lag      int           // so many encryptions still use the version before the newest
+	hang     chan struct{}     // requests wait until their client gives up, and say so here
+	status   int               // every request fails with it
+	deny     string            // a path that is forbidden
+	oldVault bool              // does not know associated_data, and so ignores it
+	strange  bool              // another service answers
+	lag      int               // so many requests still see the version before the newest
+	before   map[string]func() // runs ahead of a request to this path
+	answers  bool              // to a rotation, with the key as it is then, as Vaults of today do
 }
 
 type serverKey struct {
@@ -48,7 +50,7 @@ func newServer(t *testing.T) (*server, *api.Client) {
 }
 
 func startServer() (s *server, client *api.Client, stop func(), err error) {
-	s = &server{keys: map[string]*serverKey{"crm-kek": {}, "wrong": {}, "derived": {}}, calls: map[string]int{}}
+	s = &server{keys: map[string]*serverKey{"crm-kek": {}, "other": {}, "derived": {}}, calls: map[string]int{}}
 	for _, key := range s.keys {
 		key.add()
 	}
@@ -122,6 +124,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Header.Get("X-Vault-Token") != "token", path == s.deny:
 		status, text = http.StatusForbidden, "permission denied"
 	default:
+		if before := s.before[path]; before != nil {
+			before()
+		}
 		status, text, data = s.do(r.Method, path, in)
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -153,16 +158,16 @@ func (s *server) do(method, path string, in request) (status int, text string, d
 		if err != nil {
 			return http.StatusBadRequest, "failed to base64-decode plaintext", nil
 		}
-		if s.lag > 0 {
-			s.lag--
-			latest--
-		}
+		latest -= s.lagging()
 		sealed := key.versions[latest-1].Seal(nil, nil, plaintext, s.ad(in))
 		return 0, "", map[string]any{"ciphertext": fmt.Sprintf("vault:v%d:%s", latest, base64.StdEncoding.EncodeToString(sealed)), "key_version": latest}
 	case "PUT decrypt ":
 		return key.decrypt(in, s.ad(in))
 	case "PUT keys rotate":
 		key.add()
+		if s.answers {
+			return 0, "", key.read(0)
+		}
 		return 0, "", nil
 	case "PUT keys config":
 		key.minDecryption, key.minEncryption = in.MinDecryption, in.MinEncryption
@@ -170,9 +175,22 @@ func (s *server) do(method, path string, in request) (status int, text string, d
 	case "PUT keys trim":
 		return key.trim(in)
 	case "GET keys ":
-		return 0, "", map[string]any{"latest_version": latest, "min_available_version": key.minAvailable}
+		return 0, "", key.read(s.lagging())
 	}
 	return http.StatusNotFound, "no handler for route", nil
+}
+
+// lagging is how many versions the node that is asked lags behind.
+func (s *server) lagging() int {
+	if s.lag == 0 {
+		return 0
+	}
+	s.lag--
+	return 1
+}
+
+func (k *serverKey) read(lag int) map[string]any {
+	return map[string]any{"latest_version": len(k.versions) - lag, "min_available_version": k.minAvailable}
 }
 
 func (s *server) ad(in request) []byte {

@@ -21,7 +21,7 @@
 //     Vault, is refused with [ErrUnbound]. Derived keys, and keys without
 //     authenticated encryption, are refused by Vault.
 //   - A node of Vault that does not know a version yet which this process has seen does
-//     not encrypt: that is an error.
+//     not encrypt: that is an error. Rotate waits for it, up to a minute.
 //   - Contexts reach the wire. The client's retries end with them.
 //   - What Vault refuses because another key or other associated data made it, or a
 //     version that was destroyed, is encrypt.ErrWrongKEK; all else, such as a sealed
@@ -121,16 +121,19 @@ func (k *KEK) EncryptWithContext(ctx context.Context, plaintext, associatedData 
 	if err := k.prove(ctx); err != nil {
 		return nil, err
 	}
+	k.mu.Lock()
+	floor := k.floor // what this process learns while it waits for the answer is no node's fault
+	k.mu.Unlock()
 	ciphertext, version, err := k.encrypt(ctx, plaintext, associatedData)
 	if err != nil {
 		return nil, err
 	}
+	if version < floor {
+		return nil, fmt.Errorf("vaultkms: encrypt: this node of Vault does not know version %d yet", floor)
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if version < k.floor {
-		return nil, fmt.Errorf("vaultkms: encrypt: this node of Vault does not know version %d yet", k.floor)
-	}
-	k.floor = version
+	k.floor = max(k.floor, version)
 	if k.opened == 0 {
 		k.opened = version
 	}

@@ -1,6 +1,8 @@
 package vaultkms_test
 
 import (
+	"context"
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -8,8 +10,10 @@ import (
 	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/contrib/vaultkms"
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encrypttest"
 )
 
 func open(t *testing.T, client *api.Client, key string) *vaultkms.KEK {
@@ -19,18 +23,25 @@ func open(t *testing.T, client *api.Client, key string) *vaultkms.KEK {
 	return kek
 }
 
-func newService(t *testing.T) service {
-	t.Helper()
-	s, client := newServer(t)
-	return service{
-		kek: open(t, client, "crm-kek"), wrong: open(t, client, "wrong"),
-		down: func(down bool) { s.set(func() { s.status = map[bool]int{true: http.StatusServiceUnavailable}[down] }) },
-		hang: func() <-chan struct{} {
-			s.set(func() { s.hang = make(chan struct{}, 10) })
-			return s.hang
-		},
-		decrypts: func() int { return s.count("decrypt") },
-	}
+func TestKEK(t *testing.T) {
+	encrypttest.KEK(t, func(t *testing.T) encrypttest.KEKUnderTest {
+		s, client := newServer(t)
+		return encrypttest.KEKUnderTest{
+			Open:  func() encrypt.RotatingKEK { return open(t, client, "crm-kek") },
+			Other: func() encrypt.RotatingKEK { return open(t, client, "other") },
+			KMS: &encrypttest.KMS{
+				Decrypts: func() int { return s.count("decrypt") },
+				Down: func(down bool) {
+					s.set(func() { s.status = map[bool]int{true: http.StatusServiceUnavailable}[down] })
+				},
+				Hang: func() <-chan struct{} {
+					s.set(func() { s.hang = make(chan struct{}, 10) })
+					return s.hang
+				},
+				Unbind: func() { s.set(func() { s.oldVault = true }) },
+			},
+		}
+	})
 }
 
 func TestUnboundKeysAreRefused(t *testing.T) {
@@ -43,13 +54,16 @@ func TestUnboundKeysAreRefused(t *testing.T) {
 	_, err = kek.DecryptWithContext(t.Context(), []byte("vault:v1:AAAA"), []byte("ad"))
 	require.ErrorIs(t, err, vaultkms.ErrUnbound)
 	require.ErrorIs(t, kek.Rotate(t.Context()), vaultkms.ErrUnbound)
-	_, err = newKeyring(t, kek, encrypt.NewMemory()).Seal(job(t, tenant), cells(1)[0].Place, []byte("x"))
+	keys, err := encrypt.New(kek, encrypt.NewMemory(), nil)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, keys.Close()) }()
+	at := crmguard.Place{Tenant: "acme", Kind: "settings", Record: "1", Field: "smtp"}
+	_, err = keys.Seal(crmguard.System(t.Context(), at.Tenant, "test"), at, []byte("x"))
 	require.ErrorIs(t, err, vaultkms.ErrUnbound)
 
 	s.set(func() { s.oldVault = false }) // Vault was updated
-	require.True(t, bound(t, kek))
-	s.set(func() { s.oldVault = true }) // planted fault: it stops to bind
-	require.False(t, bound(t, kek))
+	_, err = kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+	require.NoError(t, err)
 
 	_, err = open(t, client, "derived").EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
 	require.ErrorContains(t, err, "derivation")
@@ -89,7 +103,8 @@ func TestRotate(t *testing.T) {
 	_, err = kek.DestroyOld(t.Context())
 	require.ErrorIs(t, err, encrypt.ErrKEKRotated)
 	_, err = open(t, client, "crm-kek").DestroyOld(t.Context())
-	require.ErrorIs(t, err, encrypt.ErrKEKRotated, "this process has encrypted nothing")
+	require.ErrorIs(t, err, encrypt.ErrKEKRotated)
+	require.ErrorContains(t, err, "nothing was encrypted or rotated here yet")
 
 	snapshots, err := vaultkms.New(client, "crm-kek", &vaultkms.Options{Mount: "/transit/", SnapshotRetention: 24 * time.Hour})
 	require.NoError(t, err)
@@ -110,8 +125,8 @@ func TestFailures(t *testing.T) {
 	}
 	s.set(func() { s.deny = "keys/crm-kek/rotate" })
 	require.Error(t, kek.Rotate(t.Context()))
-	s.set(func() { s.deny = "decrypt/wrong" })
-	_, err := open(t, client, "wrong").EncryptWithContext(t.Context(), []byte("secret"), nil)
+	s.set(func() { s.deny = "decrypt/other" })
+	_, err := open(t, client, "other").EncryptWithContext(t.Context(), []byte("secret"), nil)
 	require.ErrorContains(t, err, "permission denied", "nothing proved that associated data is bound")
 	require.NotErrorIs(t, err, vaultkms.ErrUnbound)
 
@@ -166,6 +181,34 @@ func TestSlowNodes(t *testing.T) {
 		_, err = k.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
 		require.NoError(t, err)
 	}
+
+	// Rotate and DestroyOld wait for it.
+	for i, answers := range []bool{false, true} {
+		s.set(func() {
+			s.answers = answers
+			s.before = map[string]func(){"keys/crm-kek/rotate": func() { s.lag = 3 }}
+		})
+		require.NoError(t, kek.Rotate(t.Context()))
+		s.set(func() { require.Zero(t, s.lag) })
+		ciphertext, err := kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
+		require.NoError(t, err)
+		require.Contains(t, string(ciphertext), fmt.Sprintf("vault:v%d:", 3+i))
+		s.set(func() { s.lag = 2 })
+		_, err = kek.DestroyOld(t.Context())
+		require.NoError(t, err)
+	}
+
+	// Somebody else has rotated, and the node that is asked before does not know it yet.
+	require.NoError(t, other.Rotate(t.Context()))
+	s.set(func() { s.lag, s.before = 1, nil })
+	require.NoError(t, kek.Rotate(t.Context()))
+	_, err = kek.DestroyOld(t.Context())
+	require.NoError(t, err, "the answer to the rotation says which version it has made")
+
+	s.set(func() { s.lag = 1 << 30 })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, kek.Rotate(ctx), context.DeadlineExceeded)
 }
 
 // docs/formats/kms.md
