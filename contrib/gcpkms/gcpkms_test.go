@@ -10,40 +10,39 @@ import (
 
 	"github.com/crmguard/crmguard/contrib/gcpkms"
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encrypttest"
 )
 
-func newService(t *testing.T) service {
-	t.Helper()
-	s, client := newServer(t)
-	kek, err := gcpkms.New(client, keyName)
-	require.NoError(t, err)
-	wrong, err := gcpkms.New(client, ring+"kek2")
-	require.NoError(t, err)
-	return service{
-		delay: 24 * time.Hour,
-		kek:   kek, wrong: wrong,
-		ignoreAD: func() { s.set(func() { s.ignoreAD = true }) },
-		down: func(down bool) {
-			s.set(func() {
-				delete(s.fail, "")
-				if down {
-					s.fail[""] = codes.ResourceExhausted
-				}
-			})
-		},
-		hang: func() <-chan struct{} {
-			s.set(func() { s.hang = make(chan struct{}, 10) })
-			return s.hang
-		},
-		decrypts: func() int { return s.count("Decrypt") },
-	}
-}
-
-// A KMS that does not bind the associated data is noticed by the test of it.
-func TestPlantedFault(t *testing.T) {
-	s := newService(t)
-	s.ignoreAD()
-	require.False(t, bound(t, s.kek))
+func TestKEK(t *testing.T) {
+	encrypttest.KEK(t, func(t *testing.T) encrypttest.KEKUnderTest {
+		s, client := newServer(t)
+		openKey := func(name string) encrypt.RotatingKEK {
+			kek, err := gcpkms.New(client, name)
+			require.NoError(t, err)
+			return kek
+		}
+		return encrypttest.KEKUnderTest{
+			Open:  func() encrypt.RotatingKEK { return openKey(keyName) },
+			Other: func() encrypt.RotatingKEK { return openKey(ring + "kek2") },
+			Delay: 24 * time.Hour,
+			KMS: &encrypttest.KMS{
+				Decrypts: func() int { return s.count("Decrypt") },
+				Down: func(down bool) {
+					s.set(func() {
+						delete(s.fail, "")
+						if down {
+							s.fail[""] = codes.ResourceExhausted
+						}
+					})
+				},
+				Hang: func() <-chan struct{} {
+					s.set(func() { s.hang = make(chan struct{}, 10) })
+					return s.hang
+				},
+				Unbind: func() { s.set(func() { s.ignoreAD = true }) },
+			},
+		}
+	})
 }
 
 func TestNames(t *testing.T) {

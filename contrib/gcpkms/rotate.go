@@ -115,14 +115,21 @@ func (k *KEK) DestroyOld(ctx context.Context) (gone time.Time, err error) {
 // old lists all versions but the newest, if that is the one which this process has
 // encrypted with since it was opened or has rotated.
 func (k *KEK) old(ctx context.Context) (versions []*kmspb.CryptoKeyVersion, err error) {
+	k.mu.Lock()
+	opened := k.opened
+	k.mu.Unlock()
+	if opened == 0 {
+		return nil, fmt.Errorf("gcpkms: nothing was encrypted or rotated here yet, so this cannot be ruled out: %w", encrypt.ErrKEKRotated)
+	}
 	key, err := k.client.GetCryptoKey(ctx, &kmspb.GetCryptoKeyRequest{Name: k.key})
 	if err != nil {
 		return nil, failed(ctx, "get key", err)
 	}
-	k.mu.Lock()
-	opened := k.opened
-	k.mu.Unlock()
-	if primary, err := k.number(key.GetPrimary().GetName()); err != nil || primary != opened {
+	primary, err := k.number(key.GetPrimary().GetName())
+	if err != nil {
+		return nil, err
+	}
+	if primary != opened {
 		return nil, fmt.Errorf("gcpkms: %w", encrypt.ErrKEKRotated)
 	}
 	pages := k.client.ListCryptoKeyVersions(ctx, &kmspb.ListCryptoKeyVersionsRequest{Parent: k.key})

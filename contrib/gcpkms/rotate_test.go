@@ -120,7 +120,8 @@ func TestLabelIsBound(t *testing.T) {
 func TestDestroyOldNeedsToKnowWhatIsNew(t *testing.T) {
 	s, client := newServer(t)
 	_, err := open(t, client).DestroyOld(t.Context())
-	require.ErrorIs(t, err, encrypt.ErrKEKRotated, "this process has encrypted nothing")
+	require.ErrorIs(t, err, encrypt.ErrKEKRotated)
+	require.ErrorContains(t, err, "nothing was encrypted or rotated here yet")
 
 	kek, other := open(t, client), open(t, client)
 	one := seal(t, kek)
@@ -192,4 +193,18 @@ func TestFailedDestruction(t *testing.T) {
 		_, err = kek.DestroyOld(t.Context())
 		require.NoError(t, err)
 	}
+
+	s, client := newServer(t)
+	kek := open(t, client)
+	seal(t, kek)
+	s.set(func() {
+		s.answer = func(answer any) {
+			if answer, ok := answer.(*kmspb.CryptoKey); ok {
+				answer.Primary = &kmspb.CryptoKeyVersion{Name: ring + "kek2/cryptoKeyVersions/1"}
+			}
+		}
+	})
+	_, err := kek.DestroyOld(t.Context())
+	require.ErrorContains(t, err, "instead of a version of")
+	require.NotErrorIs(t, err, encrypt.ErrKEKRotated)
 }
