@@ -10,37 +10,34 @@ import (
 
 	"github.com/crmguard/crmguard/contrib/awskms"
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encrypttest"
 )
 
-// newService is the KEK behind an alias, which is what the package recommends.
-func newService(t *testing.T) service {
-	t.Helper()
-	s, client := newServer(t)
-	s.mu.Lock()
-	s.aliases["alias/wrong"] = s.newKey("", "", tagged("alias/wrong")).ID
-	s.mu.Unlock()
-	kek, err := awskms.New(client, alias, nil)
-	require.NoError(t, err)
-	wrong, err := awskms.New(client, prefix+"alias/wrong", nil)
-	require.NoError(t, err)
-	return service{
-		delay: 30 * 24 * time.Hour,
-		kek:   kek, wrong: wrong,
-		ignoreAD: func() { s.set(func() { s.ignoreAD = true }) },
-		down:     func(down bool) { s.set(func() { s.down = down }) },
-		hang: func() <-chan struct{} {
-			s.set(func() { s.hang = make(chan struct{}, 10) })
-			return s.hang
-		},
-		decrypts: func() int { return s.count("Decrypt") },
-	}
-}
-
-// A KMS that does not bind the encryption context is noticed by the test of it.
-func TestPlantedFault(t *testing.T) {
-	s := newService(t)
-	s.ignoreAD()
-	require.False(t, bound(t, s.kek))
+// The KEK behind an alias is what the package recommends.
+func TestKEK(t *testing.T) {
+	encrypttest.KEK(t, func(t *testing.T) encrypttest.KEKUnderTest {
+		s, client := newServer(t)
+		s.set(func() { s.aliases["alias/other"] = s.newKey("", "", tagged("alias/other")).ID })
+		openAlias := func(arn string) encrypt.RotatingKEK {
+			kek, err := awskms.New(client, arn, nil)
+			require.NoError(t, err)
+			return kek
+		}
+		return encrypttest.KEKUnderTest{
+			Open:  func() encrypt.RotatingKEK { return openAlias(alias) },
+			Other: func() encrypt.RotatingKEK { return openAlias(prefix + "alias/other") },
+			Delay: 30 * 24 * time.Hour,
+			KMS: &encrypttest.KMS{
+				Decrypts: func() int { return s.count("Decrypt") },
+				Down:     func(down bool) { s.set(func() { s.down = down }) },
+				Hang: func() <-chan struct{} {
+					s.set(func() { s.hang = make(chan struct{}, 10) })
+					return s.hang
+				},
+				Unbind: func() { s.set(func() { s.ignoreAD = true }) },
+			},
+		}
+	})
 }
 
 func TestFixed(t *testing.T) {
@@ -48,7 +45,6 @@ func TestFixed(t *testing.T) {
 	id := s.aliases["alias/crm-kek"]
 	fixed, err := awskms.NewFixed(client, prefix+"key/"+id)
 	require.NoError(t, err)
-	require.True(t, bound(t, fixed))
 	_, rotates := any(fixed).(encrypt.RotatingKEK)
 	require.False(t, rotates, "there is nothing to turn")
 
@@ -59,6 +55,10 @@ func TestFixed(t *testing.T) {
 	plaintext, err := rotating.DecryptWithContext(t.Context(), ciphertext, []byte("ad"))
 	require.NoError(t, err)
 	require.Equal(t, "secret", string(plaintext), "both open the same bytes")
+	for _, ad := range []string{"", "a", "add", "other"} {
+		_, err = fixed.DecryptWithContext(t.Context(), ciphertext, []byte(ad))
+		require.ErrorIs(t, err, encrypt.ErrWrongKEK, ad)
+	}
 
 	wrong, err := awskms.NewFixed(client, prefix+"key/"+s.aliases["alias/crm-kek-other/1"])
 	require.NoError(t, err)
