@@ -29,7 +29,7 @@ func TestWhoHasNoKEKAddsNoPlaintext(t *testing.T) {
 	file := filepath.Join(dir, "keys.db")
 	kek, err := encrypt.OpenKeyFile(filepath.Join(dir, "kek.json"), "", true)
 	require.NoError(t, err)
-	store, err := encryptsql.OpenSQLite(ctx, file)
+	store, err := encryptsql.OpenSQLite(ctx, file, true)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, store.Close()) }()
 	k, err := encrypt.New(kek, store, nil)
