@@ -183,6 +183,7 @@ type Keyring struct {
 	seen   sightings
 	gone   gone
 	strict firsts[PendingField]
+	even   firsts[indexVersion]
 
 	closeMu sync.Mutex // no poll starts once closed is set under it
 	closed  atomic.Bool

@@ -18,9 +18,10 @@ func (t *Table[T]) Reindex(ctx context.Context, tenant string, rows Rows, o *Job
 
 // Maintain keeps the index keys of a tenant young. A host calls it every hour or so. A
 // key that is older than Options.IndexLife gets a new version, rows without an entry
-// under the newest version get one, and when all have one, older versions are removed, after
-// [ClosingTime] at the earliest: whoever holds an old backup and the keys of today
-// then tests no value against it.
+// under the newest version get one, and when all have one, older versions are removed: whoever
+// holds an old backup and the keys of today then tests no value against it. They are
+// removed by a process that has found nothing to do for [ClosingTime], by what it has seen itself, so
+// in the second call at the earliest.
 func (t *Table[T]) Maintain(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	return t.model.Maintain(ctx, tenant, rows, o)
 }
@@ -136,49 +137,64 @@ func (u *upkeep) run(ctx context.Context, o *JobOptions, report *Report) error {
 	if len(records) == 0 {
 		return nil
 	}
-	newest, made := records[len(records)-1].Version, records[len(records)-1].CreatedAt
-	now := u.keys.wallClock()
-	if now.Sub(made) >= u.keys.opts.IndexLife {
+	newest := records[len(records)-1].Version
+	if u.keys.wallClock().Sub(records[len(records)-1].CreatedAt) >= u.keys.opts.IndexLife {
 		if newest, err = u.keys.Rotate(ctx, scope); err != nil {
 			return err
 		}
-		made = now
-	} else if len(records) == 1 {
-		return nil // nothing can lack an entry
 	}
-	settled := now.Sub(made) >= ClosingTime // no transaction commits entries of older versions alone any more
-	behind, err := u.reindexStale(ctx, newest, o, report)
-	if err != nil || !settled || behind > 0 || len(records) == 1 {
+	// Also where one version is left: an entry under an older one alone that came late
+	// would never be found.
+	late, behind, err := u.reindexStale(ctx, newest, o, report)
+	if err != nil {
 		return err
+	}
+	version := indexVersion{scope, newest}
+	if late > 0 {
+		u.keys.even.forget(version)
+	}
+	if behind > 0 || len(records) == 1 && newest == records[0].Version {
+		return nil
+	}
+	if u.keys.even.add(version, u.keys.clock.exact()) < ClosingTime {
+		return nil // a transaction may yet commit entries of older versions alone
 	}
 	_, err = u.keys.Retire(ctx, scope, newest)
 	return err
 }
 
+// indexVersion is a version of an index under which all rows have been found to have entries.
+type indexVersion struct {
+	scope   Scope
+	version uint32
+}
+
 // reindexStale gives entries under a version to rows that lack them, and returns how many
-// still do. Entries that have no row do not count: nobody sees what they would find.
-func (u *upkeep) reindexStale(ctx context.Context, version uint32, o *JobOptions, report *Report) (behind int, err error) {
+// it found and how many still do. Entries that have no row do not count: nobody sees what
+// they would find.
+func (u *upkeep) reindexStale(ctx context.Context, version uint32, o *JobOptions, report *Report) (late, behind int, err error) {
 	for after := ""; ; {
 		stale, err := u.keys.opts.Index.Stale(ctx, u.tenant, u.kind, u.field.name, u.index, version, after, o.Batch)
 		if err != nil || len(stale) == 0 {
-			return behind, err
+			return late, behind, err
 		}
 		page, err := u.rows.Get(ctx, u.tenant, stale)
 		if err != nil {
-			return behind, fmt.Errorf("encrypt: read rows: %w", err)
+			return late, behind, fmt.Errorf("encrypt: read rows: %w", err)
 		}
 		busy := report.Busy
+		late += len(page)
 		if len(page) > 0 {
 			if err := report.settle(ctx, u.tenant, u.rows, page, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
 				return u.reindex(ctx, u.tenant, u.rows, page, []fieldPlan{u.field})
 			}); err != nil {
-				return behind, err
+				return late, behind, err
 			}
 		}
 		behind += report.Busy - busy
 		after = stale[len(stale)-1]
 		if err := o.progress(ctx, report); err != nil {
-			return behind, err
+			return late, behind, err
 		}
 	}
 }

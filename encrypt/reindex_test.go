@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encrypttest"
 )
 
 func TestReindex(t *testing.T) {
@@ -100,8 +101,69 @@ func TestMaintain(t *testing.T) {
 
 	c.Advance(encrypt.ClosingTime)
 	require.Equal(t, 1, upkeep().Changed)
+	require.Equal(t, []uint32{1, 2}, versions(), "where one came late, another may")
+	c.Advance(encrypt.ClosingTime)
+	require.Zero(t, upkeep().Rows)
 	require.Equal(t, []uint32{2}, versions())
 	require.Equal(t, 13, find())
 	require.NotEmpty(t, scope)
 	require.Zero(t, upkeep().Rows)
+}
+
+// Two nodes whose clocks differ by minutes, and a transaction that commits late.
+func TestMaintainWaitsByItsOwnClock(t *testing.T) {
+	clock, store, index := newClock(t), encrypt.NewMemory(), encrypt.NewMemoryIndex()
+	rows := encrypttest.NewMemoryRows()
+	kek, err := encrypt.OpenKeyFile(t.TempDir()+"/kek.json", "", true)
+	require.NoError(t, err)
+	node := func(ahead time.Duration) *encrypt.Table[contact] {
+		k, err := encrypt.New(kek, store, &encrypt.Options{Index: index, Clock: func() time.Time { return clock.Now().Add(ahead) }})
+		require.NoError(t, err)
+		table, err := encrypt.NewTable[contact](k, "contacts", nil)
+		require.NoError(t, err)
+		return table
+	}
+	writer, other, ahead := node(0), node(0), node(2*time.Minute)
+	seal := func(id, phone string) (commit func()) {
+		c := &contact{ID: id, Phone: phone}
+		entries, err := writer.Seal(job("acme"), "acme", c)
+		require.NoError(t, err)
+		return func() {
+			require.NoError(t, index.Put(t.Context(), nil, "acme", "contacts", []string{id}, nil, entries))
+			rows.Put("acme", encrypt.Row{Record: id, Client: id, Sealed: map[string][]byte{"phone": c.PhoneSealed}})
+		}
+	}
+	maintain := func(table *encrypt.Table[contact]) {
+		_, err := table.Maintain(job("acme"), "acme", rows, nil)
+		require.NoError(t, err)
+	}
+	versions := func() int {
+		records, err := store.Load(t.Context(), []encrypt.Scope{{Tenant: "acme", Purpose: encrypt.IndexKey, Name: "phone/8:contacts/phone"}})
+		require.NoError(t, err)
+		return len(records)
+	}
+	seal("c1", "+7 916 123-45-67")()
+	clock.Advance(91 * 24 * time.Hour)
+	commit := seal("c2", "+7 916 999-99-99")
+	lost := seal("c3", "+7 916 777-77-77")
+	maintain(other) // makes a version
+	clock.Advance(time.Second)
+	maintain(ahead)
+	require.Equal(t, 2, versions(), "a clock that is ahead removes nothing")
+	commit()
+	for range 3 {
+		clock.Advance(24 * time.Hour)
+		maintain(other)
+	}
+	require.Equal(t, 1, versions())
+	lost() // far later than any transaction may last
+	find := func(phone string) []string {
+		found, err := other.Find(job("acme"), "acme", "phone", "phone", phone)
+		require.NoError(t, err)
+		return found
+	}
+	require.Equal(t, []string{"c2"}, find("+7 916 999-99-99"))
+	require.Empty(t, find("+7 916 777-77-77"))
+	maintain(other)
+	require.Equal(t, []string{"c3"}, find("+7 916 777-77-77"), "what came late is repaired")
 }
