@@ -1,6 +1,8 @@
 package encrypt_test
 
 import (
+	"context"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -113,4 +115,69 @@ func TestProofsAreOfOnePlace(t *testing.T) {
 	p.begin(t) // while it collects, it proves all anew
 	_, err = p.open(t, "c00")
 	require.NoError(t, err)
+}
+
+type onlyPhone struct {
+	ID     string  `encrypt:",record"`
+	Phone  string  `encrypt:"phone,index=phone:unique"`
+	Plain  *string `encrypt:"phone,plain"`
+	Sealed []byte  `encrypt:"phone,sealed"`
+}
+
+// countSwaps counts what is written.
+type countSwaps struct {
+	encrypt.Rows
+	swaps, rows int
+	before      func()
+}
+
+func (c *countSwaps) Swap(ctx context.Context, tenant string, changes []encrypt.Change, then func(encrypt.Execer, []string) error) ([]string, error) {
+	c.swaps++
+	c.rows += len(changes)
+	if c.before != nil {
+		c.before()
+	}
+	return c.Rows.Swap(ctx, tenant, changes, then)
+}
+
+func TestMigrateManyDuplicates(t *testing.T) {
+	const n = 256
+	for name, phone := range map[string]func(i int) string{
+		"of each other":         func(int) string { return "+7 916 123-45-67" },
+		"of other records":      func(i int) string { return fmt.Sprintf("+7 916 123-%04d", i) },
+		"of some, now and then": func(i int) string { return fmt.Sprintf("+7 916 12%d-%04d", min(i%8, 4), i) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			clock := newClock(t)
+			p := newPlainTable(t, 0, encrypt.NewMemory(), nil, nil)
+			table, err := encrypt.NewTable[onlyPhone](p.keys, "uniq", nil)
+			require.NoError(t, err)
+			for i := range n {
+				id := fmt.Sprintf("c%03d", i)
+				p.Put("acme", encrypt.Row{Record: id, Client: id, Sealed: map[string][]byte{}, Plain: map[string][]byte{"phone": []byte(phone(i))}})
+				other := &onlyPhone{ID: fmt.Sprintf("other%03d", i), Phone: fmt.Sprintf("+7 916 123-%04d", i)}
+				entries, err := table.Seal(job("acme"), "acme", other)
+				require.NoError(t, err)
+				require.NoError(t, p.index.Put(t.Context(), nil, "acme", "uniq", []string{other.ID}, nil, entries))
+			}
+			_, err = table.Begin(job("acme"), "acme", p, nil)
+			require.NoError(t, err)
+			swaps := &countSwaps{Rows: p}
+			report, err := table.Migrate(job("acme"), "acme", swaps, &encrypt.JobOptions{Batch: n})
+			require.NoError(t, err)
+			left, err := table.Left(job("acme"), "acme")
+			require.NoError(t, err)
+			require.Equal(t, report.Unreadable, left)
+			require.Equal(t, n, report.Changed+left)
+			require.LessOrEqual(t, swaps.rows, 10*n, "each row is not written again for each duplicate")
+			require.LessOrEqual(t, swaps.swaps, 2*n+1)
+
+			// What was sealed longer ago than a lease is sealed anew.
+			swaps = &countSwaps{Rows: p, before: func() { clock.Advance(encrypt.Lease) }}
+			report, err = table.Migrate(job("acme"), "acme", swaps, &encrypt.JobOptions{Batch: n})
+			require.NoError(t, err)
+			require.LessOrEqual(t, swaps.swaps, 10)
+			require.Equal(t, left, report.Unreadable+report.Busy)
+		})
+	}
 }
