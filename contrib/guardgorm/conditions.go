@@ -16,7 +16,7 @@ import (
 // on them before.
 func (w *watcher) prepare(stmt *gorm.Statement, t *table) error {
 	if t != nil {
-		stmt.Selects, stmt.Omits = t.translate(stmt.Selects), t.translate(stmt.Omits)
+		stmt.Selects, stmt.Omits = t.translate(stmt, stmt.Selects), t.translate(stmt, stmt.Omits)
 		if selects, ok := stmt.Clauses["SELECT"].Expression.(clause.Select); ok {
 			for _, c := range selects.Columns {
 				if c.Name == "" { // what gorm makes of Pluck("Phone")
@@ -76,9 +76,21 @@ func (w *watcher) checkStatement(stmt *gorm.Statement, t *table) error {
 			return err
 		}
 	}
-	for _, name := range []string{"WHERE", "GROUP BY", "ON CONFLICT"} {
+	for _, name := range []string{"SELECT", "WHERE", "GROUP BY", "ORDER BY", "ON CONFLICT"} {
 		switch e := stmt.Clauses[name].Expression.(type) {
 		case nil:
+		case clause.Expr, clause.NamedExpr: // gorm's of a SELECT with values
+			if err := s.checkValue(e); err != nil {
+				return err
+			}
+		case clause.Select:
+			if err := s.checkValue(e.Expression); err != nil {
+				return err
+			}
+		case clause.OrderBy:
+			if err := s.checkValue(e.Expression); err != nil {
+				return err
+			}
 		case clause.Where:
 			if err := s.check(e.Exprs); err != nil {
 				return err
@@ -218,7 +230,7 @@ func (s *scope) checkColumn(column reflect.Value, harmless bool) error {
 		}
 	}
 	if name == "" {
-		return fmt.Errorf("guardgorm: a condition on a %v is unknown, and may name a sealed field", column.Type())
+		return fmt.Errorf("guardgorm: a condition on a column of kind %v is unknown, and may name a sealed field", column.Kind())
 	}
 	for _, t := range s.tables(table) {
 		if f, c := t.meant(name); f != nil && (c == nil || !harmless) {
@@ -248,6 +260,23 @@ func (s *scope) tables(qualifier string) []*table {
 	return s.others
 }
 
+// checkValue looks at what is not a condition, but may be SQL text.
+func (s *scope) checkValue(v any) error {
+	switch e := v.(type) {
+	case clause.Expr:
+		return s.checkText(e.SQL, e.Vars)
+	case clause.NamedExpr:
+		return s.checkText(e.SQL, e.Vars)
+	case clause.CommaExpression:
+		for _, e := range e.Exprs {
+			if err := s.checkValue(e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // compared finds names in SQL text that something is compared with.
 var compared = regexp.MustCompile("(?i)([\\w.\"`@:]+)\\s*(?:[=<>~]|!=|!~|(?:NOT\\s+)?(?:I?LIKE|IN|BETWEEN|GLOB|SIMILAR)\\b)")
 
@@ -258,11 +287,8 @@ func (s *scope) checkText(sql string, vars []any) error {
 		return nil
 	}
 	for _, v := range vars {
-		switch e := v.(type) {
-		case clause.Expr, clause.NamedExpr:
-			if err := s.checkOne(e.(clause.Expression)); err != nil {
-				return err
-			}
+		if err := s.checkValue(v); err != nil {
+			return err
 		}
 	}
 	for _, match := range compared.FindAllStringSubmatch(sql, -1) {

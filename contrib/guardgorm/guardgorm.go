@@ -45,8 +45,8 @@
 //   - A condition on a sealed field is an error, before its value is in SQL and in gorm's
 //     log. So is one of a type that does not show its column. encrypt.Table's Find returns
 //     ids for Where("id IN ?", ids). In SQL text only plain comparisons such as "phone = ?"
-//     are noticed, so keep values of sealed fields out of it; order and text see the
-//     sealed column, which is random.
+//     are noticed, in Raw and Exec nothing, so keep values of sealed fields out of it.
+//     Order and text see the sealed column, which is random.
 //   - A subquery that is refused is a syntax error of the statement around it, because gorm
 //     drops the errors of subqueries.
 //   - All rows of a query are opened in one batch: one query to the key store, OnOpen asked

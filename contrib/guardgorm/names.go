@@ -72,8 +72,11 @@ func bare(name string) string {
 }
 
 // translate turns names of plain fields into columns.
-func (t *table) translate(names []string) []string {
+func (t *table) translate(stmt *gorm.Statement, names []string) []string {
 	plain := func(name string) *field {
+		if i := strings.LastIndexByte(name, '.'); i >= 0 && !strings.EqualFold(bare(name[:i]), stmt.Table) {
+			return nil // another table's
+		}
 		if f, column := t.meant(name); column == nil {
 			return f
 		}
@@ -139,7 +142,10 @@ func (w *watcher) checkBypass(stmt *gorm.Statement) error {
 				names = append(names, name)
 			}
 		}
-		set, _ := stmt.Clauses["SET"].Expression.(clause.Set)
+		set, ok := stmt.Clauses["SET"].Expression.(clause.Set)
+		if c := stmt.Clauses["SET"]; !ok && c.Expression != nil {
+			return fmt.Errorf("guardgorm: %s: SET of type %T is unknown", t.kind, c.Expression)
+		}
 		conflict, _ := stmt.Clauses["ON CONFLICT"].Expression.(clause.OnConflict)
 		for _, a := range slices.Concat(set, conflict.DoUpdates) {
 			names = append(names, a.Column.Name)
