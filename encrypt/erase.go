@@ -166,7 +166,8 @@ func (k *Keyring) closing(ctx context.Context) (revision int64, closing []Record
 // transactions have left, and does so every hour for a day for those whose keys this process has
 // destroyed: a machine may have been suspended meanwhile. Hosts call it every minute or so. What fails is tried again
 // by the next call; the receipts of what succeeded are returned beside the error. Only
-// receipts are not made again: [Keyring.Receipt] reads those that lack their MAC.
+// receipts are not made again: [Keyring.Receipt] reads those that lack their MAC. Without
+// Options.Index, clients of tenants with an index stay closing: [ErrNoIndex].
 func (k *Keyring) FinishErasures(ctx context.Context) (finished []Receipt, err error) {
 	if k.closed.Load() {
 		return nil, errClosed
@@ -178,9 +179,13 @@ func (k *Keyring) FinishErasures(ctx context.Context) (finished []Receipt, err e
 	closing, migrating := k.notMigrating(ctx, closing)
 	failed := []error{k.dropAgain(ctx), migrating}
 	now := k.wallClock()
-	eras := make(map[string]era)
+	eras, indexed := make(map[string]era), make(map[string]error)
 	for _, record := range closing {
 		if now.Before(record.ClosedAt.Add(ClosingTime)) || !k.seen.longEnough(record.Scope, k.now()) {
+			continue
+		}
+		if err := k.indexAtHand(ctx, record.Scope.Tenant, indexed); err != nil {
+			failed = append(failed, err)
 			continue
 		}
 		record, err := k.destroy(ctx, record, now)
@@ -196,6 +201,46 @@ func (k *Keyring) FinishErasures(ctx context.Context) (finished []Receipt, err e
 		finished = append(finished, receipt)
 	}
 	return finished, errors.Join(failed...)
+}
+
+// ErrNoIndex says that an erasure cannot be finished, because the tenant has keys of an
+// index and this process was not given Options.Index to delete the client's rows.
+var ErrNoIndex = errors.New("encrypt: the client may have index rows, and Options.Index is missing to delete them")
+
+// indexAtHand remembers in known what it says of a tenant.
+func (k *Keyring) indexAtHand(ctx context.Context, tenant string, known map[string]error) error {
+	inventory, ok := k.store.(Inventory)
+	if k.opts.Index != nil || !ok {
+		return nil
+	}
+	err, asked := known[tenant]
+	if !asked {
+		err = noIndexKeys(ctx, inventory, tenant)
+		known[tenant] = err
+	}
+	return err
+}
+
+// noIndexKeys is [ErrNoIndex] for a tenant with keys of an [Index].
+func noIndexKeys(ctx context.Context, inventory Inventory, tenant string) error {
+	for after := (Record{Scope: Scope{Tenant: tenant, Purpose: IndexKey}}); ; {
+		page, err := inventory.List(ctx, after, 100)
+		if err != nil {
+			return unavailable("key store", err)
+		}
+		if len(page) == 0 {
+			return nil
+		}
+		for _, r := range page {
+			if r.Scope.Tenant != tenant || r.Scope.Purpose != IndexKey {
+				return nil
+			}
+			if inIndex(r.Scope) {
+				return ErrNoIndex
+			}
+		}
+		after = page[len(page)-1]
+	}
 }
 
 // destroy deletes index rows first: if the process ends in between, the scope is

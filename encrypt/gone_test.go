@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
 )
 
@@ -71,4 +72,39 @@ func TestIndexRowsOfADestroyedClientAreDeletedAgain(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.NotEmpty(t, found(), "after a day it ends")
+}
+
+func TestErasuresAreNotFinishedWithoutTheIndex(t *testing.T) {
+	clock, store, index := newClock(t), encrypt.NewMemory(), encrypt.NewMemoryIndex()
+	kek, err := encrypt.OpenKeyFile(t.TempDir()+"/kek.json", "", true)
+	require.NoError(t, err)
+	host := openKeyring(t, kek, store, &encrypt.Options{Index: index, Clock: clock.Now})
+	tool := openKeyring(t, kek, store, &encrypt.Options{Clock: clock.Now})
+	contacts, err := encrypt.NewTable[contact](host, "contacts", nil)
+	require.NoError(t, err)
+	c := &contact{ID: "c1", Phone: "+7 916 123-45-67"}
+	entries, err := contacts.Seal(acting("acme"), "acme", c)
+	require.NoError(t, err)
+	for _, tenant := range []string{"acme", "other"} {
+		_, err = tool.Pseudonyms(acting(tenant), crmguard.Place{Tenant: tenant, Client: "c1", Kind: "imports", Field: "row"}, []byte("x"))
+		require.NoError(t, err)
+		_, err = tool.Erase(acting(tenant), tenant, "c1")
+		require.NoError(t, err)
+	}
+	require.NoError(t, index.Put(t.Context(), nil, "acme", "contacts", []string{"c1"}, nil, entries))
+	clock.Advance(2 * encrypt.ClosingTime)
+	finished, err := tool.FinishErasures(t.Context())
+	require.ErrorIs(t, err, encrypt.ErrNoIndex)
+	require.Len(t, finished, 1, "keys of pseudonyms that no index holds are in nobody's way")
+	require.Equal(t, "other", finished[0].Tenant)
+	_, err = host.FinishErasures(t.Context()) // sees that it closes
+	require.NoError(t, err)
+	clock.Advance(encrypt.ClosingTime)
+	finished, err = host.FinishErasures(t.Context())
+	require.NoError(t, err)
+	require.Len(t, finished, 1)
+	require.Equal(t, 1, finished[0].IndexRows)
+	found, err := contacts.Find(acting("acme"), "acme", "phone", "phone", "+79161234567")
+	require.NoError(t, err)
+	require.Empty(t, found)
 }

@@ -9,6 +9,7 @@ import (
 	"hash"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/crmguard/crmguard"
 )
@@ -127,4 +128,11 @@ func indexScope(at *crmguard.Place, index string) Scope {
 	scope := fieldScope(IndexKey, at)
 	scope.Name = index + "/" + scope.Name
 	return scope
+}
+
+// inIndex says whether a key is one of [indexScope], whose values an [Index] holds.
+func inIndex(s Scope) bool {
+	name, _, found := strings.Cut(s.Name, "/")
+	_, known := indexes[name]
+	return found && known && s.Purpose == IndexKey
 }
