@@ -51,7 +51,9 @@ func (k *Keyring) close(ctx context.Context, scope Scope, at time.Time) (Record,
 }
 
 // Receipt reads how far an erasure has come and changes nothing. After a
-// [Keyring.Turn] its dates may be earlier. Without an erasure it is [ErrNotErased].
+// [Keyring.Turn] its dates may be earlier. Without an erasure it is [ErrNotErased], and
+// [ErrDamaged] where the store calls destroyed what still has a key. States and dates in the
+// key store carry no MAC: whoever writes it can lie in them.
 func (k *Keyring) Receipt(ctx context.Context, tenant, client string) (Receipt, error) {
 	scope, err := k.erasing(ctx, tenant, client)
 	if err != nil {
@@ -64,7 +66,13 @@ func (k *Keyring) Receipt(ctx context.Context, tenant, client string) (Receipt, 
 	case len(records) == 0 || records[0].State == Active:
 		return Receipt{}, ErrNotErased
 	}
-	return k.issue(ctx, records[len(records)-1], nil, nil)
+	newest := records[len(records)-1]
+	for _, r := range records {
+		if newest.State == Destroyed && len(r.Wrapped) > 0 {
+			return Receipt{}, fmt.Errorf("%w: version %d of %q is called destroyed and has a key", ErrDamaged, r.Version, scope)
+		}
+	}
+	return k.issue(ctx, newest, nil, nil)
 }
 
 // issue makes the receipt of what was done, also when failed says that it was not all.

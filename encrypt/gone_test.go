@@ -108,3 +108,27 @@ func TestErasuresAreNotFinishedWithoutTheIndex(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, found)
 }
+
+// The state in the key store has no MAC, but a key that is there is not destroyed.
+func TestNoReceiptOfTheDestructionOfAKeyThatIsThere(t *testing.T) {
+	store := &tampering{Store: encrypt.NewMemory()}
+	k := newKeyring(t, store, nil)
+	ctx := acting("acme")
+	_, err := k.Seal(ctx, home, []byte("+7 916"))
+	require.NoError(t, err)
+	_, err = k.Rotate(ctx, encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"})
+	require.NoError(t, err)
+	emptied := uint32(0)
+	store.change = func(r *encrypt.Record) {
+		if r.Scope.Name == "c1" {
+			r.State, r.ClosedAt, r.DestroyedAt = encrypt.Destroyed, time.Unix(1, 0), time.Unix(2, 0)
+			if r.Version == emptied {
+				r.Wrapped = nil
+			}
+		}
+	}
+	for _, emptied = range []uint32{0, 1, 2} {
+		_, err = k.Receipt(ctx, "acme", "c1")
+		require.ErrorIs(t, err, encrypt.ErrDamaged)
+	}
+}
