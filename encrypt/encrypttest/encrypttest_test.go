@@ -1,6 +1,8 @@
 package encrypttest_test
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -29,33 +31,40 @@ func TestMemoryPending(t *testing.T) {
 }
 
 func TestKeyFile(t *testing.T) {
-	encrypttest.KEK(t, func(t *testing.T) encrypttest.KEKUnderTest {
-		return files(t, func(path string, create bool) (encrypt.RotatingKEK, error) {
-			return encrypt.OpenKeyFile(path, "", create)
-		})
+	kekFile(t, func(path string, create bool) (encrypt.RotatingKEK, error) {
+		return encrypt.OpenKeyFile(path, "", create)
 	})
 }
 
 func TestPassphraseFile(t *testing.T) {
-	encrypttest.KEK(t, func(t *testing.T) encrypttest.KEKUnderTest {
-		return files(t, func(path string, create bool) (encrypt.RotatingKEK, error) {
-			return encrypt.OpenPassphraseFile(path, "", []byte("correct horse battery"), create)
-		})
+	kekFile(t, func(path string, create bool) (encrypt.RotatingKEK, error) {
+		return encrypt.OpenPassphraseFile(path, "", []byte("correct horse battery"), create)
 	})
 }
 
-// files makes two files of which open opens one.
-func files(t *testing.T, open func(path string, create bool) (encrypt.RotatingKEK, error)) encrypttest.KEKUnderTest {
-	t.Helper()
-	kek := func(name string, create bool) encrypt.RotatingKEK {
-		kek, err := open(name, create)
+// kekFile makes two files and gives copies of them to each duty: a passphrase costs time.
+func kekFile(t *testing.T, open func(path string, create bool) (encrypt.RotatingKEK, error)) {
+	made := make(map[string][]byte)
+	for _, name := range []string{"kek", "other"} {
+		path := filepath.Join(t.TempDir(), name)
+		_, err := open(path, true)
 		require.NoError(t, err)
-		return kek
+		made[name], err = os.ReadFile(path)
+		require.NoError(t, err)
 	}
-	path := t.TempDir() + "/kek"
-	kek(path, true)
-	return encrypttest.KEKUnderTest{
-		Open:  func() encrypt.RotatingKEK { return kek(path, false) },
-		Other: func() encrypt.RotatingKEK { return kek(t.TempDir()+"/other", true) },
-	}
+	encrypttest.KEK(t, func(t *testing.T) encrypttest.KEKUnderTest {
+		dir := t.TempDir()
+		for name, content := range made {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
+		}
+		opened := func(name string) encrypt.RotatingKEK {
+			kek, err := open(filepath.Join(dir, name), false)
+			require.NoError(t, err)
+			return kek
+		}
+		return encrypttest.KEKUnderTest{
+			Open:  func() encrypt.RotatingKEK { return opened("kek") },
+			Other: func() encrypt.RotatingKEK { return opened("other") },
+		}
+	})
 }
