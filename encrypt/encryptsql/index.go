@@ -57,13 +57,29 @@ func NewIndex(ctx context.Context, db *sql.DB, o *Options) (*Index, error) {
 	return &Index{wrapped}, nil
 }
 
-// Put implements encrypt.Index.
+// beginner is a *sql.DB, of this index or not, or a *sql.Conn.
+type beginner interface {
+	BeginTx(ctx context.Context, o *sql.TxOptions) (*sql.Tx, error)
+}
+
+// Put implements encrypt.Index. What can begin a transaction gets one for the entries, which
+// are replaced as a whole or not at all: so a *sql.Conn must not be in one.
 func (x *Index) Put(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, fields []string, entries []encrypt.IndexEntry) error {
 	if err := encrypt.CheckEntries(tenant, kind, records, fields, entries); err != nil {
 		return err
 	}
-	if db, ok := tx.(*sql.DB); ok && db == x.db.DB {
-		return x.db.Tx(ctx, func(tx *sql.Tx) error { return x.put(ctx, tx, tenant, kind, records, fields, entries) })
+	if db, ok := tx.(beginner); ok {
+		return x.db.Retry(ctx, func() error {
+			tx, err := db.BeginTx(ctx, nil)
+			if err != nil {
+				return fmt.Errorf("encryptsql: replace index entries: %w", err)
+			}
+			defer tx.Rollback() //nolint:errcheck // after Commit it does nothing; before, the first error counts
+			if err := x.put(ctx, tx, tenant, kind, records, fields, entries); err != nil {
+				return err
+			}
+			return tx.Commit()
+		})
 	}
 	return x.put(ctx, tx, tenant, kind, records, fields, entries)
 }
