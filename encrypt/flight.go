@@ -32,8 +32,9 @@ func scopeFlight(s Scope, create bool) string {
 	return fmt.Sprintf("scope %d %t %q %q", s.Purpose, create, s.Tenant, s.Name)
 }
 
-func keysetFlight(s Scope, version uint32) string {
-	return fmt.Sprintf("keyset %d %q", version, s.Tenant)
+// keysetFlight has the epoch in its name: who asks after an Invalidate joins none from before.
+func keysetFlight(s Scope, version uint32, epoch uint64) string {
+	return fmt.Sprintf("keyset %d %d %q", version, epoch, s.Tenant)
 }
 
 // sharedTimeout ends a flight that all who wait for have left. What comes later

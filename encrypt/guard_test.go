@@ -18,10 +18,10 @@ func TestFlightNamesAreInjective(t *testing.T) {
 			require.NotContains(t, names, name)
 			names[name] = s
 		}
-		require.NotContains(t, names, keysetFlight(Scope{Tenant: s.Tenant}, 1))
+		require.NotContains(t, names, keysetFlight(Scope{Tenant: s.Tenant}, 1, 0))
 	}
-	require.NotEqual(t, keysetFlight(Scope{Tenant: "1x"}, 1), keysetFlight(Scope{Tenant: "x"}, 11))
-	require.NotEqual(t, keysetFlight(Scope{Tenant: "1 x"}, 1), keysetFlight(Scope{Tenant: "x"}, 11))
+	require.NotEqual(t, keysetFlight(Scope{Tenant: "1x"}, 1, 0), keysetFlight(Scope{Tenant: "x"}, 11, 0))
+	require.NotEqual(t, keysetFlight(Scope{Tenant: "1 x"}, 1, 0), keysetFlight(Scope{Tenant: "x"}, 11, 0))
 }
 
 // Even if keys of another scope came to a place, nothing would be sealed or opened

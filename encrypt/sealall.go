@@ -3,6 +3,7 @@ package encrypt
 import (
 	"context"
 	"errors"
+	"slices"
 )
 
 // SealAll fills Sealed of cells of one tenant from Plaintext, with at most one query to the key
@@ -30,6 +31,9 @@ func (k *Keyring) sealAll(ctx context.Context, tenant string, cells []Cell, more
 			return nil, err
 		}
 		err = k.sealCells(ctx, groups, cells, arena)
+		if err == nil && slices.ContainsFunc(keys, func(s *scopeKeys) bool { return !k.settled(s) }) { // index entries are made of them
+			err = errStalled
+		}
 		if errors.Is(err, errStalled) {
 			continue
 		}

@@ -67,7 +67,7 @@ func (k *Keyring) tenantKey(ctx context.Context, records []Record, version uint3
 	if key := k.cachedTenantKey(scope, version); key != nil {
 		return key, nil
 	}
-	return share(ctx, k, keysetFlight(scope, version), func(ctx context.Context) (*key, error) {
+	return share(ctx, k, keysetFlight(scope, version, k.epoch.Load()), func(ctx context.Context) (*key, error) {
 		if key := k.cachedTenantKey(scope, version); key != nil {
 			return key, nil
 		}
