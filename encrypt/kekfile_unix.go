@@ -26,8 +26,9 @@ func checkKeyFile(file *os.File, dir string) error {
 	if err != nil {
 		return pathless(err)
 	}
-	// In a sticky folder, such as /tmp, others cannot replace what is not theirs.
-	if folder.Mode().Perm()&0o022 != 0 && folder.Mode()&os.ModeSticky == 0 || !ours(folder) {
+	// In a sticky folder, such as /tmp, others cannot replace what is not theirs, but
+	// they can take the names beside it.
+	if folder.Mode().Perm()&0o022 != 0 || !ours(folder) {
 		return fmt.Errorf("folder with mode %04o: %w", folder.Mode().Perm(), ErrKeyFileExposed)
 	}
 	// A process that makes or replaces the file gives it two names for a moment.
@@ -47,6 +48,37 @@ func checkKeyFile(file *os.File, dir string) error {
 func ours(info os.FileInfo) bool {
 	owner := int(info.Sys().(*syscall.Stat_t).Uid)
 	return owner == os.Geteuid() || owner == 0
+}
+
+// openOwn opens for writing what this program has left behind, and nothing else.
+func openOwn(name string) (*os.File, error) {
+	const flags = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+	read, err := os.OpenFile(name, os.O_RDONLY|flags, 0) //nolint:gosec // the host chooses the path
+	if err != nil {
+		return nil, err
+	}
+	info, err := read.Stat()
+	if err == nil && (!info.Mode().IsRegular() || !ours(info) || info.Sys().(*syscall.Stat_t).Nlink != 1) {
+		err = errNotOurs
+	}
+	if err == nil {
+		err = read.Chmod(0o600) // its owner may have made it read-only
+	}
+	if err := errors.Join(err, read.Close()); err != nil {
+		return nil, err
+	}
+	file, err := os.OpenFile(name, os.O_WRONLY|flags, 0) //nolint:gosec // the host chooses the path
+	if err != nil {
+		return nil, err
+	}
+	now, err := file.Stat()
+	if err == nil && !os.SameFile(now, info) {
+		err = errNotOurs
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 // keepOwner gives a file the owner and group of another one.

@@ -191,12 +191,13 @@ func clearAway(path string) error {
 	return syncDir(filepath.Dir(path))
 }
 
+// errNotOurs is for what somebody else has put under one of the names: overwriting it may
+// destroy quite another file.
+var errNotOurs = errors.New("beside it lies a file, .NAME.new or .NAME.old, that is not of this program or has another name: remove it")
+
 // wipe overwrites a file and removes it.
 func (f *keyFile) wipe(name string) error {
-	if err := os.Chmod(name, 0o600); err != nil { // its owner may have made it read-only
-		return pathless(err)
-	}
-	file, err := os.OpenFile(name, os.O_WRONLY, 0) //nolint:gosec // the host chooses the path
+	file, err := openOwn(name)
 	if err != nil {
 		return pathless(err)
 	}
