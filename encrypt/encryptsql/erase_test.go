@@ -92,6 +92,22 @@ func newKeyring(t *testing.T, store encrypt.Store, clock func() time.Time) *encr
 	return k
 }
 
+// finishAll tries again, as hosts do, while a reader of the keyring's own, such as a poll, holds the
+// write-ahead log.
+func finishAll(t *testing.T, k *encrypt.Keyring) []encrypt.Receipt {
+	t.Helper()
+	var all []encrypt.Receipt
+	for range 100 {
+		finished, err := k.FinishErasures(crmguard.System(t.Context(), "acme", "test"))
+		all = append(all, finished...)
+		if err == nil {
+			break
+		}
+		require.ErrorIs(t, err, encryptsql.ErrNotGoneYet)
+	}
+	return all
+}
+
 // keysLeft erases half of the clients and returns how many of their keys are found
 // on disk afterwards.
 func keysLeft(t *testing.T, path string, store encrypt.Store) int {
@@ -107,9 +123,7 @@ func keysLeft(t *testing.T, path string, store encrypt.Store) int {
 	}
 	require.NotZero(t, keysOnDisk(t, path, wrapped))
 	now = now.Add(encrypt.ClosingTime)
-	finished, err := k.FinishErasures(ctx)
-	require.NoError(t, err)
-	require.Len(t, finished, len(wrapped))
+	require.Len(t, finishAll(t, k), len(wrapped))
 	sealed, err := k.Seal(ctx, place(1), []byte("x"))
 	require.NoError(t, err, "the other clients are still there")
 	_, err = k.Open(ctx, place(1), sealed)

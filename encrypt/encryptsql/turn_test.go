@@ -123,9 +123,7 @@ func TestAnOldDumpAfterATurn(t *testing.T) {
 			require.NoError(t, err)
 		}
 		advance(encrypt.ClosingTime)
-		finished, err := k.FinishErasures(ctx)
-		require.NoError(t, err)
-		for _, r := range finished {
+		for _, r := range finishAll(t, k) {
 			receipts[r.Client] = r
 		}
 		require.Len(t, receipts, erased)
