@@ -1,6 +1,5 @@
 // Package uptime tells how long the process has been running: time that nobody's
-// setting of the clock moves, for leases and waits that security rests on. On Linux it
-// counts the time that the machine was suspended; elsewhere it may stand still then.
+// setting of the clock moves, for leases and waits that security rests on.
 package uptime
 
 import (
@@ -9,7 +8,7 @@ import (
 )
 
 var (
-	start = sinceBoot()
+	start = time.Now()
 	moved atomic.Pointer[func() time.Duration]
 )
 
@@ -18,7 +17,7 @@ func Now() time.Duration {
 	if now := Moved(); now != nil {
 		return now()
 	}
-	return sinceBoot() - start
+	return time.Since(start)
 }
 
 // Moved returns the clock of the test that runs, nil for none.
