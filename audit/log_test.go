@@ -352,15 +352,15 @@ func TestGroupCommit(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { require.NoError(t, j.Record(t.Context(), journaltest.Event(0))) })
 	<-s.begin
-	ctx, cancel := context.WithCancel(t.Context())
-	gave := make(chan error)
-	go func() { gave <- j.Record(ctx, journaltest.Event(1)) }()
 	for i := range 20 {
 		wg.Go(func() { require.NoError(t, j.Record(t.Context(), journaltest.Event(10+i))) })
 	}
+	ctx, cancel := context.WithCancel(t.Context())
+	gave := make(chan error)
+	go func() { gave <- j.Record(ctx, journaltest.Event(1)) }()
+	require.Eventually(t, func() bool { return audit.Queued(j.Log) == 21 }, 10*time.Second, time.Millisecond, "all of them, or the next flush would take a part")
 	cancel()
 	require.ErrorIs(t, <-gave, context.Canceled, "a caller may give up; its entry may still be written")
-	require.Eventually(t, func() bool { return audit.Queued(j.Log) >= 20 }, 10*time.Second, time.Millisecond)
 	s.proceed <- struct{}{}
 	<-s.begin
 	s.proceed <- struct{}{}
