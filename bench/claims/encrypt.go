@@ -195,8 +195,8 @@ func openCold(ctx context.Context, _ *servers) (trial, error) {
 		return trial{}, err
 	}
 	fail := func(err error) (trial, error) { return trial{}, errors.Join(err, p.close()) }
-	const page, pages = 50, 800 // of more clients than twice what the cache holds: each is cold in its turn
-	cells := make([][]encrypt.Cell, pages)
+	const page = 50
+	cells := make([][]encrypt.Cell, coldPages) // each is cold in its turn
 	for i := range cells {
 		for j := range page {
 			cell := encrypt.Cell{Place: phonePlace, Plaintext: shortText}
@@ -218,7 +218,7 @@ func openCold(ctx context.Context, _ *servers) (trial, error) {
 	next := 0
 	return trial{
 		ours: per(page, perOp(func() error {
-			next = (next + 1) % pages
+			next = (next + 1) % coldPages
 			err := p.ours.OpenAll(p.ctx, phonePlace.Tenant, cells[next])
 			return errors.Join(err, cells[next][0].Err)
 		})),

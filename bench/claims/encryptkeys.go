@@ -51,11 +51,14 @@ func (s *countingStore) Load(ctx context.Context, scopes []encrypt.Scope) ([]enc
 	return s.Memory.Load(ctx, scopes)
 }
 
-const (
+// Sizes that claims are about. Tests, which only see that everything runs, take less.
+var (
 	manyClients = 100_000
 	manyTenants = 1_000
 	manyCached  = 10_000
 	manyCalls   = 1_000_000
+	coldPages   = 800    // of fifty clients: more than twice what a cache holds by default
+	reencrypted = 10_000 // rows
 )
 
 // population is a key store with the keys of many clients of many tenants, one value
@@ -113,7 +116,7 @@ func run1M(ctx context.Context, many *population) (t *traffic, err error) {
 	defer func() { err = errors.Join(err, keys.Close()) }()
 	contexts := make(map[string]context.Context)
 	random := rand.New(rand.NewPCG(1, 2)) // #nosec G404 -- the same clients each time
-	zipf := rand.NewZipf(random, 1.1, 1, manyClients-1)
+	zipf := rand.NewZipf(random, 1.1, 1, uint64(manyClients-1)) // #nosec G115 -- never negative
 	spread := random.Perm(manyClients) // the busiest clients belong to many tenants
 	many.kek.calls.Store(0)
 	many.store.reads.Store(0)
@@ -193,7 +196,7 @@ func openTurn(ctx context.Context, _ *servers) (trial, error) {
 			}
 			return float64(many.kek.calls.Load()), err
 		}),
-		peer:  counted(func(context.Context) (float64, error) { return manyTenants, nil }),
+		peer:  counted(func(context.Context) (float64, error) { return float64(manyTenants), nil }),
 		close: many.close,
 	}, nil
 }

@@ -223,10 +223,8 @@ func milliseconds(op func(ctx context.Context) error) measurement {
 	}
 }
 
-const (
-	reencrypted = 10_000 // rows
-	jobBatch    = 500    // a transaction
-)
+// jobBatch is how many rows a transaction changes.
+const jobBatch = 500
 
 // openReencrypt seals every row of a table on PostgreSQL anew, after the keys of its clients
 // were rotated; the peer writes the same column of the same rows with an UPDATE each,
@@ -337,7 +335,7 @@ func (r *reencryption) ours(ctx context.Context) (float64, error) {
 	if err == nil && report.Changed != reencrypted {
 		err = fmt.Errorf("reencrypted %d rows", report.Changed)
 	}
-	return reencrypted / took.Seconds(), err
+	return float64(reencrypted) / took.Seconds(), err
 }
 
 func (r *reencryption) peer(ctx context.Context) (float64, error) {
@@ -353,7 +351,7 @@ func (r *reencryption) peer(ctx context.Context) (float64, error) {
 	start := time.Now()
 	err = r.update(ctx, func(int) []byte { return value })
 	took := time.Since(start)
-	return reencrypted / took.Seconds(), errors.Join(err, r.update(ctx, func(i int) []byte { return kept[i] }))
+	return float64(reencrypted) / took.Seconds(), errors.Join(err, r.update(ctx, func(i int) []byte { return kept[i] }))
 }
 
 func (r *reencryption) update(ctx context.Context, value func(i int) []byte) error {
