@@ -115,9 +115,9 @@ func run1M(ctx context.Context, many *population) (t *traffic, err error) {
 	}
 	defer func() { err = errors.Join(err, keys.Close()) }()
 	contexts := make(map[string]context.Context)
-	random := rand.New(rand.NewPCG(1, 2)) // #nosec G404 -- the same clients each time
+	random := rand.New(rand.NewPCG(1, 2))                       // #nosec G404 -- the same clients each time
 	zipf := rand.NewZipf(random, 1.1, 1, uint64(manyClients-1)) // #nosec G115 -- never negative
-	spread := random.Perm(manyClients) // the busiest clients belong to many tenants
+	spread := random.Perm(manyClients)                          // the busiest clients belong to many tenants
 	many.kek.calls.Store(0)
 	many.store.reads.Store(0)
 	t = &traffic{}
