@@ -1,7 +1,6 @@
 package encrypt_test
 
 import (
-	"bytes"
 	"context"
 	"strconv"
 	"testing"
@@ -177,48 +176,6 @@ func BenchmarkRow(b *testing.B) {
 				if _, err := k.Seal(ctx, at, fieldValue); err != nil {
 					b.Fatal(err)
 				}
-			}
-		}
-	})
-}
-
-// BenchmarkCold: a client whose key is in the store only, in pages of fifty, at most 0.3
-// times a Tink keyset.
-func BenchmarkCold(b *testing.B) {
-	ctx := acting("default")
-	k := newKeyring(b, encrypt.NewMemory(), nil)
-	cells := make([][]encrypt.Cell, 800) // more than twice what the cache holds
-	for i := range cells {
-		for j := range 50 {
-			at := crmguard.Place{Tenant: "default", Client: "c-" + strconv.Itoa(50*i+j), Kind: "contacts", Record: "1", Field: "phone"}
-			cells[i] = append(cells[i], encrypt.Cell{Place: at, Plaintext: fieldValue})
-		}
-		require.NoError(b, k.SealAll(ctx, "default", cells[i]))
-	}
-	b.Run("page", func(b *testing.B) {
-		i := 0
-		b.ReportAllocs()
-		for b.Loop() {
-			i = (i + 1) % len(cells)
-			if err := k.OpenAll(ctx, "default", cells[i]); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("tink", func(b *testing.B) {
-		handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
-		require.NoError(b, err)
-		bare := bareTink(b)
-		var stored bytes.Buffer
-		require.NoError(b, handle.WriteWithAssociatedData(keyset.NewBinaryWriter(&stored), bare, fieldValue))
-		b.ReportAllocs()
-		for b.Loop() {
-			handle, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(stored.Bytes())), bare, fieldValue)
-			if err != nil {
-				b.Fatal(err)
-			}
-			if _, err := aead.New(handle); err != nil {
-				b.Fatal(err)
 			}
 		}
 	})
