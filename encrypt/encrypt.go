@@ -181,6 +181,7 @@ type Keyring struct {
 	background sync.WaitGroup
 
 	seen   sightings
+	ended  endings
 	gone   gone
 	strict firsts[PendingField]
 	even   firsts[indexVersion]

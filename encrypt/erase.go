@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 )
 
@@ -40,9 +39,9 @@ func (k *Keyring) close(ctx context.Context, scope Scope, at time.Time) (Record,
 	if err != nil {
 		return Record{}, unavailable("key store", err)
 	}
-	// Whatever was read before this moment is not used any more, even if the cache
-	// should forget what it is told next.
-	k.generation.Add(1)
+	// What was read of the client before this moment is not used any more, even if the
+	// cache should forget what it is told next.
+	k.ended.add(scope.clone(), k.clock.exact())
 	k.cache.put(&scopeKeys{scope: scope.clone(), state: max(record.State, Closing), loaded: k.now(), generation: k.generation.Load()})
 	if record.State == Closing {
 		k.seen.add(scope, k.clock.exact())
@@ -114,48 +113,6 @@ func (k *Keyring) erasing(ctx context.Context, tenant, client string) (Scope, er
 		return Scope{}, err
 	}
 	return Scope{tenant, DataKey, client}, checkSubject(ctx, tenant)
-}
-
-// sightings remember since when this process has known scopes to be closing, on
-// its own clock: those of two nodes may differ by more than a key has left.
-type sightings struct {
-	mu    sync.Mutex
-	since map[Scope]int64
-}
-
-func (s *sightings) add(scope Scope, now int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, known := s.since[scope]; known {
-		return
-	}
-	if s.since == nil {
-		s.since = make(map[Scope]int64)
-	}
-	s.since[scope] = now
-}
-
-// update takes in all scopes that are closing and forgets the others.
-func (s *sightings) update(closing []Record, now int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	since := make(map[Scope]int64, len(closing))
-	for _, r := range closing {
-		first, known := s.since[r.Scope]
-		if !known {
-			first = now
-		}
-		since[r.Scope] = first
-	}
-	s.since = since
-}
-
-// longEnough says whether a scope has been seen closing for [ClosingTime].
-func (s *sightings) longEnough(scope Scope, now int64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	first, known := s.since[scope]
-	return known && now-first >= int64(ClosingTime)
 }
 
 // closing asks the store what is closing, and remembers since when.

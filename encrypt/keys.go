@@ -86,11 +86,12 @@ func (k *Keyring) current(s *scopeKeys, now int64) bool {
 	leaseEnd := k.leaseEnd.Load()
 	return s.generation == k.generation.Load() &&
 		s.loaded <= now && // a clock that went back tells nothing
-		(now < leaseEnd || now-s.loaded < int64(Lease-slack))
+		(now < leaseEnd || now-s.loaded < int64(Lease-slack)) &&
+		(s.state != Active || !k.ended.after(&s.scope, s.loaded))
 }
 
-// attempts to get keys that are current when they arrive: besides a stall, an erasure
-// or a poll that notices one ends the use of whatever is being read.
+// attempts to get keys that are current when they arrive: besides a stall, a poll that
+// notices an erasure ends the use of whatever is being read.
 const attempts = 4
 
 // errStalled is returned after the last of them.

@@ -2,6 +2,7 @@ package encrypt_test
 
 import (
 	"context"
+	"strconv"
 	"sync/atomic"
 	"testing"
 
@@ -161,4 +162,27 @@ func TestAStallAloneDoesNoHarm(t *testing.T) {
 			require.NoError(t, s.calls()[call]())
 		})
 	}
+}
+
+// However many clients are erased while keys are read, only theirs are read again.
+func TestErasuresOfOthersDisturbNobody(t *testing.T) {
+	kek, memory := newKEK(t), encrypt.NewMemory()
+	sealed, err := openKeyring(t, kek, memory, nil).Seal(acting("acme"), home, []byte("x"))
+	require.NoError(t, err)
+	store := &during{Store: memory}
+	k := openKeyring(t, kek, store, nil)
+	others, loads := 0, 0
+	store.load = func() {
+		loads++
+		load := store.load
+		store.load = nil
+		defer func() { store.load = load }()
+		others++
+		_, err := k.Erase(acting("acme"), "acme", "other"+strconv.Itoa(others))
+		require.NoError(t, err)
+	}
+	_, err = k.Open(acting("acme"), home, sealed)
+	require.NoError(t, err)
+	require.NotZero(t, others)
+	require.LessOrEqual(t, loads, 2, "of the client, and of the tenant's key for receipts")
 }
