@@ -54,7 +54,7 @@ var internals = map[string][]string{
 	"internal/racetest":        nil,
 	"internal/sqldb":           nil,
 	"internal/sqldb/sqldbtest": {"github.com/jackc/pgx/v5", "modernc.org/sqlite"},
-	"internal/uptime":          nil,
+	"internal/uptime":          {"golang.org/x/sys"},
 }
 
 // tools serve this repository and are no part of the library.

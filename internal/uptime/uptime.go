@@ -1,5 +1,6 @@
 // Package uptime tells how long the process has been running: time that nobody's
-// setting of the clock moves, for leases and waits that security rests on.
+// setting of the clock moves, for leases and waits that security rests on. On Linux it
+// counts the time that the machine was suspended; elsewhere it may stand still then.
 package uptime
 
 import (
@@ -8,7 +9,7 @@ import (
 )
 
 var (
-	start = time.Now()
+	start = sinceBoot()
 	moved atomic.Pointer[func() time.Duration]
 )
 
@@ -17,7 +18,7 @@ func Now() time.Duration {
 	if now := Moved(); now != nil {
 		return now()
 	}
-	return time.Since(start)
+	return sinceBoot() - start
 }
 
 // Moved returns the clock of the test that runs, nil for none.
