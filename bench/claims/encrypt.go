@@ -187,8 +187,8 @@ func openIndex(ctx context.Context, _ *servers) (trial, error) {
 }
 
 // openCold opens pages of fifty clients, a value each, whose keys are in the store and not in
-// the cache, and says what a client costs; the peer reads an encrypted Tink keyset and
-// builds its AEAD, which a keyset a client would take. Stores are in memory on both sides.
+// the cache, and says what a client costs; the peer reads an encrypted Tink keyset of each client
+// and builds its AEAD. Stores are in memory on both sides.
 func openCold(ctx context.Context, _ *servers) (trial, error) {
 	p, err := newPair(ctx)
 	if err != nil {
@@ -207,15 +207,19 @@ func openCold(ctx context.Context, _ *servers) (trial, error) {
 			return fail(err)
 		}
 	}
-	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
-	if err != nil {
-		return fail(err)
+	keysets := make(map[string][]byte, coldPages*page)
+	for i := range coldPages * page {
+		handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
+		if err != nil {
+			return fail(err)
+		}
+		var stored bytes.Buffer
+		if err := handle.WriteWithAssociatedData(keyset.NewBinaryWriter(&stored), p.peer, p.ad); err != nil {
+			return fail(err)
+		}
+		keysets[cells[i/page][i%page].Place.Client] = stored.Bytes()
 	}
-	var stored bytes.Buffer
-	if err := handle.WriteWithAssociatedData(keyset.NewBinaryWriter(&stored), p.peer, p.ad); err != nil {
-		return fail(err)
-	}
-	next := 0
+	next, nextKeyset := 0, 0
 	return trial{
 		ours: per(page, perOp(func() error {
 			next = (next + 1) % coldPages
@@ -223,7 +227,9 @@ func openCold(ctx context.Context, _ *servers) (trial, error) {
 			return errors.Join(err, cells[next][0].Err)
 		})),
 		peer: perOp(func() error {
-			handle, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(stored.Bytes())), p.peer, p.ad)
+			nextKeyset = (nextKeyset + 1) % len(keysets)
+			stored := keysets[cells[nextKeyset/page][nextKeyset%page].Place.Client]
+			handle, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(stored)), p.peer, p.ad)
 			if err != nil {
 				return err
 			}
