@@ -43,23 +43,30 @@ func TestScripts(t *testing.T) {
 func TestScriptsOnDatabases(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) {
 		scripts := params("testdata/database")
-		scripts.Setup = setUp("crm.db")
+		scripts.Setup = func(e *testscript.Env) error { return setUp(e, "crm.db") }
 		testscript.Run(t, scripts)
 	})
 	t.Run("postgres", func(t *testing.T) {
 		sqldbtest.PostgresURL(t) // skips all of them where there is no server
 		scripts := params("testdata/database")
 		scripts.Setup = func(e *testscript.Env) error {
-			return setUp(sqldbtest.PostgresURL(e.T().(testing.TB)))(e)
+			return setUp(e, sqldbtest.PostgresURL(e.T().(testing.TB)))
 		}
 		testscript.Run(t, scripts)
 	})
 }
 
 func params(dir string) testscript.Params {
-	return testscript.Params{Dir: dir, RequireExplicitExec: true, RequireUniqueNames: true, Cmds: map[string]func(*testscript.TestScript, bool, []string){
+	return testscript.Params{Dir: dir, RequireExplicitExec: true, RequireUniqueNames: true, Setup: endAtOnce, Cmds: map[string]func(*testscript.TestScript, bool, []string){
 		"exits": exits, "mode": mode, "flip": flip,
 	}}
+}
+
+// endAtOnce spares each program the second that the race detector waits at its end for
+// races of goroutines that it left behind: scripts run hundreds of programs.
+func endAtOnce(e *testscript.Env) error {
+	e.Setenv("GORACE", "atexit_sleep_ms=0")
+	return nil
 }
 
 // exits CODE COMMAND… is exec for a command that ends with this code.
@@ -96,11 +103,9 @@ func flip(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(path, text, 0o600))
 }
 
-func setUp(database string) func(*testscript.Env) error {
-	return func(e *testscript.Env) error {
-		e.Setenv("DB", database)
-		return nil
-	}
+func setUp(e *testscript.Env, database string) error {
+	e.Setenv("DB", database)
+	return endAtOnce(e)
 }
 
 // fixture makes a program of a function that gets the program's arguments.
