@@ -1,9 +1,9 @@
 package encrypttest
 
 import (
+	"context"
 	"fmt"
 	"sync"
-	"testing"
 
 	"github.com/stretchr/testify/require"
 
@@ -11,23 +11,22 @@ import (
 	"github.com/crmguard/crmguard/internal/racetest"
 )
 
-// fence checks that new keys appear only under the newest of what wraps them.
-func fence(t *testing.T, open func(t *testing.T) encrypt.Store) {
-	ctx := t.Context()
+// fenceDuties check that new keys appear only under the newest of what wraps them.
+func fenceDuties() []duty[encrypt.Store] {
+	ctx := context.Background()
 	under := func(r encrypt.Record, wrapped string) encrypt.Record {
 		r.Under = []byte(wrapped)
 		return r
 	}
-	insert := func(t *testing.T, s encrypt.Store, records ...encrypt.Record) []encrypt.Record {
-		t.Helper()
+	insert := func(t require.TestingT, s encrypt.Store, records ...encrypt.Record) []encrypt.Record {
 		stored, err := s.Insert(ctx, records)
 		require.NoError(t, err)
 		return stored
 	}
 	keyset := encrypt.Scope{Tenant: "acme", Purpose: encrypt.TenantKeyset}
-	for name, of := range map[string]encrypt.Scope{"key": scope("c1"), "keyset": keyset} {
-		t.Run("a "+name+" is added only under the newest of what wraps it", func(t *testing.T) {
-			s := open(t)
+	onlyUnderTheNewest := func(of encrypt.Scope) func(t require.TestingT, open func() encrypt.Store) {
+		return func(t require.TestingT, open func() encrypt.Store) {
+			s := open()
 			first := record(of, 1, "one")
 			require.Empty(t, insert(t, s, under(first, "w1")), "there is nothing to wrap it")
 			insert(t, s, record(of.Wrapping(), 1, "w1"))
@@ -56,45 +55,49 @@ func fence(t *testing.T, open func(t *testing.T) encrypt.Store) {
 			require.NoError(t, err)
 			require.LessOrEqual(t, n, 1)
 			require.Len(t, insert(t, s, under(record(of, 4, "four"), "w3")), 4)
-		})
-	}
-	t.Run("each record has a fence of its own", func(t *testing.T) {
-		s := open(t)
-		insert(t, s, record(keyset, 1, "w1"))
-		stored := insert(t, s, under(record(scope("c1"), 1, "k"), "w0"), under(record(scope("c2"), 1, "k"), "w1"), record(scope("c3"), 1, "k"))
-		require.ElementsMatch(t, []encrypt.Record{record(scope("c2"), 1, "k"), record(scope("c3"), 1, "k")}, stored)
-	})
-	t.Run("nothing appears under an older keyset once there is a newer one", func(t *testing.T) {
-		s := open(t)
-		clients := make([]encrypt.Scope, racetest.Racers)
-		for i := range clients {
-			clients[i] = scope(fmt.Sprint("c", i))
 		}
-		for round := range uint32(5) {
-			old, next := fmt.Sprint("w", round), fmt.Sprint("w", round+1)
-			insert(t, s, record(keyset, 1, "w0"))
-			var then []encrypt.Record
-			var mu sync.Mutex
-			racetest.Run(t, func(i int) (any, error) {
-				if i == racetest.Racers/2 {
-					if _, err := s.Insert(ctx, []encrypt.Record{record(keyset, round+2, next)}); err != nil {
+	}
+	return []duty[encrypt.Store]{
+		{"a key is added only under the newest of what wraps it", onlyUnderTheNewest(scope("c1"))},
+		{"a keyset is added only under the newest of what wraps it", onlyUnderTheNewest(keyset)},
+		{"each record has a fence of its own", func(t require.TestingT, open func() encrypt.Store) {
+			s := open()
+			insert(t, s, record(keyset, 1, "w1"))
+			stored := insert(t, s, under(record(scope("c1"), 1, "k"), "w0"), under(record(scope("c2"), 1, "k"), "w1"), record(scope("c3"), 1, "k"))
+			require.ElementsMatch(t, []encrypt.Record{record(scope("c2"), 1, "k"), record(scope("c3"), 1, "k")}, stored)
+		}},
+		{"nothing appears under an older keyset once there is a newer one", func(t require.TestingT, open func() encrypt.Store) {
+			s := open()
+			clients := make([]encrypt.Scope, racetest.Racers)
+			for i := range clients {
+				clients[i] = scope(fmt.Sprint("c", i))
+			}
+			for round := range uint32(5) {
+				old, next := fmt.Sprint("w", round), fmt.Sprint("w", round+1)
+				insert(t, s, record(keyset, 1, "w0"))
+				var then []encrypt.Record
+				var mu sync.Mutex
+				racetest.Run(t, func(i int) (any, error) {
+					if i == racetest.Racers/2 {
+						if _, err := s.Insert(ctx, []encrypt.Record{record(keyset, round+2, next)}); err != nil {
+							return nil, err
+						}
+						stored, err := s.Load(ctx, clients)
+						mu.Lock()
+						then = stored
+						mu.Unlock()
 						return nil, err
 					}
-					stored, err := s.Load(ctx, clients)
-					mu.Lock()
-					then = stored
-					mu.Unlock()
+					_, err := s.Insert(ctx, []encrypt.Record{under(record(clients[i], round+1, "k"), old)})
 					return nil, err
+				})
+				now, err := s.Load(ctx, clients)
+				require.NoError(t, err)
+				require.ElementsMatch(t, then, now)
+				for _, c := range clients { // those that were late
+					insert(t, s, under(record(c, round+1, "k"), next))
 				}
-				_, err := s.Insert(ctx, []encrypt.Record{under(record(clients[i], round+1, "k"), old)})
-				return nil, err
-			})
-			now, err := s.Load(ctx, clients)
-			require.NoError(t, err)
-			require.ElementsMatch(t, then, now)
-			for _, c := range clients { // those that were late
-				insert(t, s, under(record(c, round+1, "k"), next))
 			}
-		}
-	})
+		}},
+	}
 }
