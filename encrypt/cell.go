@@ -29,6 +29,20 @@ type group struct {
 	keys     *scopeKeys
 }
 
+// groupsFor returns few, or as much memory as the cells' groups may need.
+func groupsFor(cells []Cell, few []group) []group {
+	runs := 0
+	for i := range cells {
+		if i == 0 || cells[i].Place.Client != cells[i-1].Place.Client {
+			runs++
+		}
+	}
+	if runs <= cap(few) {
+		return few
+	}
+	return make([]group, 0, runs)
+}
+
 // addToGroup adds the next cell, in most cases to the group of the one before.
 func addToGroup(groups []group, cells []Cell, i int) []group {
 	place := &cells[i].Place

@@ -54,5 +54,6 @@ func NewGCM(secret []byte) (cipher.AEAD, error) { return newGCM(secret) }
 // Unwrap makes stored keys of one scope ready for use, as for a client that is opened
 // for the first time.
 func (k *Keyring) Unwrap(ctx context.Context, records, tenantRecords []Record) error {
-	return k.unwrapAll(ctx, &scopeKeys{}, records, tenantRecords)
+	keys, made := newScopeKeys(len(records))
+	return k.unwrapAll(ctx, keys, made, records, tenantRecords)
 }

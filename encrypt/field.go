@@ -22,7 +22,7 @@ var errTooLong = errors.New("encrypt: a field is at most 64 MiB long")
 // the stack would be moved to the heap each time. Keys of fields keep a piece of it, which
 // is faster to get at.
 var adPool = sync.Pool{New: func() any {
-	b := make([]byte, 0, 512)
+	b := make([]byte, 0, 256)
 	return &b
 }}
 
@@ -51,7 +51,10 @@ func (k *Keyring) Seal(ctx context.Context, at crmguard.Place, plaintext []byte)
 				continue
 			}
 		}
-		return key.seal(make([]byte, 0, Overhead+len(plaintext)), &at, plaintext, 0), nil
+		ad := key.borrow()
+		sealed := key.seal(make([]byte, 0, Overhead+len(plaintext)), &at, plaintext, 0, ad)
+		key.scratch.Store(ad)
+		return sealed, nil
 	}
 	return nil, errStalled
 }
@@ -85,7 +88,18 @@ func (k *Keyring) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([
 			}
 		}
 	}
-	return key.open(make([]byte, 0, len(sealed)-Overhead), &at, sealed)
+	ad := key.borrow()
+	plaintext, err := key.open(make([]byte, 0, len(sealed)-Overhead), &at, sealed, ad)
+	key.scratch.Store(ad)
+	return plaintext, err
+}
+
+// borrow returns memory for associated data, to be put back into scratch.
+func (key *key) borrow() *[]byte {
+	if ad := key.scratch.Swap(nil); ad != nil {
+		return ad
+	}
+	return adPool.Get().(*[]byte) // somebody else has it, or nobody has had it yet
 }
 
 // askOnOpen may take as long as it likes: keys are looked at again after it.
@@ -143,33 +157,22 @@ func (k *Keyring) maySeek(keys *scopeKeys, version uint32) bool {
 }
 
 // seal appends the sealed plaintext to dst. Nothing but the scope of the key itself says for which
-// tenant and client: that of the place is not looked at again.
-func (key *key) seal(dst []byte, at *crmguard.Place, plaintext []byte, pad int) []byte {
+// tenant and client: that of the place is not looked at again. The memory of ad is used.
+func (key *key) seal(dst []byte, at *crmguard.Place, plaintext []byte, pad int, ad *[]byte) []byte {
 	algorithm := byte(algorithmGCM)
 	if pad > 0 {
 		algorithm = algorithmPadded
 		plaintext = padded(plaintext, pad)
 	}
-	pooled := key.scratch.Swap(nil)
-	if pooled == nil { // somebody else has it, or nobody has had it yet
-		pooled = adPool.Get().(*[]byte)
-	}
-	*pooled = key.fieldAD(*pooled, algorithm, at)
-	sealed := key.aead.Seal(header{algorithm, key.version}.append(dst), nil, plaintext, *pooled) //nolint:gosec // nil: the AEAD draws the nonce itself
-	key.scratch.Store(pooled)
-	return sealed
+	*ad = key.fieldAD(*ad, algorithm, at)
+	return key.aead.Seal(header{algorithm, key.version}.append(dst), nil, plaintext, *ad) //nolint:gosec // nil: the AEAD draws the nonce itself
 }
 
-// open takes bytes whose header was parsed, and appends to dst.
-func (key *key) open(dst []byte, at *crmguard.Place, sealed []byte) ([]byte, error) {
+// open takes bytes whose header was parsed, and appends to dst. The memory of ad is used.
+func (key *key) open(dst []byte, at *crmguard.Place, sealed []byte, ad *[]byte) ([]byte, error) {
 	algorithm := sealed[algorithmAt]
-	pooled := key.scratch.Swap(nil)
-	if pooled == nil { // somebody else has it, or nobody has had it yet
-		pooled = adPool.Get().(*[]byte)
-	}
-	*pooled = key.fieldAD(*pooled, algorithm, at)
-	plaintext, err := key.aead.Open(dst, nil, sealed[headerSize:], *pooled)
-	key.scratch.Store(pooled)
+	*ad = key.fieldAD(*ad, algorithm, at)
+	plaintext, err := key.aead.Open(dst, nil, sealed[headerSize:], *ad)
 	if err != nil {
 		return nil, ErrForeign
 	}

@@ -85,7 +85,7 @@ func (k *Keyring) load(ctx context.Context, tenant string, scopes []Scope, creat
 		}
 		at[i] = len(unique)
 		known[s] = at[i]
-		unique = append(unique, Scope{tenantScope.Tenant, s.Purpose, strings.Clone(s.Name)}) // see Scope.clone
+		unique = append(unique, Scope{tenantScope.Tenant, s.Purpose, s.Name})
 	}
 	if err := k.firstPoll(ctx); err != nil {
 		return nil, err
@@ -131,8 +131,14 @@ func (k *Keyring) loadOnce(ctx context.Context, scopes []Scope, at map[Scope]int
 		return nil, nil, unavailable("key store", err)
 	}
 	stored := make([][]Record, len(scopes))
+	next := 0
 	for group := range groups(records) {
-		if i, ok := at[group[0].Scope]; ok {
+		i, asked := next, next < len(scopes) && scopes[next] == group[0].Scope // most stores keep the order
+		if !asked {
+			i, asked = at[group[0].Scope]
+		}
+		next = i + 1
+		if asked {
 			if stored[i] == nil {
 				stored[i] = group
 			} else {
@@ -157,10 +163,16 @@ func (k *Keyring) loadOnce(ctx context.Context, scopes []Scope, at map[Scope]int
 		if i == 0 || len(records) == 0 {
 			continue
 		}
-		s := scopes[i]
-		keys := &scopeKeys{scope: s, state: records[0].State, loaded: started, unwrapped: started, generation: generation}
+		// The name is the store's own: that of the caller may be a piece of something large.
+		s := Scope{scopes[0].Tenant, scopes[i].Purpose, records[0].Scope.Name}
+		versions := len(records)
+		if records[0].State != Active {
+			versions = 0
+		}
+		keys, made := newScopeKeys(versions)
+		keys.scope, keys.state, keys.loaded, keys.unwrapped, keys.generation = s, records[0].State, started, started, generation
 		if keys.state == Active {
-			err := k.unwrapAll(ctx, keys, records, keysets)
+			err := k.unwrapAll(ctx, keys, made, records, keysets)
 			if errors.Is(err, ErrDamaged) {
 				found[i] = &scopeKeys{scope: s, broken: err}
 				continue
@@ -299,6 +311,7 @@ func (k *Keyring) newRecord(s Scope, version uint32, wrapping *key) (Record, err
 	if _, err := rand.Read(secret); err != nil {
 		return Record{}, err
 	}
+	s = s.clone() // a store keeps it
 	wrapped, err := wrapKey(wrapping, s, version, secret)
 	if err != nil {
 		return Record{}, err
@@ -332,21 +345,24 @@ func (k *Keyring) insert(ctx context.Context, fresh []Record, byScope map[Scope]
 	return mine, nil
 }
 
-// unwrapAll makes records of one scope ready for use.
-func (k *Keyring) unwrapAll(ctx context.Context, keys *scopeKeys, records, tenantRecords []Record) error {
-	if len(records) == 1 { // as most scopes have
+// newScopeKeys returns keys with n versions, and where those are.
+func newScopeKeys(n int) (*scopeKeys, []key) {
+	if n == 1 { // as most scopes have
 		one := new(struct {
+			keys     scopeKeys
 			made     [1]key
 			versions [1]*key
+			prefix   [64]byte // of the key, if it fits
 		})
-		keys.versions = one.versions[:]
-		return k.unwrapInto(ctx, keys, one.made[:], records, tenantRecords)
+		one.keys.versions = one.versions[:]
+		one.made[0].prefix = one.prefix[:0]
+		return &one.keys, one.made[:]
 	}
-	keys.versions = make([]*key, len(records))
-	return k.unwrapInto(ctx, keys, make([]key, len(records)), records, tenantRecords)
+	return &scopeKeys{versions: make([]*key, n)}, make([]key, n)
 }
 
-func (k *Keyring) unwrapInto(ctx context.Context, keys *scopeKeys, made []key, records, tenantRecords []Record) error {
+// unwrapAll makes records of one scope ready for use.
+func (k *Keyring) unwrapAll(ctx context.Context, keys *scopeKeys, made []key, records, tenantRecords []Record) error {
 	for i := range records {
 		r, ready := &records[i], &made[i]
 		secret, since, err := k.unwrapKey(ctx, r, tenantRecords)
@@ -359,7 +375,8 @@ func (k *Keyring) unwrapInto(ctx context.Context, keys *scopeKeys, made []key, r
 			if ready.aead, err = newGCM(secret); err != nil {
 				return err
 			}
-			ready.prefix = appendAD(make([]byte, 0, len(domainField)+14+len(r.Scope.Tenant)+len(r.Scope.Name)), domainField, header{algorithmGCM, r.Version}, r.Scope.Tenant, r.Scope.Name)
+			size := len(domainField) + 14 + len(r.Scope.Tenant) + len(r.Scope.Name)
+			ready.prefix = appendAD(slices.Grow(ready.prefix, size), domainField, header{algorithmGCM, r.Version}, r.Scope.Tenant, r.Scope.Name)
 		} else {
 			ready.secret, ready.macs = secret, new(sync.Pool)
 		}

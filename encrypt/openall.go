@@ -25,7 +25,7 @@ func (k *Keyring) openAll(ctx context.Context, tenant string, cells []Cell) erro
 // openCells asks Options.OnOpen unless that was asked about all these clients just now.
 func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, allowed bool) error {
 	var few [4]group
-	groups, size, err := openGroups(ctx, tenant, cells, few[:0])
+	groups, size, err := openGroups(ctx, tenant, cells, groupsFor(cells, few[:0]))
 	if err != nil {
 		return err
 	}
@@ -46,6 +46,8 @@ func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, al
 		}
 	}
 	arena := make([]byte, size)
+	ad := adPool.Get().(*[]byte)
+	defer adPool.Put(ad)
 	for i := range groups {
 		g := &groups[i]
 		err := g.keys.usable(&g.scope)
@@ -61,7 +63,7 @@ func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, al
 				continue
 			}
 			n := len(c.Sealed) - Overhead
-			c.Plaintext, c.Err = k.openCell(ctx, g, c, arena[:0:n])
+			c.Plaintext, c.Err = k.openCell(ctx, g, c, arena[:0:n], ad)
 			arena = arena[n:]
 		}
 	}
@@ -101,7 +103,7 @@ func openGroups(ctx context.Context, tenant string, cells []Cell, groups []group
 	return groups, size, nil
 }
 
-func (k *Keyring) openCell(ctx context.Context, g *group, c *Cell, into []byte) ([]byte, error) {
+func (k *Keyring) openCell(ctx context.Context, g *group, c *Cell, into []byte, ad *[]byte) ([]byte, error) {
 	_, version, err := parseField(c.Sealed)
 	if err != nil {
 		return nil, err
@@ -112,7 +114,7 @@ func (k *Keyring) openCell(ctx context.Context, g *group, c *Cell, into []byte) 
 			return nil, err
 		}
 	}
-	return key.open(into, &c.Place, c.Sealed)
+	return key.open(into, &c.Place, c.Sealed, ad)
 }
 
 // newerVersions reads anew, in one query, the keys of all groups that another node may

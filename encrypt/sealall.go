@@ -17,7 +17,7 @@ func (k *Keyring) SealAll(ctx context.Context, tenant string, cells []Cell) erro
 // sealAll also returns the keys of more scopes of the tenant.
 func (k *Keyring) sealAll(ctx context.Context, tenant string, cells []Cell, more []Scope) ([]*scopeKeys, error) {
 	var few [4]group
-	groups, size, err := sealGroups(ctx, tenant, cells, few[:0])
+	groups, size, err := sealGroups(ctx, tenant, cells, groupsFor(cells, few[:0]))
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +117,8 @@ func (k *Keyring) reserveGroups(ctx context.Context, groups []group, cells []Cel
 
 // sealCells returns errStalled when keys have run out meanwhile.
 func (k *Keyring) sealCells(ctx context.Context, groups []group, cells []Cell, arena []byte) error {
+	ad := adPool.Get().(*[]byte)
+	defer adPool.Put(ad)
 	for i := range groups {
 		g := &groups[i]
 		key := g.keys.newest()
@@ -135,7 +137,7 @@ func (k *Keyring) sealCells(ctx context.Context, groups []group, cells []Cell, a
 				continue
 			}
 			n := c.sealedSize()
-			key.seal(arena[:0:n], &c.Place, c.Plaintext, c.Pad)
+			key.seal(arena[:0:n], &c.Place, c.Plaintext, c.Pad, ad)
 			arena = arena[n:]
 		}
 	}
