@@ -27,8 +27,7 @@ type Leak struct {
 	// logarithm of how many values can be told apart in it.
 	Bits float64
 
-	EqualVisible bool // rows with the same value are seen to be equal: true for every index here
-	Skewed       bool // frequent values betray themselves by how often they occur, without any key
+	Skewed bool // frequent values betray themselves by how often they occur, without any key
 
 	// Guess is how long one core needs to try all Values with the key; 0: not known.
 	Guess time.Duration
@@ -70,7 +69,7 @@ func LeakOf(index string, rows int) (Leak, error) {
 		return Leak{}, fmt.Errorf("encrypt: unknown index %q", index)
 	}
 	n := float64(max(rows, 1))
-	leak := Leak{Index: index, Rows: rows, Values: domain.values, EqualVisible: true, Skewed: domain.skewed, Bits: math.Log2(n)}
+	leak := Leak{Index: index, Rows: rows, Values: domain.values, Skewed: domain.skewed, Bits: math.Log2(n)}
 	if d := domain.values; d > 0 {
 		if !domain.skewed {
 			leak.RowsPerValue = 1 + (n-1)/d

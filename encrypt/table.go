@@ -44,7 +44,9 @@ type RowError struct {
 }
 
 // Error names record and field.
-func (e RowError) Error() string {
+func (e RowError) Error() string { return "encrypt: " + e.text() }
+
+func (e RowError) text() string {
 	return fmt.Sprintf("row %d (record %q, field %q): %v", e.Row, e.Record, e.Field, e.Err)
 }
 
@@ -60,9 +62,9 @@ func (e RowErrors) Error() string {
 		return "encrypt: no errors"
 	}
 	if len(e) == 1 {
-		return fmt.Sprintf("encrypt: one row did not open: %v", e[0])
+		return fmt.Sprintf("encrypt: one row did not open: %s", e[0].text())
 	}
-	return fmt.Sprintf("encrypt: %d rows did not open, first: %v", len(e), e[0])
+	return fmt.Sprintf("encrypt: %d rows did not open, first: %s", len(e), e[0].text())
 }
 
 // Unwrap returns the errors of all rows.
