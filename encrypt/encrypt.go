@@ -50,6 +50,10 @@
 //   - Opening data of a client needs a [crmguard.Subject] of the same tenant in
 //     the context, and asks Options.OnOpen first, once per client and act (more often
 //     only when one act opens the same client several times at the same moment).
+//   - Erasing, rotating and retiring need such a subject too, and jobs that walk a table the tenant's
+//     [crmguard.System]. What acts on the keys of all tenants ([Keyring.Turn],
+//     [Keyring.FinishErasures], [Keyring.Replay]) is for the host itself: without a
+//     subject, or as a System. Everything else is [ErrSubject].
 //   - AES-GCM does not commit to its key; nothing here lets a caller choose keys.
 //   - Lengths are not hidden, unless a field is padded: a sealed value is 36 bytes longer
 //     than the plain one.
@@ -126,7 +130,13 @@ var (
 	// ErrNotErased says that nobody has ordered the erasure of a client.
 	ErrNotErased = errors.New("encrypt: no erasure was ordered")
 
-	errNoSubject = errors.New("encrypt: data of a client opens only with a subject of the same tenant in the context")
+	// ErrSubject says that the context has no subject, or one that may not do this: another
+	// tenant's, or a person where the host itself is meant. See the package's security notes.
+	ErrSubject = errors.New("encrypt: not for the subject in the context")
+
+	errNoSubject = fmt.Errorf("%w: one of the same tenant is needed", ErrSubject)
+	errSystem    = fmt.Errorf("%w: jobs run for a tenant as its system: see crmguard.System", ErrSubject)
+	errHost      = fmt.Errorf("%w: the keys of all tenants are the host's own business: without a subject, or as crmguard.System", ErrSubject)
 	errTenant    = errors.New("encrypt: empty tenant")
 	errName      = errors.New("encrypt: names are valid UTF-8 without zero bytes, at most 512 bytes long")
 	errClosed    = errors.New("encrypt: the keyring is closed")
@@ -273,6 +283,14 @@ func (k *Keyring) Close() error {
 	k.background.Wait()
 	k.cache.clear()
 	k.tenants.clear()
+	return nil
+}
+
+// checkHost is for what acts on the keys of all tenants: no person of one of them orders that.
+func checkHost(ctx context.Context) error {
+	if s, ok := crmguard.SubjectFrom(ctx); ok && s.Kind != crmguard.KindSystem {
+		return errHost
+	}
 	return nil
 }
 

@@ -137,6 +137,9 @@ func (k *Keyring) FinishErasures(ctx context.Context) (finished []Receipt, err e
 	if k.closed.Load() {
 		return nil, errClosed
 	}
+	if err := checkHost(ctx); err != nil {
+		return nil, err
+	}
 	_, closing, err := k.closing(ctx)
 	if err != nil {
 		return nil, err

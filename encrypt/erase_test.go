@@ -201,15 +201,15 @@ func TestErasureGoesOnAfterFailures(t *testing.T) {
 	require.Error(t, err)
 
 	clock.Advance(encrypt.ClosingTime)
-	finished, err := k.FinishErasures(ctx)
+	finished, err := k.FinishErasures(job("acme"))
 	require.ErrorIs(t, err, errDown)
 	require.Empty(t, finished, "no key is destroyed while index rows may be left")
 	index.broken = false
-	finished, err = k.FinishErasures(ctx)
+	finished, err = k.FinishErasures(job("acme"))
 	require.ErrorIs(t, err, encrypt.ErrUnavailable)
 	require.Len(t, finished, 1, "one failure does not hold up the others")
 	store.broken = false
-	finished, err = k.FinishErasures(ctx)
+	finished, err = k.FinishErasures(job("acme"))
 	require.NoError(t, err)
 	require.Equal(t, "c2", finished[0].Client)
 }

@@ -120,7 +120,7 @@ func TestReceipt(t *testing.T) {
 	receipt, err = k.Receipt(ctx, "acme", "c1")
 	require.NoError(t, err)
 	require.Zero(t, receipt.UnreadableAfter)
-	finished, err := k.FinishErasures(ctx)
+	finished, err := k.FinishErasures(job("acme"))
 	require.NoError(t, err)
 	receipt, err = k.Receipt(ctx, "acme", "c1")
 	require.NoError(t, err)

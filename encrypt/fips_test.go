@@ -144,7 +144,7 @@ func keyringUnderFIPS(t *testing.T, kek encrypt.RotatingKEK) {
 	require.NoError(t, err)
 	done := make(chan error)
 	go func() {
-		_, err := k.Turn(ctx, nil)
+		_, err := k.Turn(job("acme"), nil)
 		done <- err
 	}()
 	for turning := true; turning; {
@@ -162,7 +162,7 @@ func keyringUnderFIPS(t *testing.T, kek encrypt.RotatingKEK) {
 	_, err = k.Erase(ctx, "acme", rows[2].ID)
 	require.NoError(t, err)
 	clock.Advance(encrypt.ClosingTime)
-	receipts, err := k.FinishErasures(ctx)
+	receipts, err := k.FinishErasures(job("acme"))
 	require.NoError(t, err)
 	require.Len(t, receipts, 1)
 	document, err := json.Marshal(receipts[0])

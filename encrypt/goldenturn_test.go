@@ -84,7 +84,7 @@ func writeGoldenTurn(t *testing.T, dir string) {
 	ctx := acting("acme")
 	e.clock.Advance(encrypt.Lease)
 	running(e.clock, func() {
-		_, err := e.k.Turn(ctx, nil)
+		_, err := e.k.Turn(job("acme"), nil)
 		require.NoError(t, err)
 	})
 	_, err := e.k.Rotate(ctx, encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c2"})

@@ -29,7 +29,7 @@ func TestIndexRowsOfADestroyedClientAreDeletedAgain(t *testing.T) {
 	_, err = b.Erase(ctx, "acme", "c1")
 	require.NoError(t, err)
 	clock.Advance(2 * time.Hour)
-	finished, err := b.FinishErasures(ctx)
+	finished, err := b.FinishErasures(job("acme"))
 	require.NoError(t, err)
 	require.Len(t, finished, 1)
 	destroyed := clock.Now()
@@ -46,17 +46,17 @@ func TestIndexRowsOfADestroyedClientAreDeletedAgain(t *testing.T) {
 	rows := 0
 	for _, hours := range []int{1, 1, 5, 17} { // those of a day, as long as FinishErasures is called
 		require.NoError(t, index.Put(ctx, nil, "acme", "contacts", []string{"c1"}, nil, entries))
-		_, err = b.FinishErasures(ctx)
+		_, err = b.FinishErasures(job("acme"))
 		require.NoError(t, err)
 		require.NotEmpty(t, found(), "not at every call")
 		clock.Advance(time.Duration(hours) * time.Hour)
 		index.broken = true
-		_, err = b.FinishErasures(ctx)
+		_, err = b.FinishErasures(job("acme"))
 		require.ErrorIs(t, err, errDown)
 		index.broken = false
 		require.NotEmpty(t, found())
 		clock.Advance(time.Hour)
-		finished, err := b.FinishErasures(ctx)
+		finished, err := b.FinishErasures(job("acme"))
 		require.NoError(t, err)
 		require.Empty(t, finished)
 		require.Empty(t, found())
@@ -68,7 +68,7 @@ func TestIndexRowsOfADestroyedClientAreDeletedAgain(t *testing.T) {
 	require.NoError(t, index.Put(ctx, nil, "acme", "contacts", []string{"c1"}, nil, entries))
 	clock.Advance(48 * time.Hour)
 	for range 3 {
-		_, err = b.FinishErasures(ctx)
+		_, err = b.FinishErasures(job("acme"))
 		require.NoError(t, err)
 	}
 	require.NotEmpty(t, found(), "after a day it ends")

@@ -13,7 +13,8 @@ import (
 
 // JobOptions of the jobs that walk a table. Nil means the defaults.
 type JobOptions struct {
-	// After is the Cursor of a job that was cut off; empty: from the start.
+	// After is the Cursor of a job that was cut off; empty: from the start. Migrate and
+	// Maintain know themselves where they were, so there it is an error.
 	After string
 	Batch int // rows a transaction, 0: 500
 
@@ -25,7 +26,7 @@ type JobOptions struct {
 // Report says what a job has found and done. Findings are counted by value: a row
 // has as many as it has fields.
 type Report struct {
-	Cursor string // the last record that is done, for JobOptions.After
+	Cursor string // the last record that is done, for JobOptions.After; empty where that is refused
 
 	Rows    int // read
 	Changed int // of them
@@ -55,9 +56,9 @@ const (
 var ErrPlaintext = errors.New("encrypt: plaintext, where only sealed values are accepted")
 
 var (
-	errBusy   = errors.New("encrypt: somebody else changed the row each time")
-	errSystem = errors.New("encrypt: jobs run for a tenant as its system: see crmguard.System")
-	errRows   = errors.New("encrypt: a job needs rows, and a batch is 1 to 10,000 rows")
+	errBusy  = errors.New("encrypt: somebody else changed the row each time")
+	errRows  = errors.New("encrypt: a job needs rows, and a batch is 1 to 10,000 rows")
+	errAfter = errors.New("encrypt: this job has no cursor: the key store or the index knows what is left, so JobOptions.After is empty")
 )
 
 // outcome is what became of one row.
@@ -122,6 +123,15 @@ func checkJob(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Job
 		return JobOptions{}, errRows
 	}
 	return options, nil
+}
+
+// checkUncut is checkJob for jobs that need no cursor.
+func checkUncut(ctx context.Context, tenant string, rows Rows, o *JobOptions) (JobOptions, error) {
+	options, err := checkJob(ctx, tenant, rows, o)
+	if err == nil && options.After != "" {
+		err = errAfter
+	}
+	return options, err
 }
 
 // walk does something with all rows of a table.

@@ -240,6 +240,12 @@ func TestJobsAreTheSystems(t *testing.T) {
 			}
 		})
 	}
+	for name, run := range map[string]func(ctx context.Context, tenant string, rows encrypt.Rows, o *encrypt.JobOptions) (encrypt.Report, error){
+		"migrate": f.contacts.Migrate, "maintain": f.contacts.Maintain,
+	} {
+		_, err := run(job("acme"), "acme", f, &encrypt.JobOptions{After: "c01"})
+		require.ErrorContains(t, err, "JobOptions.After", name)
+	}
 	_, err := f.keys.Scan(job("acme"), "acme", "", []string{"phone"}, f, nil)
 	require.Error(t, err)
 	_, err = f.keys.Scan(job("acme"), "acme", "contacts", nil, f, nil)

@@ -125,7 +125,7 @@ func (m *Model) Left(ctx context.Context, tenant string) (left int, err error) {
 
 // Migrate is [Table.Migrate].
 func (m *Model) Migrate(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
-	options, err := checkJob(ctx, tenant, rows, o)
+	options, err := checkUncut(ctx, tenant, rows, o)
 	if err != nil {
 		return Report{}, err
 	}

@@ -103,7 +103,7 @@ func (m *Model) reindex(ctx context.Context, tenant string, rows Rows, page []Ro
 
 // Maintain is [Table.Maintain].
 func (m *Model) Maintain(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
-	options, err := checkJob(ctx, tenant, rows, o)
+	options, err := checkUncut(ctx, tenant, rows, o)
 	if err != nil {
 		return Report{}, err
 	}

@@ -19,6 +19,9 @@ func (k *Keyring) Replay(ctx context.Context, receipts ...[]byte) (replayed []Re
 	if k.closed.Load() {
 		return nil, errClosed
 	}
+	if err := checkHost(ctx); err != nil {
+		return nil, err
+	}
 	var failed []error
 	eras := make(map[string]era)
 	for i, document := range receipts {

@@ -3,7 +3,6 @@ package encrypt
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/crmguard/crmguard"
 )
@@ -18,7 +17,7 @@ var (
 // Rotate makes the next version of a data, index or MAC key and returns it. Calls that
 // begin now seal with it, in other processes from [Lease] on; what was sealed before
 // opens until [Keyring.Retire]. Of calls at the same time one makes it. A scope
-// that never had a key is [ErrNoKey].
+// that never had a key is [ErrNoKey]. Rotate and Retire need a subject of the tenant.
 func (k *Keyring) Rotate(ctx context.Context, s Scope) (version uint32, err error) {
 	if err := k.checkRotation(ctx, s); err != nil {
 		return 0, err
@@ -91,10 +90,7 @@ func (k *Keyring) checkRotation(ctx context.Context, s Scope) error {
 	if err := checkName(s.Tenant, s.Name); err != nil {
 		return err
 	}
-	if _, err := crmguard.CheckSubject(ctx, s.Tenant); err != nil { // jobs have none
-		return fmt.Errorf("%w: %w", errNoSubject, err)
-	}
-	return nil
+	return checkSubject(ctx, s.Tenant)
 }
 
 // versions returns the records of a scope that is in use.

@@ -2,6 +2,7 @@ package encrypt_test
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -118,6 +119,7 @@ func TestRotateRefuses(t *testing.T) {
 		"no tenant":          {acting("acme"), encrypt.Scope{Purpose: encrypt.DataKey, Name: "c1"}},
 		"foreign tenant":     {acting("other"), homeKey},
 		"zero byte":          {acting("acme"), encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c\x00"}},
+		"nobody":             {t.Context(), homeKey},
 		"key that never was": {acting("acme"), encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c2"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -127,13 +129,69 @@ func TestRotateRefuses(t *testing.T) {
 			require.Error(t, err)
 		})
 	}
-	_, err = k.Rotate(t.Context(), homeKey)
-	require.NoError(t, err, "jobs are nobody")
 	plain := newKeyring(t, &counting{Store: encrypt.NewMemory()}, nil)
 	_, err = plain.Seal(acting("acme"), home, nil)
 	require.NoError(t, err)
 	_, err = plain.Retire(acting("acme"), homeKey, 1)
 	require.ErrorContains(t, err, "Inventory")
+}
+
+// What acts on a tenant's keys is for that tenant, and what acts on those of all tenants for none
+// of their people.
+func TestKeysAreTheTenantsOwn(t *testing.T) {
+	k := newKeyring(t, encrypt.NewMemory(), nil)
+	sealed, err := k.Seal(acting("acme"), home, nil)
+	require.NoError(t, err)
+	receipt, err := k.Erase(job("acme"), "acme", "gone")
+	require.NoError(t, err)
+	ofTenant := map[string]func(ctx context.Context) error{
+		"Rotate":       func(ctx context.Context) error { _, err := k.Rotate(ctx, homeKey); return err },
+		"Retire":       func(ctx context.Context) error { _, err := k.Retire(ctx, homeKey, 1); return err },
+		"Erase":        func(ctx context.Context) error { _, err := k.Erase(ctx, "acme", "c9"); return err },
+		"Receipt":      func(ctx context.Context) error { _, err := k.Receipt(ctx, "acme", "gone"); return err },
+		"CheckReceipt": func(ctx context.Context) error { _, err := k.CheckReceipt(ctx, document(t, receipt)); return err },
+		"Open":         func(ctx context.Context) error { _, err := k.Open(ctx, home, sealed); return err },
+		"Sweep": func(ctx context.Context) error {
+			_, err := k.Sweep(ctx, "acme", func(_ context.Context, clients []string) ([]string, error) { return clients, nil })
+			return err
+		},
+	}
+	for name, call := range ofTenant {
+		t.Run(name, func(t *testing.T) {
+			for _, ctx := range []context.Context{t.Context(), acting("other"), job("other"), crmguard.WithSubject(t.Context(), crmguard.Subject{Tenant: "acme"})} {
+				require.ErrorIs(t, call(ctx), encrypt.ErrSubject)
+			}
+			for _, ctx := range []context.Context{acting("acme"), job("acme")} {
+				require.NoError(t, call(ctx))
+			}
+		})
+	}
+	ofAll := map[string]func(ctx context.Context) error{
+		"FinishErasures": func(ctx context.Context) error { _, err := k.FinishErasures(ctx); return err },
+		"Replay":         func(ctx context.Context) error { _, err := k.Replay(ctx, document(t, receipt)); return err },
+		"Turn": func(ctx context.Context) error {
+			if _, err := k.Turn(ctx, nil); !errors.Is(err, context.Canceled) {
+				return err
+			}
+			return nil
+		},
+	}
+	for name, call := range ofAll {
+		t.Run(name, func(t *testing.T) {
+			integration := crmguard.WithSubject(t.Context(), crmguard.Subject{Tenant: "acme", ID: "key1", Kind: crmguard.KindIntegration})
+			for _, ctx := range []context.Context{acting("acme"), acting("other"), integration, crmguard.WithSubject(t.Context(), crmguard.Subject{})} {
+				require.ErrorIs(t, call(ctx), encrypt.ErrSubject)
+			}
+			for _, ctx := range []context.Context{context.Background(), job("acme"), job("other")} {
+				ctx, cancel := context.WithCancel(ctx)
+				if name == "Turn" { // which would take a Lease
+					cancel()
+				}
+				require.NoError(t, call(ctx))
+				cancel()
+			}
+		})
+	}
 }
 
 func TestManyThatRotateAtOnceMakeOneVersion(t *testing.T) {

@@ -81,6 +81,9 @@ func (k *Keyring) Turn(ctx context.Context, progress func(TurnProgress)) (Turned
 	case progress == nil:
 		progress = func(TurnProgress) {}
 	}
+	if err := checkHost(ctx); err != nil {
+		return Turned{}, err
+	}
 	t := &turning{k: k, kek: kek, inventory: inventory, tell: progress}
 	if err := t.claim(ctx); err != nil {
 		return Turned{}, err
