@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -258,6 +259,11 @@ type hooked struct {
 	page   func(after string, rows []encrypt.Row) []encrypt.Row
 	before func()
 	swap   func(changes []encrypt.Change)
+	gone   string // a record that is overlooked where it is asked for
+}
+
+func (h *hooked) Get(ctx context.Context, tenant string, records []string) ([]encrypt.Row, error) {
+	return h.Rows.Get(ctx, tenant, slices.DeleteFunc(slices.Clone(records), func(r string) bool { return r == h.gone }))
 }
 
 func (h *hooked) Page(ctx context.Context, tenant, after string, limit int) ([]encrypt.Row, error) {

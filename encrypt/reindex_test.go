@@ -1,7 +1,9 @@
 package encrypt_test
 
 import (
+	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -108,6 +110,63 @@ func TestMaintain(t *testing.T) {
 	require.Equal(t, 13, find())
 	require.NotEmpty(t, scope)
 	require.Zero(t, upkeep().Rows)
+}
+
+// busyRow returns an error if an index key is retired while a row that somebody keeps editing
+// has entries under that key alone.
+func busyRow(t *testing.T, plant func(h *hooked)) (failed error) {
+	synctest.Test(t, func(t *testing.T) { // Maintain comes back to busy rows, with pauses
+		c := newClock(t)
+		f := newFullTable(t, 12, encrypt.Options{Clock: c.Now, IndexLife: 24 * time.Hour})
+		_, err := f.contacts.Reindex(job("acme"), "acme", f, nil)
+		require.NoError(t, err)
+		c.Advance(25 * time.Hour)
+		busy := true
+		h := &hooked{Rows: f}
+		h.before = func() {
+			if r := f.row(t, "c07"); busy { // by a process that leaves the index alone
+				r.Sealed["note"] = append(r.Sealed["note"], 'x')
+				f.Put("acme", r)
+			}
+		}
+		plant(h)
+		maintain := func() (report encrypt.Report) {
+			for range 3 { // one makes a version, one begins to wait, one would retire
+				report, err = f.contacts.Maintain(job("acme"), "acme", h, nil)
+				require.NoError(t, err)
+				c.Advance(encrypt.ClosingTime)
+			}
+			return report
+		}
+		phoneKey := []encrypt.Scope{{Tenant: "acme", Purpose: encrypt.IndexKey, Name: "phone/8:contacts/phone"}}
+		live := func() int {
+			versions, err := f.store.Load(t.Context(), phoneKey)
+			require.NoError(t, err)
+			return len(versions)
+		}
+		find := func() int {
+			found, err := f.contacts.Find(job("acme"), "acme", "phone", "phone", "+79123456789")
+			require.NoError(t, err)
+			return len(found)
+		}
+		report := maintain()
+		if live() != 2 || find() != 12 {
+			failed = fmt.Errorf("%d versions are left, by which %d of 12 rows are found", live(), find())
+			return
+		}
+		require.Equal(t, 1, report.Busy)
+		require.Equal(t, "c07", report.Findings[0].Record)
+		busy = false
+		require.Zero(t, maintain().Busy)
+		require.Equal(t, 1, live())
+		require.Equal(t, 12, find())
+	})
+	return failed
+}
+
+func TestMaintainKeepsTheKeyThatABusyRowNeeds(t *testing.T) {
+	require.NoError(t, busyRow(t, func(*hooked) {}))
+	require.Error(t, busyRow(t, func(h *hooked) { h.gone = "c07" }), "the check notices a row that Maintain overlooks")
 }
 
 // Two nodes whose clocks differ by minutes, and a transaction that commits late.
