@@ -36,17 +36,21 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs what needs no server.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, params("testdata/script"))
 }
 
 // TestScriptsOnDatabases runs the rest on both databases, which are $DB.
 func TestScriptsOnDatabases(t *testing.T) {
+	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
 		scripts := params("testdata/database")
 		scripts.Setup = func(e *testscript.Env) error { return setUp(e, "crm.db") }
 		testscript.Run(t, scripts)
 	})
 	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
 		sqldbtest.PostgresURL(t) // skips all of them where there is no server
 		scripts := params("testdata/database")
 		scripts.Setup = func(e *testscript.Env) error {

@@ -88,6 +88,7 @@ func without(lines []string, line int) []string {
 
 // A row that is reported can go, and nobody is answered otherwise.
 func TestReportedRowsChangeNothing(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "policy.csv")
 	reported := map[string]int{}
 	unreported, decisive := 0, 0

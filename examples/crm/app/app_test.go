@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -34,8 +35,20 @@ const (
 	onPostgres database = "postgres"
 )
 
-// each runs a test on both databases: all that the CRM promises holds on both.
+// each runs a test on both databases: all that the CRM promises holds on both. It
+// runs beside other tests.
 func each(t *testing.T, test func(t *testing.T, on database)) {
+	t.Parallel()
+	for _, on := range []database{onSQLite, onPostgres} {
+		t.Run(string(on), func(t *testing.T) {
+			t.Parallel()
+			test(t, on)
+		})
+	}
+}
+
+// eachAlone does so with a test that changes what belongs to the whole process.
+func eachAlone(t *testing.T, test func(t *testing.T, on database)) {
 	for _, on := range []database{onSQLite, onPostgres} {
 		t.Run(string(on), func(t *testing.T) { test(t, on) })
 	}
@@ -49,6 +62,10 @@ type installation struct {
 	app  *App
 	web  *httptest.Server
 	late atomic.Int64 // how far the clock is ahead
+
+	passing sync.Once    // see pass
+	passed  atomic.Int64 // how far the time of the process is ahead
+	restore func()       // ends that
 }
 
 // sample is a file of n contacts that owners of two departments share in turn,
@@ -67,8 +84,21 @@ func sample(n int) []byte {
 
 func phoneOf(i int) string { return fmt.Sprintf("+7916555%04d", i) }
 
-// newInstallation starts a CRM.
+// newInstallation starts a CRM. Where it can, it copies one that was founded before, with
+// its keys: a test of two installations founds the second one by [founded].
 func newInstallation(t *testing.T, on database, contacts []byte) *installation {
+	t.Helper()
+	if on == onPostgres {
+		return founded(t, on, contacts)
+	}
+	in := unstarted(t, on)
+	require.NoError(t, copyFounded(in.cfg, contacts))
+	in.start()
+	return in
+}
+
+// founded starts a CRM that is founded just now.
+func founded(t *testing.T, on database, contacts []byte) *installation {
 	t.Helper()
 	in := unstarted(t, on)
 	in.cfg.Contacts = contacts
@@ -82,9 +112,8 @@ func unstarted(t *testing.T, on database) *installation {
 	dir, err := os.MkdirTemp("", "crm") // short: a socket's path has little room
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	in := &installation{t: t, on: on}
-	start := time.Now()
-	t.Cleanup(uptime.Move(func() time.Duration { return time.Since(start) + time.Duration(in.late.Load()) }))
+	in := &installation{t: t, on: on, restore: func() {}}
+	t.Cleanup(func() { in.restore() })
 	in.cfg = Config{
 		Data: filepath.Join(dir, "crm-data"), Keys: filepath.Join(dir, "crm-keys"), Loopback: true,
 		Logger: slog.New(slog.DiscardHandler),
@@ -94,6 +123,20 @@ func unstarted(t *testing.T, on database) *installation {
 		in.cfg.DB = PostgresURL(sqldbtest.PostgresURL(t))
 	}
 	return in
+}
+
+// pass lets time pass, also for what no setting of the clock moves: the leases of keys,
+// and how old the last look for a lockdown is. It passes for the whole process, so that
+// the test cannot run beside others.
+func (in *installation) pass(d time.Duration) {
+	in.t.Helper()
+	in.passing.Do(func() {
+		in.t.Setenv("CRM_TEST_TIME", "passes") // panics in a test that runs beside others
+		began, before := time.Now(), uptime.Now()
+		in.restore = uptime.Move(func() time.Duration { return before + time.Since(began) + time.Duration(in.passed.Load()) })
+	})
+	in.passed.Add(int64(d))
+	in.late.Add(int64(d))
 }
 
 // alter changes the database of an installation that is not running.
@@ -297,6 +340,7 @@ func version(t *testing.T, page string) string {
 
 // TestTooManyAttempts: a guesser is slowed down, with a page that says so.
 func TestTooManyAttempts(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t, onSQLite, nil) // attempts are counted in the process
 	b := in.browser()
 	last := 0

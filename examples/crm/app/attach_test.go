@@ -64,7 +64,7 @@ func (b *browser) attach(contact, name, content string) string {
 // TestAttachments: a file comes back as it was, to those who may have it, with what
 // keeps browsers from showing it; the journal and the receipt know; nothing lies in the clear.
 func TestAttachments(t *testing.T) {
-	each(t, func(t *testing.T, on database) {
+	eachAlone(t, func(t *testing.T, on database) {
 		in := newInstallation(t, on, sample(6))
 		var dismissed atomic.Bool
 		recheck := in.app.exports.recheck
@@ -241,7 +241,7 @@ func TestAttachments(t *testing.T) {
 			require.Equal(t, http.StatusNotFound, status)
 			// One that was on its way is removed when the key is destroyed.
 			in.tamper(`INSERT INTO attachments (id, contact, name, size, added_by, created_at) VALUES ('lateaaaaaaaaaaaaaaaa', $1, $2, 1, 'seller1', 1)`, mine, f.NameSealed)
-			in.late.Add(int64(2 * time.Minute))
+			in.pass(2 * time.Minute)
 			require.NoError(t, in.app.finishErasuresOnce(t.Context()))
 			require.NoError(t, in.app.db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM attachments WHERE contact = $1`, mine).Scan(&left))
 			require.Zero(t, left)

@@ -282,6 +282,7 @@ func (h careless) Person(ctx context.Context, s crmguard.Subject) (roles, units 
 // that asks for rights only. It rings for people who are signed out, dismissed or
 // locked out, and is seen.
 func TestCallAsksAnew(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t, onSQLite, sample(3))
 	l := in.line()
 	stand := in.app.calls
@@ -305,6 +306,7 @@ func TestCallAsksAnew(t *testing.T) {
 // TestCallFails: what keeps a call from being made is said in words, and the next
 // press may succeed.
 func TestCallFails(t *testing.T) {
+	t.Parallel()
 	var logged bytes.Buffer
 	in := unstarted(t, onSQLite)
 	in.cfg.Contacts = append(sample(6), "Nobody Phoneless,,nobody@example.org,,,,seller1,Sales,RU\n"...)
@@ -341,6 +343,7 @@ func TestCallFails(t *testing.T) {
 
 // TestCallCounts: a call opens a client's data, so that the norm of cards holds.
 func TestCallCounts(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t, onSQLite, sample(6))
 	l, seller := in.line(), in.signedIn("seller1")
 	counter, err := in.app.norms.make(normRules{Zone: "Europe/Moscow", Norms: []quota.Norm{{Action: crmguard.View, Kind: kind, Hard: 1}}})
@@ -355,6 +358,7 @@ func TestCallCounts(t *testing.T) {
 
 // TestExchangeTakesSignedOrdersOnly: another program of this machine gives it none.
 func TestExchangeTakesSignedOrdersOnly(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t, onSQLite, nil)
 	exchange := in.app.calls.exchange
 	require.Contains(t, exchange.address, "http://127.0.0.1:")

@@ -40,6 +40,7 @@ func TestEditOfAForgottenClient(t *testing.T) {
 // TestWhenTheFormComesBack: the form is drawn again for what the person can mend in
 // it, and for nothing else.
 func TestWhenTheFormComesBack(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t, onSQLite, nil)
 	for _, test := range []struct {
 		p    guard.Problem

@@ -115,7 +115,7 @@ func requireEmpty(t *testing.T, dir string) {
 }
 
 func TestExport(t *testing.T) {
-	each(t, func(t *testing.T, on database) {
+	eachAlone(t, func(t *testing.T, on database) {
 		const n = 600 // two chunks
 		in := newInstallation(t, on, sample(n))
 		dir := temporary(t)
@@ -252,7 +252,7 @@ func TestExportComesBack(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, ImportReport{Rows: 2, Duplicates: 2}, report, "the same rows, to the letter")
 
-		other := newInstallation(t, on, nil)
+		other := founded(t, on, nil)
 		report, err = other.app.Import(ctx, text, nil, nil)
 		require.NoError(t, err)
 		require.Equal(t, ImportReport{Rows: 2, Added: 2}, report)
@@ -273,6 +273,7 @@ const zeroKey = "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq5cu47z"
 // TestExportForm: what is wrong is told in words, exports nothing, and what was
 // typed neither comes back nor stays anywhere.
 func TestExportForm(t *testing.T) {
+	t.Parallel()
 	var logged bytes.Buffer
 	in := unstarted(t, onSQLite)
 	in.cfg.Contacts, in.cfg.Logger = sample(3), slog.New(slog.NewTextHandler(&logged, nil))
@@ -335,7 +336,7 @@ func TestExportForm(t *testing.T) {
 // TestExportNorm: a norm that is passed half way refuses the whole, and what was
 // counted for nothing is given back.
 func TestExportNorm(t *testing.T) {
-	each(t, func(t *testing.T, on database) {
+	eachAlone(t, func(t *testing.T, on database) {
 		in := newInstallation(t, on, sample(600))
 		dir := temporary(t)
 		counter, err := in.app.norms.make(normRules{Zone: "Europe/Moscow", Norms: []quota.Norm{{Action: crmguard.Export, Kind: kind, Hard: 550}}})
@@ -360,6 +361,7 @@ func TestExportNorm(t *testing.T) {
 
 // TestExportWaitsForTheJournal: not a byte goes out that the journal does not know of.
 func TestExportWaitsForTheJournal(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t, onSQLite, sample(3))
 	owner := in.exporter("owner")
 	in.between(2, func(context.Context) { require.NoError(t, in.app.journal.Close()) })
@@ -372,6 +374,7 @@ func TestExportWaitsForTheJournal(t *testing.T) {
 // TestExportOneAtATime: a second export of the same person is refused, another
 // person's is not.
 func TestExportOneAtATime(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t, onSQLite, sample(3))
 	owner, head := in.exporter("owner"), in.exporter("head")
 	second := in.exporter("owner")
@@ -418,6 +421,7 @@ func TestExportCancelled(t *testing.T) {
 
 // TestExportWantsAFreshCode: neither a session alone nor a code of long ago exports.
 func TestExportWantsAFreshCode(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t, onSQLite, sample(3))
 	for _, b := range []*browser{in.session("owner", crmguard.AssurancePassword, 0), in.session("owner", crmguard.AssuranceSecondFactor, 6*time.Minute)} {
 		_, list := b.get("/contacts")

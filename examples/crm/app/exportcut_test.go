@@ -64,7 +64,7 @@ var cutOff = map[string]struct {
 // TestExportIsCutOff: who loses the right between two chunks, or before the first
 // byte, gets nothing, and nothing of it stays.
 func TestExportIsCutOff(t *testing.T) {
-	each(t, func(t *testing.T, on database) {
+	eachAlone(t, func(t *testing.T, on database) {
 		in := newInstallation(t, on, ofSales(520)) // two chunks
 		dir := temporary(t)
 		for name, way := range cutOff {
@@ -90,6 +90,7 @@ func TestExportIsCutOff(t *testing.T) {
 // that is asked once, at the beginning. What it then sends is seen, except that
 // rights choose the rows of each chunk anyway.
 func TestExportIsAskedAgain(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t, onSQLite, ofSales(520))
 	for name, way := range cutOff {
 		head, recheck := in.exporter("head"), in.app.exports.recheck

@@ -218,6 +218,7 @@ func TestStepUp(t *testing.T) {
 // TestBack: after a code people come back to a page of this CRM, and to nothing
 // else, whatever the form says.
 func TestBack(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t, onSQLite, nil)
 	for named, want := range map[string]string{
 		"/contacts": "/contacts", "/contacts/abc": "/contacts/abc", "/journal": "/journal", "/me": "/me", "/contacts/a b": "/contacts/a%20b", "/contacts/a%2Fb": home,
@@ -313,6 +314,7 @@ func TestOwnApp(t *testing.T) {
 // TestStolenSession: a session that was left open, or whose token was stolen, is not
 // enough to bring an app of one's own.
 func TestStolenSession(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t, onSQLite, nil)
 	_, err := in.app.AddAccount(t.Context(), NewAccount{Login: "anna", Role: "head", Unit: "sales"})
 	require.NoError(t, err)
@@ -382,6 +384,7 @@ func TestStolenSession(t *testing.T) {
 // TestFreshness: the rules alone would let a session in that began with the password
 // before there was an app; that is what the check besides them is for.
 func TestFreshness(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t, onSQLite, nil)
 	rules, err := mfa.NewStepUp(proofs, &mfa.Options{Clock: in.cfg.Clock})
 	require.NoError(t, err)
@@ -455,6 +458,7 @@ func TestDemoCode(t *testing.T) {
 // TestDemoCodeRefusals: codes of demo accounts only, and only where nobody else can
 // reach them.
 func TestDemoCodeRefusals(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t, onSQLite, nil)
 	ctx := t.Context()
 	_, err := in.app.AddAccount(ctx, NewAccount{Login: "anna", Role: "owner"})

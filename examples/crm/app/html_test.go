@@ -120,7 +120,7 @@ func TestHTMLFaultsAreNoticed(t *testing.T) {
 
 // TestPagesAreValid draws every page there is.
 func TestPagesAreValid(t *testing.T) {
-	each(t, func(t *testing.T, on database) {
+	eachAlone(t, func(t *testing.T, on database) {
 		in := newInstallation(t, on, sample(60))
 		owner, seller, nobody := in.signedIn("owner"), in.signedIn("seller1"), in.browser()
 		mine := in.idOf(0)

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 		fmt.Println("end", err)
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(withFoundings(m.Run))
 }
 
 func (in *installation) count() (n int) {

@@ -20,7 +20,7 @@ func (in *installation) ended(name string) keyJob {
 	var job *keyJob
 	require.Eventually(in.t, func() bool {
 		if job = in.app.jobs.job(name); name == turnJob && (job.Step == "" || job.Step == encrypt.TurnWaiting) {
-			in.late.Add(int64(encrypt.Lease / 10))
+			in.pass(encrypt.Lease / 10)
 		}
 		return !job.running()
 	}, 20*time.Second, 5*time.Millisecond)
@@ -30,7 +30,7 @@ func (in *installation) ended(name string) keyJob {
 // TestKeysPage: who may, turns and reencrypts from the page, everything opens as before,
 // also after a restart, and copies of the keys from before open nothing.
 func TestKeysPage(t *testing.T) {
-	each(t, func(t *testing.T, on database) {
+	eachAlone(t, func(t *testing.T, on database) {
 		in := newInstallation(t, on, sample(4))
 		owner, seller := in.signedIn("owner"), in.signedIn("seller1")
 		mine := in.idOf(0)
@@ -139,7 +139,7 @@ func (in *installation) sealed(id string) []byte {
 // TestTasksGoOn: a task that the end of the program cut off goes on with the next
 // start, from where it was, and has one beginning and one end in the journal.
 func TestTasksGoOn(t *testing.T) {
-	each(t, func(t *testing.T, on database) {
+	eachAlone(t, func(t *testing.T, on database) {
 		in := newInstallation(t, on, sample(4))
 		owner := in.signedIn("owner")
 		last := in.idOf(3)
@@ -193,7 +193,7 @@ func TestTasksGoOn(t *testing.T) {
 // TestUpkeep: keys of contacts that were never stored go, keys of the search are replaced, and
 // nobody who exists, or existed a moment ago, loses anything.
 func TestUpkeep(t *testing.T) {
-	each(t, func(t *testing.T, on database) {
+	eachAlone(t, func(t *testing.T, on database) {
 		in := newInstallation(t, on, sample(12))
 		ctx := crmguard.System(t.Context(), tenant, "test")
 		orphan := crmguard.Place{Tenant: tenant, Client: newContactID(), Kind: kind, Record: "x", Field: "name"}
@@ -210,7 +210,7 @@ func TestUpkeep(t *testing.T) {
 		}
 		require.Equal(t, "active", state(orphan.Client), "its row may be on the way")
 
-		in.late.Add(int64(25 * time.Hour))
+		in.pass(25 * time.Hour)
 		// As if an older database had been put back: there were more contacts.
 		_, err = in.app.marks.raise(sweepMark, 13)
 		require.NoError(t, err)
@@ -229,24 +229,24 @@ func TestUpkeep(t *testing.T) {
 		for i := range 12 {
 			require.Equal(t, "active", state(in.idOf(i)))
 		}
-		in.late.Add(int64(2 * time.Minute))
+		in.pass(2 * time.Minute)
 		require.NoError(t, in.app.finishErasuresOnce(t.Context()))
 		require.Equal(t, "destroyed", state(orphan.Client))
 
 		// Keys of the search that are too old are replaced, and everybody is found all the
 		// time; imported rows are known again for half that time.
 		old := in.indexKey()
-		in.late.Add(int64(indexLife / 2))
+		in.pass(indexLife / 2)
 		require.NoError(t, in.app.upkeep(t.Context()))
 		report, err := in.app.Import(in.importing(), sample(12), nil, nil)
 		require.NoError(t, err)
 		require.Zero(t, report.Added)
-		in.late.Add(int64(indexLife / 2))
+		in.pass(indexLife / 2)
 		for range 3 {
 			require.NoError(t, in.app.upkeep(t.Context()))
 			_, page := in.signedIn("owner").post("/contacts/search", "query", phoneOf(5))
 			has(t, page, "1 contact found")
-			in.late.Add(int64(time.Hour))
+			in.pass(time.Hour)
 		}
 		imported, err := in.app.vault.store.Load(t.Context(), []encrypt.Scope{importKeyScope})
 		require.NoError(t, err)

@@ -13,7 +13,7 @@ import (
 // TestLockdown: the switch closes the CRM at once, survives a restart, and cannot be
 // undone in the database.
 func TestLockdown(t *testing.T) {
-	each(t, func(t *testing.T, on database) {
+	eachAlone(t, func(t *testing.T, on database) {
 		in := newInstallation(t, on, sample(3))
 		seller, head, admin, owner := in.signedIn("seller1"), in.signedIn("head"), in.signedIn("admin"), in.signedIn("owner")
 		card := "/contacts/" + in.idOf(0)
@@ -54,10 +54,10 @@ func TestLockdown(t *testing.T) {
 		seller, admin, owner = in.signedIn("seller1"), in.signedIn("admin"), in.signedIn("owner")
 		closed()
 		in.tamper(`UPDATE crmguard_session_persons SET closed = $1 WHERE person = ''`, 0)
-		in.late.Add(int64(2 * time.Second))
+		in.pass(2 * time.Second)
 		closed()
 		in.tamper(`DELETE FROM crmguard_session_persons WHERE person = ''`)
-		in.late.Add(int64(2 * time.Second))
+		in.pass(2 * time.Second)
 		closed()
 
 		// Whoever signs in now does not wait inside for the end.

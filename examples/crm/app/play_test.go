@@ -15,7 +15,7 @@ import (
 
 // TestPlay goes through a day at the CRM over HTTP.
 func TestPlay(t *testing.T) {
-	each(t, func(t *testing.T, on database) {
+	eachAlone(t, func(t *testing.T, on database) {
 		in := newInstallation(t, on, sample(120))
 		seller, owner := in.enter("seller1"), in.enter("owner")
 		mine, foreign := in.idOf(0), in.idOf(1) // of seller1 in Sales, of seller3 in Sales / North
@@ -200,7 +200,7 @@ func TestPlay(t *testing.T) {
 			status, _ = owner.get("/contacts/" + gone + "/edit")
 			require.Equal(t, http.StatusGone, status)
 
-			in.late.Add(int64(2 * time.Minute))
+			in.pass(2 * time.Minute)
 			require.NoError(t, in.app.finishErasuresOnce(t.Context()))
 			_, page = owner.get("/contacts/" + gone)
 			has(t, page, "destroyed")

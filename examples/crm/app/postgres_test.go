@@ -40,6 +40,7 @@ func lose(t *testing.T, db *sql.DB) {
 // TestOneProcess: while a CRM runs on a database no second one opens it, with
 // whatever keys; the next one opens it at once when the first has ended.
 func TestOneProcess(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t, onPostgres, nil)
 	second := unstarted(t, onPostgres).cfg
 	second.DB = in.cfg.DB
@@ -65,6 +66,7 @@ func TestOneProcess(t *testing.T) {
 // back, unless another process has opened the database meanwhile: then what it
 // remembers is out of date, and it reads and writes nothing any more.
 func TestServerGone(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t, onPostgres, sample(3))
 	direct := server(t, in.cfg.DB)
 	owner := in.signedIn("owner")
@@ -110,6 +112,7 @@ func connections(t *testing.T, db *sql.DB) (n int) {
 // TestRefusedDatabases: what is wrong with a database is said in words, without
 // its password, and nothing is made in it.
 func TestRefusedDatabases(t *testing.T) {
+	t.Parallel()
 	const password = "Zq7xKsecret"
 	good := sqldbtest.PostgresURL(t)
 	admin := server(t, PostgresURL(good))

@@ -40,14 +40,14 @@ func (b *browser) check(document []byte) string {
 // TestReceipts: a receipt lists what the key's destruction does not reach, can be taken
 // away, and is told from one that somebody changed.
 func TestReceipts(t *testing.T) {
-	each(t, func(t *testing.T, on database) {
+	eachAlone(t, func(t *testing.T, on database) {
 		in := newInstallation(t, on, append(sample(3), "Double,8 916 555-00-00,,,,,seller3,Sales / North,RU\n"...))
 		owner, seller := in.signedIn("owner"), in.signedIn("seller1")
 		gone, double := in.idOf(0), in.idOf(3)
 
 		status, _ := owner.get("/contacts/" + gone + "/receipt")
 		require.Equal(t, http.StatusNotFound, status, "nobody ordered an erasure")
-		in.late.Add(int64(time.Second))
+		in.pass(time.Second)
 		answer, _ := in.exporter("head").ask()
 		require.Equal(t, http.StatusOK, answer.StatusCode)
 		status, _ = owner.post("/contacts/new", "name", "Later", "owner", "seller1")
@@ -95,7 +95,7 @@ func TestReceipts(t *testing.T) {
 		status, _ = owner.send("/receipts/check", "receipt", "r.json", strings.NewReader(strings.Repeat("x", 2*maxReceipt)))
 		require.Equal(t, http.StatusBadRequest, status)
 
-		in.late.Add(int64(2 * time.Minute))
+		in.pass(2 * time.Minute)
 		require.NoError(t, in.app.finishErasuresOnce(t.Context()))
 		page = owner.check(first)
 		has(t, page, "What it says has changed since")
@@ -141,7 +141,7 @@ func (in *installation) copyKeys(names ...string) map[string][]byte {
 // TestOlderKeyStore: an older keys.db brings nobody back who was forgotten since, and
 // whoever writes into the ledger erases nobody by that.
 func TestOlderKeyStore(t *testing.T) {
-	each(t, func(t *testing.T, on database) {
+	eachAlone(t, func(t *testing.T, on database) {
 		in := newInstallation(t, on, sample(4))
 		destroyed, closing, stays := in.idOf(0), in.idOf(1), in.idOf(2)
 		in.stop()
@@ -152,7 +152,7 @@ func TestOlderKeyStore(t *testing.T) {
 		require.NoError(t, row.Scan(&sealed))
 		owner := in.signedIn("owner")
 		owner.post("/contacts/"+destroyed+"/forget", "reason", "client-request")
-		in.late.Add(int64(2 * time.Minute))
+		in.pass(2 * time.Minute)
 		require.NoError(t, in.app.finishErasuresOnce(t.Context()))
 		owner = in.signedIn("owner")
 		owner.post("/contacts/"+closing+"/forget", "reason", "client-request")

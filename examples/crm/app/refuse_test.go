@@ -38,14 +38,14 @@ func TestRefusals(t *testing.T) {
 		in.stop()
 
 		t.Run("another installation's keys", func(t *testing.T) {
-			other := newInstallation(t, on, nil)
+			other := founded(t, on, nil)
 			other.stop()
 			cfg := in.cfg
 			cfg.Keys = other.cfg.Keys
 			in.refused(cfg, "belong to another installation")
 		})
 		t.Run("another key file", func(t *testing.T) {
-			other := newInstallation(t, on, nil)
+			other := founded(t, on, nil)
 			other.stop()
 			mine, theirs := filepath.Join(in.cfg.Keys, "kek.json"), filepath.Join(other.cfg.Keys, "kek.json")
 			good, err := os.ReadFile(mine)
@@ -85,6 +85,7 @@ func TestRefusals(t *testing.T) {
 
 // TestFileRefusals: likewise of the SQLite file.
 func TestFileRefusals(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	_, err := New(t.Context(), Config{Data: dir, Keys: filepath.Join(dir, "keys"), Loopback: true})
 	require.Error(t, err, "keys inside the data folder")
