@@ -5,7 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 	"github.com/tink-crypto/tink-go/v2/tink"
@@ -60,30 +60,32 @@ var lookAlikes = []crmguard.Place{
 
 // What one caller fetches is handed to those only who asked for the same scope.
 func TestOnesKeyNeverServesTheOther(t *testing.T) {
-	kek, memory := newKEK(t), encrypt.NewMemory()
-	writer := openKeyring(t, kek, memory, nil)
-	sealed, err := writer.Seal(acting("2"), lookAlikes[0], []byte("secret"))
-	require.NoError(t, err)
-	_, err = writer.Seal(acting("acmecompany1"), lookAlikes[1], []byte("x"))
-	require.NoError(t, err)
+	synctest.Test(t, func(t *testing.T) {
+		kek, memory := newKEK(t), encrypt.NewMemory()
+		writer := openKeyring(t, kek, memory, nil)
+		sealed, err := writer.Seal(acting("2"), lookAlikes[0], []byte("secret"))
+		require.NoError(t, err)
+		_, err = writer.Seal(acting("acmecompany1"), lookAlikes[1], []byte("x"))
+		require.NoError(t, err)
 
-	held := newGate()
-	k := openKeyring(t, kek, heldStore{memory, held, "2"}, nil)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if _, err := k.Open(acting("2"), lookAlikes[0], sealed); err != nil {
-			t.Error(err)
-		}
+		held := newGate()
+		k := openKeyring(t, kek, heldStore{memory, held, "2"}, nil)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := k.Open(acting("2"), lookAlikes[0], sealed); err != nil {
+				t.Error(err)
+			}
+		})
+		<-held.waiting
+		wg.Go(func() {
+			if plaintext, err := k.Open(acting("acmecompany1"), lookAlikes[1], sealed); !errors.Is(err, encrypt.ErrForeign) {
+				t.Errorf("another tenant opened %q: %v", plaintext, err)
+			}
+		})
+		synctest.Wait() // the second one has joined the flight now, or has ended
+		close(held.open)
+		wg.Wait()
 	})
-	<-held.waiting
-	wg.Go(func() {
-		if plaintext, err := k.Open(acting("acmecompany1"), lookAlikes[1], sealed); !errors.Is(err, encrypt.ErrForeign) {
-			t.Errorf("another tenant opened %q: %v", plaintext, err)
-		}
-	})
-	time.Sleep(50 * time.Millisecond) // the second one would join the flight now
-	close(held.open)
-	wg.Wait()
 }
 
 // Each tenant asks the KEK itself, however alike their names are.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -134,19 +135,21 @@ func TestAKeyIsMadeOnceHoweverManyAsk(t *testing.T) {
 }
 
 func TestColdKeysAreFetchedOnceHoweverManyAsk(t *testing.T) {
-	kek, store := newKEK(t), &counting{Store: encrypt.NewMemory()}
-	ctx := acting("acme")
-	sealed, err := openKeyring(t, kek, store, nil).Seal(ctx, home, []byte("x"))
-	require.NoError(t, err)
-	cold := openKeyring(t, kek, slow{store}, nil)
-	kek.calls.Store(0)
-	store.loads.Store(0)
-	racetest.Run(t, func(int) ([]byte, error) { return cold.Open(ctx, home, sealed) })
-	require.EqualValues(t, 1, kek.calls.Load())
-	require.EqualValues(t, 1, store.loads.Load())
+	synctest.Test(t, func(t *testing.T) {
+		kek, store := newKEK(t), &counting{Store: encrypt.NewMemory()}
+		ctx := acting("acme")
+		sealed, err := openKeyring(t, kek, store, nil).Seal(ctx, home, []byte("x"))
+		require.NoError(t, err)
+		cold := openKeyring(t, kek, slow{store}, nil)
+		kek.calls.Store(0)
+		store.loads.Store(0)
+		racetest.Run(t, func(int) ([]byte, error) { return cold.Open(ctx, home, sealed) })
+		require.EqualValues(t, 1, kek.calls.Load())
+		require.EqualValues(t, 1, store.loads.Load())
+	})
 }
 
-// slow lets those who ask at the same time meet.
+// slow answers when all who ask have come: in a bubble of synctest time passes only then.
 type slow struct{ encrypt.Store }
 
 func (s slow) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Record, error) {
@@ -155,25 +158,28 @@ func (s slow) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Recor
 }
 
 func TestWhoeverGivesUpDoesNotEndItForOthers(t *testing.T) {
-	kek, store := newKEK(t), encrypt.NewMemory()
-	sealed, err := openKeyring(t, kek, store, nil).Seal(acting("acme"), home, []byte("x"))
-	require.NoError(t, err)
-	cold := openKeyring(t, kek, slow{store}, nil)
-	impatient, cancel := context.WithCancel(acting("acme"))
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if _, err := cold.Open(impatient, home, sealed); !errors.Is(err, context.Canceled) {
-			t.Errorf("canceled: %v", err)
-		}
+	synctest.Test(t, func(t *testing.T) {
+		kek, store := newKEK(t), encrypt.NewMemory()
+		sealed, err := openKeyring(t, kek, store, nil).Seal(acting("acme"), home, []byte("x"))
+		require.NoError(t, err)
+		cold := openKeyring(t, kek, slow{store}, nil)
+		impatient, cancel := context.WithCancel(acting("acme"))
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := cold.Open(impatient, home, sealed); !errors.Is(err, context.Canceled) {
+				t.Errorf("canceled: %v", err)
+			}
+		})
+		synctest.Wait() // it waits for the key store
+		wg.Go(func() {
+			if _, err := cold.Open(acting("acme"), home, sealed); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		cancel()
+		wg.Wait()
 	})
-	time.Sleep(20 * time.Millisecond)
-	wg.Go(func() {
-		if _, err := cold.Open(acting("acme"), home, sealed); err != nil {
-			t.Error(err)
-		}
-	})
-	cancel()
-	wg.Wait()
 }
 
 func TestKEKOutage(t *testing.T) {

@@ -13,11 +13,11 @@ import (
 
 // secretRow has a field of text, one that becomes JSON, and one that may refuse to.
 type secretRow struct {
-	ID         string `encrypt:",record"`
-	Name       string `encrypt:"name"`
-	NameSealed []byte `encrypt:"name,sealed"`
-	Tags       []label  `encrypt:"tags"`
-	TagsSealed []byte `encrypt:"tags,sealed"`
+	ID         string  `encrypt:",record"`
+	Name       string  `encrypt:"name"`
+	NameSealed []byte  `encrypt:"name,sealed"`
+	Tags       []label `encrypt:"tags"`
+	TagsSealed []byte  `encrypt:"tags,sealed"`
 }
 
 type label string

@@ -9,14 +9,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encryptsql"
-	"github.com/crmguard/crmguard/internal/processtest"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
 
@@ -253,147 +251,4 @@ func TestReencryptUnderLoad(t *testing.T) {
 	report, err := fresh.table.Scan(ctx, "acme", fresh.rows, nil)
 	require.NoError(t, err)
 	require.True(t, report.OK(), "%+v", report)
-}
-
-// jobThenDie opens a CRM in a process that will be killed.
-func jobThenDie(do func(ctx context.Context, c *crm, p *processtest.Process) error) processtest.Task {
-	return func(_ context.Context, p *processtest.Process) error {
-		ctx := system()
-		db, store, err := openStore(ctx, p.Args[0])
-		if err != nil {
-			return err
-		}
-		c, err := openCRM(ctx, db, store, p.Args[1])
-		if err != nil {
-			return err
-		}
-		return do(ctx, c, p)
-	}
-}
-
-const killedPeople = 80
-
-// storeCursor is what a host does with the progress of a job. The first line shows that it runs.
-func storeCursor(c *crm) func(ctx context.Context, r encrypt.Report) error {
-	return func(ctx context.Context, r encrypt.Report) error {
-		fmt.Println(r.Cursor)
-		_, err := c.db.ExecContext(ctx, `UPDATE job SET at = $1`, r.Cursor)
-		return err
-	}
-}
-
-// reencryptUntilKilled goes on where the process before it stopped, or from the start.
-func reencryptUntilKilled(ctx context.Context, c *crm, p *processtest.Process) error {
-	o := &encrypt.JobOptions{Batch: 2, Progress: storeCursor(c)}
-	if p.Args[2] == "from the cursor" {
-		if err := c.db.QueryRowContext(ctx, `SELECT at FROM job`).Scan(&o.After); err != nil {
-			return err
-		}
-	}
-	if report, err := c.table.Reencrypt(ctx, "acme", c.rows, o); err != nil || !report.OK() {
-		return fmt.Errorf("%+v: %w", report, err)
-	}
-	fmt.Println("all")
-	select {}
-}
-
-func startJob(t *testing.T, db *sql.DB) {
-	_, err := db.Exec(`CREATE TABLE job (at TEXT NOT NULL)`)
-	require.NoError(t, err)
-	_, err = db.Exec(`INSERT INTO job (at) VALUES ('')`)
-	require.NoError(t, err)
-}
-
-func TestReencryptSurvivesKills(t *testing.T) {
-	for _, from := range []string{"from the cursor", "from nothing"} {
-		t.Run(from, func(t *testing.T) {
-			processtest.EachDatabase(t, func(t *testing.T, database string) {
-				kek := filepath.Join(t.TempDir(), "kek.json")
-				db, store, err := openStore(t.Context(), database)
-				require.NoError(t, err)
-				defer closeIt(t, db)
-				c, err := openCRM(t.Context(), db, store, kek)
-				require.NoError(t, err)
-				c.fill(t, killedPeople, true)
-				startJob(t, db)
-				for i := range killedPeople {
-					_, err := c.keys.Rotate(system(), personScope(i))
-					require.NoError(t, err)
-				}
-				processtest.Kill(t, 30*time.Millisecond, "reencrypt", database, kek, from)
-				_, err = c.read(system())
-				require.NoError(t, err, "whatever is done or not, all opens")
-
-				o := &encrypt.JobOptions{}
-				if from == "from the cursor" {
-					require.NoError(t, db.QueryRow(`SELECT at FROM job`).Scan(&o.After))
-				}
-				_, err = c.table.Reencrypt(system(), "acme", c.rows, o)
-				require.NoError(t, err)
-				for i := range killedPeople {
-					_, err = c.keys.Retire(system(), personScope(i), 2)
-					require.NoError(t, err)
-				}
-				list, err := c.read(system())
-				require.NoError(t, err, "nothing is left under the older version")
-				for i, p := range list {
-					require.Equal(t, fmt.Sprintf("+7 912 345-%04d", i), p.Phone)
-				}
-			})
-		})
-	}
-}
-
-// migrateUntilKilled needs no cursor: the set of records is what is left.
-func migrateUntilKilled(ctx context.Context, c *crm, _ *processtest.Process) error {
-	if report, err := c.table.Migrate(ctx, "acme", c.rows, &encrypt.JobOptions{Batch: 2, Progress: storeCursor(c)}); err != nil || !report.OK() {
-		return fmt.Errorf("%+v: %w", report, err)
-	}
-	fmt.Println("all")
-	select {}
-}
-
-func TestMigrateSurvivesKills(t *testing.T) {
-	processtest.EachDatabase(t, func(t *testing.T, database string) {
-		kek := filepath.Join(t.TempDir(), "kek.json")
-		db, store, err := openStore(t.Context(), database)
-		require.NoError(t, err)
-		defer closeIt(t, db)
-		c, err := openCRM(t.Context(), db, store, kek)
-		require.NoError(t, err)
-		c.fill(t, killedPeople, false)
-		startJob(t, db)
-		_, err = c.table.Begin(system(), "acme", c.rows, nil)
-		require.NoError(t, err)
-		processtest.Kill(t, 30*time.Millisecond, "migrate", database, kek)
-		check := func() {
-			list, err := c.read(system())
-			require.NoError(t, err)
-			require.Len(t, list, killedPeople)
-			for i, p := range list {
-				require.Equal(t, fmt.Sprintf("+7 912 345-%04d", i), p.Phone)
-			}
-		}
-		check()
-		report, err := c.table.Migrate(system(), "acme", c.rows, nil)
-		require.NoError(t, err)
-		require.True(t, report.OK())
-		left, err := c.table.Left(system(), "acme")
-		require.NoError(t, err)
-		require.Zero(t, left)
-		check()
-		for i := range killedPeople {
-			found, err := c.table.Find(system(), "acme", "phone", "phone", fmt.Sprintf("+7 912 345-%04d", i))
-			require.NoError(t, err)
-			require.Equal(t, []string{personID(i)}, found, "index entries come with the row")
-		}
-		_, err = db.Exec(`UPDATE people SET phone = '+7 900 000-00-00', phone_sealed = NULL WHERE id = $1`, personID(3))
-		require.NoError(t, err)
-		_, err = c.read(system())
-		require.ErrorIs(t, err, encrypt.ErrPlaintext)
-		scanned, err := c.table.Scan(system(), "acme", c.rows, nil)
-		require.NoError(t, err)
-		require.Equal(t, 1, scanned.Plaintext)
-		require.Equal(t, personID(3), scanned.Findings[0].Record)
-	})
 }
