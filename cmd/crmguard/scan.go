@@ -19,7 +19,7 @@ import (
 
 var scan = command{
 	name:  "scan",
-	args:  "FILE|- -db DATABASE -store DATABASE -kek FILE [-prefix P] [-json]",
+	args:  "FILE|- -db DATABASE -store DATABASE -kek FILE [-passphrase PASSFILE] [-prefix P] [-json]",
 	about: "find what lies unsealed, foreign or damaged in columns that should be sealed",
 	help: `Reads all rows of the tables that FILE declares and says whether every column holds only
 sealed values that open for their row, or NULL. It finds plaintext that was written
@@ -34,6 +34,9 @@ value, and the CRM may run meanwhile. FILE is a JSON list, one object per table 
 Kind and the names in front are those in the struct tags, the others are columns. Without
 "tenant" under "columns" all rows belong to the tenant, without "client" each record is its own
 client. "plain" names columns that the fields were in before they were sealed.
+
+PASSFILE holds the passphrase of a KEK file that was made with one, in a file that only you can
+read; - asks on the terminal or reads it from a pipe.
 
 ` + databaseHelp + `
 Exit codes: 0 all is sealed, 1 something is not, 2 not understood, 3 could not be found out.
@@ -77,16 +80,17 @@ type scanFinding struct {
 
 func scanTables(c *call) int {
 	name := c.flags.String("db", "", "`database` of the CRM")
-	store := c.flags.String("store", "", "`database` of the keys, such as crm-keys/keys.db")
-	kek := c.flags.String("kek", "", "`file` of the key-encryption key, such as crm-keys/kek.json")
-	prefix := c.flags.String("prefix", "", "`prefix` of the tables of keys, if the CRM has chosen one")
+	f := c.keyFlags()
 	asJSON := c.flags.Bool("json", false, "print JSON")
 	rest, code, ok := c.parse(1)
 	if !ok {
 		return code
 	}
-	if *name == "" || *store == "" || *kek == "" {
+	switch {
+	case *name == "" || f.store == "" || f.kek == "":
 		return c.misused("-db, -store and -kek are needed")
+	case rest[0] == "-" && f.passphrase == "-":
+		return c.misused("FILE and PASSFILE cannot both be -")
 	}
 	tables, err := c.readDeclaration(rest[0])
 	if err != nil {
@@ -97,24 +101,11 @@ func scanTables(c *call) int {
 		return c.fail(unable, "the database cannot be opened: %v", err)
 	}
 	defer db.Close() //nolint:errcheck // nothing was written
-	keysDB, err := openDatabase(c, *store)
-	if err != nil {
-		return c.fail(unable, "the key store cannot be opened: %v", err)
-	}
-	defer keysDB.Close() //nolint:errcheck // nothing was written
-	reader, err := encryptsql.NewReader(c, keysDB, &encryptsql.Options{TablePrefix: *prefix})
-	if err != nil {
-		return c.fail(unable, "%v\nIs it the database of the keys, usually keys.db in the keys folder, and is -prefix that of its tables?", err)
-	}
-	file, err := encrypt.OpenKeyFile(*kek, "", false)
+	keys, err := c.openKeys(f, false)
 	if err != nil {
 		return c.fail(unable, "%v", err)
 	}
-	keys, err := encrypt.New(file, reader, nil)
-	if err != nil {
-		return c.fail(unable, "%v", err)
-	}
-	defer keys.Close() //nolint:errcheck // has nothing to lose
+	defer keys.close()
 	shown := &shownRows{out: c.err, told: time.Now()}
 	if !isTerminal(c.err) {
 		shown.out = nil

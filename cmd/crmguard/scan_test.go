@@ -16,7 +16,8 @@ import (
 	"github.com/crmguard/crmguard/encrypt/encryptsql"
 )
 
-// makeContacts stores three sealed contacts of a tenant, the last of which was forgotten: contacts DB STORE KEK TENANT
+// makeContacts stores three sealed contacts of a tenant, the last of which was forgotten:
+// contacts DB STORE KEK TENANT [PASSPHRASE]
 func makeContacts(ctx context.Context, args []string) error {
 	type contact struct {
 		ID          string `encrypt:",record"`
@@ -35,7 +36,13 @@ func makeContacts(ctx context.Context, args []string) error {
 		return err
 	}
 	defer store.Close() //nolint:errcheck // a fixture
-	kek, err := encrypt.OpenKeyFile(args[2], "", true)
+	openKEK := func() (encrypt.RotatingKEK, error) { return encrypt.OpenKeyFile(args[2], "", true) }
+	if len(args) > 4 {
+		openKEK = func() (encrypt.RotatingKEK, error) {
+			return encrypt.OpenPassphraseFile(args[2], "", []byte(args[4]), true)
+		}
+	}
+	kek, err := openKEK()
 	if err != nil {
 		return err
 	}
