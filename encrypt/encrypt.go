@@ -38,7 +38,7 @@
 // # Tables that are full
 //
 // [Table.Reencrypt] seals anew what lies under older keys, [Table.Migrate] moves a
-// column of plaintext into a sealed one, [Table.Reindex] and [Table.Maintain] write index
+// column of plaintext into a sealed one, [Table.Reindex] and [Table.MaintainIndex] write index
 // entries and keep their keys young, and [Table.Scan] finds what is not as it should
 // be. They see the host's table as [Rows], go on while it is read and written, and where
 // they were cut off.
@@ -160,7 +160,7 @@ type Options struct {
 	// BackupRetention is the age at which the last backup of the key store is
 	// destroyed, with the database's own logs; 0: 30 days.
 	BackupRetention time.Duration
-	// IndexLife is the age at which [Table.Maintain] replaces an index key, and the one at
+	// IndexLife is the age at which [Table.MaintainIndex] replaces an index key, and the one at
 	// which the last backup that holds index rows is destroyed; 0: 90 days.
 	// Receipt.UnlinkableAfter rests on the latter.
 	IndexLife time.Duration

@@ -69,10 +69,10 @@ func ExampleTable_Migrate() {
 	rows := encrypttest.NewMemoryRows() // a host's are encryptsql.NewRows
 	rows.Put("acme", encrypt.Row{Record: "17", Client: "17", Plain: map[string][]byte{"phone": []byte("030 123456")}})
 	ctx := crmguard.System(context.Background(), "acme", "migrate")
-	if _, err := contacts.Begin(ctx, "acme", rows, nil); err != nil {
+	if _, err := contacts.Collect(ctx, "acme", rows, nil); err != nil {
 		panic(err)
 	}
-	left, err := contacts.Left(ctx, "acme")
+	left, err := contacts.Pending(ctx, "acme")
 	fmt.Println(left, err)
 
 	plain := "030 123456"

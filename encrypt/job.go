@@ -14,7 +14,7 @@ import (
 // JobOptions of the jobs that walk a table. Nil means the defaults.
 type JobOptions struct {
 	// After is the Cursor of a job that was cut off; empty: from the start. Migrate and
-	// Maintain know themselves where they were, so there it is an error.
+	// MaintainIndex know themselves where they were, so there it is an error.
 	After string
 	Batch int // rows a transaction, 0: 500
 

@@ -218,8 +218,8 @@ func TestFindingsAreBounded(t *testing.T) {
 func TestJobsAreTheSystems(t *testing.T) {
 	f := newFullTable(t, 1, encrypt.Options{})
 	for name, run := range map[string]func(ctx context.Context, tenant string, rows encrypt.Rows, o *encrypt.JobOptions) (encrypt.Report, error){
-		"reencrypt": f.contacts.Reencrypt, "scan": f.contacts.Scan, "reindex": f.contacts.Reindex, "maintain": f.contacts.Maintain,
-		"begin": f.contacts.Begin, "migrate": f.contacts.Migrate,
+		"reencrypt": f.contacts.Reencrypt, "scan": f.contacts.Scan, "reindex": f.contacts.Reindex, "maintain": f.contacts.MaintainIndex,
+		"collect": f.contacts.Collect, "migrate": f.contacts.Migrate,
 	} {
 		t.Run(name, func(t *testing.T) {
 			for what, call := range map[string]func() error{
@@ -242,7 +242,7 @@ func TestJobsAreTheSystems(t *testing.T) {
 		})
 	}
 	for name, run := range map[string]func(ctx context.Context, tenant string, rows encrypt.Rows, o *encrypt.JobOptions) (encrypt.Report, error){
-		"migrate": f.contacts.Migrate, "maintain": f.contacts.Maintain,
+		"migrate": f.contacts.Migrate, "maintain": f.contacts.MaintainIndex,
 	} {
 		_, err := run(job("acme"), "acme", f, &encrypt.JobOptions{After: "c01"})
 		require.ErrorContains(t, err, "JobOptions.After", name)

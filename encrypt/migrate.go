@@ -6,48 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/crmguard/crmguard"
 )
 
-// Begin collects the records of a tenant that have a value in a column tagged ",plain" and no
+// Collect begins a migration: it collects the records of a tenant that have a value in a column tagged ",plain" and no
 // sealed one. Only what lies in these records is read from there from now on, until
-// [Table.Migrate] has sealed it. Begin may be called again, for what was written
+// [Table.Migrate] has sealed it. Collect may be called again, for what was written
 // meanwhile by programs that do not seal yet; once Migrate was called it is [ErrCutOff].
 //
 // Until Migrate has come to its end, [Keyring.FinishErasures] destroys no key of the tenant: who is
 // erased is closed, but the plaintext may still lie there.
 //
-// Begin takes what is there for the CRM's own, and what state the field is in from the key store: call it by hand, not
+// Collect takes what is there for the CRM's own, and what state the field is in from the key store: call it by hand, not
 // with each start. Report.Changed counts the rows that were collected.
-func (t *Table[T]) Begin(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
-	return t.model.Begin(ctx, tenant, rows, o)
-}
-
-// Migrate seals what lies in columns of plaintext, of the records that [Table.Begin] has
-// collected, writes their index entries and sets the columns to NULL, while readers and writers go on. No
-// further records are collected from now on. What it could not seal, such as what TableOptions.DecodePlain refuses
-// and duplicates of a unique value, stays readable and is in the report; it goes on
-// with that when it is called again. After a kill -9 likewise: the set of records itself remembers
-// what is left.
-//
-// When none is left the fields are strict: no plaintext is ever accepted again, wherever
-// it comes from. The plaintext of erased clients is set to NULL, and not sealed. Of a record
-// that has another client than when it was collected nothing is accepted.
-//
-// The database and its backups still hold the old text: see docs/guides/encrypt-existing.md.
-func (t *Table[T]) Migrate(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
-	return t.model.Migrate(ctx, tenant, rows, o)
-}
-
-// Left counts the values whose plaintext is still accepted.
-func (t *Table[T]) Left(ctx context.Context, tenant string) (int, error) {
-	return t.model.Left(ctx, tenant)
-}
-
-// Begin is [Table.Begin].
-func (m *Model) Begin(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+func (t *Table[T]) Collect(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+	m := t.model
 	if err := m.eachPending(ctx, tenant, rows, o, func(field *fieldPlan) error {
 		return pendingError(m.pending().AddPending(ctx, m.pendingField(tenant, field), nil))
 	}); err != nil {
@@ -80,6 +54,61 @@ func (m *Model) Begin(ctx context.Context, tenant string, rows Rows, o *JobOptio
 	})
 }
 
+// Migrate seals what lies in columns of plaintext, of the records that [Table.Collect] has
+// collected, writes their index entries and sets the columns to NULL, while readers and writers go on. No
+// further records are collected from now on. What it could not seal, such as what TableOptions.DecodePlain refuses
+// and duplicates of a unique value, stays readable and is in the report; it goes on
+// with that when it is called again. After a kill -9 likewise: the set of records itself remembers
+// what is left.
+//
+// When none is left the fields are strict: no plaintext is ever accepted again, wherever
+// it comes from. The plaintext of erased clients is set to NULL, and not sealed. Of a record
+// that has another client than when it was collected nothing is accepted.
+//
+// The database and its backups still hold the old text: see docs/guides/encrypt-existing.md.
+func (t *Table[T]) Migrate(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+	m := t.model
+	options, err := checkUncut(ctx, tenant, rows, o)
+	if err != nil {
+		return Report{}, err
+	}
+	if !m.plan.migrates {
+		return Report{}, errNoPlain
+	}
+	var report Report
+	for j := range m.plan.fields {
+		if field := &m.plan.fields[j]; field.legacy != nil {
+			job := migration{Model: m, tenant: tenant, rows: rows, field: field, set: m.pendingField(tenant, field)}
+			if err := job.run(ctx, &options, &report); err != nil {
+				return report, err
+			}
+		}
+	}
+	return report, nil
+}
+
+// Pending counts the values whose plaintext is still accepted.
+func (t *Table[T]) Pending(ctx context.Context, tenant string) (left int, err error) {
+	m := t.model
+	if tenant == "" {
+		return 0, errTenant
+	}
+	if err := checkSubject(ctx, tenant); err != nil {
+		return 0, err
+	}
+	for j := range m.plan.fields {
+		if m.plan.fields[j].legacy == nil {
+			continue
+		}
+		_, n, err := m.pending().CountPending(ctx, m.pendingField(tenant, &m.plan.fields[j]))
+		if err != nil {
+			return 0, unavailable("key store", err)
+		}
+		left += n
+	}
+	return left, nil
+}
+
 var errNoPlain = errors.New(`encrypt: no field is tagged ",plain"`)
 
 // eachPending does something with each field that has a column of plaintext.
@@ -100,48 +129,6 @@ func (m *Model) eachPending(ctx context.Context, tenant string, rows Rows, o *Jo
 		}
 	}
 	return nil
-}
-
-// Left is [Table.Left].
-func (m *Model) Left(ctx context.Context, tenant string) (left int, err error) {
-	if tenant == "" {
-		return 0, errTenant
-	}
-	if err := checkSubject(ctx, tenant); err != nil {
-		return 0, err
-	}
-	for j := range m.plan.fields {
-		if m.plan.fields[j].legacy == nil {
-			continue
-		}
-		_, n, err := m.pending().CountPending(ctx, m.pendingField(tenant, &m.plan.fields[j]))
-		if err != nil {
-			return 0, unavailable("key store", err)
-		}
-		left += n
-	}
-	return left, nil
-}
-
-// Migrate is [Table.Migrate].
-func (m *Model) Migrate(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
-	options, err := checkUncut(ctx, tenant, rows, o)
-	if err != nil {
-		return Report{}, err
-	}
-	if !m.plan.migrates {
-		return Report{}, errNoPlain
-	}
-	var report Report
-	for j := range m.plan.fields {
-		if field := &m.plan.fields[j]; field.legacy != nil {
-			job := migration{Model: m, tenant: tenant, rows: rows, field: field, set: m.pendingField(tenant, field)}
-			if err := job.run(ctx, &options, &report); err != nil {
-				return report, err
-			}
-		}
-	}
-	return report, nil
 }
 
 // migration of one field.
@@ -317,109 +304,10 @@ func (g *migration) compare(ctx context.Context, page []Row, both []int, outcome
 	return nil
 }
 
-// store makes the changes but those that a unique index refuses, which it takes out of changes.
-func (g *migration) store(ctx context.Context, page []Row, outcomes []outcome, changes map[string]Change, entries []IndexEntry) (stale []string, err error) {
-	s := storing{migration: g, until: g.keys.clock.exact() + int64(Lease), changes: changes, entries: entries,
-		refuse: func(duplicate DuplicateError) {
-			delete(changes, duplicate.Record)
-			i := slices.IndexFunc(page, func(r Row) bool { return r.Record == duplicate.Record })
-			outcomes[i].add(&crmguard.Place{Record: duplicate.Record, Field: duplicate.Field}, duplicate)
-		}}
-	for _, duplicate := range duplicatesIn(changes, entries) {
-		s.refuse(duplicate)
+func setOf(list []string) map[string]bool {
+	set := make(map[string]bool, len(list))
+	for _, s := range list {
+		set[s] = true
 	}
-	list := make([]Change, 0, len(changes))
-	for i := range page {
-		if change, ok := changes[page[i].Record]; ok {
-			list = append(list, change)
-		}
-	}
-	if err := s.store(ctx, list); err != nil {
-		return nil, fmt.Errorf("encrypt: store what was sealed: %w", err)
-	}
-	return s.stale, nil
-}
-
-// duplicatesIn finds records that have a unique value of another one of the same batch, which
-// gets it: an index would name them one by one.
-func duplicatesIn(changes map[string]Change, entries []IndexEntry) map[string]DuplicateError {
-	type value struct {
-		field, index string
-		version      uint32
-		value        string
-	}
-	owners := make(map[value]string)
-	duplicates := make(map[string]DuplicateError)
-	sorted := slices.SortedFunc(slices.Values(entries), func(a, b IndexEntry) int { return strings.Compare(a.Record, b.Record) })
-	for _, e := range sorted {
-		if _, changing := changes[e.Record]; !changing || !e.Unique {
-			continue
-		}
-		v := value{e.Field, e.Index, e.Version, string(e.Value)}
-		owner, taken := owners[v]
-		if !taken {
-			owners[v] = e.Record
-		} else if owner != e.Record {
-			duplicates[e.Record] = DuplicateError{Field: e.Field, Index: e.Index, Record: e.Record, Other: owner}
-		}
-	}
-	return duplicates
-}
-
-// storing stores what was sealed at once, until what sealed it may be out of date.
-type storing struct {
-	*migration
-	until   int64
-	changes map[string]Change
-	entries []IndexEntry
-	refuse  func(DuplicateError)
-	stale   []string // to be read and sealed anew
-}
-
-// store halves a list that holds a duplicate of another record: with many of them, one transaction
-// after another that fails over the next one would write each row as often.
-func (s *storing) store(ctx context.Context, list []Change) error {
-	if len(list) == 0 {
-		return nil
-	}
-	if s.keys.clock.exact() >= s.until {
-		for i := range list {
-			s.stale = append(s.stale, list[i].Was.Record)
-		}
-		return nil
-	}
-	var put func(tx Execer, swapped []string) error
-	if len(s.entries) > 0 {
-		put = func(tx Execer, swapped []string) error {
-			return s.putEntries(ctx, tx, s.tenant, []string{s.field.name}, sealedIn(swapped, s.changes, s.field.name), s.entries)
-		}
-	}
-	stale, err := s.rows.Swap(ctx, s.tenant, list, put)
-	duplicate, refused := errors.AsType[DuplicateError](err)
-	i := slices.IndexFunc(list, func(c Change) bool { return c.Was.Record == duplicate.Record })
-	if !refused || i < 0 {
-		s.stale = append(s.stale, stale...)
-		return err
-	}
-	s.refuse(duplicate)
-	rest := slices.Delete(slices.Clone(list), i, i+1)
-	if err := s.store(ctx, rest[:len(rest)/2]); err != nil {
-		return err
-	}
-	return s.store(ctx, rest[len(rest)/2:])
-}
-
-// sealedIn leaves out records whose change seals nothing: their entries stay.
-func sealedIn(swapped []string, changes map[string]Change, field string) []string {
-	return slices.DeleteFunc(slices.Clone(swapped), func(record string) bool { return changes[record].Sealed[field] == nil })
-}
-
-// putEntries puts the entries of these records.
-func (m *Model) putEntries(ctx context.Context, tx Execer, tenant string, fields, records []string, entries []IndexEntry) error {
-	if len(records) == 0 {
-		return nil
-	}
-	known := setOf(records)
-	mine := slices.DeleteFunc(slices.Clone(entries), func(e IndexEntry) bool { return !known[e.Record] })
-	return m.keys.opts.Index.Put(ctx, tx, tenant, m.kind, records, fields, mine)
+	return set
 }

@@ -83,13 +83,13 @@ func (p *plainTable) open(tb testing.TB, record string) (*grown, error) {
 
 func (p *plainTable) begin(tb testing.TB) {
 	tb.Helper()
-	_, err := p.contacts.Begin(job("acme"), "acme", p, &encrypt.JobOptions{Batch: 7})
+	_, err := p.contacts.Collect(job("acme"), "acme", p, &encrypt.JobOptions{Batch: 7})
 	require.NoError(tb, err)
 }
 
 func (p *plainTable) left(tb testing.TB) int {
 	tb.Helper()
-	left, err := p.contacts.Left(job("acme"), "acme")
+	left, err := p.contacts.Pending(job("acme"), "acme")
 	require.NoError(tb, err)
 	return left
 }
@@ -99,7 +99,7 @@ func TestMigrate(t *testing.T) {
 	_, err := p.open(t, "c03")
 	require.ErrorIs(t, err, encrypt.ErrPlaintext, "before the beginning")
 
-	report, err := p.contacts.Begin(job("acme"), "acme", p, nil)
+	report, err := p.contacts.Collect(job("acme"), "acme", p, nil)
 	require.NoError(t, err)
 	require.Equal(t, 20, report.Changed)
 	require.Equal(t, 60, p.left(t))
@@ -150,7 +150,7 @@ func TestMigrate(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"c03"}, found)
 
-	_, err = p.contacts.Begin(job("acme"), "acme", p, nil)
+	_, err = p.contacts.Collect(job("acme"), "acme", p, nil)
 	require.ErrorIs(t, err, encrypt.ErrCutOff)
 	report, err = p.contacts.Migrate(job("acme"), "acme", p, nil)
 	require.NoError(t, err)
@@ -200,7 +200,7 @@ func checkPlanted(t *testing.T, store encrypt.Store) error {
 			return fmt.Errorf("%s: when all are sealed", record)
 		}
 	}
-	if _, err := p.contacts.Begin(job("acme"), "acme", p, nil); !errors.Is(err, encrypt.ErrCutOff) {
+	if _, err := p.contacts.Collect(job("acme"), "acme", p, nil); !errors.Is(err, encrypt.ErrCutOff) {
 		return fmt.Errorf("planted plaintext could be collected: %w", err)
 	}
 	return nil
@@ -215,7 +215,7 @@ func (trusting) HasPending(_ context.Context, _ encrypt.PendingField, records []
 	for i, record := range records {
 		found[i] = encrypt.PendingRecord{Record: record, MAC: make([]byte, 38)}
 	}
-	return encrypt.Collecting, found, nil
+	return encrypt.PendingCollecting, found, nil
 }
 
 // keeping is a planted fault: what was ever in the set stays there.
@@ -238,7 +238,7 @@ func (s keeping) HasPending(_ context.Context, f encrypt.PendingField, records [
 			found = append(found, encrypt.PendingRecord{Record: record, MAC: mac})
 		}
 	}
-	return encrypt.Shrinking, found, nil
+	return encrypt.PendingShrinking, found, nil
 }
 
 // reopening is a planted fault: the set grows again once it is empty.
@@ -407,14 +407,14 @@ func TestMigrateDuplicates(t *testing.T) {
 		}
 		rows.Put("acme", r)
 	}
-	_, err = table.Begin(job("acme"), "acme", rows, nil)
+	_, err = table.Collect(job("acme"), "acme", rows, nil)
 	require.NoError(t, err)
 	report, err := table.Migrate(job("acme"), "acme", rows, nil)
 	require.NoError(t, err)
 	require.Equal(t, 5, report.Changed)
 	require.Len(t, report.Findings, 1)
 	require.ErrorIs(t, report.Findings[0], encrypt.ErrDuplicate)
-	left, err := table.Left(job("acme"), "acme")
+	left, err := table.Pending(job("acme"), "acme")
 	require.NoError(t, err)
 	require.Equal(t, 1, left)
 }

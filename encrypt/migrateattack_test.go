@@ -160,12 +160,12 @@ func TestMigrateManyDuplicates(t *testing.T) {
 				require.NoError(t, err)
 				require.NoError(t, p.index.Put(t.Context(), nil, "acme", "uniq", []string{other.ID}, nil, entries))
 			}
-			_, err = table.Begin(job("acme"), "acme", p, nil)
+			_, err = table.Collect(job("acme"), "acme", p, nil)
 			require.NoError(t, err)
 			swaps := &countSwaps{Rows: p}
 			report, err := table.Migrate(job("acme"), "acme", swaps, &encrypt.JobOptions{Batch: n})
 			require.NoError(t, err)
-			left, err := table.Left(job("acme"), "acme")
+			left, err := table.Pending(job("acme"), "acme")
 			require.NoError(t, err)
 			require.Equal(t, report.Unreadable, left)
 			require.Equal(t, n, report.Changed+left)

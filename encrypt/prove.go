@@ -57,7 +57,7 @@ func (k *Keyring) pendingProofs(ctx context.Context, f PendingField, records []s
 		found = nil
 	}
 	p := k.proofsOf(f, found)
-	if state == Shrinking || state == Strict && k.strict.add(f, k.clock.exact()) < ClosingTime {
+	if state == PendingShrinking || state == PendingStrict && k.strict.add(f, k.clock.exact()) < ClosingTime {
 		p.refused = errReadAgain
 	}
 	return p, nil

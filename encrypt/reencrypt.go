@@ -16,17 +16,12 @@ import (
 // that another node writes with keys that it had cached before [Keyring.Rotate] may be under the older version
 // again: see there.
 func (t *Table[T]) Reencrypt(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
-	return t.model.Reencrypt(ctx, tenant, rows, o)
-}
-
-// Reencrypt is [Table.Reencrypt].
-func (m *Model) Reencrypt(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	if _, err := checkJob(ctx, tenant, rows, o); err != nil {
 		return Report{}, err
 	}
-	m.keys.generation.Add(1) // which version is the newest, the store knows
+	t.model.keys.generation.Add(1) // which version is the newest, the store knows
 	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
-		return m.reencrypt(ctx, tenant, rows, page)
+		return t.model.reencrypt(ctx, tenant, rows, page)
 	})
 }
 

@@ -13,24 +13,33 @@ import (
 // of values that do not open are deleted. A row that is edited meanwhile keeps the
 // entries of the edit. Report.Changed counts the rows that were done.
 func (t *Table[T]) Reindex(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
-	return t.model.Reindex(ctx, tenant, rows, o)
+	fields := t.model.indexedFields()
+	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
+		return t.model.reindex(ctx, tenant, rows, page, fields)
+	})
 }
 
-// Maintain keeps the index keys of a tenant young. A host calls it every hour or so. A
+// MaintainIndex keeps the index keys of a tenant young. A host calls it every hour or so. A
 // key that is older than Options.IndexLife gets a new version, rows without an entry
 // under the newest version get one, and when all have one, older versions are removed: whoever
 // holds an old backup and the keys of today then tests no value against it. They are
 // removed by a process that has found nothing to do for [ClosingTime], by what it has seen itself, so
 // in the second call at the earliest.
-func (t *Table[T]) Maintain(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
-	return t.model.Maintain(ctx, tenant, rows, o)
-}
-
-// Reindex is [Table.Reindex].
-func (m *Model) Reindex(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
-	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
-		return m.reindex(ctx, tenant, rows, page, m.indexedFields())
-	})
+func (t *Table[T]) MaintainIndex(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+	options, err := checkUncut(ctx, tenant, rows, o)
+	if err != nil {
+		return Report{}, err
+	}
+	var report Report
+	for _, field := range t.model.indexedFields() {
+		for x := range field.indexes {
+			u := upkeep{t.model, tenant, rows, field, field.indexes[x].name}
+			if err := u.run(ctx, &options, &report); err != nil {
+				return report, err
+			}
+		}
+	}
+	return report, nil
 }
 
 func (m *Model) indexedFields() (fields []fieldPlan) {
@@ -99,24 +108,6 @@ func (m *Model) reindex(ctx context.Context, tenant string, rows Rows, page []Ro
 		outcomes[i].changed = true
 	}
 	return outcomes, stale, nil
-}
-
-// Maintain is [Table.Maintain].
-func (m *Model) Maintain(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
-	options, err := checkUncut(ctx, tenant, rows, o)
-	if err != nil {
-		return Report{}, err
-	}
-	var report Report
-	for _, field := range m.indexedFields() {
-		for x := range field.indexes {
-			u := upkeep{m, tenant, rows, field, field.indexes[x].name}
-			if err := u.run(ctx, &options, &report); err != nil {
-				return report, err
-			}
-		}
-	}
-	return report, nil
 }
 
 // upkeep of one index.

@@ -52,7 +52,7 @@ func TestReindex(t *testing.T) {
 	require.Equal(t, []string{"c04"}, found)
 }
 
-func TestMaintain(t *testing.T) {
+func TestMaintainIndex(t *testing.T) {
 	c := newClock(t)
 	f := newFullTable(t, 12, encrypt.Options{Clock: c.Now, IndexLife: 24 * time.Hour})
 	scope := encrypt.Scope{}
@@ -68,7 +68,7 @@ func TestMaintain(t *testing.T) {
 		return live
 	}
 	upkeep := func() encrypt.Report {
-		report, err := f.contacts.Maintain(job("acme"), "acme", f, &encrypt.JobOptions{Batch: 5})
+		report, err := f.contacts.MaintainIndex(job("acme"), "acme", f, &encrypt.JobOptions{Batch: 5})
 		require.NoError(t, err)
 		return report
 	}
@@ -132,7 +132,7 @@ func busyRow(t *testing.T, plant func(h *hooked)) (failed error) {
 		plant(h)
 		maintain := func() (report encrypt.Report) {
 			for range 3 { // one makes a version, one begins to wait, one would retire
-				report, err = f.contacts.Maintain(job("acme"), "acme", h, nil)
+				report, err = f.contacts.MaintainIndex(job("acme"), "acme", h, nil)
 				require.NoError(t, err)
 				c.Advance(encrypt.ClosingTime)
 			}
@@ -170,7 +170,7 @@ func TestMaintainKeepsTheKeyThatABusyRowNeeds(t *testing.T) {
 }
 
 // Two nodes whose clocks differ by minutes, and a transaction that commits late.
-func TestMaintainWaitsByItsOwnClock(t *testing.T) {
+func TestMaintainIndexWaitsByItsOwnClock(t *testing.T) {
 	clock, store, index := newClock(t), encrypt.NewMemory(), encrypt.NewMemoryIndex()
 	rows := encrypttest.NewMemoryRows()
 	kek, err := encrypt.OpenKeyFile(t.TempDir()+"/kek.json", "", true)
@@ -193,7 +193,7 @@ func TestMaintainWaitsByItsOwnClock(t *testing.T) {
 		}
 	}
 	maintain := func(table *encrypt.Table[contact]) {
-		_, err := table.Maintain(job("acme"), "acme", rows, nil)
+		_, err := table.MaintainIndex(job("acme"), "acme", rows, nil)
 		require.NoError(t, err)
 	}
 	versions := func() int {

@@ -13,11 +13,7 @@ import (
 // clients, damage, and plaintext in columns that should have none any more. The report has
 // numbers and records, and no values.
 func (t *Table[T]) Scan(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
-	return t.model.Scan(ctx, tenant, rows, o)
-}
-
-// Scan is [Table.Scan].
-func (m *Model) Scan(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
+	m := t.model
 	fields := make([]string, len(m.plan.fields))
 	for j := range m.plan.fields {
 		fields[j] = m.plan.fields[j].name

@@ -9,9 +9,9 @@ import (
 	"runtime"
 )
 
-// SearchOptions say what [Table.Search] looks for.
-type SearchOptions struct {
-	Query  string   // as people type it; see [Matcher]
+// Query says what [Table.Search] looks for.
+type Query struct {
+	Text   string   // as people type it; see [Matcher]
 	Fields []string // logical names of the fields to look into, which are texts
 	Limit  int      // how many rows to find; at least 1
 }
@@ -46,7 +46,7 @@ type Found[T any] struct {
 // A search is fast where the keys of the clients are in the cache, and takes about four times
 // as long where they come from the key store: Options.CacheEntries of twice the clients
 // that are searched keeps nearly all of them.
-func (t *Table[T]) Search(ctx context.Context, tenant string, o SearchOptions, next func(ctx context.Context, after *T) ([]*T, error)) (Found[T], error) {
+func (t *Table[T]) Search(ctx context.Context, tenant string, q Query, next func(ctx context.Context, after *T) ([]*T, error)) (Found[T], error) {
 	var found Found[T]
 	if tenant == "" {
 		return found, errTenant
@@ -54,7 +54,7 @@ func (t *Table[T]) Search(ctx context.Context, tenant string, o SearchOptions, n
 	if err := checkSubject(ctx, tenant); err != nil {
 		return found, err
 	}
-	s, err := t.model.searcher(tenant, o)
+	s, err := t.model.searcher(tenant, q)
 	if err != nil || s.matcher.empty() {
 		return found, err
 	}
@@ -85,7 +85,7 @@ func (t *Table[T]) Search(ctx context.Context, tenant string, o SearchOptions, n
 		if err := lookAt(ctx, s, &found, p.rows); err != nil {
 			return found, err
 		}
-		if len(found.Rows) == o.Limit {
+		if len(found.Rows) == q.Limit {
 			return found, nil
 		}
 	}
@@ -188,12 +188,12 @@ type searcher struct {
 	haystack []byte
 }
 
-func (m *Model) searcher(tenant string, o SearchOptions) (*searcher, error) {
-	if len(o.Fields) == 0 || o.Limit < 1 {
+func (m *Model) searcher(tenant string, q Query) (*searcher, error) {
+	if len(q.Fields) == 0 || q.Limit < 1 {
 		return nil, errors.New("encrypt: a search needs fields and a limit")
 	}
-	s := &searcher{model: m, tenant: tenant, matcher: NewMatcher(o.Query), limit: o.Limit}
-	for _, name := range o.Fields {
+	s := &searcher{model: m, tenant: tenant, matcher: NewMatcher(q.Text), limit: q.Limit}
+	for _, name := range q.Fields {
 		field := m.plan.field(name)
 		if field == nil || !field.form.isText() {
 			return nil, fmt.Errorf("encrypt: table %s has no text %q", m.kind, name)

@@ -102,7 +102,7 @@ func ExampleTable_Search() {
 		fmt.Println(err)
 	}
 
-	found, err := clients.Search(ctx, "acme", encrypt.SearchOptions{Query: "анна 495 12", Fields: []string{"name", "phone"}, Limit: 20},
+	found, err := clients.Search(ctx, "acme", encrypt.Query{Text: "анна 495 12", Fields: []string{"name", "phone"}, Limit: 20},
 		func(ctx context.Context, after *customer) ([]*customer, error) {
 			// SELECT … FROM clients WHERE <what the subject may see> AND id > $1 ORDER BY id LIMIT 500
 			if after == nil {
@@ -138,7 +138,7 @@ func TestSearchFindsPageByPage(t *testing.T) {
 				var last *customer
 				looked := 0
 				for {
-					found, err := table.Search(acting("acme"), "acme", encrypt.SearchOptions{Query: query, Fields: fields, Limit: limit}, s.from(last))
+					found, err := table.Search(acting("acme"), "acme", encrypt.Query{Text: query, Fields: fields, Limit: limit}, s.from(last))
 					require.NoError(t, err)
 					require.LessOrEqual(t, len(found.Rows), limit)
 					require.Zero(t, found.Skipped)
@@ -163,7 +163,7 @@ func TestSearchLeavesOthersClosed(t *testing.T) {
 	keys := newKeyring(t, encrypt.NewMemory(), nil)
 	s, table := newStored(t, keys, 12)
 	var read []*customer
-	found, err := table.Search(acting("acme"), "acme", encrypt.SearchOptions{Query: "jose", Fields: []string{"name"}, Limit: 5},
+	found, err := table.Search(acting("acme"), "acme", encrypt.Query{Text: "jose", Fields: []string{"name"}, Limit: 5},
 		func(ctx context.Context, after *customer) ([]*customer, error) {
 			page, err := s.from(nil)(ctx, after)
 			for _, row := range page {
@@ -198,7 +198,7 @@ func TestSearchSkipsWhatDoesNotOpen(t *testing.T) {
 	s.rows[11].AgeSealed = []byte("not looked into")   // damaged elsewhere: a row is shown in full or not at all
 	s.rows[13].PhoneSealed = s.rows[12].PhoneSealed    // NULL, which is no damage
 	s.rows[14].ID, s.rows[14].NameSealed = "c014", nil // nothing to look into
-	found, err := table.Search(acting("acme"), "acme", encrypt.SearchOptions{Query: "same", Fields: []string{"name"}, Limit: 100}, s.from(nil))
+	found, err := table.Search(acting("acme"), "acme", encrypt.Query{Text: "same", Fields: []string{"name"}, Limit: 100}, s.from(nil))
 	require.NoError(t, err)
 	require.Equal(t, 4, found.Skipped)
 	require.Equal(t, 20, found.Looked)
@@ -229,7 +229,7 @@ func searchUnder(t *testing.T, norm int, swallow bool) (found encrypt.Found[cust
 		return errNorm
 	}})
 	s, table := newStored(t, keys, 23)
-	found, err = table.Search(acting("acme"), "acme", encrypt.SearchOptions{Query: "12", Fields: []string{"phone"}, Limit: 100}, s.from(nil))
+	found, err = table.Search(acting("acme"), "acme", encrypt.Query{Text: "12", Fields: []string{"phone"}, Limit: 100}, s.from(nil))
 	for _, id := range ids(found.Rows) {
 		if refused[id] {
 			leaked = append(leaked, id)
@@ -264,7 +264,7 @@ func TestSearchAsksOnceWithoutAnAct(t *testing.T) {
 		return nil
 	}})
 	s, table := newStored(t, keys, 10)
-	found, err := table.Search(as("acme", "anna"), "acme", encrypt.SearchOptions{Query: "petit", Fields: []string{"name"}, Limit: 100}, s.from(nil))
+	found, err := table.Search(as("acme", "anna"), "acme", encrypt.Query{Text: "petit", Fields: []string{"name"}, Limit: 100}, s.from(nil))
 	require.NoError(t, err)
 	require.NotEmpty(t, found.Rows)
 	require.Equal(t, 10, asked, "nobody counts twice")
@@ -273,7 +273,7 @@ func TestSearchAsksOnceWithoutAnAct(t *testing.T) {
 func TestSearchEnds(t *testing.T) {
 	keys := newKeyring(t, encrypt.NewMemory(), nil)
 	s, table := newStored(t, keys, 40)
-	o := encrypt.SearchOptions{Query: "петр", Fields: []string{"name"}, Limit: 100}
+	o := encrypt.Query{Text: "петр", Fields: []string{"name"}, Limit: 100}
 
 	t.Run("between batches when it is cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(acting("acme"))
@@ -318,34 +318,34 @@ func TestSearchEnds(t *testing.T) {
 		}
 		for _, query := range []string{"", "  ", "-", " , "} {
 			o := o
-			o.Query = query
+			o.Text = query
 			found, err := table.Search(acting("acme"), "acme", o, never)
 			require.NoError(t, err)
 			require.Zero(t, found)
 		}
-		for name, call := range map[string]func(o encrypt.SearchOptions) (encrypt.Found[customer], error){
-			"no tenant": func(o encrypt.SearchOptions) (encrypt.Found[customer], error) {
+		for name, call := range map[string]func(o encrypt.Query) (encrypt.Found[customer], error){
+			"no tenant": func(o encrypt.Query) (encrypt.Found[customer], error) {
 				return table.Search(acting("acme"), "", o, never)
 			},
-			"foreign": func(o encrypt.SearchOptions) (encrypt.Found[customer], error) {
+			"foreign": func(o encrypt.Query) (encrypt.Found[customer], error) {
 				return table.Search(acting("other"), "acme", o, never)
 			},
-			"nobody": func(o encrypt.SearchOptions) (encrypt.Found[customer], error) {
+			"nobody": func(o encrypt.Query) (encrypt.Found[customer], error) {
 				return table.Search(context.Background(), "acme", o, never)
 			},
-			"no limit": func(o encrypt.SearchOptions) (encrypt.Found[customer], error) {
+			"no limit": func(o encrypt.Query) (encrypt.Found[customer], error) {
 				o.Limit = 0
 				return table.Search(acting("acme"), "acme", o, never)
 			},
-			"no field": func(o encrypt.SearchOptions) (encrypt.Found[customer], error) {
+			"no field": func(o encrypt.Query) (encrypt.Found[customer], error) {
 				o.Fields = nil
 				return table.Search(acting("acme"), "acme", o, never)
 			},
-			"unknown field": func(o encrypt.SearchOptions) (encrypt.Found[customer], error) {
+			"unknown field": func(o encrypt.Query) (encrypt.Found[customer], error) {
 				o.Fields = []string{"city"}
 				return table.Search(acting("acme"), "acme", o, never)
 			},
-			"a number": func(o encrypt.SearchOptions) (encrypt.Found[customer], error) {
+			"a number": func(o encrypt.Query) (encrypt.Found[customer], error) {
 				o.Fields = []string{"age"}
 				return table.Search(acting("acme"), "acme", o, never)
 			},
@@ -366,7 +366,7 @@ func TestSearchTellsNobodyWhatWasTyped(t *testing.T) {
 	store := encrypt.NewMemory()
 	keys := newKeyring(t, store, &encrypt.Options{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	s, table := newStored(t, keys, 20)
-	o := encrypt.SearchOptions{Query: "typed-in-secret", Fields: []string{"name"}, Limit: 1}
+	o := encrypt.Query{Text: "typed-in-secret", Fields: []string{"name"}, Limit: 1}
 	_, err := table.Search(acting("acme"), "acme", o, s.from(nil))
 	require.NoError(t, err)
 	_, err = table.Search(acting("acme"), "acme", o, func(context.Context, *customer) ([]*customer, error) { return nil, errNorm })

@@ -38,7 +38,7 @@ func TestSearchOpensWhatItAskedAbout(t *testing.T) {
 	for i := range page {
 		page[i].NameSealed = make([]byte, len(sealed[0].NameSealed))
 	}
-	found, err := table.Search(acting("acme"), "acme", encrypt.SearchOptions{Query: "anna", Fields: []string{"name"}, Limit: 10},
+	found, err := table.Search(acting("acme"), "acme", encrypt.Query{Text: "anna", Fields: []string{"name"}, Limit: 10},
 		func(context.Context, *customer) ([]*customer, error) {
 			rows := make([]*customer, len(page))
 			for i := range page {
@@ -63,7 +63,7 @@ func TestSearchOpensWhatItAskedAbout(t *testing.T) {
 func TestSearchPanicsInTheCaller(t *testing.T) {
 	k := newKeyring(t, encrypt.NewMemory(), nil)
 	s, table := newStored(t, k, 20)
-	o := encrypt.SearchOptions{Query: "анна", Fields: []string{"name"}, Limit: 100}
+	o := encrypt.Query{Text: "анна", Fields: []string{"name"}, Limit: 100}
 	value := &struct{ what string }{"the host's own"}
 	for _, first := range []bool{true, false} {
 		require.PanicsWithValue(t, value, func() {

@@ -169,7 +169,7 @@ func (c *crowd) next(ctx context.Context, after *person) (page []*person, err er
 
 func (c *crowd) search(ctx context.Context, table *encrypt.Table[person]) error {
 	found, err := table.Search(crmguard.System(ctx, phonePlace.Tenant, "claims"), phonePlace.Tenant,
-		encrypt.SearchOptions{Query: "зоркаль анаст", Fields: []string{"name", "phone", "email"}, Limit: 50}, c.next)
+		encrypt.Query{Text: "зоркаль анаст", Fields: []string{"name", "phone", "email"}, Limit: 50}, c.next)
 	if err == nil && (len(found.Rows) != 1 || found.Looked != manyClients) {
 		err = fmt.Errorf("found %d rows among %d", len(found.Rows), found.Looked)
 	}

@@ -107,7 +107,7 @@ func (r *keysReport) due(now time.Time, indexLife time.Duration) []string {
 	}
 	old := slices.ContainsFunc(r.Keys, func(l keyCount) bool { return l.Purpose == "index" && now.Sub(l.Oldest) > indexLife })
 	if old {
-		due = append(due, fmt.Sprintf("keys of indexes are older than %d days: the CRM should call Maintain of each table every hour; pseudonyms that it asks for itself have crmguard keys rotate", int(indexLife/(24*time.Hour))))
+		due = append(due, fmt.Sprintf("keys of indexes are older than %d days: the CRM should call MaintainIndex of each table every hour; pseudonyms that it asks for itself have crmguard keys rotate", int(indexLife/(24*time.Hour))))
 	}
 	return due
 }

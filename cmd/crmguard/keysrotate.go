@@ -79,8 +79,8 @@ func rotateKey(c *call) int {
 		fmt.Fprintf(c.out, "Next: after %v let the CRM seal the rows anew, with Reencrypt of each table;\n"+
 			"then Keyring.Retire removes the versions before %d.\n", encrypt.ClosingTime, version)
 	case *index != "":
-		fmt.Fprintln(c.out, "Next: the CRM's Maintain of the table writes the entries of all rows under it, and removes older versions then.\n"+
-			"Searches find everything meanwhile. A CRM that calls Maintain every hour needs nothing else.")
+		fmt.Fprintln(c.out, "Next: the CRM's MaintainIndex of the table writes the entries of all rows under it, and removes older versions then.\n"+
+			"Searches find everything meanwhile. A CRM that calls MaintainIndex every hour needs nothing else.")
 	default:
 		fmt.Fprintf(c.out, "Next: what the CRM has stored under older versions it can find as long as these exist; once nothing\n"+
 			"is left under them, Keyring.Retire removes the versions before %d.\n", version)

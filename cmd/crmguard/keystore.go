@@ -190,7 +190,7 @@ func (c *call) indexed(db *sql.DB, prefix string) error {
 	if err != nil {
 		return err
 	}
-	files, err := fs.Glob(encryptsql.IndexMigrations(), "migrations/*.sql")
+	files, err := fs.Glob(encryptsql.IndexMigrations, "migrations/*.sql")
 	if err != nil {
 		return err
 	}

@@ -106,7 +106,7 @@ func TestColumnsOfPlaintext(t *testing.T) {
 		require.NoError(t, err)
 		table, err := encrypt.NewTable[Former](c.keys, "formers", nil)
 		require.NoError(t, err)
-		_, err = table.Begin(as("acme"), "acme", rows, nil)
+		_, err = table.Collect(as("acme"), "acme", rows, nil)
 		require.NoError(t, err)
 		db := c.with(t, "formers", Former{})
 		get := func(id string) (row Former) {

@@ -159,7 +159,7 @@ func ExampleServerOpenable() {
 	ctx, keys := context.Background(), crmguardtest.NewKeys()
 	anna, err := document.GenerateIdentity("acme", "anna")
 	check(err)
-	byPassphrase, err := anna.WrapPassphrase("correct horse battery staple")
+	byPassphrase, err := anna.WrapPassphrase([]byte("correct horse battery staple"))
 	check(err)
 	byServer, err := anna.WrapServerOpenable(ctx, keys)
 	check(err)

@@ -16,7 +16,7 @@ func ParseSignature(text []byte) error {
 }
 
 // WrapPassphraseWith has a work factor of the caller's.
-func (i *Identity) WrapPassphraseWith(passphrase string, work int) ([]byte, error) {
+func (i *Identity) WrapPassphraseWith(passphrase []byte, work int) ([]byte, error) {
 	return i.wrapPassphrase(passphrase, work)
 }
 

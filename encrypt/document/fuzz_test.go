@@ -117,7 +117,7 @@ func FuzzWrappedIdentity(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	byPassphrase, err := person(f, "anna").WrapPassphraseWith("another", 1)
+	byPassphrase, err := person(f, "anna").WrapPassphraseWith([]byte("another"), 1)
 	if err != nil {
 		f.Fatal(err)
 	}

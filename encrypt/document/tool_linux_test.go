@@ -31,7 +31,7 @@ func TestStandardAgeToolTakesAWrappedIdentity(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	require.NoError(t, cmd.Start())
 	require.NoError(t, terminal.Close())
-	_, err = io.WriteString(master, passphrase+"\n")
+	_, err = io.WriteString(master, string(passphrase)+"\n")
 	require.NoError(t, err)
 	said, _ := io.ReadAll(master) // ends with EIO when the tool has gone
 	require.NoError(t, cmd.Wait(), "%s", said)

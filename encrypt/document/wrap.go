@@ -24,12 +24,12 @@ const (
 // takes 256 MiB of memory and about a second. The result is an age file; the
 // standard tool accepts it where it accepts an identity file, and asks for the
 // passphrase. How good a passphrase must be is for the host to demand.
-func (i *Identity) WrapPassphrase(passphrase string) ([]byte, error) {
+func (i *Identity) WrapPassphrase(passphrase []byte) ([]byte, error) {
 	return i.wrapPassphrase(passphrase, workFactor)
 }
 
-func (i *Identity) wrapPassphrase(passphrase string, work int) ([]byte, error) {
-	recipient, err := age.NewScryptRecipient(passphrase)
+func (i *Identity) wrapPassphrase(passphrase []byte, work int) ([]byte, error) {
+	recipient, err := age.NewScryptRecipient(string(passphrase))
 	if err != nil {
 		return nil, fmt.Errorf("document: %w", err)
 	}
@@ -39,11 +39,11 @@ func (i *Identity) wrapPassphrase(passphrase string, work int) ([]byte, error) {
 
 // OpenPassphrase opens what [Identity.WrapPassphrase] returned for this person. It
 // costs 256 MiB of memory, so the host bounds how many run at once.
-func OpenPassphrase(wrapped []byte, passphrase, tenant, person string) (*Identity, error) {
+func OpenPassphrase(wrapped, passphrase []byte, tenant, person string) (*Identity, error) {
 	if err := usable(); err != nil {
 		return nil, err
 	}
-	key, err := age.NewScryptIdentity(passphrase)
+	key, err := age.NewScryptIdentity(string(passphrase))
 	if err != nil {
 		return nil, fmt.Errorf("document: %w", err)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/crmguard/crmguard/encrypt/document"
 )
 
-const passphrase = "correct horse battery staple"
+var passphrase = []byte("correct horse battery staple")
 
 func TestWrappedByPassphrase(t *testing.T) {
 	anna := person(t, "anna")
@@ -26,15 +26,15 @@ func TestWrappedByPassphrase(t *testing.T) {
 
 func TestWhatOpenPassphraseRefuses(t *testing.T) {
 	anna := person(t, "anna")
-	_, err := anna.WrapPassphrase("")
+	_, err := anna.WrapPassphrase(nil)
 	require.Error(t, err)
 	_, err = (&document.Identity{}).WrapPassphraseWith(passphrase, 1)
 	require.Error(t, err)
 	wrapped, err := anna.WrapPassphraseWith(passphrase, 1)
 	require.NoError(t, err)
-	_, err = document.OpenPassphrase(wrapped, "Correct horse battery staple", "acme", "anna")
+	_, err = document.OpenPassphrase(wrapped, []byte("Correct horse battery staple"), "acme", "anna")
 	require.ErrorIs(t, err, document.ErrPassphrase)
-	_, err = document.OpenPassphrase(wrapped, "", "acme", "anna")
+	_, err = document.OpenPassphrase(wrapped, nil, "acme", "anna")
 	require.Error(t, err)
 	_, err = document.OpenPassphrase(wrapped, passphrase, "acme", "boris")
 	require.ErrorIs(t, err, document.ErrMalformed)
@@ -58,7 +58,7 @@ func TestWhatOpenPassphraseRefuses(t *testing.T) {
 
 func scrypted(tb testing.TB, text []byte) []byte {
 	tb.Helper()
-	to, err := age.NewScryptRecipient(passphrase)
+	to, err := age.NewScryptRecipient(string(passphrase))
 	require.NoError(tb, err)
 	to.SetWorkFactor(1)
 	var file bytes.Buffer

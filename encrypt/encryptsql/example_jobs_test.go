@@ -45,7 +45,7 @@ func migrateContacts(ctx context.Context, contacts *encrypt.Table[Contact], rows
 	for _, finding := range report.Findings {
 		fmt.Println(finding)
 	}
-	left, err := contacts.Left(ctx, tenant)
+	left, err := contacts.Pending(ctx, tenant)
 	if err == nil && left > 0 {
 		err = errors.New("some rows need a look, see above")
 	}
@@ -90,7 +90,7 @@ func ExampleNewRows() {
 	if err != nil {
 		panic(err)
 	}
-	collected, err := contacts.Begin(ctx, "acme", rows, nil)
+	collected, err := contacts.Collect(ctx, "acme", rows, nil)
 	fmt.Println(collected.Changed, "to seal", err)
 	fmt.Println(migrateContacts(ctx, contacts, rows, "acme"))
 	report, err := contacts.Scan(ctx, "acme", rows, nil)

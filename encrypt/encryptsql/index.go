@@ -19,15 +19,9 @@ import (
 //go:embed index/migrations/*.sql
 var indexFiles embed.FS
 
-// IndexMigrations returns the migrations of the index, whose table lives in the
-// CRM's database.
-func IndexMigrations() fs.FS {
-	sub, err := fs.Sub(indexFiles, "index")
-	if err != nil {
-		return indexFiles // cannot happen: the path is constant and valid
-	}
-	return sub
-}
+// IndexMigrations are the table of the index, which lives in the CRM's database. [NewIndex]
+// applies them; see [Migrations].
+var IndexMigrations, _ = fs.Sub(indexFiles, "index") // the path is constant and valid
 
 // Index is an encrypt.Index in the CRM's own database, so that entries are written
 // in the transaction of the row. Leave its table out of dumps.
@@ -51,7 +45,7 @@ func NewIndex(ctx context.Context, db *sql.DB, o *Options) (*Index, error) {
 			return nil, err
 		}
 	}
-	if err := wrapped.Migrate(ctx, "index", IndexMigrations()); err != nil {
+	if err := wrapped.Migrate(ctx, "index", IndexMigrations); err != nil {
 		return nil, fmt.Errorf("encryptsql: %w", err)
 	}
 	return &Index{wrapped}, nil

@@ -20,7 +20,7 @@ const ofField = ` WHERE tenant = $1 AND kind = $2 AND field = $3`
 // set wait for this one. It returns the state.
 func (s *Store) lockPending(ctx context.Context, tx *sql.Tx, f encrypt.PendingField) (state encrypt.PendingState, err error) {
 	if _, err := s.exec(ctx, tx, `INSERT INTO crmguard_keys_migrating (tenant, kind, field, state) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
-		f.Tenant, f.Kind, f.Field, encrypt.Collecting); err != nil {
+		f.Tenant, f.Kind, f.Field, encrypt.PendingCollecting); err != nil {
 		return 0, err
 	}
 	err = tx.QueryRowContext(ctx, s.db.Q(`UPDATE crmguard_keys_migrating SET state = state`+ofField+` RETURNING state`), f.Tenant, f.Kind, f.Field).Scan(&state)
@@ -33,7 +33,7 @@ func (s *Store) AddPending(ctx context.Context, f encrypt.PendingField, records 
 		switch state, err := s.lockPending(ctx, tx, f); {
 		case err != nil:
 			return err
-		case state > encrypt.Collecting:
+		case state > encrypt.PendingCollecting:
 			return encrypt.ErrCutOff
 		}
 		const width, rows = 5, 50 // modernc.org/sqlite binds in time quadratic in the parameters
@@ -68,7 +68,7 @@ func (s *Store) HasPending(ctx context.Context, f encrypt.PendingField, records 
 		found = append(found, some...)
 	}
 	state, err := s.pendingState(ctx, f) // last: what it says holds for all that was read before, too
-	if err != nil || state == encrypt.Strict {
+	if err != nil || state == encrypt.PendingStrict {
 		return state, nil, err
 	}
 	return state, found, nil
@@ -118,9 +118,9 @@ func (s *Store) RemovePending(ctx context.Context, f encrypt.PendingField, recor
 		if err := tx.QueryRowContext(ctx, s.db.Q(`SELECT COUNT(*) FROM crmguard_keys_pending`+ofField), f.Tenant, f.Kind, f.Field).Scan(&left); err != nil {
 			return err
 		}
-		next := encrypt.Shrinking
-		if left == 0 || state == encrypt.Strict {
-			left, next = 0, encrypt.Strict
+		next := encrypt.PendingShrinking
+		if left == 0 || state == encrypt.PendingStrict {
+			left, next = 0, encrypt.PendingStrict
 		}
 		_, err = s.exec(ctx, tx, `UPDATE crmguard_keys_migrating SET state = $4`+ofField, f.Tenant, f.Kind, f.Field, next)
 		return err
@@ -133,7 +133,7 @@ func (s *Store) RemovePending(ctx context.Context, f encrypt.PendingField, recor
 
 // CountPending implements encrypt.Pending.
 func (s *Store) CountPending(ctx context.Context, f encrypt.PendingField) (state encrypt.PendingState, n int, err error) {
-	if state, err = s.pendingState(ctx, f); err != nil || !(state == encrypt.Collecting || state == encrypt.Shrinking) {
+	if state, err = s.pendingState(ctx, f); err != nil || !(state == encrypt.PendingCollecting || state == encrypt.PendingShrinking) {
 		return state, 0, err
 	}
 	if err := s.db.QueryRowContext(ctx, s.db.Q(`SELECT COUNT(*) FROM crmguard_keys_pending`+ofField), f.Tenant, f.Kind, f.Field).Scan(&n); err != nil {
@@ -145,7 +145,7 @@ func (s *Store) CountPending(ctx context.Context, f encrypt.PendingField) (state
 func (s *Store) pendingState(ctx context.Context, f encrypt.PendingField) (state encrypt.PendingState, err error) {
 	err = s.db.QueryRowContext(ctx, s.db.Q(`SELECT state FROM crmguard_keys_migrating`+ofField), f.Tenant, f.Kind, f.Field).Scan(&state)
 	if errors.Is(err, sql.ErrNoRows) {
-		return encrypt.NeverPending, nil
+		return encrypt.PendingNever, nil
 	}
 	if err != nil {
 		return 0, fmt.Errorf("encryptsql: state of a field: %w", err)
@@ -156,7 +156,7 @@ func (s *Store) pendingState(ctx context.Context, f encrypt.PendingField) (state
 // Migrating implements encrypt.Pending.
 func (s *Store) Migrating(ctx context.Context, tenant string) (fields []encrypt.PendingField, err error) {
 	rows, err := s.db.QueryContext(ctx, s.db.Q(`SELECT kind, field FROM crmguard_keys_migrating WHERE tenant = $1 AND state IN ($2, $3)`),
-		tenant, encrypt.Collecting, encrypt.Shrinking)
+		tenant, encrypt.PendingCollecting, encrypt.PendingShrinking)
 	if err != nil {
 		return nil, fmt.Errorf("encryptsql: fields that migrate: %w", err)
 	}

@@ -40,7 +40,7 @@ func TestWhoHasNoKEKAddsNoPlaintext(t *testing.T) {
 	for _, id := range []string{"c1", "c2"} {
 		rows.Put("acme", encrypt.Row{Record: id, Client: id, Sealed: map[string][]byte{}, Plain: map[string][]byte{"phone": []byte("+7 1")}})
 	}
-	_, err = table.Begin(ctx, "acme", rows, nil)
+	_, err = table.Collect(ctx, "acme", rows, nil)
 	require.NoError(t, err)
 	db, err := sqldb.OpenSQLite(ctx, file)
 	require.NoError(t, err)

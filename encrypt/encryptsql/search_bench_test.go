@@ -138,8 +138,8 @@ func searching(b *testing.B) context.Context {
 }
 
 func (s *searchBench) search(b *testing.B, table *encrypt.Table[searched]) {
-	found, err := table.Search(searching(b), "default", encrypt.SearchOptions{
-		Query: "зоркаль анаст", Fields: []string{"name", "phone", "email"}, Limit: 50,
+	found, err := table.Search(searching(b), "default", encrypt.Query{
+		Text: "зоркаль анаст", Fields: []string{"name", "phone", "email"}, Limit: 50,
 	}, s.next)
 	require.NoError(b, err)
 	require.Len(b, found.Rows, 1)

@@ -47,11 +47,11 @@ func pendingDuties() []duty[encrypt.Pending] {
 		{"without a beginning nothing is in the set", func(t require.TestingT, open func() encrypt.Pending) {
 			p := open()
 			before, n := count(t, p, phone)
-			require.Equal(t, encrypt.NeverPending, before)
+			require.Equal(t, encrypt.PendingNever, before)
 			require.Zero(t, n)
 			state, found, err := p.HasPending(ctx, phone, names(3))
 			require.NoError(t, err)
-			require.Equal(t, encrypt.NeverPending, state)
+			require.Equal(t, encrypt.PendingNever, state)
 			require.Empty(t, found)
 			next, err := p.NextPending(ctx, phone, "", 10)
 			require.NoError(t, err)
@@ -61,7 +61,7 @@ func pendingDuties() []duty[encrypt.Pending] {
 			p := open()
 			require.NoError(t, p.AddPending(ctx, phone, nil))
 			state, n := count(t, p, phone)
-			require.Equal(t, encrypt.Collecting, state)
+			require.Equal(t, encrypt.PendingCollecting, state)
 			require.Zero(t, n)
 			require.NoError(t, p.AddPending(ctx, phone, signed(names(1700)...)))
 			require.NoError(t, p.AddPending(ctx, phone, signed(names(1701)...)))
@@ -102,7 +102,7 @@ func pendingDuties() []duty[encrypt.Pending] {
 				require.NoError(t, err)
 			}
 			state, n := count(t, p, phone)
-			require.Equal(t, encrypt.Collecting, state)
+			require.Equal(t, encrypt.PendingCollecting, state)
 			require.Equal(t, 1, n)
 		}},
 		{"once it shrinks nothing is added", func(t require.TestingT, open func() encrypt.Pending) {
@@ -113,7 +113,7 @@ func pendingDuties() []duty[encrypt.Pending] {
 			require.ErrorIs(t, p.AddPending(ctx, phone, nil), encrypt.ErrCutOff)
 			require.Equal(t, 2, remove(t, p, "r0001", "unknown"))
 			state, n := count(t, p, phone)
-			require.Equal(t, encrypt.Shrinking, state)
+			require.Equal(t, encrypt.PendingShrinking, state)
 			require.Equal(t, 2, n)
 			require.ErrorIs(t, p.AddPending(ctx, phone, signed("r0001")), encrypt.ErrCutOff, "what was removed does not come back")
 		}},
@@ -123,15 +123,15 @@ func pendingDuties() []duty[encrypt.Pending] {
 			require.Equal(t, 1, remove(t, p, "r0000"))
 			require.Zero(t, remove(t, p, "r0001"))
 			state, _ := count(t, p, phone)
-			require.Equal(t, encrypt.Strict, state)
+			require.Equal(t, encrypt.PendingStrict, state)
 			require.ErrorIs(t, p.AddPending(ctx, phone, signed(names(2)...)), encrypt.ErrCutOff)
 			require.Zero(t, remove(t, p))
 			state, n := count(t, p, phone)
-			require.Equal(t, encrypt.Strict, state)
+			require.Equal(t, encrypt.PendingStrict, state)
 			require.Zero(t, n)
 			state, found, err := p.HasPending(ctx, phone, names(2))
 			require.NoError(t, err)
-			require.Equal(t, encrypt.Strict, state)
+			require.Equal(t, encrypt.PendingStrict, state)
 			require.Empty(t, found)
 		}},
 		{"the fields of a tenant that are between its beginning and its end are named", func(t require.TestingT, open func() encrypt.Pending) {
@@ -168,7 +168,7 @@ func pendingDuties() []duty[encrypt.Pending] {
 			}
 			require.Equal(t, 1, zeros)
 			state, _ := count(t, p, phone)
-			require.Equal(t, encrypt.Strict, state)
+			require.Equal(t, encrypt.PendingStrict, state)
 		}},
 		{"what is added while the set closes is in it, or refused", func(t require.TestingT, open func() encrypt.Pending) {
 			p := open()

@@ -61,7 +61,7 @@ var pendingFaults = []fault[encrypt.Pending]{
 		p.count = func(ctx context.Context, f encrypt.PendingField) (encrypt.PendingState, int, error) {
 			state, n, err := p.Memory.CountPending(ctx, f)
 			if n == 0 {
-				state = encrypt.Strict
+				state = encrypt.PendingStrict
 			}
 			return state, n, err
 		}
@@ -93,7 +93,7 @@ var pendingFaults = []fault[encrypt.Pending]{
 	pendingFault("at zero it is strict for ever", "it shrinks on", func(p *faultyPending) {
 		p.count = func(ctx context.Context, f encrypt.PendingField) (encrypt.PendingState, int, error) {
 			state, n, err := p.Memory.CountPending(ctx, f)
-			return min(state, encrypt.Shrinking), n, err
+			return min(state, encrypt.PendingShrinking), n, err
 		}
 	}),
 	pendingFault("the fields of a tenant that are between its beginning and its end are named", "with other tenants'", func(p *faultyPending) {
@@ -105,7 +105,7 @@ var pendingFaults = []fault[encrypt.Pending]{
 	}),
 	pendingFault("a field that never had plaintext can be made strict", "nothing is stored of it", func(p *faultyPending) {
 		p.remove = func(ctx context.Context, f encrypt.PendingField, records []string) (int, error) {
-			if state, _, err := p.Memory.CountPending(ctx, f); err != nil || state == encrypt.NeverPending {
+			if state, _, err := p.Memory.CountPending(ctx, f); err != nil || state == encrypt.PendingNever {
 				return 0, err
 			}
 			return p.Memory.RemovePending(ctx, f, records)

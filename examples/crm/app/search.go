@@ -236,7 +236,7 @@ func (a *App) addContaining(ctx context.Context, within predicate, query string,
 		s.known[c.ID] = true
 	}
 	room := pageSize - len(page.contacts)
-	hits, err := a.table.Search(ctx, tenant, encrypt.SearchOptions{Query: query, Fields: searched, Limit: room + 1}, s.next)
+	hits, err := a.table.Search(ctx, tenant, encrypt.Query{Text: query, Fields: searched, Limit: room + 1}, s.next)
 	if err != nil {
 		return err
 	}

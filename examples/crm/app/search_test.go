@@ -248,7 +248,7 @@ func TestSearchFindsWhatAModelFinds(t *testing.T) {
 				s.rights.known = map[[2]string]map[string]rbac.FieldRights{{"seller1", "sales"}: unmask}
 			}
 			hits, err := in.app.table.Search(crmguard.WithAct(ctx, crmguard.Search, crmguard.Resource{Tenant: tenant, Kind: kind}), tenant,
-				encrypt.SearchOptions{Query: "903 000", Fields: searched, Limit: 100}, s.next)
+				encrypt.Query{Text: "903 000", Fields: searched, Limit: 100}, s.next)
 			require.NoError(t, err)
 			require.Len(t, hits.Rows, want)
 		}

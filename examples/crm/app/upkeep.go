@@ -63,7 +63,7 @@ func (a *App) upkeep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.table.Maintain(ctx, tenant, rows, nil)
+	_, err = a.table.MaintainIndex(ctx, tenant, rows, nil)
 	return errors.Join(err, a.ageImportKey(ctx), a.sweep(ctx))
 }
 
