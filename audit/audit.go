@@ -202,6 +202,11 @@ func (l *Log) Record(ctx context.Context, e crmguard.Event) error {
 	if err != nil {
 		return err
 	}
+	return l.put(ctx, c, body)
+}
+
+// put has the committer write a prepared entry, and waits until that has happened.
+func (l *Log) put(ctx context.Context, c *content, body []byte) error {
 	w := &waiter{content: c, body: body, done: make(chan error, 1)}
 	if err := l.enqueue(ctx, w); err != nil {
 		return err

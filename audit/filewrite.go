@@ -136,26 +136,32 @@ func (f *File) rotate() error {
 	return nil
 }
 
+func (f *File) write(t *tail, data []byte) error {
+	err := f.ops.write(t, data)
+	if errors.Is(err, ErrPoisoned) {
+		f.poison = ErrPoisoned
+	}
+	return err
+}
+
 // write adds data to a file, over whatever a crash left there before it was
 // opened, and flushes it. A write that failed is taken back, so that a full disk
-// can be cleared. After a flush that failed nothing can be known about the file,
-// even if a second one succeeds.
-func (f *File) write(t *tail, data []byte) error {
+// can be cleared. After a flush that failed, or a write that cannot be taken back,
+// nothing can be known about the file, even if a second one succeeds: [ErrPoisoned].
+func (o *ops) write(t *tail, data []byte) error {
 	if t.end > t.size {
 		if err := t.file.Truncate(t.size); err != nil {
 			return fmt.Errorf("audit: drop an unfinished write: %w", err)
 		}
 		t.end = t.size
 	}
-	if _, err := f.writeAt(t.file, data, t.size); err != nil {
+	if _, err := o.writeAt(t.file, data, t.size); err != nil {
 		if undo := t.file.Truncate(t.size); undo != nil {
-			f.poison = ErrPoisoned
-			err = errors.Join(err, undo)
+			err = errors.Join(err, undo, ErrPoisoned)
 		}
 		return fmt.Errorf("audit: write: %w", err)
 	}
-	if err := f.sync(t.file); err != nil {
-		f.poison = ErrPoisoned
+	if err := o.sync(t.file); err != nil {
 		return fmt.Errorf("audit: flush: %w: %w", ErrPoisoned, err)
 	}
 	t.size += int64(len(data))

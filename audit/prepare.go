@@ -15,6 +15,7 @@ var (
 	errSubject = errors.New("audit: an event needs a subject with ID and kind; only a refused or failed one may lack it")
 	errEvent   = errors.New("audit: an event needs an action, an outcome and a count that is not negative")
 	errName    = errors.New("audit: tenant, ID, subject and client are UTF-8 without NUL")
+	errSealing = errors.New("audit: seal a private value") // no fault of the event's
 	errTime    = errors.New("audit: times are after 1970 and before 10000")
 )
 
@@ -61,7 +62,7 @@ func (l *Log) prepare(ctx context.Context, e crmguard.Event) (*content, []byte, 
 		case v.Erased:
 			v.Sealed = nil
 		case err != nil:
-			return nil, nil, fmt.Errorf("audit: seal a private value: %w", err)
+			return nil, nil, fmt.Errorf("%w: %w", errSealing, err)
 		}
 	}
 	if len(c.sealed) > 0 {
