@@ -40,17 +40,26 @@ func signCheckpoint(p *position, signer note.Signer) (*Checkpoint, error) {
 
 // openCheckpoint reads a checkpoint and checks its signature.
 func openCheckpoint(c *Checkpoint, v note.Verifier, log [16]byte) (tlog.Tree, error) {
-	n, err := note.Open(c.Note, note.VerifierList(v))
+	n, err := openNote(c.Note, v)
 	if err != nil {
 		return tlog.Tree{}, fmt.Errorf("audit: checkpoint of %d entries: %w", c.Size, err)
 	}
-	// Package note accepts any padding bits; one statement has one form here.
+	return parseText(n.Text, c.Size, origin(v.Name(), log))
+}
+
+// openNote opens a note that v signed. Package note accepts any padding bits; one
+// statement has one form here.
+func openNote(signed []byte, v note.Verifier) (*note.Note, error) {
+	n, err := note.Open(signed, note.VerifierList(v))
+	if err != nil {
+		return nil, err
+	}
 	for _, sig := range slices.Concat(n.Sigs, n.UnverifiedSigs) {
 		if _, err := base64.StdEncoding.Strict().DecodeString(sig.Base64); err != nil {
-			return tlog.Tree{}, errCheckpoint
+			return nil, errCheckpoint
 		}
 	}
-	return parseText(n.Text, c.Size, origin(v.Name(), log))
+	return n, nil
 }
 
 // pinned is a checkpoint that was kept outside the store.
@@ -61,9 +70,9 @@ type pinned struct {
 }
 
 func openPinned(text string, v note.Verifier) (*pinned, error) {
-	n, err := note.Open([]byte(text), note.VerifierList(v))
+	n, err := openNote([]byte(text), v)
 	if err != nil {
-		return nil, fmt.Errorf("audit: the checkpoint that was kept outside: %w", err)
+		return nil, fmt.Errorf("audit: a checkpoint from outside: %w", err)
 	}
 	lines := strings.SplitN(n.Text, "\n", 3)
 	if len(lines) < 3 {

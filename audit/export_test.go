@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/crmguard/crmguard"
 )
 
 // Queued is how many entries wait for the committer.
@@ -85,4 +87,26 @@ func Aged(log [16]byte, rows []Row, age time.Duration) []Row {
 		aged[i].Keys = r.Keys
 	}
 	return aged
+}
+
+// NumberedRecord is a small record with this number.
+func NumberedRecord(log [16]byte, seq int64) []byte {
+	return append(appendHead(nil, log, seq, time.UnixMicro(1)), smallBody...)
+}
+
+var smallBody = func() []byte {
+	b, err := encodeBody(&content{tenant: "t", event: crmguard.Event{ID: "e", Outcome: crmguard.Done, Time: time.UnixMicro(1)}})
+	if err != nil {
+		panic(err)
+	}
+	return b
+}()
+
+// Grow adds that many of them to an empty log, and returns the root.
+func Grow(log [16]byte, n int, visit func(Row)) tlog.Hash {
+	p := start(log)
+	for i := range n {
+		visit(p.add(NumberedRecord(log, int64(i))))
+	}
+	return p.root()
 }
