@@ -63,8 +63,8 @@ type installation struct {
 	web  *httptest.Server
 	late atomic.Int64 // how far the clock is ahead
 
-	passing sync.Once    // see pass
-	passed  atomic.Int64 // how far the time of the process is ahead
+	aging   sync.Once
+	aged    atomic.Int64 // how far the time of the process is ahead
 	restore func()       // ends that
 }
 
@@ -125,18 +125,23 @@ func unstarted(t *testing.T, on database) *installation {
 	return in
 }
 
-// pass lets time pass, also for what no setting of the clock moves: the leases of keys,
-// and how old the last look for a lockdown is. It passes for the whole process, so that
-// the test cannot run beside others.
+// pass lets time pass, also for what no setting of the clock moves.
 func (in *installation) pass(d time.Duration) {
 	in.t.Helper()
-	in.passing.Do(func() {
+	in.age(d)
+	in.late.Add(int64(d))
+}
+
+// age moves only that time: the leases of keys, and how old the last look for a lockdown
+// is. It passes for the whole process, so that the test cannot run beside others.
+func (in *installation) age(d time.Duration) {
+	in.t.Helper()
+	in.aging.Do(func() {
 		in.t.Setenv("CRM_TEST_TIME", "passes") // panics in a test that runs beside others
 		began, before := time.Now(), uptime.Now()
-		in.restore = uptime.Move(func() time.Duration { return before + time.Since(began) + time.Duration(in.passed.Load()) })
+		in.restore = uptime.Move(func() time.Duration { return before + time.Since(began) + time.Duration(in.aged.Load()) })
 	})
-	in.passed.Add(int64(d))
-	in.late.Add(int64(d))
+	in.aged.Add(int64(d))
 }
 
 // alter changes the database of an installation that is not running.

@@ -13,14 +13,14 @@ import (
 	"github.com/crmguard/crmguard/encrypt"
 )
 
-// ended waits until a task has ended. The clock runs ahead while a turn only waits, for
+// ended waits until a task has ended. Leases run out sooner while a turn only waits, for
 // those who might be at one, too.
 func (in *installation) ended(name string) keyJob {
 	in.t.Helper()
 	var job *keyJob
 	require.Eventually(in.t, func() bool {
 		if job = in.app.jobs.job(name); name == turnJob && (job.Step == "" || job.Step == encrypt.TurnWaiting) {
-			in.pass(encrypt.Lease / 10)
+			in.age(encrypt.Lease / 10)
 		}
 		return !job.running()
 	}, 20*time.Second, 5*time.Millisecond)
