@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,30 +25,49 @@ import (
 	"github.com/crmguard/crmguard/internal/uptime"
 )
 
-// fastClock lets time pass by a step every few milliseconds, for the leases of the whole
-// process, until stop is called.
-func fastClock(step time.Duration) (now func() time.Time, advance func(time.Duration), stop func()) {
-	var nanos atomic.Int64
-	begin := time.Now()
-	now = func() time.Time { return begin.Add(time.Duration(nanos.Load())) }
-	restore := uptime.Move(func() time.Duration { return time.Hour + time.Duration(nanos.Load()) })
-	done := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
+// fastClock is the time of the leases of the whole process. It stands still until run
+// lets a step pass every few milliseconds; stop gives the process its own time back.
+type fastClock struct {
+	begin   time.Time
+	nanos   atomic.Int64
+	running sync.WaitGroup
+	done    chan struct{}
+	restore func()
+}
+
+func stillClock() *fastClock {
+	c := &fastClock{begin: time.Now(), done: make(chan struct{})}
+	c.restore = uptime.Move(func() time.Duration { return time.Hour + time.Duration(c.nanos.Load()) })
+	return c
+}
+
+func runningClock(step time.Duration) *fastClock {
+	c := stillClock()
+	c.run(step)
+	return c
+}
+
+func (c *fastClock) now() time.Time { return c.begin.Add(time.Duration(c.nanos.Load())) }
+
+func (c *fastClock) advance(d time.Duration) { c.nanos.Add(int64(d)) }
+
+func (c *fastClock) run(step time.Duration) {
+	c.running.Go(func() {
 		for {
 			select {
-			case <-done:
+			case <-c.done:
 				return
 			case <-time.After(5 * time.Millisecond):
-				nanos.Add(int64(step))
+				c.advance(step)
 			}
 		}
 	})
-	return now, func(d time.Duration) { nanos.Add(int64(d)) }, func() {
-		close(done)
-		wg.Wait()
-		restore()
-	}
+}
+
+func (c *fastClock) stop() {
+	close(c.done)
+	c.running.Wait()
+	c.restore()
 }
 
 func fileKEK(t testing.TB, path string) encrypt.RotatingKEK {
@@ -68,10 +88,15 @@ func openNode(t testing.TB, kek encrypt.RotatingKEK, store encrypt.Store, o *enc
 func sealAll(t testing.TB, k *encrypt.Keyring, from, to int) (sealed [][]byte) {
 	t.Helper()
 	ctx := crmguard.System(context.Background(), "acme", "test")
-	for i := from; i < to; i++ {
-		value, err := k.Seal(ctx, place(i), []byte(place(i).Client))
-		require.NoError(t, err)
-		sealed = append(sealed, value)
+	cells := make([]encrypt.Cell, to-from)
+	for i := range cells {
+		cells[i] = encrypt.Cell{Place: place(from + i), Plaintext: []byte(place(from + i).Client)}
+	}
+	for page := range slices.Chunk(cells, 500) {
+		require.NoError(t, k.SealAll(ctx, "acme", page))
+	}
+	for i := range cells {
+		sealed = append(sealed, cells[i].Sealed)
 	}
 	return sealed
 }
@@ -79,13 +104,21 @@ func sealAll(t testing.TB, k *encrypt.Keyring, from, to int) (sealed [][]byte) {
 // opened returns how many of the clients from a number on open with the right value.
 func opened(k *encrypt.Keyring, sealed [][]byte, from int) (n int, last error) {
 	ctx := crmguard.System(context.Background(), "acme", "test")
-	for i, value := range sealed {
-		plaintext, err := k.Open(ctx, place(from+i), value)
-		switch {
-		case err != nil:
+	cells := make([]encrypt.Cell, len(sealed))
+	for i := range cells {
+		cells[i] = encrypt.Cell{Place: place(from + i), Sealed: sealed[i]}
+	}
+	for page := range slices.Chunk(cells, 500) {
+		if err := k.OpenAll(ctx, "acme", page); err != nil {
 			last = err
-		case string(plaintext) == place(from+i).Client:
-			n++
+		}
+		for _, c := range page {
+			switch {
+			case c.Err != nil:
+				last = c.Err
+			case string(c.Plaintext) == c.Place.Client:
+				n++
+			}
 		}
 	}
 	return n, last
@@ -107,13 +140,13 @@ func copyTables(t *testing.T, db *sql.DB) *encryptsql.Store {
 func TestAnOldDumpAfterATurn(t *testing.T) {
 	const erased, kept = 1000, 200
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		now, advance, stop := fastClock(time.Second)
-		defer stop()
+		clock := stillClock() // or polls would read all that is closing, all the time
+		defer clock.stop()
 		ctx := crmguard.System(context.Background(), "acme", "test")
 		path := filepath.Join(t.TempDir(), "kek.json")
 		store, err := encryptsql.New(ctx, db, nil)
 		require.NoError(t, err)
-		k := openNode(t, fileKEK(t, path), store, &encrypt.Options{Clock: now})
+		k := openNode(t, fileKEK(t, path), store, &encrypt.Options{Clock: clock.now})
 		dump := sealAll(t, k, 0, erased+kept)
 		tables := copyTables(t, db)
 
@@ -122,7 +155,7 @@ func TestAnOldDumpAfterATurn(t *testing.T) {
 			_, err := k.Erase(ctx, "acme", place(i).Client)
 			require.NoError(t, err)
 		}
-		advance(encrypt.ClosingTime)
+		clock.advance(encrypt.ClosingTime)
 		for _, r := range finishAll(t, k) {
 			receipts[r.Client] = r
 		}
@@ -133,7 +166,8 @@ func TestAnOldDumpAfterATurn(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, erased+kept, n, "until then the old tables open everything")
 
-		advance(encrypt.Lease)
+		clock.advance(encrypt.Lease)
+		clock.run(time.Second)
 		turned, err := k.Turn(ctx, nil)
 		require.NoError(t, err)
 		require.Equal(t, []int{1, kept + 1}, []int{turned.Tenants, turned.Keys}, "the others', and the key of receipts")
@@ -142,7 +176,7 @@ func TestAnOldDumpAfterATurn(t *testing.T) {
 		n, err = opened(thief, dump, 0)
 		require.Error(t, err)
 		require.Zero(t, n)
-		fresh := openNode(t, fileKEK(t, path), store, &encrypt.Options{Clock: now})
+		fresh := openNode(t, fileKEK(t, path), store, &encrypt.Options{Clock: clock.now})
 		n, err = opened(fresh, dump[:erased], 0)
 		require.ErrorIs(t, err, crmguard.ErrErased)
 		require.Zero(t, n)
@@ -197,8 +231,7 @@ func removedKeysLeft(t *testing.T, path string, store *encryptsql.Store) int {
 }
 
 func TestRemovedKeysAreGoneFromTheFiles(t *testing.T) {
-	_, _, stop := fastClock(time.Second)
-	defer stop()
+	defer runningClock(time.Second).stop()
 	path := filepath.Join(t.TempDir(), "keys.db")
 	store, err := encryptsql.OpenSQLite(t.Context(), path, true)
 	require.NoError(t, err)
@@ -207,8 +240,7 @@ func TestRemovedKeysAreGoneFromTheFiles(t *testing.T) {
 }
 
 func TestTheCheckNoticesRemovedKeysThatStay(t *testing.T) {
-	_, _, stop := fastClock(time.Second)
-	defer stop()
+	defer runningClock(time.Second).stop()
 	path := filepath.Join(t.TempDir(), "keys.db")
 	pool, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)&_pragma=secure_delete(OFF)")
 	require.NoError(t, err)
@@ -259,8 +291,7 @@ func TestAReaderHoldsARemovalUp(t *testing.T) {
 // Everybody seals and opens on nodes of their own while the KEK turns twice.
 func TestATurnUnderLoad(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		_, _, stop := fastClock(100 * time.Millisecond)
-		defer stop()
+		defer runningClock(100 * time.Millisecond).stop()
 		ctx := crmguard.System(context.Background(), "acme", "test")
 		path := filepath.Join(t.TempDir(), "kek.json")
 		store, err := encryptsql.New(ctx, db, nil)
@@ -355,8 +386,7 @@ func (m *mortal) Replace(ctx context.Context, was, now []encrypt.Record) (int, e
 
 // turnAndDie turns the KEK of a database until it has called the store so often.
 func turnAndDie(ctx context.Context, p *processtest.Process) error {
-	_, _, stop := fastClock(time.Second)
-	defer stop()
+	defer runningClock(time.Second).stop()
 	db, store, err := openStore(ctx, p.Args[0])
 	if err != nil {
 		return err
@@ -385,8 +415,7 @@ func turnAndDie(ctx context.Context, p *processtest.Process) error {
 // Wherever a process is killed in a Turn, everything opens, and the next one ends it.
 func TestAProcessKilledWhileTheKEKTurns(t *testing.T) {
 	processtest.EachDatabase(t, func(t *testing.T, database string) {
-		_, _, stop := fastClock(time.Second)
-		defer stop()
+		defer runningClock(time.Second).stop()
 		ctx := crmguard.System(context.Background(), "acme", "test")
 		path := filepath.Join(t.TempDir(), "kek.json")
 		db, store, err := openStore(ctx, database)

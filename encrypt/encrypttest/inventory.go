@@ -206,7 +206,7 @@ func inventoryDuties() []duty[encrypt.Store] {
 		{"many at once, of several tenants", func(t require.TestingT, open func() encrypt.Store) {
 			s := start(t, open)
 			var was, now []encrypt.Record
-			for i := range 600 { // more than one statement takes
+			for i := range 510 { // more than one statement takes
 				r := record(encrypt.Scope{Tenant: fmt.Sprint("t", i%3), Purpose: encrypt.DataKey, Name: fmt.Sprint("c", i)}, 1, fmt.Sprint("key ", i))
 				was, now = append(was, r), append(now, changed(r, fmt.Sprint("anew ", i), ""))
 			}

@@ -125,7 +125,7 @@ func rowsDuties() []duty[RowsTable] {
 		}},
 		{"many rows are changed at once, each as it says", func(t require.TestingT, open func() RowsTable) {
 			table := open()
-			const n = 1700
+			const n = 300
 			changes := make([]encrypt.Change, n)
 			for i := range changes {
 				was := row(fmt.Sprint(i+1), "1", fmt.Sprint("old ", i))

@@ -14,7 +14,7 @@ import (
 // EachDatabase runs test on an empty database of every dialect, which [Open] opens,
 // here and in other processes.
 func EachDatabase(t *testing.T, test func(t *testing.T, database string)) {
-	t.Run("sqlite", func(t *testing.T) { test(t, filepath.Join(t.TempDir(), "test.db")) })
+	t.Run("sqlite", func(t *testing.T) { test(t, filepath.Join(sqldbtest.Dir(t), "test.db")) })
 	t.Run("postgres", func(t *testing.T) { test(t, sqldbtest.PostgresURL(t)) })
 }
 

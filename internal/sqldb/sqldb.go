@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -88,10 +89,38 @@ func New(ctx context.Context, db *sql.DB, prefix string) (*DB, error) {
 
 // Q puts the prefix into a query's table names.
 func (db *DB) Q(query string) string {
-	if db.prefix == defaultPrefix {
+	if db.prefix != defaultPrefix {
+		query = strings.ReplaceAll(query, defaultPrefix, db.prefix)
+	}
+	if db.Dialect == SQLite {
+		query = withoutNames(query)
+	}
+	return query
+}
+
+// withoutNames writes ? for $1, $2, … where each comes once, in this order. To SQLite
+// they are names, each of which it compares with all before it: statements with thousands
+// of values would take seconds. Stores have no $ in texts of SQL.
+func withoutNames(query string) string {
+	if !strings.Contains(query, "$1") {
 		return query
 	}
-	return strings.ReplaceAll(query, defaultPrefix, db.prefix)
+	var b strings.Builder
+	b.Grow(len(query))
+	n := 0
+	for rest := query; ; {
+		before, after, found := strings.Cut(rest, "$")
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		n++
+		rest, found = strings.CutPrefix(after, strconv.Itoa(n))
+		if !found || rest != "" && '0' <= rest[0] && rest[0] <= '9' {
+			return query
+		}
+		b.WriteByte('?')
+	}
 }
 
 // retries and the pauses between them: the longest wait is about two seconds,

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -157,4 +158,35 @@ func TestParamsAndTimes(t *testing.T) {
 	now := time.Now()
 	require.Equal(t, now.UnixMicro(), sqldb.Time(sqldb.Micros(now)).UnixMicro())
 	require.Equal(t, "postgres", fmt.Sprint(sqldb.Postgres))
+}
+
+// However a query numbers its parameters, each gets the argument that it names.
+func TestParameters(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, pool *sql.DB) {
+		db, err := sqldb.New(t.Context(), pool, "")
+		require.NoError(t, err)
+		for query, want := range map[string]string{
+			`SELECT CAST($1 AS TEXT) || CAST($2 AS TEXT) || CAST($3 AS TEXT)`:                     "abc",
+			`SELECT CAST($3 AS TEXT) || CAST($2 AS TEXT) || CAST($1 AS TEXT)`:                     "cba",
+			`SELECT CAST($1 AS TEXT) || CAST($2 AS TEXT) || CAST($1 AS TEXT) || CAST($3 AS TEXT)`: "abac",
+		} {
+			var got string
+			require.NoError(t, pool.QueryRowContext(t.Context(), db.Q(query), "a", "b", "c").Scan(&got), query)
+			require.Equal(t, want, got)
+		}
+	})
+}
+
+// A page of keys is a statement of six thousand parameters.
+func BenchmarkManyParameters(b *testing.B) {
+	pool := sqldbtest.SQLite(b)
+	db, err := sqldb.New(b.Context(), pool, "")
+	require.NoError(b, err)
+	args := make([]any, 6000)
+	query := `SELECT COUNT(*) FROM (VALUES (` + strings.ReplaceAll(sqldb.Params(1, len(args)), ", ", "), (") + `))`
+	for b.Loop() {
+		var n int
+		require.NoError(b, pool.QueryRowContext(b.Context(), db.Q(query), args...).Scan(&n))
+		require.Equal(b, len(args), n)
+	}
 }

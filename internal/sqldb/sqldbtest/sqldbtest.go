@@ -29,10 +29,27 @@ func Each(t *testing.T, test func(t *testing.T, db *sql.DB)) {
 // SQLite opens an empty file that is removed with the test.
 func SQLite(t testing.TB) *sql.DB {
 	t.Helper()
-	db, err := sqldb.OpenSQLite(context.Background(), filepath.Join(t.TempDir(), "test.db"))
+	db, err := sqldb.OpenSQLite(context.Background(), filepath.Join(Dir(t), "test.db"))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	return db
+}
+
+// Dir is a folder for SQLite files that is removed with the test: in memory, where the
+// system has a file system there. The files and their settings are the same; only the
+// flushes of each transaction, which nothing but a power cut could tell, take no time.
+// Benchmarks, which measure them, get one on disk.
+func Dir(t testing.TB) string {
+	t.Helper()
+	if _, measures := t.(*testing.B); measures {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "crmguard-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
 }
 
 // Postgres opens an empty schema that is dropped with the test.
