@@ -4,10 +4,9 @@
 //	kek, err := awskms.New(kms.NewFromConfig(cfg), "arn:aws:kms:eu-central-1:111122223333:alias/crm-kek", nil)
 //	keys, err := encrypt.New(kek, store, nil)
 //
-// An alias gives a [RotatingKEK], which encrypt.Keyring.Turn can replace and destroy.
-// One fixed key, for hosts whose policies let nobody create keys, is a [KEK], made by
-// [NewFixed]: its tenants' keysets stay under the same key, and Turn cannot destroy
-// anything.
+// encrypt.Keyring.Turn can replace and destroy the key behind an alias. One fixed key, for
+// hosts whose policies let nobody create keys, is a [FixedKEK], made by [NewFixed]: tenants'
+// keysets stay under the same key, and Turn cannot destroy anything.
 //
 // # Rotation
 //
@@ -38,12 +37,12 @@
 //   - What KMS refuses because another key or other associated data made it is
 //     encrypt.ErrWrongKEK; all else, such as throttling, is not.
 //   - KMS needs seconds until all its nodes know a new key: Rotate waits until the alias
-//     answers with it. A node that still answers with an older key than this process
+//     answers with it, [Options.SettleTime] at most. A node that still answers with an older key than this process
 //     has already seen is asked again for the newer one.
 //
 // # Compatibility
 //
-// Ciphertexts are KMS's own. A KEK and a RotatingKEK of the same key open each
+// Ciphertexts are KMS's own. A KEK and a FixedKEK of the same key open each
 // other's, and so does Tink's client for AWS KMS.
 //
 // The tests run against a local server that speaks KMS's protocol, with real AES-GCM
@@ -56,60 +55,132 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
-	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/crmguard/crmguard/encrypt"
 )
 
-// KEK is one key of AWS KMS. It is safe for concurrent use.
-type KEK struct {
-	client *kms.Client
-	key    string
+// Options of a [KEK]. Nil means the defaults.
+type Options struct {
+	DeletionDays int32         // how long KMS waits before it deletes an old key: 7 to 30; 0: 30
+	SettleTime   time.Duration // how long Rotate waits until all of KMS knows what it has made; 0: 5 minutes
 }
 
-var _ tink.AEADWithContext = (*KEK)(nil)
+// KEK is the key behind an alias of AWS KMS, and the keys that were there
+// before. It is safe for concurrent use.
+type KEK struct {
+	client *kms.Client
+	alias  arn.ARN
+	days   int32
+	settle time.Duration
 
-// NewFixed returns the key with this ARN, such as
-// arn:aws:kms:eu-central-1:111122223333:key/1234abcd-…; it asks nobody. Aliases are for
-// [New]: they could come to mean another key without anyone being asked.
-func NewFixed(client *kms.Client, keyARN string) (*KEK, error) {
-	if _, err := parse(client, keyARN, "key/"); err != nil {
+	rotating sync.Mutex // held while KMS's keys are changed
+
+	mu     sync.Mutex
+	known  map[string]int // ARN of a trusted key to its number
+	floor  int            // this process encrypts with no older key
+	opened int            // the newest key when this was opened or last rotated; 0: not known yet
+}
+
+var _ encrypt.RotatingKEK = (*KEK)(nil)
+
+// New returns the KEK behind the alias with this ARN, such as
+// arn:aws:kms:eu-central-1:111122223333:alias/crm-kek. It asks nobody. The alias and its
+// first key, with the tag crmguard-kek=alias/crm-kek, are made by whoever administers the
+// account.
+func New(client *kms.Client, aliasARN string, o *Options) (*KEK, error) {
+	alias, err := parse(client, aliasARN, "alias/")
+	if err != nil {
 		return nil, err
 	}
-	return &KEK{client, keyARN}, nil
+	if strings.HasPrefix(alias.Resource, "alias/aws/") {
+		return nil, errors.New("awskms: aliases that begin with alias/aws/ are AWS's own")
+	}
+	k := &KEK{client: client, alias: alias, days: 30, known: map[string]int{}}
+	if o == nil {
+		o = &Options{}
+	}
+	if o.DeletionDays != 0 {
+		k.days = o.DeletionDays
+	}
+	if k.days < 7 || k.days > 30 {
+		return nil, errors.New("awskms: DeletionDays is 7 to 30")
+	}
+	if k.settle, err = settleTime(o.SettleTime); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // EncryptWithContext implements tink.AEADWithContext: at most 4096 bytes.
 func (k *KEK) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error) {
-	answer, err := k.client.Encrypt(ctx, &kms.EncryptInput{
-		KeyId: &k.key, Plaintext: plaintext, EncryptionContext: encryptionContext(associatedData),
-	})
+	ciphertext, number, err := k.encrypt(ctx, k.alias.String(), plaintext, associatedData)
 	if err != nil {
-		return nil, failed("encrypt", err)
-	}
-	if err := isKey(k.key, answer.KeyId); err != nil {
 		return nil, err
 	}
-	return answer.CiphertextBlob, nil
+	if newer := k.raise(number); newer != "" { // KMS's node does not know the newer key yet
+		ciphertext, _, err = k.encrypt(ctx, newer, plaintext, associatedData)
+	}
+	return ciphertext, err
+}
+
+func (k *KEK) encrypt(ctx context.Context, name string, plaintext, associatedData []byte) ([]byte, int, error) {
+	answer, err := k.client.Encrypt(ctx, &kms.EncryptInput{
+		KeyId: &name, Plaintext: plaintext, EncryptionContext: encryptionContext(associatedData),
+	})
+	if err != nil {
+		return nil, 0, failed("encrypt", err)
+	}
+	number, err := k.number(ctx, aws.ToString(answer.KeyId))
+	if err != nil {
+		return nil, 0, err
+	}
+	return answer.CiphertextBlob, number, nil
 }
 
 // DecryptWithContext implements tink.AEADWithContext.
 func (k *KEK) DecryptWithContext(ctx context.Context, ciphertext, associatedData []byte) ([]byte, error) {
+	// Without KeyId KMS takes the key that the ciphertext names; which it was is checked.
 	answer, err := k.client.Decrypt(ctx, &kms.DecryptInput{
-		KeyId: &k.key, CiphertextBlob: ciphertext, EncryptionContext: encryptionContext(associatedData),
+		CiphertextBlob: ciphertext, EncryptionContext: encryptionContext(associatedData),
 	})
 	if err != nil {
 		return nil, failed("decrypt", err)
 	}
-	if err := isKey(k.key, answer.KeyId); err != nil {
+	number, err := k.number(ctx, aws.ToString(answer.KeyId))
+	if err != nil {
 		return nil, err
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.floor = max(k.floor, number) // somebody has rotated, whatever this process was told
 	return answer.Plaintext, nil
+}
+
+// raise notes that a key has encrypted. It returns the newer key that must be used
+// instead, if there is one.
+func (k *KEK) raise(number int) (newer string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.opened == 0 {
+		k.opened = number
+	}
+	if number >= k.floor {
+		k.floor = number
+		return ""
+	}
+	for key, n := range k.known {
+		if n == k.floor {
+			newer = key
+		}
+	}
+	return newer
 }
 
 // contextName is what Tink's client calls the associated data.
@@ -120,13 +191,6 @@ func encryptionContext(associatedData []byte) map[string]string {
 		return nil // KMS takes no empty values
 	}
 	return map[string]string{contextName: hex.EncodeToString(associatedData)}
-}
-
-func isKey(want string, got *string) error {
-	if aws.ToString(got) != want {
-		return fmt.Errorf("awskms: KMS answered with the key %q instead of %q", aws.ToString(got), want)
-	}
-	return nil
 }
 
 // failed tells a wrong key from an outage, where KMS does.

@@ -16,13 +16,8 @@ import (
 	"github.com/crmguard/crmguard/encrypt"
 )
 
-const (
-	// settling is how long KMS may take until all of it knows a new key; AWS names five
-	// minutes for permissions by alias.
-	settling = 5 * time.Minute
-	// shortestDelay in days, for keys that never encrypted anything.
-	shortestDelay = 7
-)
+// shortestDelay in days, for keys that never encrypted anything.
+const shortestDelay = 7
 
 var probe = []byte("awskms probe")
 
@@ -30,7 +25,7 @@ var probe = []byte("awskms probe")
 // the new key, which takes seconds, sometimes minutes. When somebody else rotates at
 // the same moment one of the two gets encrypt.ErrKEKRotated. A failure leaves a key in
 // use that both know; a key that was made in vain is scheduled for deletion.
-func (k *RotatingKEK) Rotate(ctx context.Context) error {
+func (k *KEK) Rotate(ctx context.Context) error {
 	k.rotating.Lock()
 	defer k.rotating.Unlock()
 	keys, err := k.list(ctx)
@@ -60,11 +55,11 @@ func (k *RotatingKEK) Rotate(ctx context.Context) error {
 	if _, err := k.client.UpdateAlias(ctx, &kms.UpdateAliasInput{AliasName: &k.alias.Resource, TargetKeyId: &created}); err != nil {
 		return failed("update alias", err)
 	}
-	return k.settle(ctx, created, next)
+	return k.follow(ctx, created, next)
 }
 
 // keepNumber gives the current key the alias that it keeps when the alias moves on.
-func (k *RotatingKEK) keepNumber(ctx context.Context, keys keyList) error {
+func (k *KEK) keepNumber(ctx context.Context, keys keyList) error {
 	name := k.numbered(keys.numbers[keys.current])
 	err := k.createAlias(ctx, name, keys.current)
 	if _, exists := errors.AsType[*types.AlreadyExistsException](err); exists {
@@ -74,7 +69,7 @@ func (k *RotatingKEK) keepNumber(ctx context.Context, keys keyList) error {
 }
 
 // createLike creates a key with the policy, description and tags of another.
-func (k *RotatingKEK) createLike(ctx context.Context, key string, tags []types.Tag) (created string, err error) {
+func (k *KEK) createLike(ctx context.Context, key string, tags []types.Tag) (created string, err error) {
 	described, err := k.client.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &key})
 	if err != nil {
 		return "", failed("describe key", err)
@@ -100,7 +95,7 @@ func (k *RotatingKEK) createLike(ctx context.Context, key string, tags []types.T
 }
 
 // prepare gives a new key its number and sees that it works.
-func (k *RotatingKEK) prepare(ctx context.Context, key string, number int) error {
+func (k *KEK) prepare(ctx context.Context, key string, number int) error {
 	err := k.createAlias(ctx, k.numbered(number), key)
 	if _, taken := errors.AsType[*types.AlreadyExistsException](err); taken {
 		return fmt.Errorf("awskms: %w: %w", encrypt.ErrKEKRotated, err)
@@ -108,8 +103,8 @@ func (k *RotatingKEK) prepare(ctx context.Context, key string, number int) error
 	if err != nil {
 		return err
 	}
-	fixed := &KEK{k.client, key}
-	return eventually(ctx, func(err error) bool { return isMissing(err) || isDenied(err) }, func() error {
+	fixed := &FixedKEK{k.client, key}
+	return k.retry(ctx, func(err error) bool { return isMissing(err) || isDenied(err) }, func() error {
 		ciphertext, err := fixed.EncryptWithContext(ctx, probe, probe)
 		if err != nil {
 			return err
@@ -119,8 +114,8 @@ func (k *RotatingKEK) prepare(ctx context.Context, key string, number int) error
 	})
 }
 
-func (k *RotatingKEK) createAlias(ctx context.Context, name, key string) error {
-	return eventually(ctx, isMissing, func() error {
+func (k *KEK) createAlias(ctx context.Context, name, key string) error {
+	return k.retry(ctx, isMissing, func() error {
 		if _, err := k.client.CreateAlias(ctx, &kms.CreateAliasInput{AliasName: &name, TargetKeyId: &key}); err != nil {
 			return failed("create alias", err)
 		}
@@ -128,13 +123,13 @@ func (k *RotatingKEK) createAlias(ctx context.Context, name, key string) error {
 	})
 }
 
-// settle waits until the alias answers with the key of this number, or a newer one.
-func (k *RotatingKEK) settle(ctx context.Context, key string, number int) error {
+// follow waits until the alias answers with the key of this number, or a newer one.
+func (k *KEK) follow(ctx context.Context, key string, number int) error {
 	answersOld := errors.New("awskms: the alias does not answer with the new key yet")
 	unsettled := func(err error) bool {
 		return errors.Is(err, answersOld) || errors.Is(err, encrypt.ErrWrongKEK) || isMissing(err)
 	}
-	err := eventually(ctx, unsettled, func() error {
+	err := k.retry(ctx, unsettled, func() error {
 		_, n, err := k.encrypt(ctx, k.alias.String(), probe, probe)
 		if err == nil && n < number {
 			return answersOld
@@ -151,22 +146,13 @@ func (k *RotatingKEK) settle(ctx context.Context, key string, number int) error 
 	return nil
 }
 
-// eventually calls f again while its error is one that goes away once all of KMS
-// knows a new key.
-func eventually(ctx context.Context, goesAway func(error) bool, f func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, settling)
-	defer cancel()
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := f()
-		if err == nil || !goesAway(err) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(err, ctx.Err())
-		case <-time.After(pause):
-		}
-	}
+// retry calls f again while its error is one that goes away once all of KMS knows a
+// new key.
+func (k *KEK) retry(ctx context.Context, goesAway func(error) bool, f func() error) error {
+	return eventually(ctx, k.settle, func() (done bool, err error) {
+		err = f()
+		return err == nil || !goesAway(err), err
+	})
 }
 
 func isMissing(err error) bool {
@@ -180,9 +166,52 @@ func isDenied(err error) bool {
 	return ok && answer.ErrorCode() == "AccessDeniedException"
 }
 
+// DestroyOld implements encrypt.RotatingKEK: it schedules the deletion of all keys but
+// the newest. Calling it again returns the same time. When a key has a numbered alias but
+// not the tag it deletes nothing: it may be somebody else's, or one whose tag was taken away
+// so that it stays.
+func (k *KEK) DestroyOld(ctx context.Context) (gone time.Time, err error) {
+	k.rotating.Lock()
+	defer k.rotating.Unlock()
+	k.mu.Lock()
+	opened := k.opened
+	k.mu.Unlock()
+	if opened == 0 {
+		return time.Time{}, fmt.Errorf("awskms: nothing was encrypted or rotated here yet, so this cannot be ruled out: %w", encrypt.ErrKEKRotated)
+	}
+	keys, err := k.list(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	for key := range keys.numbers {
+		if _, err := k.tags(ctx, key); isMissing(err) {
+			continue // gone, its alias will follow
+		} else if err != nil {
+			return time.Time{}, fmt.Errorf("%w: nothing was deleted: delete the alias, or tag the key if it is the KEK's", err)
+		}
+	}
+	if keys.last != opened || keys.numbers[keys.current] != opened {
+		return time.Time{}, fmt.Errorf("awskms: %w", encrypt.ErrKEKRotated)
+	}
+	gone = time.Now()
+	for key := range keys.numbers {
+		if key == keys.current {
+			continue
+		}
+		deleted, err := k.deleteKey(ctx, key)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if deleted.After(gone) {
+			gone = deleted
+		}
+	}
+	return gone, nil
+}
+
 // deleteKey schedules the deletion of an old key, unless that was done, and returns
 // when it will be gone; the zero time when it is.
-func (k *RotatingKEK) deleteKey(ctx context.Context, key string) (time.Time, error) {
+func (k *KEK) deleteKey(ctx context.Context, key string) (time.Time, error) {
 	described, err := k.client.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &key})
 	if isMissing(err) {
 		return time.Time{}, nil
@@ -196,7 +225,7 @@ func (k *RotatingKEK) deleteKey(ctx context.Context, key string) (time.Time, err
 	return k.schedule(ctx, key, k.days)
 }
 
-func (k *RotatingKEK) schedule(ctx context.Context, key string, days int32) (time.Time, error) {
+func (k *KEK) schedule(ctx context.Context, key string, days int32) (time.Time, error) {
 	answer, err := k.client.ScheduleKeyDeletion(ctx, &kms.ScheduleKeyDeletionInput{KeyId: &key, PendingWindowInDays: &days})
 	if err != nil {
 		return time.Time{}, failed("schedule key deletion", err)

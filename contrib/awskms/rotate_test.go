@@ -14,21 +14,21 @@ import (
 	"github.com/crmguard/crmguard/encrypt"
 )
 
-func open(t *testing.T, client *kms.Client, days int32) *awskms.RotatingKEK {
+func open(t *testing.T, client *kms.Client, days int32) *awskms.KEK {
 	t.Helper()
 	kek, err := awskms.New(client, alias, &awskms.Options{DeletionDays: days})
 	require.NoError(t, err)
 	return kek
 }
 
-func seal(t *testing.T, kek *awskms.RotatingKEK) []byte {
+func seal(t *testing.T, kek *awskms.KEK) []byte {
 	t.Helper()
 	ciphertext, err := kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
 	require.NoError(t, err)
 	return ciphertext
 }
 
-func opens(t *testing.T, kek *awskms.RotatingKEK, ciphertext []byte) error {
+func opens(t *testing.T, kek *awskms.KEK, ciphertext []byte) error {
 	t.Helper()
 	plaintext, err := kek.DecryptWithContext(t.Context(), ciphertext, []byte("ad"))
 	if err == nil {
@@ -48,7 +48,7 @@ func TestRotate(t *testing.T) {
 	now := seal(t, kek)
 	require.NotEqual(t, keyOf(old), keyOf(now))
 	require.Equal(t, keyOf(now), keyOf(seal(t, other)), "other processes follow")
-	for _, k := range []*awskms.RotatingKEK{kek, other, open(t, client, 0)} {
+	for _, k := range []*awskms.KEK{kek, other, open(t, client, 0)} {
 		require.NoError(t, opens(t, k, old))
 		require.NoError(t, opens(t, k, now))
 	}
@@ -209,7 +209,7 @@ func TestSlowNodes(t *testing.T) {
 
 func TestRotateTogether(t *testing.T) {
 	s, client := newServer(t)
-	keks := []*awskms.RotatingKEK{open(t, client, 0), open(t, client, 0)}
+	keks := []*awskms.KEK{open(t, client, 0), open(t, client, 0)}
 	var sealed [][]byte
 	for _, kek := range keks {
 		sealed = append(sealed, seal(t, kek))
@@ -248,7 +248,8 @@ func TestRotateTogether(t *testing.T) {
 func TestDestroyOldNeedsToKnowWhatIsNew(t *testing.T) {
 	_, client := newServer(t)
 	_, err := open(t, client, 0).DestroyOld(t.Context())
-	require.ErrorIs(t, err, encrypt.ErrKEKRotated, "this process has encrypted nothing")
+	require.ErrorIs(t, err, encrypt.ErrKEKRotated)
+	require.ErrorContains(t, err, "nothing was encrypted or rotated here yet")
 
 	kek := open(t, client, 0)
 	seal(t, kek)
@@ -336,4 +337,16 @@ func TestErrorsShowNoSecrets(t *testing.T) {
 	_, err := kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("tenant"))
 	require.Error(t, err)
 	require.False(t, strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "tenant"))
+}
+
+func TestSettleTime(t *testing.T) {
+	s, client := newServer(t)
+	kek, err := awskms.New(client, alias, &awskms.Options{SettleTime: 20 * time.Millisecond})
+	require.NoError(t, err)
+	s.set(func() { s.lag = 1 << 30 })
+	err = kek.Rotate(t.Context())
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "awskms: the alias does not answer with the new key yet")
+	_, err = awskms.New(client, alias, &awskms.Options{SettleTime: -1})
+	require.ErrorContains(t, err, "negative SettleTime")
 }

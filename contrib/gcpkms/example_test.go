@@ -19,7 +19,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer stop()
-	kek, err := gcpkms.New(client, "projects/crm/locations/europe-west3/keyRings/crm/cryptoKeys/kek")
+	kek, err := gcpkms.New(client, "projects/crm/locations/europe-west3/keyRings/crm/cryptoKeys/kek", nil)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func ExampleNew() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	kek, err := gcpkms.New(client, "projects/crm/locations/europe-west3/keyRings/crm/cryptoKeys/kek")
+	kek, err := gcpkms.New(client, "projects/crm/locations/europe-west3/keyRings/crm/cryptoKeys/kek", nil)
 	if err != nil {
 		log.Fatal(err)
 	}

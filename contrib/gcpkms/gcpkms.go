@@ -1,7 +1,7 @@
 // Package gcpkms lets Google Cloud KMS hold the key-encryption key of package encrypt.
 //
 //	client, err := kms.NewKeyManagementClient(ctx)
-//	kek, err := gcpkms.New(client, "projects/crm/locations/europe-west3/keyRings/crm/cryptoKeys/kek")
+//	kek, err := gcpkms.New(client, "projects/crm/locations/europe-west3/keyRings/crm/cryptoKeys/kek", nil)
 //	keys, err := encrypt.New(kek, store, nil)
 //
 // # Rotation
@@ -23,7 +23,7 @@
 //     encrypt.ErrWrongKEK; all else, such as quotas, is not. KMS tells by words, not by
 //     a code of its own: should Google change them, a wrong key is seen as an outage.
 //   - A new primary version needs about a minute until all of KMS knows it, rarely
-//     hours: Rotate waits until the key answers with it. A node of KMS that
+//     hours: Rotate waits until the key answers with it, [Options.SettleTime] at most. A node of KMS that
 //     still answers with an older version than this process has already seen is asked again
 //     for the newer one.
 //
@@ -49,6 +49,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	kms "cloud.google.com/go/kms/apiv1"
 	"cloud.google.com/go/kms/apiv1/kmspb"
@@ -59,11 +60,17 @@ import (
 	"github.com/crmguard/crmguard/encrypt"
 )
 
+// Options of a [KEK]. Nil means the defaults.
+type Options struct {
+	SettleTime time.Duration // how long Rotate waits until all of KMS knows what it has made; 0: 5 minutes
+}
+
 // KEK is a symmetric key of Cloud KMS with all its versions. It is safe for
 // concurrent use.
 type KEK struct {
 	client *kms.KeyManagementClient
 	key    string
+	settle time.Duration
 
 	rotating sync.Mutex // held while KMS's versions are changed
 
@@ -77,15 +84,23 @@ var _ encrypt.RotatingKEK = (*KEK)(nil)
 var keyName = regexp.MustCompile(`^projects/[\w.:-]+/locations/[\w-]+/keyRings/[\w-]+/cryptoKeys/[\w-]+$`)
 
 // New returns the key with this name, such as
-// projects/crm/locations/europe-west3/keyRings/crm/cryptoKeys/kek. It asks nobody.
-func New(client *kms.KeyManagementClient, key string) (*KEK, error) {
+// projects/crm/locations/europe-west3/keyRings/crm/cryptoKeys/kek. It asks nobody. The key
+// is made by whoever administers the project.
+func New(client *kms.KeyManagementClient, key string, o *Options) (*KEK, error) {
 	if client == nil {
 		return nil, errors.New("gcpkms: a client is needed")
 	}
 	if !keyName.MatchString(key) {
 		return nil, fmt.Errorf("gcpkms: %q is not projects/…/locations/…/keyRings/…/cryptoKeys/…", key)
 	}
-	return &KEK{client: client, key: key}, nil
+	if o == nil {
+		o = &Options{}
+	}
+	settle, err := settleTime(o.SettleTime)
+	if err != nil {
+		return nil, err
+	}
+	return &KEK{client: client, key: key, settle: settle}, nil
 }
 
 // EncryptWithContext implements tink.AEADWithContext.

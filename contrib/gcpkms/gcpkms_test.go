@@ -17,7 +17,7 @@ func TestKEK(t *testing.T) {
 	encrypttest.KEK(t, func(t *testing.T) encrypttest.KEKUnderTest {
 		s, client := newServer(t)
 		openKey := func(name string) encrypt.RotatingKEK {
-			kek, err := gcpkms.New(client, name)
+			kek, err := gcpkms.New(client, name, nil)
 			require.NoError(t, err)
 			return kek
 		}
@@ -48,10 +48,10 @@ func TestKEK(t *testing.T) {
 func TestNames(t *testing.T) {
 	_, client := newServer(t)
 	for _, name := range []string{"", "kek", "gcp-kms://" + keyName, keyName + "/cryptoKeyVersions/1", ring, keyName + "\n"} {
-		_, err := gcpkms.New(client, name)
+		_, err := gcpkms.New(client, name, nil)
 		require.Error(t, err, name)
 	}
-	_, err := gcpkms.New(nil, keyName)
+	_, err := gcpkms.New(nil, keyName, nil)
 	require.Error(t, err)
 }
 
@@ -95,7 +95,7 @@ func TestDamagedAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, client := newServer(t)
-			kek, err := gcpkms.New(client, keyName)
+			kek, err := gcpkms.New(client, keyName, nil)
 			require.NoError(t, err)
 			s.set(func() { s.answer = damage })
 			ciphertext, err := kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
@@ -112,7 +112,7 @@ func TestDamagedAnswers(t *testing.T) {
 // The client tries again by itself what may succeed then.
 func TestShortOutage(t *testing.T) {
 	s, client := newServer(t)
-	kek, err := gcpkms.New(client, keyName)
+	kek, err := gcpkms.New(client, keyName, nil)
 	require.NoError(t, err)
 	s.set(func() { s.failOnce = codes.Unavailable })
 	_, err = kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
@@ -126,7 +126,7 @@ func TestShortOutage(t *testing.T) {
 // docs/formats/kms.md
 func TestFormat(t *testing.T) {
 	_, client := newServer(t)
-	kek, err := gcpkms.New(client, keyName)
+	kek, err := gcpkms.New(client, keyName, nil)
 	require.NoError(t, err)
 	ciphertext, err := kek.EncryptWithContext(t.Context(), []byte("secret"), []byte("ad"))
 	require.NoError(t, err)

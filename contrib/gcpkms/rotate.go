@@ -12,10 +12,12 @@ import (
 	"github.com/crmguard/crmguard/encrypt"
 )
 
-// settling is how long a rotation waits for KMS; Google names about a minute.
-const settling = 5 * time.Minute
-
 var probe = []byte("gcpkms probe")
+
+var (
+	errGenerating = errors.New("gcpkms: KMS still makes the new version")
+	errAnswersOld = errors.New("gcpkms: the key does not answer with the new version yet")
+)
 
 // Rotate implements encrypt.RotatingKEK. It returns once the key answers with the new
 // version, which takes seconds, sometimes minutes. A failure leaves a version in use
@@ -42,9 +44,12 @@ func (k *KEK) Rotate(ctx context.Context) error {
 	if err != nil {
 		return failed(ctx, "update primary version", err)
 	}
-	err = eventually(ctx, func() (bool, error) {
+	err = eventually(ctx, k.settle, func() (done bool, err error) {
 		_, answered, err := k.encrypt(ctx, k.key, 0, probe, probe)
-		return answered >= version, err
+		if err == nil && answered < version {
+			return false, errAnswersOld
+		}
+		return true, err
 	})
 	if err != nil {
 		return err
@@ -57,37 +62,20 @@ func (k *KEK) Rotate(ctx context.Context) error {
 
 // awaitGeneration waits until a new version can encrypt: keys in hardware take time.
 func (k *KEK) awaitGeneration(ctx context.Context, created *kmspb.CryptoKeyVersion) error {
-	return eventually(ctx, func() (bool, error) {
+	return eventually(ctx, k.settle, func() (done bool, err error) {
 		switch created.GetState() {
 		case kmspb.CryptoKeyVersion_ENABLED:
 			return true, nil
 		case kmspb.CryptoKeyVersion_PENDING_GENERATION:
-			var err error
 			created, err = k.client.GetCryptoKeyVersion(ctx, &kmspb.GetCryptoKeyVersionRequest{Name: created.GetName()})
 			if err != nil {
-				return false, failed(ctx, "get version", err)
+				return true, failed(ctx, "get version", err)
 			}
-			return false, nil
+			return false, errGenerating
 		default:
-			return false, fmt.Errorf("gcpkms: the new version is %s", created.GetState())
+			return true, fmt.Errorf("gcpkms: the new version is %s", created.GetState())
 		}
 	})
-}
-
-// eventually calls f until it is done.
-func eventually(ctx context.Context, f func() (done bool, err error)) error {
-	ctx, cancel := context.WithTimeout(ctx, settling)
-	defer cancel()
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		if done, err := f(); done || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("gcpkms: waiting until KMS uses the new version: %w", ctx.Err())
-		case <-time.After(pause):
-		}
-	}
 }
 
 // DestroyOld implements encrypt.RotatingKEK: it schedules the destruction of all

@@ -17,7 +17,7 @@ import (
 
 func open(t *testing.T, client *kms.KeyManagementClient) *gcpkms.KEK {
 	t.Helper()
-	kek, err := gcpkms.New(client, keyName)
+	kek, err := gcpkms.New(client, keyName, nil)
 	require.NoError(t, err)
 	return kek
 }
@@ -207,4 +207,16 @@ func TestFailedDestruction(t *testing.T) {
 	_, err := kek.DestroyOld(t.Context())
 	require.ErrorContains(t, err, "instead of a version of")
 	require.NotErrorIs(t, err, encrypt.ErrKEKRotated)
+}
+
+func TestSettleTime(t *testing.T) {
+	s, client := newServer(t)
+	kek, err := gcpkms.New(client, keyName, &gcpkms.Options{SettleTime: 20 * time.Millisecond})
+	require.NoError(t, err)
+	s.set(func() { s.lag = 1 << 30 })
+	err = kek.Rotate(t.Context())
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "gcpkms: the key does not answer with the new version yet")
+	_, err = gcpkms.New(client, keyName, &gcpkms.Options{SettleTime: -1})
+	require.ErrorContains(t, err, "negative SettleTime")
 }

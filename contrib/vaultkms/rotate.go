@@ -10,12 +10,13 @@ import (
 	"github.com/crmguard/crmguard/encrypt"
 )
 
-// settling is how long a rotation waits for the nodes of Vault to follow.
-const settling = time.Minute
+var errAnswersOld = errors.New("vaultkms: this node of Vault does not know the newest version yet")
 
 // Rotate implements encrypt.RotatingKEK. It returns once the key encrypts with the new
 // version: nodes that stand by learn of it some time after the active one.
 func (k *KEK) Rotate(ctx context.Context) error {
+	k.rotating.Lock()
+	defer k.rotating.Unlock()
 	if err := k.prove(ctx); err != nil {
 		return err
 	}
@@ -34,9 +35,12 @@ func (k *KEK) Rotate(ctx context.Context) error {
 		made = latest
 	}
 	version := 0
-	err = eventually(ctx, func() (done bool, err error) {
+	err = eventually(ctx, k.settle, func() (done bool, err error) {
 		_, version, err = k.encrypt(ctx, probe, nil)
-		return version >= made, err
+		if err == nil && version < made {
+			return false, errAnswersOld
+		}
+		return true, err
 	})
 	if err != nil {
 		return err
@@ -47,24 +51,10 @@ func (k *KEK) Rotate(ctx context.Context) error {
 	return nil
 }
 
-// eventually calls f until it is done.
-func eventually(ctx context.Context, f func() (done bool, err error)) error {
-	ctx, cancel := context.WithTimeout(ctx, settling)
-	defer cancel()
-	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		if done, err := f(); done || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("vaultkms: waiting until this node of Vault knows the newest version: %w", ctx.Err())
-		case <-time.After(pause):
-		}
-	}
-}
-
 // DestroyOld implements encrypt.RotatingKEK: it trims all versions but the newest.
 func (k *KEK) DestroyOld(ctx context.Context) (gone time.Time, err error) {
+	k.rotating.Lock()
+	defer k.rotating.Unlock()
 	k.mu.Lock()
 	opened := k.opened
 	k.mu.Unlock()
@@ -72,9 +62,12 @@ func (k *KEK) DestroyOld(ctx context.Context) (gone time.Time, err error) {
 		return time.Time{}, fmt.Errorf("vaultkms: nothing was encrypted or rotated here yet, so this cannot be ruled out: %w", encrypt.ErrKEKRotated)
 	}
 	var newest int
-	err = eventually(ctx, func() (done bool, err error) {
+	err = eventually(ctx, k.settle, func() (done bool, err error) {
 		newest, err = k.newest(ctx)
-		return newest >= opened, err
+		if err == nil && newest < opened {
+			return false, errAnswersOld
+		}
+		return true, err
 	})
 	if err != nil {
 		return time.Time{}, err

@@ -21,7 +21,7 @@
 //     Vault, is refused with [ErrUnbound]. Derived keys, and keys without
 //     authenticated encryption, are refused by Vault.
 //   - A node of Vault that does not know a version yet which this process has seen does
-//     not encrypt: that is an error. Rotate waits for it, up to a minute.
+//     not encrypt: that is an error. Rotate waits for it, [Options.SettleTime] at most.
 //   - Contexts reach the wire. The client's retries end with them.
 //   - What Vault refuses because another key or other associated data made it, or a
 //     version that was destroyed, is encrypt.ErrWrongKEK; all else, such as a sealed
@@ -72,6 +72,8 @@ type Options struct {
 	// destroyed: so long after they were trimmed DestroyOld says that keys are gone. 0:
 	// at once, for a Vault without snapshots.
 	SnapshotRetention time.Duration
+
+	SettleTime time.Duration // how long Rotate waits until all nodes know what it has made; 0: 5 minutes
 }
 
 // KEK is a key of Transit with all its versions. It is safe for concurrent use.
@@ -79,6 +81,9 @@ type KEK struct {
 	logical    *api.Logical
 	mount, key string
 	retention  time.Duration
+	settle     time.Duration
+
+	rotating sync.Mutex // held while Vault's versions are changed
 
 	bound atomic.Bool // associated data was seen to be bound
 
@@ -100,19 +105,23 @@ func New(client *api.Client, key string, o *Options) (*KEK, error) {
 	if client == nil {
 		return nil, errors.New("vaultkms: a client is needed")
 	}
-	k := &KEK{logical: client.Logical(), mount: "transit", key: key}
-	if o != nil {
-		k.retention = o.SnapshotRetention
-		if o.Mount != "" {
-			k.mount = strings.Trim(o.Mount, "/")
-		}
+	if o == nil {
+		o = &Options{}
 	}
+	k := &KEK{logical: client.Logical(), mount: "transit", key: key, retention: o.SnapshotRetention}
+	if o.Mount != "" {
+		k.mount = strings.Trim(o.Mount, "/")
+	}
+	settle, err := settleTime(o.SettleTime)
 	switch {
+	case err != nil:
+		return nil, err
 	case !keyName.MatchString(key) || !mountName.MatchString(k.mount):
 		return nil, fmt.Errorf("vaultkms: %q in %q is no name of a key", key, k.mount)
 	case k.retention < 0:
 		return nil, errors.New("vaultkms: negative SnapshotRetention")
 	}
+	k.settle = settle
 	return k, nil
 }
 

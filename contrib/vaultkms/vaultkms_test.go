@@ -221,3 +221,15 @@ func TestFormat(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "c2VjcmV0", secret.Data["plaintext"])
 }
+
+func TestSettleTime(t *testing.T) {
+	s, client := newServer(t)
+	kek, err := vaultkms.New(client, "crm-kek", &vaultkms.Options{SettleTime: 20 * time.Millisecond})
+	require.NoError(t, err)
+	s.set(func() { s.before = map[string]func(){"keys/crm-kek/rotate": func() { s.lag = 1 << 30 }} })
+	err = kek.Rotate(t.Context())
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "vaultkms: this node of Vault does not know the newest version yet")
+	_, err = vaultkms.New(client, "crm-kek", &vaultkms.Options{SettleTime: -1})
+	require.ErrorContains(t, err, "negative SettleTime")
+}
