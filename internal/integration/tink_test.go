@@ -2,7 +2,9 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -119,47 +121,81 @@ func TestMoveEnvelopes(t *testing.T) {
 	require.NoError(t, err)
 	keys, err := encrypt.New(kek, encrypt.NewMemory(), nil)
 	require.NoError(t, err)
-	contacts, err := encrypt.NewTable[Contact](keys, "contacts", nil)
+	defer func() { require.NoError(t, keys.Close()) }()
+	contacts, err := newContacts(keys, envelopes)
 	require.NoError(t, err)
 	db, err := sql.Open("sqlite", filepath.Join(t.TempDir(), "crm.db"))
 	require.NoError(t, err)
 	defer db.Close() //nolint:errcheck // nothing is lost
-	_, err = db.ExecContext(t.Context(), `CREATE TABLE contacts (id TEXT PRIMARY KEY, phone_envelope BLOB, phone_sealed BLOB)`)
+	_, err = db.ExecContext(t.Context(), `CREATE TABLE contacts (tenant TEXT NOT NULL, id TEXT NOT NULL, phone_envelope BLOB, phone_sealed BLOB, PRIMARY KEY (tenant, id))`)
 	require.NoError(t, err)
-	const rows = 1200
+	const n = 1200
 	tx, err := db.BeginTx(t.Context(), nil)
 	require.NoError(t, err)
-	for i := range rows {
-		_, err = tx.ExecContext(t.Context(), `INSERT INTO contacts (id, phone_envelope) VALUES ($1, $2)`, fmt.Sprintf("%04d", i), read(t, dir, "envelope"))
+	for i := range n {
+		envelope := read(t, dir, "envelope")
+		if i == 700 {
+			envelope[len(envelope)-1] ^= 1
+		}
+		_, err = tx.ExecContext(t.Context(), `INSERT INTO contacts (tenant, id, phone_envelope) VALUES ('acme', $1, $2)`, fmt.Sprintf("%04d", i), envelope)
 		require.NoError(t, err)
 	}
 	require.NoError(t, tx.Commit())
-	_, err = db.ExecContext(t.Context(), `UPDATE contacts SET phone_envelope = NULL WHERE id = '0700'`)
+	rows, err := contactRows(t.Context(), db)
 	require.NoError(t, err)
-
 	ctx := crmguard.System(t.Context(), "acme", "tink")
-	last, err := moveEnvelopes(ctx, db, contacts, envelopes, "acme", "")
-	require.NoError(t, err)
-	require.Equal(t, "0499", last)
-	for last != "" { // as a new process would
-		last, err = moveEnvelopes(ctx, db, contacts, envelopes, "acme", last)
+	all := func() (list []*Contact) {
+		found, err := db.QueryContext(ctx, `SELECT id, phone_envelope, phone_sealed FROM contacts ORDER BY id`)
 		require.NoError(t, err)
+		defer found.Close() //nolint:errcheck // read to its end
+		for found.Next() {
+			c := &Contact{}
+			require.NoError(t, found.Scan(&c.ID, &c.PhoneEnvelope, &c.PhoneSealed))
+			list = append(list, c)
+		}
+		require.NoError(t, found.Err())
+		require.Len(t, list, n)
+		return list
 	}
-	left := 0
-	require.NoError(t, db.QueryRowContext(ctx, `SELECT count(*) FROM contacts WHERE phone_envelope IS NOT NULL`).Scan(&left))
-	require.Zero(t, left)
-	var sealed []*Contact
-	all, err := db.QueryContext(ctx, `SELECT id, phone_sealed FROM contacts WHERE phone_sealed IS NOT NULL`)
+	requireOpen := func(bad int) {
+		list := all()
+		err := contacts.Open(ctx, "acme", list...)
+		if bad > 0 {
+			failed, ok := errors.AsType[encrypt.RowErrors](err)
+			require.True(t, ok, "%v", err)
+			require.Len(t, failed, bad)
+			require.Equal(t, "0700", failed[0].Record)
+		} else {
+			require.NoError(t, err)
+		}
+		for _, c := range list {
+			if bad == 0 || c.ID != "0700" {
+				require.Equal(t, plaintext, c.Phone)
+			}
+		}
+	}
+
+	require.ErrorIs(t, contacts.Open(ctx, "acme", all()...), encrypt.ErrPlaintext, "not before Begin has collected it")
+	report, err := contacts.Begin(ctx, "acme", rows, nil)
 	require.NoError(t, err)
-	for all.Next() {
-		var c Contact
-		require.NoError(t, all.Scan(&c.ID, &c.PhoneSealed))
-		sealed = append(sealed, &c)
-	}
-	require.NoError(t, all.Err())
-	require.Len(t, sealed, rows-1)
-	require.NoError(t, contacts.Open(ctx, "acme", sealed...))
-	for _, c := range sealed {
-		require.Equal(t, plaintext, c.Phone)
-	}
+	require.Equal(t, n, report.Changed)
+	requireOpen(1)
+	stop := errors.New("enough")
+	_, err = contacts.Migrate(ctx, "acme", rows, &encrypt.JobOptions{Batch: 100, Progress: func(_ context.Context, r encrypt.Report) error {
+		if r.Rows >= 500 {
+			return stop
+		}
+		return nil
+	}})
+	require.ErrorIs(t, err, stop)
+	requireOpen(1)
+	require.ErrorContains(t, moveEnvelopes(ctx, contacts, rows, "acme"), "1 envelopes are left")
+	_, err = db.ExecContext(ctx, `UPDATE contacts SET phone_envelope = $1 WHERE id = '0700'`, read(t, dir, "envelope")) // from a backup
+	require.NoError(t, err)
+	require.NoError(t, moveEnvelopes(ctx, contacts, rows, "acme"))
+	requireOpen(0)
+
+	_, err = db.ExecContext(ctx, `UPDATE contacts SET phone_envelope = $1, phone_sealed = NULL WHERE id = '0003'`, read(t, dir, "envelope"))
+	require.NoError(t, err)
+	require.ErrorIs(t, contacts.Open(ctx, "acme", all()...), encrypt.ErrPlaintext, "no envelope is accepted any more")
 }
