@@ -173,7 +173,7 @@ func TestNullTypes(t *testing.T) {
 		Tags: sql.Null[[]tag]{V: []tag{{"vip", 1}}, Valid: true}, Sum: amount{Cents: 5, Known: true}, Own: listOf[tag]{Items: []tag{{"a", 2}}}}
 	entries, err := table.Seal(ctx, "acme", empty, full)
 	require.NoError(t, err)
-	require.Len(t, entries, 1)
+	require.Len(t, entries.Entries, 1)
 	for _, null := range [][]byte{empty.TextSeal, empty.GenSeal, empty.CountSeal, empty.BornSeal, empty.TagsSeal, empty.SumSeal} {
 		require.Nil(t, null)
 	}
@@ -199,17 +199,17 @@ func TestModelSealsSomeFields(t *testing.T) {
 	k := newKeyring(t, encrypt.NewMemory(), &encrypt.Options{Index: encrypt.NewMemoryIndex()})
 	model, err := encrypt.NewModel(k, "contacts", reflect.TypeFor[contact](), nil)
 	require.NoError(t, err)
-	require.Equal(t, []encrypt.ModelField{{Name: "phone", Plain: "Phone", Sealed: "PhoneSealed"}, {Name: "note", Plain: "Note", Sealed: "NoteSealed"}}, model.Fields())
+	require.Equal(t, []encrypt.ModelField{{Name: "phone", Plain: []int{1}, Sealed: []int{2}, Indexed: true}, {Name: "note", Plain: []int{3}, Sealed: []int{4}}}, model.Fields())
 	ctx := acting("acme")
 	row := page(1)[0]
 	entries, err := model.Seal(ctx, "acme", []string{"note"}, row)
 	require.NoError(t, err)
-	require.Empty(t, entries)
+	require.Equal(t, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts"}, entries, "nothing is replaced")
 	require.Nil(t, row.PhoneSealed)
 	require.NotNil(t, row.NoteSealed)
 	entries, err = model.Seal(ctx, "acme", nil, row)
 	require.NoError(t, err)
-	require.Len(t, entries, 1)
+	require.Len(t, entries.Entries, 1)
 	row.Phone = ""
 	require.NoError(t, model.Open(ctx, "acme", row))
 	require.Equal(t, "+7 912 345-67-89", row.Phone)

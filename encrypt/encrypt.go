@@ -11,7 +11,7 @@
 //	contacts, err := encrypt.NewTable[Contact](keys, "contacts", nil)
 //
 //	entries, err := contacts.Seal(ctx, tenant, &row)  // before BEGIN; then INSERT row.PhoneSealed
-//	err = index.Put(ctx, tx, tenant, "contacts", []string{row.ID}, nil, entries)
+//	err = index.Put(ctx, tx, entries)
 //	err = contacts.Open(ctx, tenant, rows...)         // after SELECT, a page at once
 //
 // Only an installation passes create=true: later, a volume of keys that was not

@@ -40,7 +40,7 @@ func TestErase(t *testing.T) {
 	row := &contact{ID: "c1", Phone: "+79123456789"}
 	entries, err := table.Seal(ctx, "acme", row)
 	require.NoError(t, err)
-	require.NoError(t, index.Put(ctx, nil, "acme", "contacts", []string{"c1"}, nil, entries))
+	require.NoError(t, index.Put(ctx, nil, entries))
 	sealed, err := here.Seal(ctx, home, []byte("x"))
 	require.NoError(t, err)
 	_, err = there.Open(ctx, home, sealed)
@@ -65,12 +65,12 @@ func TestErase(t *testing.T) {
 	require.NoError(t, refuses(there, sealed))
 
 	// A transaction that sealed before the erasure commits now.
-	require.NoError(t, index.Put(ctx, nil, "acme", "contacts", []string{"c1"}, nil, entries))
+	require.NoError(t, index.Put(ctx, nil, entries))
 	again, err := here.Erase(ctx, "acme", "c1")
 	require.NoError(t, err)
 	want.IndexRows = 2
 	require.Equal(t, want, unsigned(t, again), "the first time counts; late rows are deleted again")
-	require.NoError(t, index.Put(ctx, nil, "acme", "contacts", []string{"c1"}, nil, entries))
+	require.NoError(t, index.Put(ctx, nil, entries))
 
 	clock.Advance(encrypt.LongestTransaction - time.Microsecond)
 	finished, err := here.FinishErasures(context.Background())

@@ -72,7 +72,7 @@ func ExampleTable() {
 		panic(err)
 	}
 	// In the transaction that stores row.ID and row.PhoneSealed:
-	err = index.Put(ctx, nil, "acme", "contacts", []string{row.ID}, nil, entries)
+	err = index.Put(ctx, nil, entries)
 	fmt.Println(err)
 
 	found, err := contacts.Find(ctx, "acme", "phone", "phone", "+49 30 123456")

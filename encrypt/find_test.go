@@ -32,7 +32,7 @@ func ExampleTable_Find() {
 	if err != nil {
 		fmt.Println(err)
 	}
-	err = index.Put(ctx, nil, "acme", "people", []string{"p1"}, nil, entries) // in the transaction that inserts the row
+	err = index.Put(ctx, nil, entries) // in the transaction that inserts the row
 	fmt.Println(err)
 
 	fmt.Println(people.Find(ctx, "acme", "phone", "phone", "+7 912 3456789"))
@@ -41,7 +41,7 @@ func ExampleTable_Find() {
 
 	entries, err = people.Seal(ctx, "acme", &person{ID: "p2", Email: "anna@example.com"})
 	fmt.Println(err)
-	fmt.Println(index.Put(ctx, nil, "acme", "people", []string{"p2"}, nil, entries))
+	fmt.Println(index.Put(ctx, nil, entries))
 	// Output:
 	// <nil>
 	// [p1] <nil>
@@ -69,7 +69,7 @@ func TestFind(t *testing.T) {
 	}
 	entries, err := table.Seal(ctx, "acme", rows...)
 	require.NoError(t, err)
-	require.NoError(t, index.Put(ctx, nil, "acme", "people", []string{"p1", "p2", "p3", "p4", "p5"}, nil, entries))
+	require.NoError(t, index.Put(ctx, nil, entries))
 	for _, test := range []struct {
 		field, index, value string
 		want                []string
@@ -145,21 +145,21 @@ type newestOnly struct {
 	put, find bool
 }
 
-func (x newestOnly) Put(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, fields []string, entries []encrypt.IndexEntry) error {
+func (x newestOnly) Put(ctx context.Context, tx encrypt.Execer, entries encrypt.IndexEntries) error {
 	if x.put {
 		newest := make(map[[3]string]encrypt.IndexEntry)
-		for _, e := range entries {
+		for _, e := range entries.Entries {
 			at := [3]string{e.Record, e.Field, e.Index}
 			if known, ok := newest[at]; !ok || e.Version > known.Version {
 				newest[at] = e
 			}
 		}
-		entries = nil
+		entries.Entries = nil
 		for _, e := range newest {
-			entries = append(entries, e)
+			entries.Entries = append(entries.Entries, e)
 		}
 	}
-	return x.Index.Put(ctx, tx, tenant, kind, records, fields, entries)
+	return x.Index.Put(ctx, tx, entries)
 }
 
 func (x newestOnly) Find(ctx context.Context, tenant, kind, field, index string, values [][]byte) ([]string, error) {
@@ -189,7 +189,7 @@ func rotateUnder(t *testing.T, index encrypt.Index) (faults []string) {
 	put := func(node int, id, email string) error {
 		entries, err := nodes[node].Seal(ctx, "acme", &person{ID: id, Email: email})
 		require.NoError(t, err)
-		return index.Put(ctx, nil, "acme", "people", []string{id}, nil, entries)
+		return index.Put(ctx, nil, entries)
 	}
 	expect := func(node int, index, value string, want ...string) {
 		found, err := nodes[node].Find(ctx, "acme", "email", index, value)
@@ -242,7 +242,7 @@ func TestStaleEndsWithAReindex(t *testing.T) {
 	put := func() {
 		entries, err := table.Seal(ctx, "acme", row)
 		require.NoError(t, err)
-		require.NoError(t, index.Put(ctx, nil, "acme", "people", []string{"p1"}, nil, entries))
+		require.NoError(t, index.Put(ctx, nil, entries))
 	}
 	stale := func(version uint32) []string {
 		records, err := index.Stale(ctx, "acme", "people", "email", "email", version, "", 10)

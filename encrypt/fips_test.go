@@ -134,7 +134,7 @@ func keyringUnderFIPS(t *testing.T, kek encrypt.RotatingKEK) {
 	rows := page(3)
 	entries, err := table.Seal(ctx, "acme", rows...)
 	require.NoError(t, err)
-	require.NoError(t, index.Put(ctx, nil, "acme", "contacts", []string{rows[0].ID, rows[1].ID, rows[2].ID}, nil, entries))
+	require.NoError(t, index.Put(ctx, nil, entries))
 	phone := rows[1].Phone
 	rows[1].Phone = ""
 	require.NoError(t, table.Open(ctx, "acme", rows...))

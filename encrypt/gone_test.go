@@ -39,13 +39,13 @@ func TestIndexRowsOfADestroyedClientAreDeletedAgain(t *testing.T) {
 	require.NoError(t, err)
 	clock.nanos.Store(destroyed.UnixNano())
 	found := func() []string {
-		records, err := index.Find(ctx, "acme", "contacts", "phone", "phone", [][]byte{entries[0].Value})
+		records, err := index.Find(ctx, "acme", "contacts", "phone", "phone", [][]byte{entries.Entries[0].Value})
 		require.NoError(t, err)
 		return records
 	}
 	rows := 0
 	for _, hours := range []int{1, 1, 5, 17} { // those of a day, as long as FinishErasures is called
-		require.NoError(t, index.Put(ctx, nil, "acme", "contacts", []string{"c1"}, nil, entries))
+		require.NoError(t, index.Put(ctx, nil, entries))
 		_, err = b.FinishErasures(job("acme"))
 		require.NoError(t, err)
 		require.NotEmpty(t, found(), "not at every call")
@@ -60,12 +60,12 @@ func TestIndexRowsOfADestroyedClientAreDeletedAgain(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, finished)
 		require.Empty(t, found())
-		rows += len(entries)
+		rows += len(entries.Entries)
 	}
 	r, err := b.Receipt(ctx, "acme", "c1")
 	require.NoError(t, err)
 	require.Equal(t, rows, r.IndexRows)
-	require.NoError(t, index.Put(ctx, nil, "acme", "contacts", []string{"c1"}, nil, entries))
+	require.NoError(t, index.Put(ctx, nil, entries))
 	clock.Advance(48 * time.Hour)
 	for range 3 {
 		_, err = b.FinishErasures(job("acme"))
@@ -91,7 +91,7 @@ func TestErasuresAreNotFinishedWithoutTheIndex(t *testing.T) {
 		_, err = tool.Erase(acting(tenant), tenant, "c1")
 		require.NoError(t, err)
 	}
-	require.NoError(t, index.Put(t.Context(), nil, "acme", "contacts", []string{"c1"}, nil, entries))
+	require.NoError(t, index.Put(t.Context(), nil, entries))
 	clock.Advance(2 * encrypt.ClosingTime)
 	finished, err := tool.FinishErasures(t.Context())
 	require.ErrorIs(t, err, encrypt.ErrNoIndex)

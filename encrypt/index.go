@@ -25,6 +25,15 @@ type IndexEntry struct {
 	Unique  bool // no other record may have the value
 }
 
+// IndexEntries are what an [Index] holds of some records from a Put on: what they had before
+// is replaced. [Table.Seal] returns those of the rows that it has sealed.
+type IndexEntries struct {
+	Tenant, Kind string
+	Records      []string // those without an entry lose what they had
+	Fields       []string // of which entries are replaced; none: all
+	Entries      []IndexEntry
+}
+
 // Execer is a transaction, or a database for callers without one.
 type Execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
@@ -33,13 +42,11 @@ type Execer interface {
 // Index finds records by the pseudonyms of their values. It lives in the host's
 // database, in a table that dumps leave out. Package encrypttest checks it.
 type Index interface {
-	// Put replaces the entries of these records, in these fields, by entries, inside the
-	// host's transaction, which has written the rows before. No fields: all of them; what an
-	// update of some has not sealed anew keeps its entries. Records without entries lose theirs.
-	// Where another record has the value of a unique entry the error is a
+	// Put replaces the entries of some records, inside the host's transaction, which has
+	// written the rows before. What an update has not sealed anew keeps its entries. Where another record has the value of a unique entry the error is a
 	// [DuplicateError], and the host rolls back; of several that put the same value at once,
 	// one succeeds. Puts without a transaction change all or nothing.
-	Put(ctx context.Context, tx Execer, tenant, kind string, records, fields []string, entries []IndexEntry) error
+	Put(ctx context.Context, tx Execer, entries IndexEntries) error
 
 	// Find returns the records, sorted and each once, that have one of the values in
 	// an index of a field.
@@ -79,28 +86,24 @@ func (e DuplicateError) Unwrap() error { return ErrDuplicate }
 
 var errEntry = errors.New("encrypt: index entry of another tenant, kind, record or field, repeated, or without client, index, version or value")
 
-// CheckEntries refuses entries that are not of this tenant and kind and of one of
-// these records and fields (none: all), stand there twice, or lack a client, index, version
-// or value.
+// Check refuses entries that are not of this tenant and kind and of one of these records
+// and fields, stand there twice, or lack a client, index, version or value.
 // Implementations of [Index] call it in Put.
-func CheckEntries(tenant, kind string, records, fields []string, entries []IndexEntry) error {
-	if tenant == "" {
+func (x *IndexEntries) Check() error {
+	if x.Tenant == "" {
 		return errTenant
 	}
-	known := make(map[string]bool, len(records))
-	for _, record := range records {
-		known[record] = true
-	}
+	known := setOf(x.Records)
 	type entryKey struct {
 		record, field, index string
 		version              uint32
 	}
-	seen := make(map[entryKey]bool, len(entries))
-	for i := range entries {
-		e := &entries[i]
+	seen := make(map[entryKey]bool, len(x.Entries))
+	for i := range x.Entries {
+		e := &x.Entries[i]
 		key := entryKey{e.Record, e.Field, e.Index, e.Version}
-		if e.Tenant != tenant || e.Kind != kind || e.Client == "" || e.Index == "" || e.Version == 0 || len(e.Value) == 0 ||
-			!known[e.Record] || seen[key] || len(fields) > 0 && !slices.Contains(fields, e.Field) {
+		if e.Tenant != x.Tenant || e.Kind != x.Kind || e.Client == "" || e.Index == "" || e.Version == 0 || len(e.Value) == 0 ||
+			!known[e.Record] || seen[key] || len(x.Fields) > 0 && !slices.Contains(x.Fields, e.Field) {
 			return errEntry
 		}
 		seen[key] = true

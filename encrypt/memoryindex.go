@@ -24,17 +24,14 @@ func (e *IndexEntry) sameValue(o *IndexEntry) bool {
 }
 
 // Put implements [Index]; tx may be nil.
-func (m *MemoryIndex) Put(_ context.Context, _ Execer, tenant, kind string, records, fields []string, entries []IndexEntry) error {
-	if err := CheckEntries(tenant, kind, records, fields, entries); err != nil {
+func (m *MemoryIndex) Put(_ context.Context, _ Execer, x IndexEntries) error {
+	if err := x.Check(); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	replaced := make(map[string]bool, len(records))
-	for _, record := range records {
-		replaced[record] = true
-	}
-	kept := make([]IndexEntry, 0, len(m.entries)+len(entries))
+	replaced := setOf(x.Records)
+	kept := make([]IndexEntry, 0, len(m.entries)+len(x.Entries))
 	taken := make(map[string][]*IndexEntry) // unique entries by their value
 	add := func(e IndexEntry) error {
 		if e.Unique {
@@ -49,14 +46,14 @@ func (m *MemoryIndex) Put(_ context.Context, _ Execer, tenant, kind string, reco
 		return nil
 	}
 	for _, e := range m.entries {
-		if e.Tenant == tenant && e.Kind == kind && replaced[e.Record] && (len(fields) == 0 || slices.Contains(fields, e.Field)) {
+		if e.Tenant == x.Tenant && e.Kind == x.Kind && replaced[e.Record] && (len(x.Fields) == 0 || slices.Contains(x.Fields, e.Field)) {
 			continue
 		}
 		if err := add(e); err != nil {
 			return err
 		}
 	}
-	for _, e := range entries {
+	for _, e := range x.Entries {
 		e.Value = slices.Clone(e.Value)
 		if err := add(e); err != nil {
 			return err

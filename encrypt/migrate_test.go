@@ -278,7 +278,7 @@ func TestSealingEmptiesTheColumnOfPlaintext(t *testing.T) {
 	require.Nil(t, g.PhonePlain)
 	require.Empty(t, g.NotePlain)
 	require.Nil(t, g.BornPlain)
-	require.NoError(t, p.index.Put(t.Context(), nil, "acme", "contacts", []string{"c01"}, nil, entries))
+	require.NoError(t, p.index.Put(t.Context(), nil, entries))
 	p.Put("acme", encrypt.Row{Record: "c01", Client: "c01", Sealed: map[string][]byte{"phone": g.PhoneSealed, "note": g.NoteSealed, "born": g.BornSealed}})
 
 	report, err := p.contacts.Migrate(job("acme"), "acme", p, nil)

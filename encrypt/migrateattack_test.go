@@ -158,7 +158,7 @@ func TestMigrateManyDuplicates(t *testing.T) {
 				other := &onlyPhone{ID: fmt.Sprintf("other%03d", i), Phone: fmt.Sprintf("+7 916 123-%04d", i)}
 				entries, err := table.Seal(job("acme"), "acme", other)
 				require.NoError(t, err)
-				require.NoError(t, p.index.Put(t.Context(), nil, "acme", "uniq", []string{other.ID}, nil, entries))
+				require.NoError(t, p.index.Put(t.Context(), nil, entries))
 			}
 			_, err = table.Collect(job("acme"), "acme", p, nil)
 			require.NoError(t, err)

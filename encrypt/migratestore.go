@@ -114,5 +114,5 @@ func (m *Model) putEntries(ctx context.Context, tx Execer, tenant string, fields
 	}
 	known := setOf(records)
 	mine := slices.DeleteFunc(slices.Clone(entries), func(e IndexEntry) bool { return !known[e.Record] })
-	return m.keys.opts.Index.Put(ctx, tx, tenant, m.kind, records, fields, mine)
+	return m.keys.opts.Index.Put(ctx, tx, IndexEntries{Tenant: tenant, Kind: m.kind, Records: records, Fields: fields, Entries: mine})
 }

@@ -68,24 +68,24 @@ func (m *Model) ids(tenant string, row reflect.Value) (crmguard.Place, error) {
 }
 
 // seal fills the sealed fields, of these fields, and makes their index entries.
-func (m *Model) seal(ctx context.Context, tenant string, fields []fieldPlan, rows []reflect.Value) ([]IndexEntry, error) {
+func (m *Model) seal(ctx context.Context, tenant string, fields []fieldPlan, rows []reflect.Value) (entries IndexEntries, err error) {
 	if tenant == "" {
-		return nil, errTenant
+		return entries, errTenant
 	}
 	b := scratches.Get().(*scratch)
 	defer b.release()
 	cells, err := m.encode(b, tenant, fields, rows)
 	if err != nil {
-		return nil, err
+		return entries, err
 	}
 	indexed, scopes := m.indexed(tenant, fields, cells)
 	keys, err := m.keys.sealAll(ctx, tenant, cells, scopes)
 	if err != nil {
-		return nil, rowOf(err, len(fields))
+		return entries, rowOf(err, len(fields))
 	}
-	entries, err := m.entries(cells, indexed, scopes, keys)
-	if err != nil {
-		return nil, err
+	entries = m.replaced(tenant, fields, cells)
+	if entries.Entries, err = m.entries(cells, indexed, scopes, keys); err != nil {
+		return IndexEntries{}, err
 	}
 	for i, row := range rows {
 		for j := range fields {
@@ -96,6 +96,28 @@ func (m *Model) seal(ctx context.Context, tenant string, fields []fieldPlan, row
 		}
 	}
 	return entries, nil
+}
+
+// replaced says which entries change with these fields of rows: with all of a model's, those of
+// fields too that had an index once.
+func (m *Model) replaced(tenant string, fields []fieldPlan, cells []Cell) IndexEntries {
+	x := IndexEntries{Tenant: tenant, Kind: m.kind}
+	for j := range fields {
+		if len(fields[j].indexes) > 0 {
+			x.Fields = append(x.Fields, fields[j].name)
+		}
+	}
+	if len(x.Fields) == 0 {
+		return x
+	}
+	if len(fields) == len(m.plan.fields) {
+		x.Fields = nil
+	}
+	x.Records = make([]string, 0, len(cells)/len(fields))
+	for i := 0; i < len(cells); i += len(fields) {
+		x.Records = append(x.Records, cells[i].Place.Record)
+	}
+	return x
 }
 
 // rowOf turns the index of a cell into that of its row.

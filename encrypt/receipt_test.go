@@ -39,7 +39,7 @@ func erase(tb testing.TB) *erased {
 	rows := []*contact{{ID: "c1", Phone: "+79123456789"}, {ID: "c2", Phone: "+79123456789"}, {ID: "c3", Phone: "+79123456780"}}
 	entries, err := table.Seal(ctx, "acme", rows...)
 	require.NoError(tb, err)
-	require.NoError(tb, e.index.Put(ctx, nil, "acme", "contacts", []string{"c1", "c2", "c3"}, nil, entries))
+	require.NoError(tb, e.index.Put(ctx, nil, entries))
 	e.sealed, err = e.k.Seal(ctx, home, []byte("x"))
 	require.NoError(tb, err)
 	export := encrypt.Copy{What: "контакты <март> & co", Where: "usb stick of p7", At: e.clock.Now().Add(-time.Hour)}

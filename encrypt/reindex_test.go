@@ -42,7 +42,7 @@ func TestReindex(t *testing.T) {
 		entries, err := f.contacts.Seal(job("acme"), "acme", c)
 		require.NoError(t, err)
 		f.Put("acme", asRow(c))
-		require.NoError(t, f.index.Put(t.Context(), nil, "acme", "contacts", []string{"c04"}, nil, entries))
+		require.NoError(t, f.index.Put(t.Context(), nil, entries))
 	}
 	_, err = f.contacts.Reindex(job("acme"), "acme", h, nil)
 	require.NoError(t, err)
@@ -96,9 +96,9 @@ func TestMaintainIndex(t *testing.T) {
 	late := page(13)[12]
 	entries, err := f.contacts.Seal(job("acme"), "acme", late)
 	require.NoError(t, err)
-	require.Len(t, entries, 2)
-	require.NoError(t, f.index.Put(t.Context(), nil, "acme", "contacts", []string{late.ID}, nil, entries[1:]))
-	require.EqualValues(t, 1, entries[1].Version)
+	require.Len(t, entries.Entries, 2)
+	require.NoError(t, f.index.Put(t.Context(), nil, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{late.ID}, Entries: entries.Entries[1:]}))
+	require.EqualValues(t, 1, entries.Entries[1].Version)
 	f.Put("acme", asRow(late))
 
 	c.Advance(encrypt.ClosingTime)
@@ -188,7 +188,7 @@ func TestMaintainIndexWaitsByItsOwnClock(t *testing.T) {
 		entries, err := writer.Seal(job("acme"), "acme", c)
 		require.NoError(t, err)
 		return func() {
-			require.NoError(t, index.Put(t.Context(), nil, "acme", "contacts", []string{id}, nil, entries))
+			require.NoError(t, index.Put(t.Context(), nil, entries))
 			rows.Put("acme", encrypt.Row{Record: id, Client: id, Sealed: map[string][]byte{"phone": c.PhoneSealed}})
 		}
 	}

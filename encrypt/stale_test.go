@@ -72,7 +72,7 @@ func TestIndexEntriesAreMadeOfCurrentKeys(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, store.lease)
 	var versions []uint32
-	for _, e := range entries {
+	for _, e := range entries.Entries {
 		versions = append(versions, e.Version)
 	}
 	require.ElementsMatch(t, []uint32{1, 2}, versions)

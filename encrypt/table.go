@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/crmguard/crmguard"
@@ -132,7 +133,7 @@ func NewModel(k *Keyring, kind string, t reflect.Type, o *TableOptions) (*Model,
 // the index entries to put in the transaction that stores the rows. It may write to
 // the key store, so call it before that transaction begins. On an error no row was
 // changed.
-func (t *Table[T]) Seal(ctx context.Context, tenant string, rows ...*T) ([]IndexEntry, error) {
+func (t *Table[T]) Seal(ctx context.Context, tenant string, rows ...*T) (IndexEntries, error) {
 	return t.model.seal(ctx, tenant, t.model.plan.fields, values(rows))
 }
 
@@ -146,10 +147,10 @@ func (t *Table[T]) Open(ctx context.Context, tenant string, rows ...*T) error {
 
 // Seal is [Table.Seal] for rows that are pointers to the model's type, of these fields, by
 // logical name; none: all. The sealed fields of others stay as they are.
-func (m *Model) Seal(ctx context.Context, tenant string, fields []string, rows ...any) ([]IndexEntry, error) {
+func (m *Model) Seal(ctx context.Context, tenant string, fields []string, rows ...any) (IndexEntries, error) {
 	found, err := m.values(rows)
 	if err != nil {
-		return nil, err
+		return IndexEntries{}, err
 	}
 	selected := m.plan.fields
 	if len(fields) > 0 {
@@ -157,7 +158,10 @@ func (m *Model) Seal(ctx context.Context, tenant string, fields []string, rows .
 		for _, name := range fields {
 			field := m.plan.field(name)
 			if field == nil {
-				return nil, fmt.Errorf("encrypt: table %s has no field %q", m.kind, name)
+				return IndexEntries{}, fmt.Errorf("encrypt: table %s has no field %q", m.kind, name)
+			}
+			if slices.ContainsFunc(selected, func(f fieldPlan) bool { return f.name == name }) {
+				return IndexEntries{}, fmt.Errorf("encrypt: table %s: field %q is named twice", m.kind, name)
 			}
 			selected = append(selected, *field)
 		}
@@ -174,19 +178,36 @@ func (m *Model) Open(ctx context.Context, tenant string, rows ...any) error {
 	return m.open(ctx, tenant, found)
 }
 
-// ModelField says how a field of a [Model] is called.
+// ModelField is a field of a [Model]. The indexes are those of reflect, for FieldByIndex.
 type ModelField struct {
 	Name          string // the logical one
-	Plain, Sealed string // in the struct; of an embedded struct's field, its own name
+	Plain, Sealed []int
+	Legacy        []int // of the column tagged ",plain"; nil: none
+	Indexed       bool  // it has entries in the [Index]
 }
 
 // Fields returns the fields that are sealed, in their order.
 func (m *Model) Fields() []ModelField {
 	fields := make([]ModelField, len(m.plan.fields))
 	for i, f := range m.plan.fields {
-		fields[i] = ModelField{f.name, m.typ.FieldByIndex(f.plain).Name, m.typ.FieldByIndex(f.sealed).Name}
+		fields[i] = ModelField{f.name, slices.Clone(f.plain), slices.Clone(f.sealed), slices.Clone(f.legacy), len(f.indexes) > 0}
 	}
 	return fields
+}
+
+// IDs returns the reflect indexes of the fields with the ids of record and client, which may
+// be the same.
+func (m *Model) IDs() (record, client []int) {
+	return slices.Clone(m.plan.record), slices.Clone(m.plan.client)
+}
+
+// Index returns Options.Index, in which the entries of rows are put; nil if no field has an
+// index.
+func (m *Model) Index() Index {
+	if len(m.indexedFields()) == 0 {
+		return nil
+	}
+	return m.keys.opts.Index
 }
 
 // values returns the structs behind pointers; that of nil is the zero Value.

@@ -62,8 +62,8 @@ func TestTableRoundTrip(t *testing.T) {
 	}
 	entries, err := table.Seal(ctx, "acme", rows...)
 	require.NoError(t, err)
-	require.Len(t, entries, 1, "an empty value is sealed, but not indexed")
-	require.Equal(t, []any{"acme", "c1", "deals", "d1", "ptr", uint32(1)}, []any{entries[0].Tenant, entries[0].Client, entries[0].Kind, entries[0].Record, entries[0].Field, entries[0].Version})
+	require.Len(t, entries.Entries, 1, "an empty value is sealed, but not indexed")
+	require.Equal(t, []any{"acme", "c1", "deals", "d1", "ptr", uint32(1)}, []any{entries.Entries[0].Tenant, entries.Entries[0].Client, entries.Entries[0].Kind, entries.Entries[0].Record, entries.Entries[0].Field, entries.Entries[0].Version})
 
 	require.NotNil(t, rows[1].PtrSealed, "an empty string is sealed")
 	require.NotNil(t, rows[1].RawSealed)

@@ -84,7 +84,7 @@ func (c *crm) add(ctx context.Context, tenant, id string) error {
 	if _, err := c.db.ExecContext(ctx, `INSERT INTO contacts VALUES ($1, $2, $3)`, tenant, id, row.PhoneSealed); err != nil {
 		return err
 	}
-	return c.index.Put(ctx, c.db, tenant, "contacts", []string{id}, nil, entries)
+	return c.index.Put(ctx, c.db, entries)
 }
 
 // makeClients stores three clients of each tenant, who can be found by phone:

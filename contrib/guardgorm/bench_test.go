@@ -26,7 +26,7 @@ func BenchmarkFind(b *testing.B) {
 	index := encrypt.NewMemoryIndex()
 	keys, err := encrypt.New(kek, encrypt.NewMemory(), &encrypt.Options{Index: index})
 	require.NoError(b, err)
-	plugin, err := guardgorm.New(keys, index, guardgorm.Kinds{"contacts": {Contact{}}, "calls": {Call{}}}, nil)
+	plugin, err := guardgorm.New(keys, guardgorm.Kinds{"contacts": {Contact{}}, "calls": {Call{}}}, nil)
 	require.NoError(b, err)
 	require.NoError(b, db.Use(plugin))
 	db = db.WithContext(as("acme"))

@@ -21,14 +21,8 @@ func (w *watcher) beforeCreate(db *gorm.DB) {
 
 func (w *watcher) create(db *gorm.DB) error {
 	stmt := db.Statement
-	t, err := w.table(stmt)
-	if err != nil {
-		return err
-	}
-	if t == nil {
-		return w.checkBypass(stmt)
-	}
-	if err := w.prepare(stmt, t); err != nil {
+	t, err := w.written(stmt)
+	if err != nil || t == nil {
 		return err
 	}
 	if maps := mapsOf(stmt.Dest); maps != nil {
@@ -209,7 +203,7 @@ func (w *watcher) created(db *gorm.DB, done *write) error {
 	if done.upsert == nil {
 		return errors.Join(w.put(db, t, done.records, nil, done.entries), w.returned(db))
 	}
-	if !t.indexed && !done.upsert.guarded {
+	if t.index == nil && !done.upsert.guarded {
 		return w.returned(db)
 	}
 	stored, err := t.stored(db, done.records)
@@ -224,7 +218,7 @@ func (w *watcher) created(db *gorm.DB, done *write) error {
 		}
 	}
 	for _, f := range done.fields {
-		if !f.indexed {
+		if !f.Indexed {
 			continue
 		}
 		var records []string
@@ -234,7 +228,7 @@ func (w *watcher) created(db *gorm.DB, done *write) error {
 			}
 		}
 		entries := slices.DeleteFunc(slices.Clone(done.entries), func(e encrypt.IndexEntry) bool {
-			return e.Field != f.name || !slices.Contains(records, e.Record)
+			return e.Field != f.Name || !slices.Contains(records, e.Record)
 		})
 		if err := w.put(db, t, records, []*field{f}, entries); err != nil {
 			return err

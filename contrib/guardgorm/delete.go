@@ -24,7 +24,7 @@ func (w *watcher) delete(db *gorm.DB) error {
 		return err
 	}
 	soft := len(t.schema.DeleteClauses) > 0 && !stmt.Unscoped
-	if !t.indexed || soft || db.DryRun {
+	if t.index == nil || soft || db.DryRun {
 		return nil
 	}
 	if err := t.checkTransaction(db); err != nil {

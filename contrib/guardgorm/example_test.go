@@ -42,12 +42,12 @@ type Visit struct {
 	NoteSealed []byte `encrypt:"note,sealed"`
 }
 
-func protect(ctx context.Context, db *gorm.DB, keys *encrypt.Keyring, index encrypt.Index) error {
+func protect(ctx context.Context, db *gorm.DB, keys *encrypt.Keyring) error {
 	if err := db.AutoMigrate(&Client{}, &Visit{}); err != nil {
 		return err
 	}
 	kinds := guardgorm.Kinds{"clients": {Client{}}, "visits": {Visit{}}}
-	plugin, err := guardgorm.New(keys, index, kinds, &encrypt.TableOptions{Region: "RU"})
+	plugin, err := guardgorm.New(keys, kinds, &encrypt.TableOptions{Region: "RU"})
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func Example() {
 	check(err)
 	keys, err := encrypt.New(kek, encrypt.NewMemory(), &encrypt.Options{Index: index}) // encryptsql.OpenSQLite
 	check(err)
-	check(protect(ctx, db, keys, index))
+	check(protect(ctx, db, keys))
 
 	subject := crmguard.Subject{Tenant: "default", ID: "anna", Kind: crmguard.KindEmployee} // guard does this
 	tx := db.WithContext(crmguard.WithSubject(ctx, subject))

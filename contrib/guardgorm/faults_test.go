@@ -44,7 +44,7 @@ func TestWithoutCallbacks(t *testing.T) {
 			db, err := gorm.Open(c.dial, &gorm.Config{Logger: logger.Discard})
 			require.NoError(t, err)
 			t.Cleanup(func() { closeDB(t, db) })
-			plugin, err := guardgorm.New(c.keys, c.index, guardgorm.Kinds{"contacts": {Contact{}}, "calls": {Call{}}}, nil)
+			plugin, err := guardgorm.New(c.keys, guardgorm.Kinds{"contacts": {Contact{}}, "calls": {Call{}}}, nil)
 			require.NoError(t, err)
 			require.NoError(t, db.Use(plugin))
 			require.NoError(t, remove(db))

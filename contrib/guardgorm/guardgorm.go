@@ -14,7 +14,7 @@
 //
 //	func (c *Contact) SetErased(erased bool) { c.Erased = erased }
 //
-//	plugin, err := guardgorm.New(keys, index, guardgorm.Kinds{"contacts": {Contact{}}, "calls": {Call{}}}, nil)
+//	plugin, err := guardgorm.New(keys, guardgorm.Kinds{"contacts": {Contact{}}, "calls": {Call{}}}, nil)
 //	err = db.Use(plugin)
 //	err = db.WithContext(ctx).Create(&Contact{ID: uuid, Phone: "+7 916 123-45-67"}).Error
 //
@@ -100,16 +100,15 @@ type Erasable interface{ SetErased(erased bool) }
 
 // Plugin is a gorm.Plugin. It is safe for concurrent use, by several databases.
 type Plugin struct {
-	index  encrypt.Index
 	models map[reflect.Type]*model
 }
 
 var _ gorm.Plugin = (*Plugin)(nil)
 
-// New reads the tags of structs. The index is the one in encrypt.Options.Index; nil if no
-// field has one. Nil options mean the defaults.
-func New(keys *encrypt.Keyring, index encrypt.Index, kinds Kinds, o *encrypt.TableOptions) (*Plugin, error) {
-	p := &Plugin{index: index, models: make(map[reflect.Type]*model)}
+// New reads the tags of structs. Index entries go to the encrypt.Options.Index of keys. Nil
+// options mean the defaults.
+func New(keys *encrypt.Keyring, kinds Kinds, o *encrypt.TableOptions) (*Plugin, error) {
+	p := &Plugin{models: make(map[reflect.Type]*model)}
 	for kind, rows := range kinds {
 		for _, row := range rows {
 			t := reflect.TypeOf(row)
@@ -122,9 +121,6 @@ func New(keys *encrypt.Keyring, index encrypt.Index, kinds Kinds, o *encrypt.Tab
 			m, err := newModel(keys, kind, t, o)
 			if err != nil {
 				return nil, err
-			}
-			if m.indexed && index == nil {
-				return nil, fmt.Errorf("guardgorm: %v has an index, but none was given", t)
 			}
 			p.models[t] = m
 		}

@@ -200,7 +200,7 @@ func (c *crm) connect(t *testing.T, db *gorm.DB) {
 	o := &encrypt.TableOptions{Region: "RU"}
 	c.contacts, err = encrypt.NewTable[Contact](c.keys, "contacts", o)
 	require.NoError(t, err)
-	c.plugin, err = guardgorm.New(c.keys, c.index, guardgorm.Kinds{"contacts": {Contact{}}, "calls": {&Call{}}}, o)
+	c.plugin, err = guardgorm.New(c.keys, guardgorm.Kinds{"contacts": {Contact{}}, "calls": {&Call{}}}, o)
 	require.NoError(t, err)
 	require.NoError(t, db.Use(c.plugin))
 	c.DB = db.WithContext(as("acme"))
@@ -258,7 +258,7 @@ func (c *crm) use(t *testing.T, kind string, rows ...any) *gorm.DB {
 	db, err := gorm.Open(c.dial, &gorm.Config{Logger: logger.New(c.log, logger.Config{LogLevel: logger.Info})})
 	require.NoError(t, err)
 	t.Cleanup(func() { closeDB(t, db) })
-	plugin, err := guardgorm.New(c.keys, c.index, guardgorm.Kinds{kind: rows}, nil)
+	plugin, err := guardgorm.New(c.keys, guardgorm.Kinds{kind: rows}, nil)
 	require.NoError(t, err)
 	require.NoError(t, db.Use(plugin))
 	return db

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"strings"
 
 	"gorm.io/gorm"
 	"gorm.io/gorm/schema"
@@ -20,49 +19,20 @@ type model struct {
 	typ            reflect.Type
 	record, client []int // reflect indexes
 	fields         []modelField
-	indexed        bool
+	index          encrypt.Index // nil: no field has one
 }
 
-type modelField struct {
-	name          string // the logical one
-	plain, sealed reflect.StructField
-	legacy        []int // of the column that it was in before it was sealed; nil: none
-	indexed       bool
-}
+type modelField struct{ encrypt.ModelField }
 
 func newModel(keys *encrypt.Keyring, kind string, t reflect.Type, o *encrypt.TableOptions) (*model, error) {
 	sealer, err := encrypt.NewModel(keys, kind, t, o)
 	if err != nil {
 		return nil, fmt.Errorf("guardgorm: %w", err)
 	}
-	m := &model{Model: sealer, kind: kind, typ: t}
-	for _, f := range reflect.VisibleFields(t) {
-		switch f.Tag.Get("encrypt") {
-		case ",record":
-			m.record = f.Index
-		case ",client":
-			m.client = f.Index
-		}
-	}
-	if m.client == nil {
-		m.client = m.record
-	}
+	m := &model{Model: sealer, kind: kind, typ: t, index: sealer.Index()}
+	m.record, m.client = sealer.IDs()
 	for _, f := range sealer.Fields() {
-		plain, _ := t.FieldByName(f.Plain)
-		sealed, _ := t.FieldByName(f.Sealed)
-		name, options, _ := strings.Cut(plain.Tag.Get("encrypt"), ",")
-		if name != f.Name || sealed.Tag.Get("encrypt") != f.Name+",sealed" {
-			return nil, fmt.Errorf("guardgorm: %v: the fields of %q are hidden by others of the same names", t, f.Name)
-		}
-		indexed := strings.Contains(options, "index=")
-		field := modelField{name: f.Name, plain: plain, sealed: sealed, indexed: indexed}
-		for _, f := range reflect.VisibleFields(t) {
-			if f.Tag.Get("encrypt") == field.name+",plain" {
-				field.legacy = f.Index
-			}
-		}
-		m.fields = append(m.fields, field)
-		m.indexed = m.indexed || indexed
+		m.fields = append(m.fields, modelField{f})
 	}
 	return m, nil
 }
@@ -75,20 +45,18 @@ func (m *model) clientOf(row reflect.Value) string { return row.FieldByIndex(m.c
 
 // empty says whether nothing of a field was read or is to be written.
 func (f *modelField) empty(row reflect.Value) bool {
-	return f.sealedOf(row).IsNil() && (f.legacy == nil || row.FieldByIndex(f.legacy).IsZero())
+	return f.sealedOf(row).IsNil() && (f.Legacy == nil || row.FieldByIndex(f.Legacy).IsZero())
 }
 
 // dropLegacy empties what is not to be stored any more.
 func (f *modelField) dropLegacy(row reflect.Value) {
-	if f.legacy != nil {
-		row.FieldByIndex(f.legacy).SetZero()
+	if f.Legacy != nil {
+		row.FieldByIndex(f.Legacy).SetZero()
 	}
 }
 
-func (f *modelField) plainOf(row reflect.Value) reflect.Value { return row.FieldByIndex(f.plain.Index) }
-func (f *modelField) sealedOf(row reflect.Value) reflect.Value {
-	return row.FieldByIndex(f.sealed.Index)
-}
+func (f *modelField) plainOf(row reflect.Value) reflect.Value  { return row.FieldByIndex(f.Plain) }
+func (f *modelField) sealedOf(row reflect.Value) reflect.Value { return row.FieldByIndex(f.Sealed) }
 
 // table is a model as one database has it.
 type table struct {
@@ -119,24 +87,24 @@ func newTable(db *gorm.DB, m *model) (*table, error) {
 	}
 	for i := range m.fields {
 		f := &field{modelField: &m.fields[i]}
-		f.plain, f.sealed = fieldAt(stmt.Schema, m.fields[i].plain.Index), fieldAt(stmt.Schema, m.fields[i].sealed.Index)
+		f.plain, f.sealed = fieldAt(stmt.Schema, f.Plain), fieldAt(stmt.Schema, f.Sealed)
 		if f.plain == nil || f.plain.DBName != "" {
-			return nil, fmt.Errorf(`field %s would be stored as it is: tag it gorm:"-"`, m.fields[i].plain.Name)
+			return nil, fmt.Errorf(`field %s would be stored as it is: tag it gorm:"-"`, m.typ.FieldByIndex(f.Plain).Name)
 		}
 		if s := f.sealed; s == nil || s.DBName == "" || !s.Readable || !s.Creatable || !s.Updatable || s.HasDefaultValue || s.Serializer != nil || s.PrimaryKey {
-			return nil, fmt.Errorf("field %s is not an ordinary column", m.fields[i].sealed.Name)
+			return nil, fmt.Errorf("field %s is not an ordinary column", m.typ.FieldByIndex(f.Sealed).Name)
 		}
-		if m.fields[i].legacy != nil {
-			if f.old = fieldAt(stmt.Schema, m.fields[i].legacy); f.old == nil || f.old.DBName == "" {
-				return nil, fmt.Errorf("the plaintext of %q is not in a column", f.name)
+		if f.Legacy != nil {
+			if f.old = fieldAt(stmt.Schema, f.Legacy); f.old == nil || f.old.DBName == "" {
+				return nil, fmt.Errorf("the plaintext of %q is not in a column", f.Name)
 			}
 		}
 		t.pairs = append(t.pairs, f)
 	}
 	for _, f := range t.pairs {
 		t.names[f.plain.Name] = f
-		if other := stmt.Schema.LookUpField(f.name); other == nil || other == f.plain || other == f.old { // else it is that column's name
-			t.names[f.name] = f
+		if other := stmt.Schema.LookUpField(f.Name); other == nil || other == f.plain || other == f.old { // else it is that column's name
+			t.names[f.Name] = f
 		}
 		// Known to gorm, but without a column: conditions in structs would leave it out and
 		// find anything. So they do not, and checkConditions refuses them; and attributes
@@ -179,7 +147,7 @@ func (t *table) seal(ctx context.Context, fields []*field, rows []reflect.Value)
 	}
 	names := make([]string, len(fields))
 	for i, f := range fields {
-		names[i] = f.name
+		names[i] = f.Name
 	}
 	pointers := make([]any, len(rows))
 	for i, row := range rows {
@@ -193,5 +161,5 @@ func (t *table) seal(ctx context.Context, fields []*field, rows []reflect.Value)
 	if err != nil {
 		return nil, fmt.Errorf("guardgorm: %s: %w", t.kind, err)
 	}
-	return entries, nil
+	return entries.Entries, nil
 }

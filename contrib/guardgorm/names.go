@@ -30,7 +30,7 @@ func (t *table) meant(name string) (f *field, column *schema.Field) {
 				return t.behind(c, name)
 			}
 		}
-		if strings.EqualFold(name, f.plain.Name) || t.names[f.name] == f && strings.EqualFold(name, f.name) {
+		if strings.EqualFold(name, f.plain.Name) || t.names[f.Name] == f && strings.EqualFold(name, f.Name) {
 			return f, nil
 		}
 	}
@@ -152,7 +152,7 @@ func (w *watcher) checkBypass(stmt *gorm.Statement) error {
 		}
 		for _, name := range names {
 			if f, _ := t.meant(name); f != nil {
-				return fmt.Errorf("guardgorm: %s: sealed field %q is written through the model only", t.kind, f.name)
+				return fmt.Errorf("guardgorm: %s: sealed field %q is written through the model only", t.kind, f.Name)
 			}
 		}
 	}

@@ -388,15 +388,15 @@ func TestNew(t *testing.T) {
 			PhoneSealed []byte `encrypt:"phone,sealed"`
 		}
 		for _, row := range []any{stored{}, guessed{}, columnless{}} {
-			plugin, err := guardgorm.New(c.keys, nil, guardgorm.Kinds{"k": {row}}, nil)
+			plugin, err := guardgorm.New(c.keys, guardgorm.Kinds{"k": {row}}, nil)
 			require.NoError(t, err)
 			db, err := gorm.Open(c.dial)
 			require.NoError(t, err)
 			require.Error(t, db.Use(plugin), "%T", row)
 			closeDB(t, db)
 		}
-		for _, kinds := range []guardgorm.Kinds{{"k": {Company{}}}, {"k": {nil}}, {"": {Call{}}}, {"k": {Call{}}}, {"k": {Contact{}, &Contact{}}}} {
-			_, err := guardgorm.New(c.keys, nil, kinds, nil)
+		for _, kinds := range []guardgorm.Kinds{{"k": {Company{}}}, {"k": {nil}}, {"": {Call{}}}, {"k": {Contact{}, &Contact{}}}} {
+			_, err := guardgorm.New(c.keys, kinds, nil)
 			require.Error(t, err, kinds)
 		}
 		require.ErrorIs(t, c.Use(c.plugin), gorm.ErrRegistered)

@@ -20,14 +20,8 @@ func (w *watcher) beforeUpdate(db *gorm.DB) {
 
 func (w *watcher) update(db *gorm.DB) error {
 	stmt := db.Statement
-	t, err := w.table(stmt)
-	if err != nil {
-		return err
-	}
-	if t == nil {
-		return w.checkBypass(stmt)
-	}
-	if err := w.prepare(stmt, t); err != nil {
+	t, err := w.written(stmt)
+	if err != nil || t == nil {
 		return err
 	}
 	if c, ok := stmt.Clauses["SET"]; ok {
@@ -66,7 +60,7 @@ func (t *table) checkSet(c clause.Clause) error {
 	}
 	for _, a := range set {
 		if f, _ := t.meant(a.Column.Name); f != nil {
-			return fmt.Errorf("guardgorm: %s: sealed field %q is written by Updates, Update or Save", t.kind, f.name)
+			return fmt.Errorf("guardgorm: %s: sealed field %q is written by Updates, Update or Save", t.kind, f.Name)
 		}
 		if id := t.idNamed(a.Column.Name); id != nil {
 			return t.errMoved(id.DBName)
@@ -96,7 +90,7 @@ func (t *table) updateMap(db *gorm.DB, change *write, dest reflect.Value) error 
 			delete(changed, name)
 			if chosen, ok := columns[f.sealed.DBName]; chosen || !ok && !restricted {
 				if _, twice := given[f]; twice {
-					return fmt.Errorf("guardgorm: %s: %q is in the map twice", t.kind, f.name)
+					return fmt.Errorf("guardgorm: %s: %q is in the map twice", t.kind, f.Name)
 				}
 				given[f] = value
 			}
@@ -121,7 +115,7 @@ func (t *table) updateMap(db *gorm.DB, change *write, dest reflect.Value) error 
 			continue
 		}
 		if isSQL(value) || f.plain.Set(stmt.Context, scratch, value) != nil { // whose text may quote the value
-			return fmt.Errorf("guardgorm: %s: a %T is no value of field %q", t.kind, value, f.name)
+			return fmt.Errorf("guardgorm: %s: a %T is no value of field %q", t.kind, value, f.Name)
 		}
 		change.fields = append(change.fields, f)
 	}
@@ -206,8 +200,8 @@ func (t *table) updateStruct(db *gorm.DB, change *write, dest reflect.Value) err
 			switch changed := slices.Contains(change.fields, f); {
 			case inPlace && (!done || !changed):
 				f.sealedOf(dest).Set(f.sealedOf(before))
-				if f.legacy != nil {
-					dest.FieldByIndex(f.legacy).Set(before.FieldByIndex(f.legacy))
+				if f.Legacy != nil {
+					dest.FieldByIndex(f.Legacy).Set(before.FieldByIndex(f.Legacy))
 				}
 			case !inPlace && done && changed && row.CanAddr(): // as gorm sets the other columns
 				f.plainOf(row).Set(f.plainOf(dest))
@@ -304,7 +298,7 @@ func (t *table) checkOther(db *gorm.DB, dest reflect.Value) error {
 			continue
 		}
 		if _, empty := c.ValueOf(db.Statement.Context, dest); !empty || columns[c.DBName] {
-			return fmt.Errorf("guardgorm: %s: sealed field %q is updated by a map or a %v, not by a %v", t.kind, f.name, t.typ, dest.Type())
+			return fmt.Errorf("guardgorm: %s: sealed field %q is updated by a map or a %v, not by a %v", t.kind, f.Name, t.typ, dest.Type())
 		}
 	}
 	for _, id := range []*schema.Field{t.idCol, t.clientCol} {

@@ -294,7 +294,7 @@ func TestTableInSchema(t *testing.T) {
 			t.Cleanup(func() { require.NoError(t, c.raw.Exec("DROP SCHEMA "+apart+" CASCADE").Error) })
 		}
 		require.NoError(t, c.raw.Exec("CREATE TABLE "+apart+".people (id TEXT PRIMARY KEY, client TEXT, phone_sealed "+map[string]string{"sqlite": "BLOB", "postgres": "BYTEA"}[c.Name()]+")").Error)
-		plugin, err := guardgorm.New(c.keys, c.index, guardgorm.Kinds{"people": {Qualified{}}}, nil)
+		plugin, err := guardgorm.New(c.keys, guardgorm.Kinds{"people": {Qualified{}}}, nil)
 		require.NoError(t, err)
 		require.NoError(t, c.raw.Use(plugin))
 		db := c.raw.WithContext(as("acme"))

@@ -30,6 +30,19 @@ func (w *watcher) table(stmt *gorm.Statement) (*table, error) {
 	return nil, w.checkUnknown(stmt.Schema.ModelType)
 }
 
+// written is [watcher.table] for a statement that writes rows, which it prepares. Without sealed
+// fields in its model it is checked all the same.
+func (w *watcher) written(stmt *gorm.Statement) (*table, error) {
+	t, err := w.table(stmt)
+	switch {
+	case err != nil:
+		return nil, err
+	case t == nil:
+		return nil, w.checkBypass(stmt)
+	}
+	return t, w.prepare(stmt, t)
+}
+
 // checkUnknown refuses structs whose tags would be overlooked.
 func (w *watcher) checkUnknown(t reflect.Type) error {
 	tagged, ok := w.tagged.Load(t)
@@ -112,7 +125,7 @@ func taken(stmt *gorm.Statement) *write {
 
 // checkTransaction refuses to write rows and their index entries apart.
 func (t *table) checkTransaction(db *gorm.DB) error {
-	if _, ok := db.Statement.ConnPool.(gorm.TxCommitter); t.indexed && !ok {
+	if _, ok := db.Statement.ConnPool.(gorm.TxCommitter); t.index != nil && !ok {
 		return fmt.Errorf("guardgorm: %s: rows and their index entries are written in one transaction: begin one, or do not set SkipDefaultTransaction", t.kind)
 	}
 	return nil
@@ -120,7 +133,7 @@ func (t *table) checkTransaction(db *gorm.DB) error {
 
 // put replaces index entries of fields; none: all.
 func (w *watcher) put(db *gorm.DB, t *table, records []string, fields []*field, entries []encrypt.IndexEntry) error {
-	if !t.indexed || len(records) == 0 {
+	if t.index == nil || len(records) == 0 {
 		return nil
 	}
 	ctx := db.Statement.Context
@@ -130,14 +143,14 @@ func (w *watcher) put(db *gorm.DB, t *table, records []string, fields []*field, 
 	}
 	var names []string
 	for _, f := range fields {
-		if f.indexed {
-			names = append(names, f.name)
+		if f.Indexed {
+			names = append(names, f.Name)
 		}
 	}
 	if len(fields) > 0 && len(names) == 0 {
 		return nil
 	}
-	if err := w.plugin.index.Put(ctx, db.Statement.ConnPool, tenant, t.kind, records, names, entries); err != nil {
+	if err := t.index.Put(ctx, db.Statement.ConnPool, encrypt.IndexEntries{Tenant: tenant, Kind: t.kind, Records: records, Fields: names, Entries: entries}); err != nil {
 		return fmt.Errorf("guardgorm: %s: %w", t.kind, err)
 	}
 	return nil

@@ -52,7 +52,7 @@ func TestIndexIsInTheHostsTransaction(t *testing.T) {
 		tx, err := db.Begin()
 		require.NoError(t, err)
 		entry := encrypt.IndexEntry{Tenant: "acme", Client: "c1", Kind: "contacts", Record: "c1", Field: "phone", Index: "phone", Version: 1, Value: []byte("x")}
-		require.NoError(t, index.Put(ctx, tx, "acme", "contacts", []string{"c1"}, nil, []encrypt.IndexEntry{entry}))
+		require.NoError(t, index.Put(ctx, tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{"c1"}, Entries: []encrypt.IndexEntry{entry}}))
 		require.NoError(t, tx.Rollback())
 		records, err := index.Find(ctx, "acme", "contacts", "phone", "phone", [][]byte{[]byte("x")})
 		require.NoError(t, err)

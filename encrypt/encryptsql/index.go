@@ -58,8 +58,8 @@ type beginner interface {
 
 // Put implements encrypt.Index. What can begin a transaction gets one for the entries, which
 // are replaced as a whole or not at all: so a *sql.Conn must not be in one.
-func (x *Index) Put(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, fields []string, entries []encrypt.IndexEntry) error {
-	if err := encrypt.CheckEntries(tenant, kind, records, fields, entries); err != nil {
+func (x *Index) Put(ctx context.Context, tx encrypt.Execer, entries encrypt.IndexEntries) error {
+	if err := entries.Check(); err != nil {
 		return err
 	}
 	if db, ok := tx.(beginner); ok {
@@ -69,25 +69,25 @@ func (x *Index) Put(ctx context.Context, tx encrypt.Execer, tenant, kind string,
 				return fmt.Errorf("encryptsql: replace index entries: %w", err)
 			}
 			defer tx.Rollback() //nolint:errcheck // after Commit it does nothing; before, the first error counts
-			if err := x.put(ctx, tx, tenant, kind, records, fields, entries); err != nil {
+			if err := x.put(ctx, tx, &entries); err != nil {
 				return err
 			}
 			return tx.Commit()
 		})
 	}
-	return x.put(ctx, tx, tenant, kind, records, fields, entries)
+	return x.put(ctx, tx, &entries)
 }
 
-func (x *Index) put(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, fields []string, entries []encrypt.IndexEntry) error {
-	for part := range slices.Chunk(records, chunk) {
-		args := []any{tenant, kind}
+func (x *Index) put(ctx context.Context, tx encrypt.Execer, entries *encrypt.IndexEntries) error {
+	for part := range slices.Chunk(entries.Records, chunk) {
+		args := []any{entries.Tenant, entries.Kind}
 		for _, record := range part {
 			args = append(args, record)
 		}
 		query := `DELETE FROM crmguard_index WHERE tenant = $1 AND kind = $2 AND record IN (` + sqldb.Params(3, len(part)) + `)`
-		if len(fields) > 0 {
-			query += ` AND field IN (` + sqldb.Params(3+len(part), len(fields)) + `)`
-			for _, field := range fields {
+		if len(entries.Fields) > 0 {
+			query += ` AND field IN (` + sqldb.Params(3+len(part), len(entries.Fields)) + `)`
+			for _, field := range entries.Fields {
 				args = append(args, field)
 			}
 		}
@@ -96,7 +96,7 @@ func (x *Index) put(ctx context.Context, tx encrypt.Execer, tenant, kind string,
 		}
 	}
 	const width, rows = 9, 30 // modernc.org/sqlite binds in time quadratic in the parameters
-	for part := range slices.Chunk(inOrder(entries), rows) {
+	for part := range slices.Chunk(inOrder(entries.Entries), rows) {
 		values := make([]string, 0, len(part))
 		args := make([]any, 0, width*len(part))
 		for i, e := range part {

@@ -30,8 +30,8 @@ func TestIndexPutsAllOrNothing(t *testing.T) {
 	for name, tx := range map[string]encrypt.Execer{"its own": db, "another": other, "a connection": conn} {
 		t.Run(name, func(t *testing.T) {
 			put := func(record, value string) error {
-				return x.Put(t.Context(), tx, "acme", "contacts", []string{record}, nil, []encrypt.IndexEntry{{Tenant: "acme", Client: record,
-					Kind: "contacts", Record: record, Field: "phone", Index: "phone", Version: 1, Value: []byte(value), Unique: true}})
+				return x.Put(t.Context(), tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{record}, Entries: []encrypt.IndexEntry{{Tenant: "acme", Client: record,
+					Kind: "contacts", Record: record, Field: "phone", Index: "phone", Version: 1, Value: []byte(value), Unique: true}}})
 			}
 			require.NoError(t, put("r1", "one"))
 			require.NoError(t, put("r2", "two"))

@@ -139,7 +139,7 @@ func (c *crm) write(ctx context.Context, id, phone string) error {
 			}
 			continue // somebody else was faster
 		}
-		if err := c.index.Put(ctx, tx, "acme", "people", []string{id}, nil, entries); err != nil {
+		if err := c.index.Put(ctx, tx, entries); err != nil {
 			return errors.Join(err, tx.Rollback())
 		}
 		return tx.Commit()

@@ -25,8 +25,9 @@ type member struct {
 // newestOnly forgets all entries of a value but the first, which is the newest.
 type newestOnly struct{ encrypt.Index }
 
-func (x newestOnly) Put(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, fields []string, entries []encrypt.IndexEntry) error {
-	return x.Index.Put(ctx, tx, tenant, kind, records, fields, entries[:1])
+func (x newestOnly) Put(ctx context.Context, tx encrypt.Execer, entries encrypt.IndexEntries) error {
+	entries.Entries = entries.Entries[:1]
+	return x.Index.Put(ctx, tx, entries)
 }
 
 // race lets 50 processes' worth of tables insert one new number a round, while the key of the
@@ -65,7 +66,7 @@ func race(t *testing.T, db *sql.DB, rounds int, spoil func(encrypt.Index) encryp
 				id := fmt.Sprintf("%d-%d", round, i)
 				entries, err := tables[i].Seal(ctx, "acme", &member{ID: id, Phone: fmt.Sprintf("+7912000%04d", round)})
 				if err == nil {
-					err = wrapped.Tx(ctx, func(tx *sql.Tx) error { return index.Put(ctx, tx, "acme", "members", []string{id}, nil, entries) })
+					err = wrapped.Tx(ctx, func(tx *sql.Tx) error { return index.Put(ctx, tx, entries) })
 				}
 				errs[i] = err
 			})

@@ -64,10 +64,10 @@ func indexDuties() []duty[indexUnderTest] {
 	return []duty[indexUnderTest]{
 		{"finds equal values, sorted, and nothing else", func(t require.TestingT, open func() indexUnderTest) {
 			x := open()
-			require.NoError(t, x.Put(ctx, x.tx, "acme", "contacts", []string{"b", "a", "c"}, nil, []encrypt.IndexEntry{
+			require.NoError(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{"b", "a", "c"}, Entries: []encrypt.IndexEntry{
 				entry("b", "phone", "1"), entry("a", "phone", "1"), entry("c", "phone", "\x00\xff"), entry("c", "email", "1"),
 				of("last4", entry("c", "phone", "1")), version(2, entry("a", "phone", "2")),
-			}))
+			}}))
 			require.Equal(t, []string{"a"}, find(t, x, "acme", "contacts", "phone", "2"), "another version of the key")
 			require.Equal(t, []string{"a", "b"}, find(t, x, "acme", "contacts", "phone", "1"), "duplicates are allowed")
 			require.Equal(t, []string{"a", "b", "c"}, find(t, x, "acme", "contacts", "phone", "1", "\x00\xff"), "any of several versions")
@@ -78,28 +78,28 @@ func indexDuties() []duty[indexUnderTest] {
 		}},
 		{"put replaces the entries of its records", func(t require.TestingT, open func() indexUnderTest) {
 			x := open()
-			require.NoError(t, x.Put(ctx, x.tx, "acme", "contacts", []string{"a", "b"}, nil, []encrypt.IndexEntry{
+			require.NoError(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{"a", "b"}, Entries: []encrypt.IndexEntry{
 				entry("a", "phone", "1"), entry("a", "email", "2"), entry("b", "phone", "1"),
-			}))
-			require.NoError(t, x.Put(ctx, x.tx, "acme", "contacts", []string{"a"}, nil, []encrypt.IndexEntry{entry("a", "phone", "3")}))
+			}}))
+			require.NoError(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{"a"}, Entries: []encrypt.IndexEntry{entry("a", "phone", "3")}}))
 			require.Equal(t, []string{"b"}, find(t, x, "acme", "contacts", "phone", "1"))
 			require.Equal(t, []string{"a"}, find(t, x, "acme", "contacts", "phone", "3"))
 			require.Empty(t, find(t, x, "acme", "contacts", "email", "2"))
-			require.NoError(t, x.Put(ctx, x.tx, "acme", "contacts", []string{"b"}, nil, nil))
+			require.NoError(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{"b"}}))
 			require.Empty(t, find(t, x, "acme", "contacts", "phone", "1"))
-			require.NoError(t, x.Put(ctx, x.tx, "acme", "contacts", nil, nil, nil))
+			require.NoError(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts"}))
 		}},
 		{"put of some fields leaves the others", func(t require.TestingT, open func() indexUnderTest) {
 			x := open()
-			require.NoError(t, x.Put(ctx, x.tx, "acme", "contacts", []string{"a", "b"}, nil, []encrypt.IndexEntry{
+			require.NoError(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{"a", "b"}, Entries: []encrypt.IndexEntry{
 				entry("a", "phone", "1"), entry("a", "email", "2"), entry("a", "inn", "3"), entry("b", "phone", "1"),
-			}))
-			require.NoError(t, x.Put(ctx, x.tx, "acme", "contacts", []string{"a"}, []string{"phone", "inn"}, []encrypt.IndexEntry{entry("a", "phone", "4")}))
+			}}))
+			require.NoError(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{"a"}, Fields: []string{"phone", "inn"}, Entries: []encrypt.IndexEntry{entry("a", "phone", "4")}}))
 			require.Equal(t, []string{"b"}, find(t, x, "acme", "contacts", "phone", "1"))
 			require.Equal(t, []string{"a"}, find(t, x, "acme", "contacts", "phone", "4"))
 			require.Equal(t, []string{"a"}, find(t, x, "acme", "contacts", "email", "2"), "not among the fields")
 			require.Empty(t, find(t, x, "acme", "contacts", "inn", "3"), "among them, and without an entry")
-			require.Error(t, x.Put(ctx, x.tx, "acme", "contacts", []string{"a"}, []string{"phone"}, []encrypt.IndexEntry{entry("a", "email", "5")}))
+			require.Error(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{"a"}, Fields: []string{"phone"}, Entries: []encrypt.IndexEntry{entry("a", "email", "5")}}))
 		}},
 		{"foreign and incomplete entries are refused", func(t require.TestingT, open func() indexUnderTest) {
 			x := open()
@@ -114,18 +114,18 @@ func indexDuties() []duty[indexUnderTest] {
 			} {
 				e := entry("a", "phone", "1")
 				spoil(&e)
-				require.Error(t, x.Put(ctx, x.tx, "acme", "contacts", []string{"a"}, nil, []encrypt.IndexEntry{e}), name)
+				require.Error(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{"a"}, Entries: []encrypt.IndexEntry{e}}), name)
 			}
-			require.Error(t, x.Put(ctx, x.tx, "", "contacts", []string{"a"}, nil, nil))
+			require.Error(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "", Kind: "contacts", Records: []string{"a"}}))
 			twice := []encrypt.IndexEntry{entry("a", "phone", "1"), entry("a", "phone", "2")}
-			require.Error(t, x.Put(ctx, x.tx, "acme", "contacts", []string{"a"}, nil, twice), "two values under one version")
+			require.Error(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{"a"}, Entries: twice}), "two values under one version")
 		}},
 		{"a client's entries are dropped in all kinds, and counted", func(t require.TestingT, open func() indexUnderTest) {
 			x := open()
 			mine, deal, other := entry("a", "phone", "1"), entry("d", "note", "1"), entry("b", "phone", "1")
 			deal.Client, deal.Kind = mine.Client, "deals"
-			require.NoError(t, x.Put(ctx, x.tx, "acme", "contacts", []string{"a", "b"}, nil, []encrypt.IndexEntry{mine, other}))
-			require.NoError(t, x.Put(ctx, x.tx, "acme", "deals", []string{"d"}, nil, []encrypt.IndexEntry{deal}))
+			require.NoError(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{"a", "b"}, Entries: []encrypt.IndexEntry{mine, other}}))
+			require.NoError(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "deals", Records: []string{"d"}, Entries: []encrypt.IndexEntry{deal}}))
 			for _, want := range []int{2, 0} {
 				n, err := x.DropClient(ctx, "acme", mine.Client)
 				require.NoError(t, err)
@@ -146,14 +146,14 @@ func indexDuties() []duty[indexUnderTest] {
 				entries = append(entries, entry(records[i], "phone", "same"), entry(records[i], "email", records[i]))
 			}
 			for range 2 {
-				require.NoError(t, x.Put(ctx, x.tx, "acme", "contacts", records, nil, entries))
+				require.NoError(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: records, Entries: entries}))
 			}
 			require.Equal(t, records, find(t, x, "acme", "contacts", "phone", "same"))
 		}},
 		{"a unique value has one record", func(t require.TestingT, open func() indexUnderTest) {
 			x := open()
 			put := func(records []string, entries ...encrypt.IndexEntry) error {
-				return x.Put(ctx, x.tx, "acme", "contacts", records, nil, entries)
+				return x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: records, Entries: entries})
 			}
 			require.NoError(t, put([]string{"a"}, unique(entry("a", "phone", "1")), unique(version(2, entry("a", "phone", "2")))))
 			require.NoError(t, put([]string{"a"}, unique(entry("a", "phone", "1")), unique(version(2, entry("a", "phone", "2")))), "its own again")
@@ -195,7 +195,7 @@ func indexDuties() []duty[indexUnderTest] {
 						if i%2 == 0 { // half of them know the newer version already
 							entries = append([]encrypt.IndexEntry{unique(version(2, entry(record, "phone", fmt.Sprint("new", round))))}, entries...)
 						}
-						errs[i] = x.Put(ctx, x.tx, "acme", "contacts", []string{record}, nil, entries)
+						errs[i] = x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{record}, Entries: entries})
 					})
 				}
 				wg.Wait()
@@ -217,14 +217,14 @@ func indexDuties() []duty[indexUnderTest] {
 			deal.Kind = "deals"
 			again := entry("again", "phone", "1")
 			again.Client = "client of a"
-			require.NoError(t, x.Put(ctx, x.tx, "acme", "contacts", []string{"a", "again", "b", "c", "e", "f", "g"}, nil, []encrypt.IndexEntry{
+			require.NoError(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{"a", "again", "b", "c", "e", "f", "g"}, Entries: []encrypt.IndexEntry{
 				entry("a", "phone", "1"), of("email", entry("a", "email", "2")), of("last4", entry("a", "phone", "3")), of("domain", entry("a", "email", "4")),
 				of("exact", entry("a", "inn", "5")), version(2, entry("a", "phone", "6")), again,
 				of("email", entry("b", "email", "2")), entry("c", "phone", "1"), version(2, entry("c", "phone", "6")), // shares both
 				of("last4", entry("e", "phone", "3")), of("domain", entry("e", "email", "4")), // only the ends
 				of("exact", entry("f", "inn", "5")), entry("g", "phone", "6"), // the same bytes of another version
-			}))
-			require.NoError(t, x.Put(ctx, x.tx, "acme", "deals", []string{"d"}, nil, []encrypt.IndexEntry{deal}))
+			}}))
+			require.NoError(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "deals", Records: []string{"d"}, Entries: []encrypt.IndexEntry{deal}}))
 			duplicates := func(tenant, client string) []string {
 				records, err := x.Duplicates(ctx, tenant, client)
 				require.NoError(t, err)
@@ -249,7 +249,7 @@ func indexDuties() []duty[indexUnderTest] {
 				}
 				entries = append(entries, version(2, entry(record, "email", record)))
 			}
-			require.NoError(t, x.Put(ctx, x.tx, "acme", "contacts", records, nil, entries))
+			require.NoError(t, x.Put(ctx, x.tx, encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: records, Entries: entries}))
 			var pages [][]string
 			for after := ""; ; {
 				page, err := x.Stale(ctx, "acme", "contacts", "phone", "phone", 2, after, 4)

@@ -11,15 +11,16 @@ import (
 // faultyIndex is a MemoryIndex some of whose methods are another's.
 type faultyIndex struct {
 	*encrypt.MemoryIndex
-	put        func(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, fields []string, entries []encrypt.IndexEntry) error
+	put        func(ctx context.Context, tx encrypt.Execer, x encrypt.IndexEntries) error
 	find       func(ctx context.Context, tenant, kind, field, index string, values [][]byte) ([]string, error)
 	duplicates func(ctx context.Context, tenant, client string) ([]string, error)
 	stale      func(ctx context.Context, tenant, kind, field, index string, version uint32, after string, limit int) ([]string, error)
 	dropClient func(ctx context.Context, tenant, client string) (int, error)
 }
 
-func (f *faultyIndex) Put(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, fields []string, entries []encrypt.IndexEntry) error {
-	return f.put(ctx, tx, tenant, kind, records, fields, slices.Clone(entries))
+func (f *faultyIndex) Put(ctx context.Context, tx encrypt.Execer, x encrypt.IndexEntries) error {
+	x.Entries = slices.Clone(x.Entries)
+	return f.put(ctx, tx, x)
 }
 
 func (f *faultyIndex) Find(ctx context.Context, tenant, kind, field, index string, values [][]byte) ([]string, error) {
@@ -51,13 +52,13 @@ func TestIndexNoticesFaults(t *testing.T) { requireNoticed(t, indexDuties(), ind
 
 var indexFaults = []fault[indexUnderTest]{
 	indexFault("finds equal values, sorted, and nothing else", "all indexes are one", func(f *faultyIndex) {
-		f.put = func(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, fields []string, entries []encrypt.IndexEntry) error {
-			for i := range entries {
-				if entries[i].Index == "last4" {
-					entries[i].Index, entries[i].Version = "phone", 7
+		f.put = func(ctx context.Context, tx encrypt.Execer, x encrypt.IndexEntries) error {
+			for i := range x.Entries {
+				if x.Entries[i].Index == "last4" {
+					x.Entries[i].Index, x.Entries[i].Version = "phone", 7
 				}
 			}
-			return f.MemoryIndex.Put(ctx, tx, tenant, kind, records, fields, entries)
+			return f.MemoryIndex.Put(ctx, tx, x)
 		}
 	}),
 	indexFault("finds equal values, sorted, and nothing else", "for the first value only", func(f *faultyIndex) {
@@ -66,27 +67,28 @@ var indexFaults = []fault[indexUnderTest]{
 		}
 	}),
 	indexFault("put replaces the entries of its records", "only in fields that have new ones", func(f *faultyIndex) {
-		f.put = func(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, _ []string, entries []encrypt.IndexEntry) error {
-			var fields []string
-			for _, e := range entries {
-				fields = append(fields, e.Field)
+		f.put = func(ctx context.Context, tx encrypt.Execer, x encrypt.IndexEntries) error {
+			x.Fields = nil
+			for _, e := range x.Entries {
+				x.Fields = append(x.Fields, e.Field)
 			}
-			return f.MemoryIndex.Put(ctx, tx, tenant, kind, records, fields, entries)
+			return f.MemoryIndex.Put(ctx, tx, x)
 		}
 	}),
 	indexFault("put of some fields leaves the others", "it replaces all", func(f *faultyIndex) {
-		f.put = func(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, _ []string, entries []encrypt.IndexEntry) error {
-			return f.MemoryIndex.Put(ctx, tx, tenant, kind, records, nil, entries)
+		f.put = func(ctx context.Context, tx encrypt.Execer, x encrypt.IndexEntries) error {
+			x.Fields = nil
+			return f.MemoryIndex.Put(ctx, tx, x)
 		}
 	}),
 	indexFault("foreign and incomplete entries are refused", "entries may have no client", func(f *faultyIndex) {
-		f.put = func(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, fields []string, entries []encrypt.IndexEntry) error {
-			for i := range entries {
-				if entries[i].Client == "" {
-					entries[i].Client = "nobody"
+		f.put = func(ctx context.Context, tx encrypt.Execer, x encrypt.IndexEntries) error {
+			for i := range x.Entries {
+				if x.Entries[i].Client == "" {
+					x.Entries[i].Client = "nobody"
 				}
 			}
-			return f.MemoryIndex.Put(ctx, tx, tenant, kind, records, fields, entries)
+			return f.MemoryIndex.Put(ctx, tx, x)
 		}
 	}),
 	indexFault("a client's entries are dropped in all kinds, and counted", "of all tenants", func(f *faultyIndex) {
@@ -95,25 +97,28 @@ var indexFaults = []fault[indexUnderTest]{
 		}
 	}),
 	indexFault("an import of thousands", "a statement takes a thousand", func(f *faultyIndex) {
-		f.put = func(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, fields []string, entries []encrypt.IndexEntry) error {
-			return f.MemoryIndex.Put(ctx, tx, tenant, kind, records, fields, entries[:min(len(entries), 1000)])
+		f.put = func(ctx context.Context, tx encrypt.Execer, x encrypt.IndexEntries) error {
+			x.Entries = x.Entries[:min(len(x.Entries), 1000)]
+			return f.MemoryIndex.Put(ctx, tx, x)
 		}
 	}),
 	indexFault("a unique value has one record", "any has it", func(f *faultyIndex) {
-		f.put = func(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, fields []string, entries []encrypt.IndexEntry) error {
-			return f.MemoryIndex.Put(ctx, tx, tenant, kind, records, fields, loose(entries))
+		f.put = func(ctx context.Context, tx encrypt.Execer, x encrypt.IndexEntries) error {
+			x.Entries = loose(x.Entries)
+			return f.MemoryIndex.Put(ctx, tx, x)
 		}
 	}),
 	indexFault("of fifty who put a unique value at once one succeeds", "the others are looked for before", func(f *faultyIndex) {
 		meet := gathering()
-		f.put = func(ctx context.Context, tx encrypt.Execer, tenant, kind string, records, fields []string, entries []encrypt.IndexEntry) error {
-			e := entries[len(entries)-1]
-			others, err := f.MemoryIndex.Find(ctx, tenant, kind, e.Field, e.Index, [][]byte{e.Value})
+		f.put = func(ctx context.Context, tx encrypt.Execer, x encrypt.IndexEntries) error {
+			e := x.Entries[len(x.Entries)-1]
+			others, err := f.MemoryIndex.Find(ctx, x.Tenant, x.Kind, e.Field, e.Index, [][]byte{e.Value})
 			meet()
 			if err != nil || len(others) > 0 {
 				return encrypt.DuplicateError{}
 			}
-			return f.MemoryIndex.Put(ctx, tx, tenant, kind, records, fields, loose(entries))
+			x.Entries = loose(x.Entries)
+			return f.MemoryIndex.Put(ctx, tx, x)
 		}
 	}),
 	indexFault("duplicates of a client are other clients' records with its exact values", "ends of values, too", func(f *faultyIndex) {

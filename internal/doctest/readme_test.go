@@ -99,7 +99,7 @@ func Example_encrypt() {
 	row := Contact{ID: "17", Phone: "8 (916) 123-45-67"}
 	entries, err := contacts.Seal(ctx, "default", &row) // then INSERT row.PhoneSealed
 	check(err)
-	check(index.Put(ctx, nil, "default", "contacts", []string{row.ID}, nil, entries))
+	check(index.Put(ctx, nil, entries))
 	ctx := crmguard.WithSubject(ctx, anna) // who asks
 	fmt.Println(contacts.Find(ctx, "default", "phone", "phone", "+7 916 123 45 67"))
 	stored := Contact{ID: "17", PhoneSealed: row.PhoneSealed}

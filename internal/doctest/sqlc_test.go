@@ -88,14 +88,12 @@ func (c *clients) Create(ctx context.Context, tenant string, rows ...*Client) er
 	}
 	defer tx.Rollback() // does nothing after Commit
 	queries := c.queries.WithTx(tx)
-	ids := make([]string, len(rows))
-	for i, row := range rows {
-		ids[i] = row.ID
+	for _, row := range rows {
 		if err := queries.CreateContact(ctx, CreateContactParams{row.ID, row.Name, row.PhoneSealed}); err != nil {
 			return err
 		}
 	}
-	if err := c.index.Put(ctx, tx, tenant, "contacts", ids, nil, entries); err != nil {
+	if err := c.index.Put(ctx, tx, entries); err != nil {
 		return err
 	}
 	return tx.Commit()

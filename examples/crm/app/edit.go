@@ -162,7 +162,7 @@ func (a *App) save(ctx context.Context, c *Contact, write func(tx *sql.Tx) error
 			if err := write(tx); err != nil {
 				return err
 			}
-			return a.index.Put(ctx, tx, tenant, kind, []string{c.ID}, nil, entries)
+			return a.index.Put(ctx, tx, entries)
 		})
 	})
 }

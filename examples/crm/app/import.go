@@ -170,10 +170,8 @@ func (a *App) importBatch(ctx context.Context, batch []*Contact) (added int, err
 		return 0, err
 	}
 	now := a.now()
-	ids := make([]string, len(fresh))
-	for i, c := range fresh {
+	for _, c := range fresh {
 		c.ID, c.Created, c.Updated = newContactID(), now, now
-		ids[i] = c.ID
 	}
 	entries, err := a.table.Seal(ctx, tenant, fresh...)
 	if err != nil {
@@ -187,7 +185,7 @@ func (a *App) importBatch(ctx context.Context, batch []*Contact) (added int, err
 				return err
 			}
 		}
-		return a.index.Put(ctx, tx, tenant, kind, ids, nil, entries)
+		return a.index.Put(ctx, tx, entries)
 	})
 	if err != nil {
 		return 0, fmt.Errorf("add the rows: %w", err)
