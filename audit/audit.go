@@ -67,6 +67,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -100,6 +101,16 @@ type Options struct {
 	// AcceptUnsigned lets New go on from entries that should have been signed and
 	// are not, and sign them. They may be forged: for once, after a look at them.
 	AcceptUnsigned bool
+
+	// Anchors get each checkpoint, in the background: one that fails or hangs holds
+	// nobody up, and gets the newest when it is back. See [Log.Anchors].
+	Anchors []Anchor
+
+	// Heartbeat is after how much silence an entry is made that says nothing but
+	// that the log lives: 0: ten minutes; at most an hour, and not more often than
+	// CheckpointEvery. So checkpoints of a silent log differ, and their age is
+	// covered by the signature.
+	Heartbeat time.Duration
 }
 
 // Log is a journal. It is a [crmguard.Recorder].
@@ -108,6 +119,7 @@ type Log struct {
 	inbox  Inbox    // nil: the store has none
 	id     [16]byte // of the log
 	every  time.Duration
+	beat   time.Duration
 	keys   crmguard.Sealer
 	signer note.Signer
 	verify note.Verifier // of signer
@@ -116,6 +128,8 @@ type Log struct {
 
 	queue chan *waiter
 	nudge chan struct{} // the inbox may hold something
+
+	anchors anchors
 
 	mu       sync.Mutex
 	closed   bool
@@ -152,6 +166,15 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 	if opts.CheckpointEvery > maxEvery {
 		return nil, fmt.Errorf("audit: checkpoints are at most %v apart", maxEvery)
 	}
+	if opts.Heartbeat <= 0 {
+		opts.Heartbeat = defaultHeartbeat
+	}
+	if opts.Heartbeat > maxEvery {
+		return nil, fmt.Errorf("audit: heartbeats are at most %v apart", maxEvery)
+	}
+	if slices.Contains(opts.Anchors, nil) {
+		return nil, errors.New("audit: an anchor is nil")
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -161,6 +184,7 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 	l := &Log{
 		store:  store,
 		every:  opts.CheckpointEvery,
+		beat:   opts.Heartbeat,
 		keys:   keys,
 		signer: signer,
 		verify: verifier,
@@ -172,8 +196,10 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 		ended:  make(chan struct{}),
 	}
 	l.inbox, _ = store.(Inbox)
+	l.startAnchors(ctx, opts.Anchors)
 	c, err := openCommitter(ctx, l, opts.AcceptUnsigned)
 	if err != nil {
+		l.anchors.close()
 		return nil, err
 	}
 	go c.run(context.WithoutCancel(ctx))
@@ -244,8 +270,9 @@ func (l *Log) enter() error {
 	return nil
 }
 
-// Close writes what waits, signs a last checkpoint and ends the goroutine. A
-// second call waits for the same and returns the same.
+// Close writes what waits, signs a last checkpoint, gives the anchors a few seconds
+// for it and ends the goroutines. A second call waits for the same and returns the
+// same.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	if !l.closed {

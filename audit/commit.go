@@ -20,6 +20,7 @@ type committer struct {
 	at      position
 	sig     signing
 	seq     sequencer
+	pulse   pulse
 	batched int  // size of the batch before
 	lagging bool // the inbox could not be chained, and that was said
 }
@@ -62,9 +63,10 @@ func (c *committer) run(ctx context.Context) {
 		case s := <-c.sig.result:
 			c.settle(ctx, c.keep(ctx, s))
 		case <-checkpoint.C: // what a process left that crashed beside this one is signed, too
-			due = c.catchUp(ctx)
+			due = c.catchUp(ctx) && c.live(ctx)
 		case <-c.quit:
 			c.endErr = c.end(ctx)
+			c.anchors.close()
 			return
 		}
 	}

@@ -18,7 +18,7 @@ const golden = "testdata/journal-v1"
 
 // A journal that version 1 wrote opens and verifies with its public key.
 func TestGoldenJournal(t *testing.T) {
-	if flag.Lookup("update").Value.String() == "true" {
+	if updating() {
 		writeGolden(t)
 	}
 	content := files(t, golden)
@@ -36,6 +36,9 @@ func TestGoldenJournal(t *testing.T) {
 	require.Len(t, rows, 1)
 	require.EqualValues(t, 2, rows[0].Seq)
 }
+
+// updating says that golden files are to be written.
+func updating() bool { return flag.Lookup("update").Value.String() == "true" }
 
 func writeGolden(t *testing.T) {
 	t.Helper()

@@ -45,6 +45,8 @@ func openCommitter(ctx context.Context, l *Log, acceptUnsigned bool) (*committer
 		if err := c.signNow(ctx); err != nil {
 			return nil, err
 		}
+	} else {
+		c.anchors.offer(last) // they may have missed it
 	}
 	return c, nil
 }

@@ -5,18 +5,20 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/crmguard/crmguard"
 )
 
 var (
-	errTenant  = errors.New("audit: an event needs a tenant, and one that is done the same for subject and resource")
-	errSubject = errors.New("audit: an event needs a subject with ID and kind; only a refused or failed one may lack it")
-	errEvent   = errors.New("audit: an event needs an action, an outcome and a count that is not negative")
-	errName    = errors.New("audit: tenant, ID, subject and client are UTF-8 without NUL")
-	errSealing = errors.New("audit: seal a private value") // no fault of the event's
-	errTime    = errors.New("audit: times are after 1970 and before 10000")
+	errTenant    = errors.New("audit: an event needs a tenant, and one that is done the same for subject and resource")
+	errOwnTenant = errors.New("audit: tenants that begin with " + ownPrefix + " are the log's own")
+	errSubject   = errors.New("audit: an event needs a subject with ID and kind; only a refused or failed one may lack it")
+	errEvent     = errors.New("audit: an event needs an action, an outcome and a count that is not negative")
+	errName      = errors.New("audit: tenant, ID, subject and client are UTF-8 without NUL")
+	errSealing   = errors.New("audit: seal a private value") // no fault of the event's
+	errTime      = errors.New("audit: times are after 1970 and before 10000")
 )
 
 // prepare checks, completes, seals and encodes an event.
@@ -112,6 +114,9 @@ func check(e *crmguard.Event) (tenant string, err error) {
 	}
 	if keyText(tenant) != tenant { // it is a key of rows, and of what the inbox is sealed under
 		return "", fmt.Errorf("audit: a tenant has at most %d bytes and does not begin with %s", maxKey, digestPrefix)
+	}
+	if strings.HasPrefix(tenant, ownPrefix) { // nobody speaks for the log but itself
+		return "", errOwnTenant
 	}
 	if tenant == "" || e.Resource.Tenant != tenant && !refused {
 		return "", errTenant

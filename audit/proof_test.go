@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"slices"
@@ -221,7 +220,7 @@ func TestGoldenProof(t *testing.T) {
 	require.NoError(t, err)
 	delete(content, "key.pub")
 	proof := prove(t, openFile(t, folder(t, content)), verifier, 2)
-	if flag.Lookup("update").Value.String() == "true" {
+	if updating() {
 		require.NoError(t, os.WriteFile(goldenProof, proof, 0o644))
 	}
 	want, err := os.ReadFile(goldenProof)

@@ -82,6 +82,7 @@ func (c *committer) keep(ctx context.Context, s signature) error {
 		}
 	}
 	c.sig.signed = max(c.sig.signed, size)
+	c.anchors.offer(&kept[0])
 	return nil
 }
 
