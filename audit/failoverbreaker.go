@@ -24,18 +24,15 @@ type calls struct {
 // the error is errLate or of ctx.
 func (c *calls) do(ctx context.Context, fn func(ctx context.Context) error) error {
 	limited, cancel := context.WithTimeout(ctx, c.deadline)
+	defer cancel()
 	select {
 	case c.places <- struct{}{}:
 	case <-limited.Done():
-		cancel()
 		return late(ctx)
 	}
 	done := make(chan error, 1)
 	go func() {
-		defer func() {
-			cancel()
-			<-c.places
-		}()
+		defer func() { <-c.places }()
 		done <- fn(limited)
 	}()
 	select {
