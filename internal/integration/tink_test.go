@@ -175,8 +175,8 @@ func TestMoveEnvelopes(t *testing.T) {
 		}
 	}
 
-	require.ErrorIs(t, contacts.Open(ctx, "acme", all()...), encrypt.ErrPlaintext, "not before Begin has collected it")
-	report, err := contacts.Begin(ctx, "acme", rows, nil)
+	require.ErrorIs(t, contacts.Open(ctx, "acme", all()...), encrypt.ErrPlaintext, "not before Collect has collected it")
+	report, err := contacts.Collect(ctx, "acme", rows, nil)
 	require.NoError(t, err)
 	require.Equal(t, n, report.Changed)
 	requireOpen(1)
