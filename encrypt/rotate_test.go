@@ -280,3 +280,23 @@ func TestAnOutageOfTheKEK(t *testing.T) {
 	_, err = k.Seal(acting("acme"), home, nil)
 	require.NoError(t, err)
 }
+
+// A process learns of versions that others make one right after the other.
+func TestRotationsInQuickSuccession(t *testing.T) {
+	kek, store := newKEK(t), encrypt.NewMemory()
+	options := &encrypt.Options{Index: encrypt.NewMemoryIndex()}
+	writer, reader := openKeyring(t, kek, store, options), openKeyring(t, kek, store, options)
+	writing, err := encrypt.NewTable[contact](writer, "contacts", nil)
+	require.NoError(t, err)
+	reading, err := encrypt.NewTable[contact](reader, "contacts", nil)
+	require.NoError(t, err)
+	for i := range 4 {
+		row := page(1)[0]
+		_, err := writing.Seal(job("acme"), "acme", row)
+		require.NoError(t, err)
+		require.EqualValues(t, i+1, version(row.PhoneSealed))
+		require.NoError(t, reading.Open(job("acme"), "acme", row), "version %d", i+1)
+		_, err = writer.Rotate(job("acme"), dataScope("c00"))
+		require.NoError(t, err)
+	}
+}
