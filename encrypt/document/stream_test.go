@@ -62,7 +62,7 @@ func live() uint64 {
 }
 
 func TestFileStreamsInConstantMemory(t *testing.T) {
-	const size = 256 << 20
+	const size = 64 << 20
 	files := newFiles(t, crmguardtest.NewKeys())
 	source, written := watch(&generated{left: size}), sha256.New()
 	r, w := io.Pipe()

@@ -17,9 +17,7 @@ import (
 // identity is an identity file.
 func TestStandardAgeToolTakesAWrappedIdentity(t *testing.T) {
 	tool := buildAge(t)
-	anna := person(t, "anna")
-	wrapped, err := anna.WrapPassphrase(passphrase)
-	require.NoError(t, err)
+	anna, wrapped := wrappedAnna()
 	l := seal(t, "contract", anna, "c-17", anna.Person())
 	folder := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "identity.age"), wrapped, 0o600))
@@ -31,7 +29,7 @@ func TestStandardAgeToolTakesAWrappedIdentity(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	require.NoError(t, cmd.Start())
 	require.NoError(t, terminal.Close())
-	_, err = io.WriteString(master, string(passphrase)+"\n")
+	_, err := io.WriteString(master, string(passphrase)+"\n")
 	require.NoError(t, err)
 	said, _ := io.ReadAll(master) // ends with EIO when the tool has gone
 	require.NoError(t, cmd.Wait(), "%s", said)

@@ -2,6 +2,7 @@ package document_test
 
 import (
 	"bytes"
+	"sync"
 	"testing"
 
 	"filippo.io/age"
@@ -13,10 +14,21 @@ import (
 
 var passphrase = []byte("correct horse battery staple")
 
+// wrappedAnna is an identity under a passphrase with the work factor that people get.
+// With the race detector that takes many seconds, so tests share one.
+var wrappedAnna = sync.OnceValues(func() (anna *document.Identity, wrapped []byte) {
+	anna, err := document.GenerateIdentity("acme", "anna")
+	if err != nil {
+		panic(err)
+	}
+	if wrapped, err = anna.WrapPassphrase(passphrase); err != nil {
+		panic(err)
+	}
+	return anna, wrapped
+})
+
 func TestWrappedByPassphrase(t *testing.T) {
-	anna := person(t, "anna")
-	wrapped, err := anna.WrapPassphrase(passphrase)
-	require.NoError(t, err)
+	anna, wrapped := wrappedAnna()
 	require.Contains(t, string(wrapped[:80]), " 18\n", "age's own work factor")
 	require.False(t, document.ServerOpenable(wrapped))
 	again, err := document.OpenPassphrase(wrapped, passphrase, "acme", "anna")
