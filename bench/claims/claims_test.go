@@ -156,6 +156,10 @@ func TestClaimsOpen(t *testing.T) {
 		*size = small
 		t.Cleanup(func() { *size = full })
 	}
+	all := crmContacts
+	lines := bytes.SplitAfter(all, []byte("\n"))
+	crmContacts = bytes.Join(lines[:min(len(lines), 600)], nil)
+	t.Cleanup(func() { crmContacts = all })
 	for _, c := range allClaims() {
 		t.Run(c.name, func(t *testing.T) {
 			var s servers

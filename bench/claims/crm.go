@@ -28,6 +28,9 @@ func crmClaims() []claim {
 // clients ask for pages at the same time.
 const clients = 16
 
+// crmContacts are the contacts of the example CRM.
+var crmContacts = data.Contacts
+
 // pageTime is how long one round takes.
 const pageTime = 500 * time.Millisecond
 
@@ -43,7 +46,7 @@ func openPage(ctx context.Context, _ *servers) (trial, error) {
 	remove := func() error { return os.RemoveAll(dir) }
 	crm, err := app.New(ctx, app.Config{
 		Data: filepath.Join(dir, "data"), Keys: filepath.Join(dir, "keys"), Loopback: true,
-		Contacts: data.Contacts, Logger: slog.New(slog.DiscardHandler),
+		Contacts: crmContacts, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return trial{}, errors.Join(err, remove())
