@@ -191,24 +191,15 @@ func (k *Keyring) indexAtHand(ctx context.Context, tenant string, known map[stri
 
 // noIndexKeys is [ErrNoIndex] for a tenant with keys of an [Index].
 func noIndexKeys(ctx context.Context, inventory Inventory, tenant string) error {
-	for after := (Record{Scope: Scope{Tenant: tenant, Purpose: IndexKey}}); ; {
-		page, err := inventory.List(ctx, after, 100)
+	for r, err := range inventoryOf(ctx, inventory, tenant, IndexKey) {
 		if err != nil {
-			return unavailable("key store", err)
+			return err
 		}
-		if len(page) == 0 {
-			return nil
+		if inIndex(r.Scope) {
+			return ErrNoIndex
 		}
-		for _, r := range page {
-			if r.Scope.Tenant != tenant || r.Scope.Purpose != IndexKey {
-				return nil
-			}
-			if inIndex(r.Scope) {
-				return ErrNoIndex
-			}
-		}
-		after = page[len(page)-1]
 	}
+	return nil
 }
 
 // destroy deletes index rows first: if the process ends in between, the scope is

@@ -224,22 +224,13 @@ func (k *Keyring) era(ctx context.Context, tenant string) (era, error) {
 	if !ok {
 		return e, nil
 	}
-	for after := (Record{Scope: Scope{Tenant: tenant, Purpose: IndexKey}}); ; {
-		page, err := inventory.List(ctx, after, 100)
+	for r, err := range inventoryOf(ctx, inventory, tenant, IndexKey) {
 		if err != nil {
-			return e, unavailable("key store", err)
+			return e, err
 		}
-		for _, r := range page {
-			if r.Scope.Tenant != tenant || r.Scope.Purpose != IndexKey {
-				return e, nil
-			}
-			e.oldIndexes = append(e.oldIndexes, r.CreatedAt)
-			after = r
-		}
-		if len(page) == 0 {
-			return e, nil
-		}
+		e.oldIndexes = append(e.oldIndexes, r.CreatedAt)
 	}
+	return e, nil
 }
 
 // receipt counts from the destruction: until then nobody knows the dates.

@@ -3,6 +3,7 @@ package encrypt
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/crmguard/crmguard"
 )
@@ -31,6 +32,50 @@ func (k *Keyring) Rotate(ctx context.Context, s Scope) (version uint32, err erro
 		return 0, err
 	}
 	return version, k.reread(ctx, s)
+}
+
+// RotateClients makes the next version of the key of each client of a tenant whose newest one
+// was made before a moment, and returns of how many. So a call that was cut off goes on where
+// another one has the same moment. Clients that are erased are left out. Progress, which
+// may be nil, is called after every 500 of them; its error ends the call. [Table.Reencrypt]
+// comes next.
+func (k *Keyring) RotateClients(ctx context.Context, tenant string, before time.Time, progress func(ctx context.Context, rotated int) error) (rotated int, err error) {
+	if err := k.checkRotation(ctx, ClientScope(tenant, "")); err != nil {
+		return 0, err
+	}
+	inventory, ok := k.store.(Inventory)
+	if !ok {
+		return 0, errInventory
+	}
+	var newest Record
+	rotate := func() error {
+		if newest.Scope.Name == "" || newest.State != Active || !newest.CreatedAt.Before(before) {
+			return nil
+		}
+		switch _, err := k.Rotate(ctx, newest.Scope); {
+		case errors.Is(err, crmguard.ErrErased): // meanwhile
+			return nil
+		case err != nil:
+			return err
+		}
+		if rotated++; progress != nil && rotated%inventoryPage == 0 {
+			return progress(ctx, rotated)
+		}
+		return nil
+	}
+	for r, err := range inventoryOf(ctx, inventory, tenant, DataKey) {
+		if err != nil {
+			return rotated, err
+		}
+		if r.Scope != newest.Scope {
+			if err := rotate(); err != nil {
+				return rotated, err
+			}
+		}
+		newest = r
+	}
+	err = rotate()
+	return rotated, err
 }
 
 // Retire removes the versions of a key that are older than before, and returns how

@@ -136,6 +136,60 @@ func TestRotateRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "Inventory")
 }
 
+func TestRotateClients(t *testing.T) {
+	const clients = 1203
+	store, clock := encrypt.NewMemory(), newClock(t)
+	k := newKeyring(t, store, &encrypt.Options{Clock: clock.Now})
+	ctx := job("acme")
+	for i := range clients {
+		_, err := k.Seal(ctx, client(i), []byte("x"))
+		require.NoError(t, err)
+	}
+	_, err := k.Seal(ctx, crmguard.Place{Tenant: "acme", Kind: "settings", Record: "1", Field: "f"}, nil)
+	require.NoError(t, err)
+	_, err = k.Seal(job("other"), crmguard.Place{Tenant: "other", Client: "c1", Kind: "contacts", Record: "c1", Field: "f"}, nil)
+	require.NoError(t, err)
+	_, err = k.Erase(ctx, "acme", client(7).Client)
+	require.NoError(t, err)
+	clock.Advance(time.Minute)
+	before := clock.Now()
+
+	cut := errors.New("cut off")
+	rotated, err := k.RotateClients(ctx, "acme", before, func(_ context.Context, n int) error {
+		require.Equal(t, 500, n)
+		return cut
+	})
+	require.ErrorIs(t, err, cut)
+	require.Equal(t, 500, rotated)
+	var told []int
+	rotated, err = k.RotateClients(ctx, "acme", before, func(_ context.Context, n int) error { told = append(told, n); return nil })
+	require.NoError(t, err)
+	require.Equal(t, clients-1-500, rotated, "it goes on")
+	require.Equal(t, []int{500}, told)
+	rotated, err = k.RotateClients(ctx, "acme", before, nil)
+	require.NoError(t, err)
+	require.Zero(t, rotated)
+
+	versions := make(map[uint32]int)
+	list, err := store.List(t.Context(), encrypt.Record{}, 10_000)
+	require.NoError(t, err)
+	for _, r := range list {
+		if r.Scope.Purpose == encrypt.DataKey {
+			versions[r.Version]++
+			if r.Version > 1 {
+				require.Equal(t, "acme", r.Scope.Tenant)
+				require.NotEmpty(t, r.Scope.Name, "the tenant's own key is no client's")
+				require.NotEqual(t, client(7).Client, r.Scope.Name)
+			}
+		}
+	}
+	require.Equal(t, map[uint32]int{1: clients + 2, 2: clients - 1}, versions)
+	_, err = newKeyring(t, &counting{Store: store}, nil).RotateClients(ctx, "acme", before, nil)
+	require.ErrorContains(t, err, "Inventory")
+	_, err = k.RotateClients(ctx, "", before, nil)
+	require.Error(t, err)
+}
+
 // What acts on a tenant's keys is for that tenant, and what acts on those of all tenants for none
 // of their people.
 func TestKeysAreTheTenantsOwn(t *testing.T) {
@@ -145,12 +199,13 @@ func TestKeysAreTheTenantsOwn(t *testing.T) {
 	receipt, err := k.Erase(job("acme"), "acme", "gone")
 	require.NoError(t, err)
 	ofTenant := map[string]func(ctx context.Context) error{
-		"Rotate":       func(ctx context.Context) error { _, err := k.Rotate(ctx, homeKey); return err },
-		"Retire":       func(ctx context.Context) error { _, err := k.Retire(ctx, homeKey, 1); return err },
-		"Erase":        func(ctx context.Context) error { _, err := k.Erase(ctx, "acme", "c9"); return err },
-		"Receipt":      func(ctx context.Context) error { _, err := k.Receipt(ctx, "acme", "gone"); return err },
-		"CheckReceipt": func(ctx context.Context) error { _, err := k.CheckReceipt(ctx, document(t, receipt)); return err },
-		"Open":         func(ctx context.Context) error { _, err := k.Open(ctx, home, sealed); return err },
+		"Rotate":        func(ctx context.Context) error { _, err := k.Rotate(ctx, homeKey); return err },
+		"Retire":        func(ctx context.Context) error { _, err := k.Retire(ctx, homeKey, 1); return err },
+		"Erase":         func(ctx context.Context) error { _, err := k.Erase(ctx, "acme", "c9"); return err },
+		"Receipt":       func(ctx context.Context) error { _, err := k.Receipt(ctx, "acme", "gone"); return err },
+		"CheckReceipt":  func(ctx context.Context) error { _, err := k.CheckReceipt(ctx, document(t, receipt)); return err },
+		"Open":          func(ctx context.Context) error { _, err := k.Open(ctx, home, sealed); return err },
+		"RotateClients": func(ctx context.Context) error { _, err := k.RotateClients(ctx, "acme", time.Now(), nil); return err },
 		"Sweep": func(ctx context.Context) error {
 			_, err := k.Sweep(ctx, "acme", func(_ context.Context, clients []string) ([]string, error) { return clients, nil })
 			return err

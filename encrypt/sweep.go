@@ -85,28 +85,21 @@ func (k *Keyring) Sweep(ctx context.Context, tenant string, exist func(ctx conte
 // counts all clients in use.
 func (k *Keyring) sweepable(ctx context.Context, inventory Inventory, tenant string) (clients []string, all int, err error) {
 	now := k.wallClock()
-	for after := (Record{Scope: Scope{Tenant: tenant, Purpose: DataKey}}); ; {
-		page, err := inventory.List(ctx, after, 1000)
+	var last Scope
+	for r, err := range inventoryOf(ctx, inventory, tenant, DataKey) {
 		if err != nil {
-			return nil, 0, unavailable("key store", err)
+			return nil, 0, err
 		}
-		for _, r := range page {
-			if r.Scope.Tenant != tenant || r.Scope.Purpose != DataKey {
-				return clients, all, nil
-			}
-			oldest := r.Scope != after.Scope
-			after = r
-			if !oldest || r.Scope.Name == "" || r.State != Active {
-				continue
-			}
-			all++
-			// A version after the first was made for a row that was sealed anew.
-			if age := now.Sub(r.CreatedAt); r.Version == 1 && age >= sweepAge && age < sweepUntil {
-				clients = append(clients, r.Scope.Name)
-			}
+		oldest := r.Scope != last
+		last = r.Scope
+		if !oldest || r.Scope.Name == "" || r.State != Active {
+			continue
 		}
-		if len(page) == 0 {
-			return clients, all, nil
+		all++
+		// A version after the first was made for a row that was sealed anew.
+		if age := now.Sub(r.CreatedAt); r.Version == 1 && age >= sweepAge && age < sweepUntil {
+			clients = append(clients, r.Scope.Name)
 		}
 	}
+	return clients, all, nil
 }

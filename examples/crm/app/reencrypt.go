@@ -61,50 +61,17 @@ func (a *App) reencrypt(ctx context.Context, job *keyJob) error {
 	return nil
 }
 
-// keysPage is how many keys are read at once, and made between two looks at the page.
-const keysPage = 500
-
 // renewKeys makes the next version of the key of each client that has none since the
 // task began: so it can be cut off and begun again.
 func (a *App) renewKeys(ctx context.Context, job *keyJob) error {
-	var newest encrypt.Record
-	job.Done = 0
-	renew := func() error {
-		if newest.Scope.Name == "" || newest.State != encrypt.Active || !newest.CreatedAt.Before(job.Began) {
-			return nil
-		}
-		_, err := a.vault.keys.Rotate(ctx, newest.Scope)
-		if errors.Is(err, crmguard.ErrErased) { // meanwhile
-			return nil
-		}
-		job.Keys++
-		return err
-	}
-	for after := (encrypt.Record{Scope: encrypt.Scope{Tenant: tenant, Purpose: encrypt.DataKey}}); ; {
-		page, err := a.vault.store.List(ctx, after, keysPage)
-		if err != nil {
-			return err
-		}
-		for _, r := range page {
-			if r.Scope.Tenant != tenant || r.Scope.Purpose != encrypt.DataKey {
-				return renew()
-			}
-			if r.Scope != newest.Scope {
-				if err := renew(); err != nil {
-					return err
-				}
-				job.Done++
-			}
-			newest = r
-		}
-		if err := a.keep(ctx, *job); err != nil {
-			return err
-		}
-		if len(page) == 0 {
-			return renew()
-		}
-		after = page[len(page)-1]
-	}
+	before := job.Keys
+	rotated, err := a.vault.keys.RotateClients(ctx, tenant, job.Began, func(ctx context.Context, rotated int) error {
+		job.Keys = before + rotated
+		job.Done = job.Keys
+		return a.keep(ctx, *job)
+	})
+	job.Keys = before + rotated
+	return err
 }
 
 // sealAnew has one of the tables seal its rows anew.
