@@ -70,7 +70,9 @@ type Failover struct {
 	policy  func(crmguard.Event) Policy
 	logger  *slog.Logger
 	clock   func() time.Time
-	calls   calls
+	calls   calls // of the log
+	sealing calls // of the keys
+	limit   time.Duration
 	breaker breaker
 	spool   *spool
 	begun   begun
@@ -98,7 +100,7 @@ func NewFailover(log *Log, dir string, o *FailoverOptions) (*Failover, error) {
 	return newFailover(log, dir, o, realOps)
 }
 
-func newFailover(log *Log, dir string, o *FailoverOptions, files ops) (*Failover, error) {
+func newFailover(log *Log, dir string, o *FailoverOptions, files ops, changes ...func(*Failover)) (*Failover, error) {
 	var opts FailoverOptions
 	if o != nil {
 		opts = *o
@@ -122,13 +124,19 @@ func newFailover(log *Log, dir string, o *FailoverOptions, files ops) (*Failover
 	if err != nil {
 		return nil, fmt.Errorf("audit: open the spool %s: %w", dir, err)
 	}
+	if left, _ := s.health(); left > 0 {
+		opts.Logger.LogAttrs(context.Background(), slog.LevelError, "audit: files of the spool are damaged, or hold what is not this journal's: look at them and remove those named .left",
+			slog.String("dir", s.dir), slog.Int("pieces", left))
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &Failover{
 		log: log, policy: opts.Policy, logger: opts.Logger, clock: opts.Clock,
-		calls: calls{places: make(chan struct{}, maxCalls), deadline: opts.Deadline},
+		calls: newCalls(opts.Deadline), sealing: newCalls(opts.Deadline), limit: opts.Deadline,
 		spool: s, nudge: make(chan struct{}, 1), cancel: cancel, ended: make(chan struct{}),
 	}
-	f.wake()
+	for _, change := range changes {
+		change(f)
+	}
 	go f.run(ctx)
 	return f, nil
 }
@@ -236,7 +244,7 @@ func (f *Failover) prepare(ctx context.Context, e crmguard.Event, made *entry) e
 		return err
 	}
 	var m entry
-	err := f.calls.do(ctx, func(ctx context.Context) (err error) {
+	err := f.sealing.do(ctx, func(ctx context.Context) (err error) {
 		m.content, m.body, err = f.log.prepare(ctx, e)
 		return err
 	})
@@ -331,14 +339,14 @@ func (f *Failover) around(ctx context.Context, tenant string, e crmguard.Event, 
 func (f *Failover) keep(ctx context.Context, tenant string, made *entry) error {
 	var sealed []byte
 	m := *made
-	err := f.calls.do(ctx, func(ctx context.Context) (err error) {
+	err := f.sealing.do(ctx, func(ctx context.Context) (err error) {
 		sealed, err = f.log.sealSpooled(ctx, tenant, m.body)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("audit: not spooled: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, f.calls.deadline)
+	ctx, cancel := context.WithTimeout(ctx, f.limit)
 	defer cancel()
 	if err := f.spool.append(ctx, tenant, sealed); err != nil {
 		return fmt.Errorf("audit: not spooled: %w", err)

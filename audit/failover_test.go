@@ -41,6 +41,24 @@ func (o *outage) set(err error, gate chan struct{}) {
 	o.err, o.gate = err, gate
 }
 
+func (o *outage) hangs() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.gate != nil
+}
+
+// hang returns what ends it; the end of the test does, too.
+func (o *outage) hang(t *testing.T) (goOn func()) {
+	gate := make(chan struct{})
+	o.set(nil, gate)
+	goOn = sync.OnceFunc(func() {
+		o.set(nil, nil)
+		close(gate)
+	})
+	t.Cleanup(goOn)
+	return goOn
+}
+
 func (o *outage) Append(ctx context.Context, b audit.Batch) error {
 	if len(b.Rows) == 0 {
 		return o.Store.Append(ctx, b)
@@ -73,6 +91,23 @@ func (s *failing) set(err error, gate chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.err, s.gate = err, gate
+}
+
+func (s *failing) hangs() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gate != nil
+}
+
+func (s *failing) hang(t *testing.T) (goOn func()) {
+	gate := make(chan struct{})
+	s.set(nil, gate)
+	goOn = sync.OnceFunc(func() {
+		s.set(nil, nil)
+		close(gate)
+	})
+	t.Cleanup(goOn)
+	return goOn
 }
 
 func (s *failing) fault() error {
@@ -140,9 +175,7 @@ func newRig(t *testing.T, o audit.FailoverOptions) *rig {
 	r.log, err = audit.New(t.Context(), r.store, r.keys, signer, verifier, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = r.log.Close() })
-	if o.Deadline == 0 {
-		o.Deadline = 20 * time.Second
-	}
+	o.Deadline = time.Minute // of what does not hang
 	o.Clock, o.Logger = r.clock.Now, slog.New(slog.NewTextHandler(r.logged, nil))
 	r.open(t, o)
 	return r
@@ -151,7 +184,7 @@ func newRig(t *testing.T, o audit.FailoverOptions) *rig {
 func (r *rig) open(t *testing.T, o audit.FailoverOptions) {
 	t.Helper()
 	var err error
-	r.Failover, err = audit.NewFailoverWith(r.log, r.dir, &o, r.sync, r.write)
+	r.Failover, err = audit.NewFailoverWith(r.log, r.dir, &o, audit.Faults{Sync: r.sync, WriteAt: r.write, LogHangs: r.store.hangs, KeysHang: r.keys.hangs})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = r.Failover.Close() })
 }
@@ -245,9 +278,8 @@ func TestFailover(t *testing.T) {
 // A store that hangs, deaf to its context, holds each caller for a deadline at most,
 // and keeps no goroutine per call.
 func TestHungStore(t *testing.T) {
-	r := newRig(t, audit.FailoverOptions{Deadline: 300 * time.Millisecond})
-	gate := make(chan struct{})
-	r.store.set(nil, gate)
+	r := newRig(t, audit.FailoverOptions{})
+	goOn := r.store.hang(t)
 	require.ErrorContains(t, r.Record(t.Context(), act(crmguard.Export, "e")), "deadline")
 	before := runtime.NumGoroutine()
 	for i := range 200 {
@@ -261,8 +293,7 @@ func TestHungStore(t *testing.T) {
 	wg.Wait()
 	require.Less(t, runtime.NumGoroutine(), before+20)
 	require.LessOrEqual(t, r.store.appended.Load(), int64(2), "the log has one call under way, and no more")
-	r.store.set(nil, nil)
-	close(gate)
+	goOn()
 	r.until(t, func() bool { return r.Status().OK() })
 	there := map[string]int{}
 	for _, id := range r.ids(t) {
@@ -276,14 +307,12 @@ func TestHungStore(t *testing.T) {
 // Keys that hang hold nobody for longer than two deadlines, and no more goroutines
 // than there are places.
 func TestHungKeys(t *testing.T) {
-	r := newRig(t, audit.FailoverOptions{Deadline: 300 * time.Millisecond})
-	gate := make(chan struct{})
-	r.keys.set(nil, gate)
+	r := newRig(t, audit.FailoverOptions{})
+	goOn := r.keys.hang(t)
 	require.Error(t, r.Record(t.Context(), private(act(crmguard.SignIn, "a"))))
 	require.NoError(t, r.Record(t.Context(), private(act(crmguard.View, "b"))))
 	require.NoError(t, r.Record(t.Context(), act(crmguard.Export, "c")), "the log works")
-	r.keys.set(nil, nil)
-	close(gate)
+	goOn()
 	require.NoError(t, r.Record(t.Context(), private(act(crmguard.SignIn, "a"))))
 	r.until(t, func() bool { return r.Status().OK() })
 	require.Equal(t, []string{"c", "a"}, slices.DeleteFunc(r.ids(t), func(id string) bool { return len(id) > 1 }))

@@ -8,22 +8,31 @@ import (
 	"time"
 )
 
-// maxCalls is how many calls of the log and the keys may be under way. Those that
-// hang for ever hold their places; no more are begun than these.
+// maxCalls is how many calls of the log may be under way, and how many of the keys.
+// Those that hang for ever hold their places; no more are begun than these.
 const maxCalls = 1024
 
 var errLate = errors.New("audit: no answer within the deadline")
 
 // calls bounds what hangs.
 type calls struct {
-	places   chan struct{}
-	deadline time.Duration
+	places chan struct{}
+	within func(context.Context) (context.Context, context.CancelFunc)
+}
+
+func newCalls(deadline time.Duration) calls {
+	return calls{
+		places: make(chan struct{}, maxCalls),
+		within: func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, deadline)
+		},
+	}
 }
 
 // do runs fn, but waits no longer than the deadline. What fn sets may be read unless
 // the error is errLate or of ctx.
 func (c *calls) do(ctx context.Context, fn func(ctx context.Context) error) error {
-	limited, cancel := context.WithTimeout(ctx, c.deadline)
+	limited, cancel := c.within(ctx)
 	defer cancel()
 	select {
 	case c.places <- struct{}{}:

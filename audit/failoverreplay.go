@@ -117,8 +117,8 @@ func (f *Failover) wave(ctx context.Context, held map[string]bool) ([]*replayed,
 				continue
 			}
 			if e.content == nil {
-				f.spool.done(w, false)
 				f.logger.LogAttrs(ctx, slog.LevelError, "audit: an entry of the spool is set aside: it is not this journal's", slog.String("tenant", w.tenant))
+				f.spool.done(w, false)
 				continue
 			}
 			actor := [2]string{w.tenant, e.content.event.Subject.ID}
@@ -136,7 +136,7 @@ func (f *Failover) wave(ctx context.Context, held map[string]bool) ([]*replayed,
 // cannot be had.
 func (f *Failover) openSpooled(ctx context.Context, w *spooled) (entry, error) {
 	var e entry
-	err := f.calls.do(ctx, func(ctx context.Context) error {
+	err := f.sealing.do(ctx, func(ctx context.Context) error {
 		c, body, err := f.log.openSpooled(ctx, w.tenant, w.sealed)
 		if err == nil {
 			e = entry{c, body}
@@ -279,7 +279,7 @@ func (f *Failover) Close() error {
 		f.closed.Store(true)
 		f.cancel()
 		<-f.ended
-		ctx, cancel := context.WithTimeout(context.Background(), 4*f.calls.deadline)
+		ctx, cancel := context.WithTimeout(context.Background(), 4*f.limit)
 		defer cancel()
 		_ = f.replay(ctx) // what it leaves stays in the spool
 		err := errors.Join(f.tellRefused(ctx, true), f.tellGaps(ctx, true))

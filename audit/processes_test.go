@@ -18,6 +18,7 @@ import (
 func TestMain(m *testing.M) {
 	processtest.Main(map[string]processtest.Task{
 		"record forever": recordForever,
+		"spool forever":  spoolForever,
 		"open signer":    processtest.Racer(opener),
 	})
 	goleak.VerifyTestMain(m)
