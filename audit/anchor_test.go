@@ -242,7 +242,7 @@ func TestHeartbeat(t *testing.T) {
 		require.InDelta(t, 7, len(sizes), 2, "%v", sizes)
 		require.Equal(t, slices.Compact(slices.Clone(sizes)), sizes, "no two of one size")
 		require.NoError(t, j.Close())
-		r, err := j.Verify(t.Context(), j.verifier)
+		r, err := j.Verify(t.Context(), j.verifier, nil)
 		require.NoError(t, err)
 		require.True(t, r.OK(), r.Detail)
 

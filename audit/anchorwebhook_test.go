@@ -63,7 +63,7 @@ func TestWebhook(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, log.Record(t.Context(), journaltest.Event(0)))
 	require.NoError(t, log.Close())
-	report, err := log.Verify(t.Context(), verifier)
+	report, err := log.Verify(t.Context(), verifier, nil)
 	require.NoError(t, err)
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -12,7 +12,7 @@
 //		return record(event)
 //	})
 //	page, err := journal.Find(ctx, audit.Query{Tenant: tenant, Kind: "contacts", Record: "17"})
-//	report, err := journal.Verify(ctx, verifier)           // report.OK(), report.Verdict
+//	report, err := journal.Verify(ctx, verifier, nil)      // report.OK(), report.Verdict
 //
 // A [Log] is one chain. Each record is hashed as it is stored; the hashes form a
 // chain and the Merkle tree of RFC 6962, whose root is signed every minute, every
@@ -32,8 +32,9 @@
 // change, remove, reorder or add entries that a checkpoint covers. But checkpoints
 // lie in the same store: such a person can remove them from the end, and rewrite
 // everything after the oldest one that is left. Without anything outside, the best
-// verdict is therefore [Unanchored]. Keep Report.Checkpoint elsewhere and give it to
-// [Log.VerifyAgainst]: what it covers is then proved, and the verdict is [Intact].
+// verdict is therefore [Unanchored]. Keep Report.Checkpoint elsewhere and give it to the
+// next verification, in [VerifyOptions].Kept: what it covers is then proved, and the
+// verdict is [Intact] while what was kept is fresh.
 //
 // A tail without checkpoints is not called right, and not signed by [New], if it is
 // longer or older than what a log leaves. A checkpoint is begun every

@@ -112,7 +112,7 @@ func BenchmarkVerify(b *testing.B) {
 	}
 	b.SetBytes(size)
 	for b.Loop() {
-		r, err := audit.VerifyStore(b.Context(), s, verifier)
+		r, err := audit.VerifyStore(b.Context(), s, verifier, nil)
 		if err != nil || !r.OK() {
 			b.Fatal(err, r)
 		}

@@ -8,17 +8,15 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
-// writer appends length-prefixed values. It goes on counting after a value that
-// does not fit, so that the error can name the size.
+// writer appends length-prefixed values. After one that does not fit it appends
+// none.
 type writer struct {
 	b        []byte
-	size     int
 	tooLarge bool
 }
 
 func (w *writer) grow(n int) bool {
-	w.size += n
-	if w.size > maxBody {
+	if len(w.b)+n > maxBody {
 		w.tooLarge = true
 	}
 	return !w.tooLarge
@@ -28,6 +26,14 @@ func (w *writer) byte(v byte) {
 	if w.grow(1) {
 		w.b = append(w.b, v)
 	}
+}
+
+func (w *writer) bool(v bool) {
+	if v {
+		w.byte(1)
+		return
+	}
+	w.byte(0)
 }
 
 func (w *writer) int64(v int64) {
@@ -76,7 +82,7 @@ func (w *writer) subject(s *crmguard.Subject) {
 	w.text(s.Device)
 	addr := ""
 	if s.Addr.IsValid() {
-		addr = s.Addr.WithZone(clean(s.Addr.Zone())).String()
+		addr = s.Addr.WithZone(short(clean(s.Addr.Zone()))).String()
 	}
 	w.text(addr)
 	w.byte(byte(s.Assurance))
@@ -93,26 +99,47 @@ func (w *writer) resource(r *crmguard.Resource) {
 	w.text(r.Field)
 	w.text(r.Owner)
 	w.text(r.Unit)
-	shared := byte(0)
-	if r.Shared {
-		shared = 1
+	w.bool(r.Shared)
+}
+
+// sealed writes the digest of a value in place of the value if the entry is cut.
+func (w *writer) sealed(v *SealedValue, cut bool) {
+	w.text(v.Client)
+	w.text(v.Name)
+	switch {
+	case v.Erased:
+		w.byte(privateErased)
+	case cut:
+		w.byte(privateDigest)
+		if w.grow(len(v.Digest)) {
+			w.b = append(w.b, v.Digest[:]...)
+		}
+		w.int64(v.Size)
+	default:
+		w.byte(privateSealed)
+		w.bytes(v.Sealed)
 	}
-	w.byte(shared)
 }
 
 // reader takes values off the front of b. After a failure it returns zero values.
+// Texts share the memory of s, lists are read into those of the values that are
+// there: whoever decodes many records of a page converts it once, and reuses one
+// record.
 type reader struct {
 	b      []byte
+	s      string // the same bytes
 	failed bool
 }
+
+func newReader(b []byte) reader { return reader{b: b, s: string(b)} }
 
 func (r *reader) take(n int) []byte {
 	if r.failed || len(r.b) < n {
 		r.failed = true
 		return nil
 	}
-	v := r.b[:n]
-	r.b = r.b[n:]
+	v := r.b[:n:n]
+	r.b, r.s = r.b[n:], r.s[n:]
 	return v
 }
 
@@ -121,6 +148,14 @@ func (r *reader) byte() byte {
 		return v[0]
 	}
 	return 0
+}
+
+func (r *reader) bool() bool {
+	v := r.byte()
+	if v > 1 {
+		r.failed = true
+	}
+	return v == 1
 }
 
 func (r *reader) int64() int64 {
@@ -149,19 +184,47 @@ func (r *reader) count() int {
 }
 
 func (r *reader) text() string {
-	s := string(r.take(r.count()))
-	if clean(s) != s {
+	n := r.count()
+	s := r.s
+	v := r.take(n)
+	if v == nil || n == 0 {
+		return ""
+	}
+	s = s[:n]
+	if !plain(v) && clean(s) != s {
 		r.failed = true
 	}
 	return s
 }
 
-// bytes returns a copy that is not nil, so that an empty value is not taken for
-// an erased one.
-func (r *reader) bytes() []byte { return append([]byte{}, r.take(r.count())...) }
+// plain reports whether b holds ASCII without NUL alone, which is clean.
+func plain(b []byte) bool {
+	for ; len(b) >= 8; b = b[8:] {
+		v := binary.LittleEndian.Uint64(b)
+		// No byte has its highest bit, and none borrows it when 1 is taken away.
+		if (v|(v-0x0101010101010101))&0x8080808080808080 != 0 {
+			return false
+		}
+	}
+	for _, c := range b {
+		if c == 0 || c >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
 
-func (r *reader) texts() []string {
-	var list []string
+// bytes returns a value that is not nil, so that an empty one is not taken for an
+// erased one.
+func (r *reader) bytes() []byte {
+	if v := r.take(r.count()); v != nil {
+		return v
+	}
+	return []byte{}
+}
+
+func (r *reader) texts(list []string) []string {
+	list = list[:0]
 	for range r.count() {
 		s := r.text()
 		if r.failed {
@@ -179,18 +242,25 @@ func (r *reader) subject(s *crmguard.Subject) {
 	s.OnBehalfOf = r.text()
 	s.Session = r.text()
 	s.Device = r.text()
-	if text := r.text(); text != "" {
-		addr, err := netip.ParseAddr(text)
-		if err != nil || addr.String() != text {
-			r.failed = true
-		}
-		s.Addr = addr
-	}
+	s.Addr = r.addr()
 	s.Assurance = crmguard.Assurance(r.byte())
 	s.AuthenticatedAt = r.time()
-	s.Roles = r.texts()
-	s.Units = r.texts()
-	s.Scopes = r.texts()
+	s.Roles = r.texts(s.Roles)
+	s.Units = r.texts(s.Units)
+	s.Scopes = r.texts(s.Scopes)
+}
+
+func (r *reader) addr() netip.Addr {
+	text := r.text()
+	if text == "" {
+		return netip.Addr{}
+	}
+	addr, err := netip.ParseAddr(text)
+	var canonical [64]byte
+	if err != nil || string(addr.AppendTo(canonical[:0])) != text {
+		r.failed = true
+	}
+	return addr
 }
 
 func (r *reader) resource(v *crmguard.Resource) {
@@ -200,11 +270,24 @@ func (r *reader) resource(v *crmguard.Resource) {
 	v.Field = r.text()
 	v.Owner = r.text()
 	v.Unit = r.text()
-	switch r.byte() {
-	case 0:
-	case 1:
-		v.Shared = true
+	v.Shared = r.bool()
+}
+
+func (r *reader) sealed(cut bool) SealedValue {
+	v := SealedValue{Client: r.text(), Name: r.text()}
+	switch state := r.byte(); {
+	case state == privateErased:
+		v.Erased = true
+	case state == privateDigest && cut:
+		if digest := r.take(len(v.Digest)); digest != nil {
+			v.Digest = [32]byte(digest)
+		}
+		v.Size = r.int64()
+		r.failed = r.failed || v.Size < 0
+	case state == privateSealed && !cut:
+		v.Sealed = r.bytes()
 	default:
 		r.failed = true
 	}
+	return v
 }

@@ -68,7 +68,7 @@ func Example() {
 		fmt.Printf("%s: %s\n", values[0].Name, values[0].Value)
 	}
 
-	report, err := journal.Verify(ctx, verifier)
+	report, err := journal.Verify(ctx, verifier, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func ExampleVerifyStore() {
 		log.Fatal(err)
 	}
 
-	report, err := audit.VerifyStore(ctx, store, verifier)
+	report, err := audit.VerifyStore(ctx, store, verifier, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -282,11 +282,8 @@ func isOutage(err error) bool {
 	if err == nil || errors.Is(err, errEvent) || errors.Is(err, errTenant) || errors.Is(err, errSubject) || errors.Is(err, errName) || errors.Is(err, errTime) {
 		return false
 	}
-	if _, conflict := errors.AsType[*ConflictError](err); conflict {
-		return false
-	}
-	_, large := errors.AsType[*TooLargeError](err)
-	return !large
+	_, conflict := errors.AsType[*ConflictError](err)
+	return !conflict
 }
 
 // DownError is what events of [Block] get at once while the log is down.

@@ -22,6 +22,7 @@ type Entry struct {
 	Tenant   string    // in whose journal it is
 	Event    crmguard.Event
 	Sealed   []SealedValue // beside Event.Private, which has the same names without values
+	Cut      *Cut          // nil: all of the event is there
 }
 
 // Page is a part of an answer, newest first.
@@ -50,9 +51,9 @@ func (l *Log) Find(ctx context.Context, q Query) (Page, error) {
 	}
 	q.Limit = min(q.Limit, maxLimit)
 	for _, text := range []*string{&q.Tenant, &q.Subject, &q.Kind, &q.Record, &q.Client} {
-		*text = keyText(clean(*text))
+		*text = keyText(short(clean(*text)))
 	}
-	q.Action = crmguard.Action(keyText(clean(string(q.Action))))
+	q.Action = crmguard.Action(keyText(short(clean(string(q.Action)))))
 
 	rows, err := l.store.Find(ctx, q)
 	if err != nil {
@@ -114,6 +115,9 @@ func (l *Log) OpenPrivate(ctx context.Context, e Entry) ([]crmguard.Private, err
 	subject, _ := crmguard.SubjectFrom(ctx)
 	if err := crmguard.CheckTenant(subject, e.Tenant); err != nil {
 		return nil, fmt.Errorf("audit: open private values: %w", err)
+	}
+	if e.Cut != nil {
+		return nil, errors.New("audit: the values of an entry that was cut are not kept")
 	}
 	var values []crmguard.Private
 	erased := 0

@@ -65,10 +65,7 @@ func (c *committer) appendOwn(ctx context.Context, e crmguard.Event) error {
 	e.Resource = crmguard.Resource{Tenant: tenant, Kind: "journal", ID: hex.EncodeToString(c.id[:])}
 	e.Outcome, e.Time = crmguard.Done, stored(c.clock())
 	own := &content{tenant: tenant, event: e}
-	body, err := encodeBody(own)
-	if err != nil {
-		return err
-	}
+	body := own.fit()
 	it := &item{content: own, keys: own.keys(), body: body}
 	if err := c.appendItems(ctx, []*item{it}); err != nil {
 		return err

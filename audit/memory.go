@@ -97,11 +97,7 @@ func (m *Memory) Read(_ context.Context, from int64, n int) ([]Row, error) {
 	defer m.mu.RUnlock()
 	size := int64(len(m.rows))
 	from = min(max(from, 0), size)
-	var rows []Row
-	for seq := from; seq < size && len(rows) < n; seq++ {
-		rows = append(rows, m.rows[seq].clone())
-	}
-	return rows, nil
+	return cloneRows(m.rows[from:min(from+int64(n), size)]), nil
 }
 
 // Find implements [Store]. It looks at every row until the page is full.

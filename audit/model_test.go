@@ -90,7 +90,7 @@ func TestModel(t *testing.T) {
 			},
 			"restart": func(*rapid.T) { reopen() },
 			"verify": func(r *rapid.T) {
-				report, err := log.Verify(t.Context(), verifier)
+				report, err := log.Verify(t.Context(), verifier, nil)
 				require.NoError(r, err)
 				require.True(r, report.OK(), report.Detail)
 				require.EqualValues(r, len(model), report.Entries)

@@ -43,22 +43,10 @@ func (l *Log) prepare(ctx context.Context, e crmguard.Event) (*content, []byte, 
 		return nil, nil, errTime
 	}
 	c := &content{tenant: tenant, event: e, timed: timed, sealed: make([]SealedValue, len(e.Private))}
-	size := 0
-	for i, p := range e.Private {
-		size += len(p.Value)
-		c.sealed[i] = SealedValue{Client: p.Client, Name: p.Name, Erased: true}
-	}
 	c.event.Private = nil // no plaintext goes further than this
-	// What is too large fails before anything is sealed: that may make keys.
-	body, err := encodeBody(c)
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(body)+size > maxBody {
-		return nil, nil, &TooLargeError{Size: headSize + len(body) + size, Limit: maxRecord}
-	}
 	for i, p := range e.Private {
 		v := &c.sealed[i]
+		v.Client, v.Name = p.Client, p.Name
 		v.Sealed, err = l.keys.Seal(ctx, v.place(tenant, e.ID), p.Value)
 		switch v.Erased = errors.Is(err, crmguard.ErrErased); {
 		case v.Erased:
@@ -67,19 +55,14 @@ func (l *Log) prepare(ctx context.Context, e crmguard.Event) (*content, []byte, 
 			return nil, nil, fmt.Errorf("%w: %w", errSealing, err)
 		}
 	}
-	if len(c.sealed) > 0 {
-		if body, err = encodeBody(c); err != nil {
-			return nil, nil, err
-		}
-	}
-	return c, body, nil
+	return c, c.fit(), nil
 }
 
 // checkNames refuses names that are not UTF-8 or hold NUL: repaired, two of them
 // would be one. A refused attempt may name any tenant whatsoever.
 func checkNames(e *crmguard.Event) error {
 	if len(e.Private) > maxPrivate {
-		return fmt.Errorf("audit: an event has %d private values, at most %d are kept", len(e.Private), maxPrivate)
+		return fmt.Errorf("%w; this one has %d private values, at most %d are kept", errEvent, len(e.Private), maxPrivate)
 	}
 	names := []string{e.ID, e.Subject.Tenant, e.Subject.ID}
 	if e.Outcome < crmguard.Denied || e.Subject.Tenant == "" {
@@ -87,6 +70,9 @@ func checkNames(e *crmguard.Event) error {
 	}
 	for _, p := range e.Private {
 		names = append(names, p.Client)
+		if len(p.Client) > maxText { // a digest in its place would be another client
+			return fmt.Errorf("%w, the id of a client has at most %d bytes", errName, maxText)
+		}
 	}
 	for _, name := range names {
 		if clean(name) != name {
@@ -113,7 +99,7 @@ func check(e *crmguard.Event) (tenant string, err error) {
 		tenant = e.Resource.Tenant
 	}
 	if keyText(tenant) != tenant { // it is a key of rows, and of what the inbox is sealed under
-		return "", fmt.Errorf("audit: a tenant has at most %d bytes and does not begin with %s", maxKey, digestPrefix)
+		return "", fmt.Errorf("%w; that has at most %d bytes and does not begin with %s", errTenant, maxKey, digestPrefix)
 	}
 	if strings.HasPrefix(tenant, ownPrefix) { // nobody speaks for the log but itself
 		return "", errOwnTenant
@@ -135,13 +121,13 @@ func normalise(e *crmguard.Event) {
 		&s.Tenant, &s.ID, &s.OnBehalfOf, &s.Session, &s.Device,
 		&r.Tenant, &r.Kind, &r.ID, &r.Field, &r.Owner, &r.Unit,
 	} {
-		*text = clean(*text)
+		*text = short(clean(*text))
 	}
-	e.Action = crmguard.Action(clean(string(e.Action)))
+	e.Action = crmguard.Action(short(clean(string(e.Action))))
 	e.Fields, s.Roles, s.Units, s.Scopes = cleanAll(e.Fields), cleanAll(s.Roles), cleanAll(s.Units), cleanAll(s.Scopes)
 	private := make([]crmguard.Private, len(e.Private)) // the caller's slice stays as it is
 	for i, p := range e.Private {
-		private[i] = crmguard.Private{Client: clean(p.Client), Name: clean(p.Name), Value: p.Value}
+		private[i] = crmguard.Private{Client: p.Client, Name: short(clean(p.Name)), Value: p.Value}
 	}
 	e.Private = private
 }

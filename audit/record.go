@@ -24,21 +24,34 @@ const (
 	maxRecord     = 64 << 10
 	maxBody       = maxRecord - headSize
 	maxKey        = 200 // bytes; PostgreSQL's index rows hold 2,700
+	maxText       = 1024
+	maxHeadList   = 8 // roles, units and scopes each, of an event that does not fit
 )
 
 const (
 	privateSealed byte = 1
 	privateErased byte = 2
+	privateDigest byte = 3
 )
 
 var errMalformed = errors.New("audit: malformed record")
 
-// SealedValue is a private value of an entry as it is stored.
+// SealedValue is a private value of an entry as it is stored. Of an event that did
+// not fit, the sealed bytes are not kept, only their digest and size.
 type SealedValue struct {
 	Client string
 	Name   string
-	Erased bool   // the client was erased before the entry was written, so there is no value
-	Sealed []byte // nil if Erased
+	Erased bool     // the client was erased before the entry was written, so there is no value
+	Sealed []byte   // nil if Erased, or if there is a digest instead
+	Digest [32]byte // SHA-256 of the sealed bytes
+	Size   int64    // of the sealed bytes
+}
+
+// Cut says what is missing in the entry of an event that did not fit into 64 KiB.
+// Who did what to what, when, why and with which outcome is there.
+type Cut struct {
+	Fields int64 // names that the event had; the entry has none of them
+	Values int64 // private values that it had; the entry has the digests of all that fit
 }
 
 // content is what a body says.
@@ -46,6 +59,8 @@ type content struct {
 	tenant string
 	event  crmguard.Event // Private without values
 	sealed []SealedValue
+	cut    Cut
+	isCut  bool
 	timed  bool // the caller said when it happened; not part of the body
 }
 
@@ -56,8 +71,8 @@ func appendHead(b []byte, log [16]byte, seq int64, recorded time.Time) []byte {
 	return appendTime(b, recorded)
 }
 
-// encodeBody returns a *TooLargeError for what does not fit.
-func encodeBody(c *content) ([]byte, error) {
+// encodeBody returns false for what does not fit.
+func encodeBody(c *content) ([]byte, bool) {
 	e := &c.event
 	w := writer{b: make([]byte, 0, 512)}
 	w.text(c.tenant)
@@ -72,30 +87,56 @@ func encodeBody(c *content) ([]byte, error) {
 	w.int64(int64(e.Count))
 	w.text(e.Request)
 	w.text(e.Policy)
+	w.bool(c.isCut)
+	if c.isCut {
+		w.int64(c.cut.Fields)
+		w.int64(c.cut.Values)
+	}
 	w.count(len(c.sealed))
-	for _, v := range c.sealed {
-		w.text(v.Client)
-		w.text(v.Name)
-		if v.Erased {
-			w.byte(privateErased)
-			continue
+	for i := range c.sealed {
+		w.sealed(&c.sealed[i], c.isCut)
+	}
+	return w.b, !w.tooLarge
+}
+
+// fit encodes c, or if it is too large what is left of it when it is cut.
+func (c *content) fit() []byte {
+	body, ok := encodeBody(c)
+	if ok {
+		return body
+	}
+	c.isCut, c.cut = true, Cut{Fields: int64(len(c.event.Fields)), Values: int64(len(c.sealed))}
+	c.event.Fields = nil
+	for _, list := range []*[]string{&c.event.Subject.Roles, &c.event.Subject.Units, &c.event.Subject.Scopes} {
+		*list = (*list)[:min(len(*list), maxHeadList)]
+	}
+	for i := range c.sealed {
+		if v := &c.sealed[i]; !v.Erased {
+			v.Digest, v.Size, v.Sealed = sha256.Sum256(v.Sealed), int64(len(v.Sealed)), nil
 		}
-		w.byte(privateSealed)
-		w.bytes(v.Sealed)
 	}
-	if w.tooLarge || len(w.b) > maxBody {
-		return nil, &TooLargeError{Size: w.size + headSize, Limit: maxRecord}
+	for { // the rest of it is bounded: about twenty-five texts and three short lists
+		if body, ok = encodeBody(c); ok {
+			return body
+		}
+		c.sealed = c.sealed[:len(c.sealed)/2]
 	}
-	return w.b, nil
 }
 
 // decodeBody accepts exactly what encodeBody returns.
 func decodeBody(b []byte) (*content, error) {
-	if len(b) > maxBody {
-		return nil, errMalformed
-	}
-	r := reader{b: b}
 	c := &content{}
+	if err := c.decode(newReader(b)); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// decode overwrites all of c, and reuses its lists.
+func (c *content) decode(r reader) error {
+	if len(r.b) > maxBody {
+		return errMalformed
+	}
 	e := &c.event
 	c.tenant = r.text()
 	e.ID = r.text()
@@ -105,31 +146,29 @@ func decodeBody(b []byte) (*content, error) {
 	r.subject(&e.Subject)
 	r.resource(&e.Resource)
 	e.Reason = r.text()
-	e.Fields = r.texts()
+	e.Fields = r.texts(e.Fields)
 	e.Count = int(r.int64())
 	e.Request = r.text()
 	e.Policy = r.text()
+	c.cut = Cut{}
+	if c.isCut = r.bool(); c.isCut {
+		c.cut = Cut{Fields: r.int64(), Values: r.int64()}
+	}
+	c.sealed, e.Private = c.sealed[:0], e.Private[:0]
 	for range r.count() {
-		v := SealedValue{Client: r.text(), Name: r.text()}
-		switch state := r.byte(); {
-		case state == privateSealed:
-			v.Sealed = r.bytes()
-		case state == privateErased:
-			v.Erased = true
-		default:
-			r.failed = true
-		}
+		v := r.sealed(c.isCut)
 		if r.failed {
-			return nil, errMalformed
+			return errMalformed
 		}
 		c.sealed = append(c.sealed, v)
 		e.Private = append(e.Private, crmguard.Private{Client: v.Client, Name: v.Name})
 	}
 	if r.failed || len(r.b) != 0 || c.tenant == "" || e.ID == "" || e.Time.IsZero() || e.Count < 0 ||
-		e.Outcome < crmguard.Attempted || e.Outcome > crmguard.Undecided {
-		return nil, errMalformed
+		e.Outcome < crmguard.Attempted || e.Outcome > crmguard.Undecided ||
+		c.isCut && (c.cut.Fields < 0 || c.cut.Values < int64(len(c.sealed)) || len(e.Fields) > 0) {
+		return errMalformed
 	}
-	return c, nil
+	return nil
 }
 
 // record is a decoded record.
@@ -141,38 +180,45 @@ type record struct {
 }
 
 func decodeRecord(b []byte) (*record, error) {
-	if len(b) < headSize || len(b) > maxRecord {
-		return nil, errMalformed
-	}
-	if b[0] != recordVersion {
-		return nil, fmt.Errorf("audit: record of version %d, this program knows %d", b[0], recordVersion)
-	}
-	rec := &record{log: [16]byte(b[1:17])}
-	seq := binary.BigEndian.Uint64(b[17:])
-	if seq > 1<<62 {
-		return nil, errMalformed
-	}
-	rec.seq = int64(seq)
-	r := reader{b: b[25:headSize]}
-	rec.recorded = r.time()
-	if r.failed || rec.recorded.IsZero() {
-		return nil, errMalformed
-	}
-	body, err := decodeBody(b[headSize:])
-	if err != nil {
+	rec := &record{}
+	if err := rec.decode(newReader(b)); err != nil {
 		return nil, err
 	}
-	rec.content = *body
 	return rec, nil
 }
 
+// decode overwrites all of rec, and reuses its lists.
+func (rec *record) decode(r reader) error {
+	if len(r.b) < headSize || len(r.b) > maxRecord {
+		return errMalformed
+	}
+	if version := r.byte(); version != recordVersion {
+		return fmt.Errorf("audit: record of version %d, this program knows %d", version, recordVersion)
+	}
+	rec.log = [16]byte(r.take(16))
+	rec.seq = r.int64()
+	rec.recorded = r.time()
+	if r.failed || rec.seq < 0 || rec.seq > 1<<62 || rec.recorded.IsZero() {
+		return errMalformed
+	}
+	return rec.content.decode(r)
+}
+
 func (r *record) entry() Entry {
-	return Entry{Seq: r.seq, Recorded: r.recorded, Tenant: r.tenant, Event: r.event, Sealed: r.sealed}
+	e := Entry{Seq: r.seq, Recorded: r.recorded, Tenant: r.tenant, Event: r.event, Sealed: r.sealed}
+	if r.isCut {
+		e.Cut = &r.cut
+	}
+	return e
 }
 
 // keys returns what the entry is found by.
-func (c *content) keys() Keys {
+func (c *content) keys() Keys { return c.keysInto(nil) }
+
+// keysInto puts the clients into a list that is there.
+func (c *content) keysInto(clients []string) Keys {
 	k := Keys{
+		Clients: clients,
 		Tenant:  keyText(c.tenant),
 		Event:   keyText(c.event.ID),
 		Outcome: c.event.Outcome,
@@ -212,9 +258,9 @@ func rowID(tenant, event string, outcome crmguard.Outcome) [32]byte {
 // same reports whether two contents say the same: sealed bytes differ each time,
 // and a time counts only if the caller gave it.
 func (c *content) same(o *content, times bool) bool {
-	a, errA := encodeBody(c.bare(times))
-	b, errB := encodeBody(o.bare(times))
-	return errA == nil && errB == nil && bytes.Equal(a, b)
+	a, okA := encodeBody(c.bare(times))
+	b, okB := encodeBody(o.bare(times))
+	return okA && okB && bytes.Equal(a, b)
 }
 
 func (c *content) bare(times bool) *content {
@@ -254,13 +300,28 @@ func clean(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
+// short returns s, or if it is longer than a text may be its beginning and a digest
+// of all of it, so that two texts that begin alike stay two. It is clean if s is.
+func short(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	sum := sha256.Sum256([]byte(s))
+	end := "…" + digestPrefix + hex.EncodeToString(sum[:])
+	n := maxText - len(end)
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + end
+}
+
 func cleanAll(list []string) []string {
 	if len(list) == 0 {
 		return nil
 	}
 	cleaned := make([]string, len(list))
 	for i, s := range list {
-		cleaned[i] = clean(s)
+		cleaned[i] = short(clean(s))
 	}
 	return cleaned
 }

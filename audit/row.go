@@ -26,4 +26,35 @@ func (r *Row) clone() Row {
 	return c
 }
 
+// cloneRows does the same for many rows, which share four pieces of memory.
+func cloneRows(rows []Row) []Row {
+	if len(rows) == 0 {
+		return nil
+	}
+	records, hashes, clients := 0, 0, 0
+	for i := range rows {
+		r := &rows[i]
+		records, hashes, clients = records+len(r.Record), hashes+len(r.Hashes), clients+len(r.Keys.Clients)
+	}
+	copies := slices.Clone(rows)
+	allRecords, allHashes, allClients := make([]byte, 0, records), make([][32]byte, 0, hashes), make([]string, 0, clients)
+	for i := range copies {
+		r := &copies[i]
+		r.Record = moved(&allRecords, r.Record)
+		r.Hashes = moved(&allHashes, r.Hashes)
+		r.Keys.Clients = moved(&allClients, r.Keys.Clients)
+	}
+	return copies
+}
+
+// moved copies list to the end of all, whose memory is large enough.
+func moved[T any](all *[]T, list []T) []T {
+	if list == nil {
+		return nil
+	}
+	from := len(*all)
+	*all = append(*all, list...)
+	return (*all)[from:len(*all):len(*all)]
+}
+
 func (c *Checkpoint) clone() Checkpoint { return Checkpoint{Size: c.Size, Note: bytes.Clone(c.Note)} }

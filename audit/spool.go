@@ -223,7 +223,7 @@ func nextSpoolFrame(b []byte, at int) int {
 
 // spooled is the payload of a frame: tenant, then what was sealed.
 func parseSpooled(payload []byte) (tenant string, sealed []byte, ok bool) {
-	r := reader{b: payload}
+	r := newReader(payload)
 	tenant = r.text()
 	return tenant, r.b, !r.failed && tenant != "" && len(r.b) > 0
 }

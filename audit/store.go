@@ -188,15 +188,6 @@ func (e *BrokenError) Error() string {
 	return fmt.Sprintf("audit: broken at entry %d: %s", e.Seq, e.Detail)
 }
 
-// TooLargeError says that an event does not fit into a record. Nothing of it was
-// written.
-type TooLargeError struct{ Size, Limit int }
-
-// Error gives both sizes.
-func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("audit: the entry has %d bytes, at most %d fit: put values that long elsewhere", e.Size, e.Limit)
-}
-
 // matches reports whether rows with these keys belong into the answer, as far as
 // the number of the row is not concerned.
 func (k *Keys) matches(q *Query) bool {

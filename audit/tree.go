@@ -18,11 +18,24 @@ func chainStart(log [16]byte) [32]byte {
 	return sha256.Sum256(append([]byte(chainDomain), log[:]...))
 }
 
-func chainNext(previous [32]byte, leaf tlog.Hash) [32]byte {
-	b := make([]byte, 0, len(chainDomain)+64)
-	b = append(b, chainDomain...)
-	b = append(b, previous[:]...)
-	return sha256.Sum256(append(b, leaf[:]...))
+func chainNext(previous, leaf [32]byte) [32]byte {
+	var b [len(chainDomain) + 64]byte
+	copy(b[:], chainDomain)
+	copy(b[len(chainDomain):], previous[:])
+	copy(b[len(chainDomain)+32:], leaf[:])
+	return sha256.Sum256(b[:])
+}
+
+// leafOf is [tlog.RecordHash] of a record after a zero byte, without an allocation.
+func leafOf(prefixed []byte) [32]byte { return sha256.Sum256(prefixed) }
+
+// nodeHash is [tlog.NodeHash] without an allocation.
+func nodeHash(left, right [32]byte) [32]byte {
+	var b [65]byte
+	b[0] = 1
+	copy(b[1:], left[:])
+	copy(b[33:], right[:])
+	return sha256.Sum256(b[:])
 }
 
 // position is a log up to some entry: what is needed to add the next one and to
@@ -46,7 +59,7 @@ func (p *position) add(rec []byte) Row {
 	node := leaf
 	for range bits.TrailingZeros64(^uint64(p.size)) { //nolint:gosec // never negative
 		last := len(p.peaks) - 1
-		node = tlog.NodeHash(p.peaks[last], node)
+		node = nodeHash(p.peaks[last], node)
 		p.peaks = p.peaks[:last]
 		row.Hashes = append(row.Hashes, node)
 	}
@@ -65,6 +78,12 @@ func (p *position) clone() position {
 	return q
 }
 
+// peak is the root of the perfect subtree of 2^level entries that ends the log, as
+// far as its larger ones are left out. Bit level of size must be set.
+func (p *position) peak(level int) [32]byte {
+	return p.peaks[bits.OnesCount64(uint64(p.size)>>(level+1))] //nolint:gosec // never negative
+}
+
 // root is the Merkle tree hash of RFC 6962, section 2.1.
 func (p *position) root() tlog.Hash {
 	if p.size == 0 {
@@ -73,7 +92,7 @@ func (p *position) root() tlog.Hash {
 	last := len(p.peaks) - 1
 	node := p.peaks[last]
 	for i := last - 1; i >= 0; i-- {
-		node = tlog.NodeHash(p.peaks[i], node)
+		node = nodeHash(p.peaks[i], node)
 	}
 	return node
 }

@@ -86,7 +86,7 @@ func (f *fixed) clone() *fixed {
 
 func verify(t *testing.T, s audit.Store, v note.Verifier) audit.Report {
 	t.Helper()
-	r, err := audit.VerifyStore(t.Context(), s, v)
+	r, err := audit.VerifyStore(t.Context(), s, v, nil)
 	require.NoError(t, err)
 	return r
 }
@@ -335,7 +335,7 @@ func TestVerdictWords(t *testing.T) {
 	text, err := audit.AnchorStale.MarshalText()
 	require.NoError(t, err)
 	require.Equal(t, "anchor stale", string(text))
-	_, err = audit.VerifyStore(t.Context(), audit.NewMemory(), nil)
+	_, err = audit.VerifyStore(t.Context(), audit.NewMemory(), nil, nil)
 	require.Error(t, err)
 }
 

@@ -117,7 +117,7 @@ func TestAnchorOfAJournal(t *testing.T) {
 		require.Equal(t, "database table, log main", log.Anchors()[0].Name)
 		n, _, err := anchor.Newest(t.Context())
 		require.NoError(t, err)
-		r, err := log.Verify(t.Context(), verifier)
+		r, err := log.Verify(t.Context(), verifier, nil)
 		require.NoError(t, err)
 		require.Equal(t, r.Checkpoint, string(n))
 	})

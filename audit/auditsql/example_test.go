@@ -64,7 +64,7 @@ func ExampleNew() {
 	if err := journal.Close(); err != nil { // chains what is still in the inbox
 		log.Fatal(err)
 	}
-	report, err := audit.VerifyStore(ctx, store, verifier)
+	report, err := audit.VerifyStore(ctx, store, verifier, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func openLog(t *testing.T, db *sql.DB, signer note.Signer, verifier note.Verifie
 
 func verify(t *testing.T, s audit.Store, v note.Verifier) audit.Report {
 	t.Helper()
-	r, err := audit.VerifyStore(t.Context(), s, v)
+	r, err := audit.VerifyStore(t.Context(), s, v, nil)
 	require.NoError(t, err)
 	return r
 }

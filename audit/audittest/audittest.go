@@ -59,7 +59,7 @@ func record(t *testing.T, s audit.Store, n int) *journaltest.Sealer {
 		require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))
 	}
 	require.NoError(t, log.Close())
-	report, err := audit.VerifyStore(t.Context(), s, verifier)
+	report, err := audit.VerifyStore(t.Context(), s, verifier, nil)
 	require.NoError(t, err)
 	require.Equal(t, audit.Unanchored, report.Verdict, report.Detail)
 	require.EqualValues(t, n, report.Entries)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -65,7 +66,7 @@ func verifyJournal(c *call) int {
 	}
 	defer closeStore() //nolint:errcheck // nothing was written
 	shown := watch(store, c.err)
-	report, err := audit.VerifyStoreAgainst(c, shown, verifier, pin)
+	report, err := audit.VerifyStore(c, shown, verifier, &audit.VerifyOptions{Kept: pin, AnchorAge: maxPinAge})
 	shown.end()
 	if err != nil {
 		return c.fail(unable, "%v", err)
@@ -104,10 +105,12 @@ func (c *call) conclude(r audit.Report, save string, asJSON bool) int {
 // judge returns the exit code of a verdict, and what to do about it.
 func judge(r audit.Report) (code int, next string) {
 	switch r.Verdict {
-	case audit.Intact:
+	case audit.Intact, audit.Pruned:
 		return good, ""
 	case audit.Unanchored:
 		return good, "keep a checkpoint elsewhere with -save FILE, and compare with it from then on, with -checkpoint FILE"
+	case audit.AnchorStale:
+		return unable, "compare with a checkpoint of the last two days: entries may have been cut off since this one was kept"
 	case audit.Broken, audit.Truncated, audit.Forked:
 		return bad, fmt.Sprintf("keep a copy of the database as it is, and find the last backup that still has entry %d as it was written", r.At)
 	case audit.Restored:
@@ -131,18 +134,27 @@ func readVerifier(path string) (note.Verifier, error) {
 	return verifier, nil
 }
 
-func readPin(path string) (string, error) {
+// maxPinAge is how old a checkpoint may be that is replaced each day.
+const maxPinAge = 48 * time.Hour
+
+func readPin(path string) ([]audit.Kept, error) {
 	if path == "" {
-		return "", nil
+		return nil, nil
 	}
 	text, err := os.ReadFile(path) //nolint:gosec // the caller's own path
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", advised{err, "The first time leave -checkpoint out. If there was one, ask who removed it"}
+		return nil, advised{err, "The first time leave -checkpoint out. If there was one, ask who removed it"}
 	case err == nil && strings.TrimSpace(string(text)) == "":
-		return "", fmt.Errorf("%s is empty", plain(path)) // and would prove nothing
+		return nil, fmt.Errorf("%s is empty", plain(path)) // and would prove nothing
+	case err != nil:
+		return nil, err
 	}
-	return string(text), err
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	return []audit.Kept{{Note: text, At: info.ModTime()}}, nil
 }
 
 // replaceable refuses to replace a checkpoint that the journal was not compared with:

@@ -133,7 +133,7 @@ func Example_audit() {
 		Resource: crmguard.Resource{Tenant: "default", Kind: "contacts", ID: "17"},
 		Private:  []crmguard.Private{{Client: "17", Name: "why", Value: []byte("asked for a call")}},
 	}))
-	report, err := journal.Verify(ctx, verifier)
+	report, err := journal.Verify(ctx, verifier, nil)
 	fmt.Println(report.Verdict, report.OK(), report.Entries, err)
 	// Output: unanchored true 1 <nil>
 }

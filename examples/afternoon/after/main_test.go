@@ -167,7 +167,7 @@ func TestAfternoon(t *testing.T) {
 	status, _ = olga.do("POST", "/lockdown")
 	require.Equal(t, http.StatusUnauthorized, status)
 
-	report, err := c.journal.Verify(crmguard.System(t.Context(), tenant, "test"), c.verifier)
+	report, err := c.journal.Verify(crmguard.System(t.Context(), tenant, "test"), c.verifier, nil)
 	require.NoError(t, err)
 	require.True(t, report.OK(), report.Verdict)
 	require.Greater(t, report.Entries, int64(60))

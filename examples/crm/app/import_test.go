@@ -232,7 +232,7 @@ func TestKilledWhileImporting(t *testing.T) {
 			"the journal knows of each row, once")
 		_, page := in.signedIn("owner").post("/contacts/search", "query", phoneOf(2999))
 		has(t, page, "1 contact found")
-		report, err := in.app.journal.Verify(ctx, in.app.vault.verifier)
+		report, err := in.app.journal.Verify(ctx, in.app.vault.verifier, nil)
 		require.NoError(t, err)
 		require.True(t, report.OK(), report.Detail)
 	})

@@ -1,0 +1,221 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+const (
+	pageSize   = 512 // entries that a goroutine reads and checks at a time
+	maxWorkers = 16  // pages that are held at once
+)
+
+// page is a part of a log on its way through a verification.
+type page struct {
+	from, to int64
+	rows     []Row        // as far as they are right, each seen by itself and with those before it in the page
+	recorded []int64      // when each row was, microseconds since 1970
+	spans    []int        // rows that complete subtrees which began before the page
+	bad      *BrokenError // what is wrong with the row after them
+	err      error        // why it could not be read
+	done     chan struct{}
+}
+
+// pages reads and checks the rows from..to-1 and hands them to join in order, until
+// that returns false. Whether the first row of a page continues the page before is for join
+// to check.
+func pages(ctx context.Context, s Store, log [16]byte, from, to int64, join func(*page) (bool, error)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+
+	workers := min(runtime.GOMAXPROCS(0), maxWorkers)
+	todo, inOrder := make(chan *page), make(chan *page, workers)
+	wg.Go(func() {
+		defer close(todo)
+		defer close(inOrder)
+		for from < to {
+			end := min((from/pageSize+1)*pageSize, to)
+			p := &page{from: from, to: end, done: make(chan struct{})}
+			from = end
+			for _, queue := range []chan *page{inOrder, todo} {
+				select {
+				case queue <- p:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	})
+	for range workers {
+		wg.Go(func() {
+			c := checker{log: log}
+			for p := range todo {
+				p.read(ctx, s, &c)
+				close(p.done)
+			}
+		})
+	}
+	for p := range inOrder {
+		select {
+		case <-p.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if more, err := join(p); err != nil || !more {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// read fills a page. A store that has no more rows leaves it short.
+func (p *page) read(ctx context.Context, s Store, c *checker) {
+	for seq := p.from; seq < p.to; {
+		if p.err = ctx.Err(); p.err != nil {
+			return
+		}
+		rows, err := s.Read(ctx, seq, int(p.to-seq))
+		if broken, ok := errors.AsType[*BrokenError](err); ok {
+			p.bad = broken
+			return
+		}
+		if err != nil {
+			p.err = fmt.Errorf("audit: read entries: %w", err)
+			return
+		}
+		if len(rows) == 0 {
+			return
+		}
+		if p.bad = c.check(p, rows); p.bad != nil {
+			return
+		}
+		seq += int64(len(rows))
+	}
+}
+
+// checker is what a goroutine uses again for each page.
+type checker struct {
+	log     [16]byte
+	data    []byte // 0x00 and record, of all rows that were read at once
+	rec     record
+	clients []string
+}
+
+// check appends rows to the page, up to the first that is wrong.
+func (c *checker) check(p *page, rows []Row) *BrokenError {
+	c.data = c.data[:0]
+	for i := range rows {
+		c.data = append(append(c.data, 0), rows[i].Record...)
+	}
+	text := string(c.data) // once for all texts of all records
+	if p.rows == nil {
+		p.rows, p.recorded = rows[:0], make([]int64, 0, len(rows))
+	}
+	for i, at := 0, 0; i < len(rows); i++ {
+		row := rows[i]
+		end := at + 1 + len(row.Record)
+		r := reader{b: c.data[at+1 : end], s: text[at+1 : end]}
+		if detail := c.row(p, &row, c.data[at:end], r); detail != "" {
+			return &BrokenError{Seq: p.from + int64(len(p.rows)), Detail: detail}
+		}
+		p.rows = append(p.rows, row)
+		p.recorded = append(p.recorded, micros(c.rec.recorded))
+		at = end
+	}
+	return nil
+}
+
+// row says what is wrong with the row that comes next.
+func (c *checker) row(p *page, row *Row, prefixed []byte, r reader) string {
+	seq := p.from + int64(len(p.rows))
+	if row.Seq != seq {
+		return fmt.Sprintf("missing; the next one is %d", row.Seq)
+	}
+	switch err := c.rec.decode(r); {
+	case err != nil:
+		return "its record does not decode"
+	case c.rec.seq != seq:
+		return fmt.Sprintf("its record says that it is entry %d", c.rec.seq)
+	case c.rec.log != c.log:
+		return "its record is of another log"
+	}
+	leaf := leafOf(prefixed)
+	if len(row.Hashes) != hashCount(seq) || row.Hashes[0] != leaf {
+		return "the record does not have the hash that was stored"
+	}
+	for level := 1; level < len(row.Hashes); level++ {
+		left := len(p.rows) - 1<<(level-1)
+		if left+1 < 1<<(level-1) {
+			p.spans = append(p.spans, len(p.rows))
+			break
+		}
+		if row.Hashes[level] != nodeHash(p.rows[left].Hashes[level-1], row.Hashes[level-1]) {
+			return "a hash of the tree was changed"
+		}
+	}
+	if n := len(p.rows); n > 0 && row.Chain != chainNext(p.rows[n-1].Chain, leaf) {
+		return "the chain does not continue"
+	}
+	keys := c.rec.keysInto(c.clients[:0])
+	c.clients = keys.Clients
+	if !keys.equal(&row.Keys) {
+		return "what it is found by is not what the record says"
+	}
+	return ""
+}
+
+// continues checks what the first rows have in common with what came before, and
+// cuts the page at the first that is wrong.
+func (p *page) continues(at *position) {
+	cut := func(n int, detail string) {
+		p.bad = &BrokenError{Seq: p.from + int64(n), Detail: detail}
+		p.rows = p.rows[:n]
+	}
+	chained := len(p.rows) == 0 || p.rows[0].Chain == chainNext(at.chain, p.rows[0].Hashes[0])
+	for _, n := range p.spans {
+		if n >= len(p.rows) {
+			break
+		}
+		row := &p.rows[n]
+		for level := 1; level < len(row.Hashes); level++ {
+			if row.Hashes[level] != nodeHash(p.node(at, row.Seq+1-1<<(level-1), level-1), row.Hashes[level-1]) {
+				cut(n, "a hash of the tree was changed")
+				break
+			}
+		}
+	}
+	if !chained && len(p.rows) > 0 {
+		cut(0, "the chain does not continue")
+	}
+}
+
+// node is the root of the subtree of 2^level entries before end. Its rows are right.
+func (p *page) node(at *position, end int64, level int) [32]byte {
+	if end <= at.size {
+		return at.peak(level)
+	}
+	return p.rows[end-1-p.from].Hashes[level]
+}
+
+// position is the log up to size entries, size being in or at the end of the page,
+// which continues at.
+func (p *page) position(at *position, size int64) position {
+	next := position{log: at.log, size: size, chain: at.chain}
+	if size > p.from {
+		next.chain = p.rows[size-1-p.from].Chain
+	}
+	next.peaks = make([]tlog.Hash, 0, 64)
+	for level := 62; level >= 0; level-- {
+		if size>>level&1 == 1 {
+			next.peaks = append(next.peaks, p.node(at, size>>level<<level, level))
+		}
+	}
+	return next
+}

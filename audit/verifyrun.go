@@ -1,0 +1,257 @@
+package audit
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+)
+
+// verification goes through a log once. It holds no more of it than a few pages.
+type verification struct {
+	Report
+	opts     VerifyOptions
+	store    Store
+	verifier note.Verifier
+	at       position
+	kept     []keptCheckpoint
+	now      time.Time
+	allowed  time.Duration // age of the first unsigned entry
+	since    int64         // when that was recorded, microseconds since 1970
+	anchored bool          // something that was kept outside fits
+	doubted  bool          // a checkpoint is of no use: the verdict, unless a row is broken
+	visit    func(*Row)    // sees each entry that is right, in order; may be nil
+
+	until  int64 // size of the newest checkpoint to look at
+	more   bool  // there are checkpoints still to be fetched
+	list   []Checkpoint
+	passed int64 // size of the last checkpoint that was taken from list, plus one
+}
+
+func verifyStore(ctx context.Context, s Store, v note.Verifier, o VerifyOptions, allowed time.Duration, visit func(*Row)) (Report, error) {
+	if v == nil {
+		return Report{}, errors.New("audit: a verifier is needed")
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	o.AnchorAge = cmp.Or(o.AnchorAge, time.Hour)
+	ver := verification{opts: o, store: s, verifier: v, now: o.Clock(), allowed: allowed, visit: visit}
+	// A log in use grows: checkpoints are read before the rows that they cover,
+	// and no further than they went at the beginning.
+	newest, damaged := lastCheckpoint(ctx, s)
+	if !ignorable(damaged) {
+		return Report{}, damaged
+	}
+	head, headErr := s.Head(ctx)
+	if !ignorable(headErr) {
+		return Report{}, fmt.Errorf("audit: read the head: %w", headErr)
+	}
+	ver.Log = hex.EncodeToString(head.Log[:])
+	ver.openKept(head.Log)
+	switch {
+	case damaged != nil:
+		ver.doubt(CannotVerify, "the checkpoints are damaged")
+	case newest == nil:
+		ver.doubt(CannotVerify, "there is no checkpoint")
+	default:
+		ver.until, ver.more = newest.Size, true
+	}
+	if err := ver.run(ctx, head, headErr); err != nil {
+		return Report{}, err
+	}
+	return ver.Report, nil
+}
+
+// ignorable errors are verdicts in the making.
+func ignorable(err error) bool {
+	_, broken := errors.AsType[*BrokenError](err)
+	return err == nil || broken
+}
+
+func (v *verification) doubt(verdict Verdict, detail string) {
+	if !v.doubted {
+		v.doubted, v.Verdict, v.Detail = true, verdict, detail
+	}
+}
+
+func (v *verification) fail(verdict Verdict, at int64, detail string) error {
+	v.Verdict, v.At, v.Detail = verdict, at, detail
+	return nil
+}
+
+func (v *verification) broken(err *BrokenError) error { return v.fail(Broken, err.Seq, err.Detail) }
+
+func (v *verification) run(ctx context.Context, head Head, headErr error) error {
+	if done, err := v.begin(ctx, head); done || err != nil {
+		return err
+	}
+	if done, err := v.checkpoints(ctx, v.at.size, func(int64) position { return v.at }); done || err != nil {
+		return err
+	}
+	failed := false
+	err := pages(ctx, v.store, head.Log, v.at.size, head.Size, func(p *page) (more bool, err error) {
+		failed, err = v.join(ctx, p)
+		if v.opts.Progress != nil {
+			v.opts.Progress(v.at.size, head.Size)
+		}
+		return !failed && v.at.size == p.to, err
+	})
+	if failed || err != nil {
+		return err
+	}
+	return v.end(ctx, head, headErr)
+}
+
+// begin finds where to begin.
+func (v *verification) begin(ctx context.Context, head Head) (done bool, err error) {
+	v.at = start(head.Log)
+	if v.opts.Resume == "" {
+		return false, nil
+	}
+	done, err = v.resume(ctx, head)
+	v.Entries = v.at.size
+	return done, err
+}
+
+// join takes in a page. It is done if the verdict is clear.
+func (v *verification) join(ctx context.Context, p *page) (done bool, err error) {
+	if p.err != nil {
+		return true, p.err
+	}
+	p.continues(&v.at)
+	last := p.from + int64(len(p.rows))
+	if v.Signed == p.from && len(p.rows) > 0 {
+		v.since = p.recorded[0]
+	}
+	signed := v.Signed
+	if done, err := v.checkpoints(ctx, last, func(size int64) position { return p.position(&v.at, size) }); done || err != nil {
+		return true, err
+	}
+	if v.Signed != signed && v.Signed < last {
+		v.since = p.recorded[v.Signed-p.from]
+	}
+	v.at = p.position(&v.at, last)
+	v.Entries = last
+	for i := range p.rows {
+		if v.visit == nil {
+			break
+		}
+		v.visit(&p.rows[i])
+	}
+	if p.bad != nil {
+		return true, v.broken(p.bad)
+	}
+	return false, nil
+}
+
+// checkpoints compares the tree with each checkpoint of at most size entries. At says how the
+// tree was.
+func (v *verification) checkpoints(ctx context.Context, size int64, at func(int64) position) (done bool, err error) {
+	for {
+		c, err := v.next(ctx, size)
+		if err != nil {
+			return true, err
+		}
+		upTo := size
+		if c != nil {
+			upTo = c.Size
+		}
+		if done := v.compareKept(upTo, at); done || c == nil {
+			return done, nil
+		}
+		tree, err := openCheckpoint(c, v.verifier, v.at.log)
+		if err != nil {
+			v.useless(c, err)
+			continue
+		}
+		if was := at(c.Size); was.root() != tree.Hash {
+			return true, v.fail(Forked, v.Signed, fmt.Sprintf("the first %d entries are not those that were signed", c.Size))
+		}
+		v.Signed, v.Checkpoint = c.Size, string(c.Note)
+	}
+}
+
+// next takes the next checkpoint, if it is of at most size entries.
+func (v *verification) next(ctx context.Context, size int64) (_ *Checkpoint, err error) {
+	if len(v.list) == 0 && v.more {
+		if v.list, err = v.store.Checkpoints(ctx, v.passed-1, maxBatch); err != nil {
+			return nil, fmt.Errorf("audit: read checkpoints: %w", err)
+		}
+		v.more = len(v.list) > 0
+	}
+	if len(v.list) == 0 || v.list[0].Size > min(size, v.until) {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	c := &v.list[0]
+	v.list, v.passed = v.list[1:], c.Size+1
+	return c, nil
+}
+
+// useless says what it means that a checkpoint does not open.
+func (v *verification) useless(c *Checkpoint, err error) {
+	if errors.Is(err, errOrigin) {
+		v.doubt(Restored, fmt.Sprintf("the checkpoint of %d entries is of another log", c.Size))
+		return
+	}
+	v.doubt(CannotVerify, fmt.Sprintf("the checkpoint of %d entries is not signed by this key, or damaged", c.Size))
+}
+
+func (v *verification) end(ctx context.Context, head Head, headErr error) error {
+	if broken, ok := errors.AsType[*BrokenError](headErr); ok {
+		return v.broken(broken)
+	}
+	if n := len(v.kept); n > 0 && v.kept[n-1].N > v.at.size {
+		return v.fail(Truncated, v.at.size, fmt.Sprintf("a checkpoint that was kept outside says that there were %d entries", v.kept[n-1].N))
+	}
+	// A checkpoint that this key did not sign says nothing about what was there.
+	for {
+		c, err := v.next(ctx, v.until)
+		if err != nil {
+			return err
+		}
+		if c == nil {
+			break
+		}
+		_, err = openCheckpoint(c, v.verifier, v.at.log)
+		if err == nil {
+			return v.fail(Truncated, v.at.size, fmt.Sprintf("a checkpoint says that there were %d entries", c.Size))
+		}
+		v.useless(c, err)
+	}
+	if head.Size > v.at.size {
+		return v.fail(Broken, v.at.size, "the log is shorter than its head says")
+	}
+	age := v.now.Sub(time.UnixMicro(v.since))
+	if detail := overdue(v.Unsigned(), age, v.allowed); detail != "" {
+		v.At = v.Signed
+		v.doubt(CannotVerify, detail+": checkpoints were removed, a crash left them, or the signer fails")
+	}
+	if !v.doubted {
+		v.conclude()
+	}
+	return nil
+}
+
+// conclude says how good it is that nothing is wrong.
+func (v *verification) conclude() {
+	v.Detail = fmt.Sprintf("all %d entries are as they were written; %d of them are signed", v.Entries, v.Signed)
+	if v.From > 0 {
+		v.Detail = fmt.Sprintf("entries %d to %d are as they were written, those before were not read again; %d are signed", v.From, v.Entries-1, v.Signed)
+	}
+	switch {
+	case !v.anchored:
+		v.Verdict = Unanchored
+		v.Detail += "; nothing outside vouches for it"
+	case v.now.Sub(v.PinnedAt) > v.opts.AnchorAge:
+		v.Verdict = AnchorStale
+		v.Detail += fmt.Sprintf("; the first %d are those of a checkpoint that was kept outside, but that is too old", v.Pinned)
+	default:
+		v.Verdict = Intact
+		v.Detail += fmt.Sprintf("; the first %d are those of the checkpoint that was kept outside", v.Pinned)
+	}
+}
