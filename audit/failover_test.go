@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
@@ -146,6 +147,10 @@ type rig struct {
 	logged *lockedBuffer
 	disk   atomic.Pointer[error]
 	flush  atomic.Pointer[error]
+	goOn   func() // ends what hangs; nil: nothing does
+
+	signer   note.Signer
+	verifier note.Verifier
 }
 
 func (r *rig) write(f *os.File, b []byte, at int64) (int, error) {
@@ -170,20 +175,25 @@ func newRig(t *testing.T, o audit.FailoverOptions) *rig {
 		memory: memory, store: &outage{Store: memory}, keys: &failing{Sealer: journaltest.NewSealer()},
 		clock: crmguardtest.NewClock(time.Now()), dir: filepath.Join(t.TempDir(), "spool"), logged: &lockedBuffer{},
 	}
-	signer, verifier := journaltest.Signer(t)
-	var err error
-	r.log, err = audit.New(t.Context(), r.store, r.keys, signer, verifier, nil)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = r.log.Close() })
-	o.Deadline = time.Minute // of what does not hang
-	o.Clock, o.Logger = r.clock.Now, slog.New(slog.NewTextHandler(r.logged, nil))
+	r.signer, r.verifier = journaltest.Signer(t)
+	r.reopenLog(t)
 	r.open(t, o)
 	return r
+}
+
+func (r *rig) reopenLog(t *testing.T) {
+	t.Helper()
+	log, err := audit.New(t.Context(), r.store, r.keys, r.signer, r.verifier, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = log.Close() })
+	r.log = log
 }
 
 func (r *rig) open(t *testing.T, o audit.FailoverOptions) {
 	t.Helper()
 	var err error
+	o.Deadline = time.Minute // of what does not hang
+	o.Clock, o.Logger = r.clock.Now, slog.New(slog.NewTextHandler(r.logged, nil))
 	r.Failover, err = audit.NewFailoverWith(r.log, r.dir, &o, audit.Faults{Sync: r.sync, WriteAt: r.write, LogHangs: r.store.hangs, KeysHang: r.keys.hangs})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = r.Failover.Close() })
