@@ -38,6 +38,9 @@ func openCommitter(ctx context.Context, l *Log, acceptUnsigned bool) (*committer
 	if c.at.head() != head && c.at.size <= head.Size {
 		return nil, &BrokenError{Seq: c.at.size, Detail: "the log is shorter than its head says"}
 	}
+	if since.IsZero() { // entries that another process appended meanwhile
+		since = c.clock()
+	}
 	if err := c.judgeTail(ctx, since, acceptUnsigned); err != nil {
 		return nil, err
 	}
