@@ -46,7 +46,7 @@ func TestALogIsOpenedBesideOneThatWrites(t *testing.T) {
 	}})
 	require.NotNil(t, other)
 	require.NoError(t, late.Record(t.Context(), journaltest.Event(9)))
-	report, err := late.Verify(t.Context(), verifier)
+	report, err := late.Verify(t.Context(), verifier, nil)
 	require.NoError(t, err)
 	require.True(t, report.OK(), report.Detail)
 }

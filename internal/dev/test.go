@@ -63,7 +63,8 @@ func (d *dev) testAll(ctx context.Context, r *report) (missing leftOut, err erro
 	missing = d.provide(ctx, d.needs())
 	env := []string{"GOWORK=off", "TMPDIR=" + tmp}
 	if missing[race] == "" {
-		env = append(env, "CGO_ENABLED=1")
+		// Each process would sleep a second at its end, and tests start hundreds.
+		env = append(env, "CGO_ENABLED=1", "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	}
 	if os.Getenv(testservers.PostgresVariable) == "" && missing[postgres] == "" {
 		server, startErr := testservers.StartPostgres(ctx)
