@@ -121,54 +121,67 @@ func (w *writer) sealed(v *SealedValue, cut bool) {
 	}
 }
 
-// reader takes values off the front of b. After a failure it returns zero values.
+// reader takes values off b. After a failure it returns zero values.
 // Texts share the memory of s, lists are read into those of the values that are
 // there: whoever decodes many records of a page converts it once, and reuses one
 // record.
 type reader struct {
 	b      []byte
 	s      string // the same bytes
+	at     int
+	sparse bool // check all, return only what entries are found by
 	failed bool
 }
 
 func newReader(b []byte) reader { return reader{b: b, s: string(b)} }
 
+func (r *reader) rest() []byte { return r.b[r.at:] }
+
+func (r *reader) fail() {
+	r.failed = true
+	r.at = len(r.b)
+}
+
 func (r *reader) take(n int) []byte {
-	if r.failed || len(r.b) < n {
-		r.failed = true
+	if len(r.b)-r.at < n || r.failed {
+		r.fail()
 		return nil
 	}
-	v := r.b[:n:n]
-	r.b, r.s = r.b[n:], r.s[n:]
+	v := r.b[r.at : r.at+n : r.at+n]
+	r.at += n
 	return v
 }
 
 func (r *reader) byte() byte {
-	if v := r.take(1); v != nil {
-		return v[0]
+	if r.at >= len(r.b) {
+		r.fail()
+		return 0
 	}
-	return 0
+	r.at++
+	return r.b[r.at-1]
 }
 
 func (r *reader) bool() bool {
 	v := r.byte()
 	if v > 1 {
-		r.failed = true
+		r.fail()
 	}
 	return v == 1
 }
 
 func (r *reader) int64() int64 {
-	if v := r.take(8); v != nil {
-		return int64(binary.BigEndian.Uint64(v)) //nolint:gosec // two's complement
+	if len(r.b)-r.at < 8 {
+		r.fail()
+		return 0
 	}
-	return 0
+	r.at += 8
+	return int64(binary.BigEndian.Uint64(r.b[r.at-8:])) //nolint:gosec // two's complement
 }
 
 func (r *reader) time() time.Time {
 	v := r.int64()
 	if v < 0 || v > lastMicro {
-		r.failed = true
+		r.fail()
 	}
 	if r.failed || v == 0 {
 		return time.Time{}
@@ -177,22 +190,35 @@ func (r *reader) time() time.Time {
 }
 
 func (r *reader) count() int {
-	if v := r.take(2); v != nil {
-		return int(binary.BigEndian.Uint16(v))
+	if len(r.b)-r.at < 2 {
+		r.fail()
+		return 0
 	}
-	return 0
+	r.at += 2
+	return int(binary.BigEndian.Uint16(r.b[r.at-2:]))
 }
 
+// text returns nothing if the reader is sparse.
 func (r *reader) text() string {
-	n := r.count()
-	s := r.s
-	v := r.take(n)
-	if v == nil || n == 0 {
+	s := r.key()
+	if r.sparse {
 		return ""
 	}
-	s = s[:n]
-	if !plain(v) && clean(s) != s {
-		r.failed = true
+	return s
+}
+
+// key is a text that entries are found by.
+func (r *reader) key() string {
+	n := r.count()
+	if n > len(r.b)-r.at {
+		r.fail()
+		return ""
+	}
+	from := r.at
+	r.at += n
+	s := r.s[from:r.at]
+	if !plain(r.b[from:r.at]) && clean(s) != s {
+		r.fail()
 	}
 	return s
 }
@@ -230,7 +256,9 @@ func (r *reader) texts(list []string) []string {
 		if r.failed {
 			return nil
 		}
-		list = append(list, s)
+		if !r.sparse {
+			list = append(list, s)
+		}
 	}
 	return list
 }
@@ -238,11 +266,11 @@ func (r *reader) texts(list []string) []string {
 func (r *reader) subject(s *crmguard.Subject) {
 	s.Kind = crmguard.SubjectKind(r.byte())
 	s.Tenant = r.text()
-	s.ID = r.text()
+	s.ID = r.key()
 	s.OnBehalfOf = r.text()
 	s.Session = r.text()
 	s.Device = r.text()
-	s.Addr = r.addr()
+	r.addr(&s.Addr)
 	s.Assurance = crmguard.Assurance(r.byte())
 	s.AuthenticatedAt = r.time()
 	s.Roles = r.texts(s.Roles)
@@ -250,23 +278,28 @@ func (r *reader) subject(s *crmguard.Subject) {
 	s.Scopes = r.texts(s.Scopes)
 }
 
-func (r *reader) addr() netip.Addr {
-	text := r.text()
+// addr leaves v alone if it is what the text says: neighbours often have one address.
+func (r *reader) addr(v *netip.Addr) {
+	text := r.key()
+	var canonical [64]byte
+	if v.IsValid() && string(v.AppendTo(canonical[:0])) == text {
+		return
+	}
+	*v = netip.Addr{}
 	if text == "" {
-		return netip.Addr{}
+		return
 	}
 	addr, err := netip.ParseAddr(text)
-	var canonical [64]byte
 	if err != nil || string(addr.AppendTo(canonical[:0])) != text {
-		r.failed = true
+		r.fail()
 	}
-	return addr
+	*v = addr
 }
 
 func (r *reader) resource(v *crmguard.Resource) {
 	v.Tenant = r.text()
-	v.Kind = r.text()
-	v.ID = r.text()
+	v.Kind = r.key()
+	v.ID = r.key()
 	v.Field = r.text()
 	v.Owner = r.text()
 	v.Unit = r.text()
@@ -274,7 +307,7 @@ func (r *reader) resource(v *crmguard.Resource) {
 }
 
 func (r *reader) sealed(cut bool) SealedValue {
-	v := SealedValue{Client: r.text(), Name: r.text()}
+	v := SealedValue{Client: r.key(), Name: r.text()}
 	switch state := r.byte(); {
 	case state == privateErased:
 		v.Erased = true
@@ -283,11 +316,13 @@ func (r *reader) sealed(cut bool) SealedValue {
 			v.Digest = [32]byte(digest)
 		}
 		v.Size = r.int64()
-		r.failed = r.failed || v.Size < 0
+		if v.Size < 0 {
+			r.fail()
+		}
 	case state == privateSealed && !cut:
 		v.Sealed = r.bytes()
 	default:
-		r.failed = true
+		r.fail()
 	}
 	return v
 }

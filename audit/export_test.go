@@ -132,3 +132,16 @@ func KeysOf(rec []byte) Keys {
 	}
 	return r.keys()
 }
+
+// FullRows is a log of n entries that say the same, each under an ID of its own.
+func FullRows(log [16]byte, e crmguard.Event, n int) []Row {
+	p := start(log)
+	rows := make([]Row, n)
+	for i := range rows {
+		e.ID = newID(e.Time)
+		c := &content{tenant: e.Subject.Tenant, event: e}
+		rows[i] = p.add(append(appendHead(nil, log, int64(i), e.Time), c.fit()...))
+		rows[i].Keys = c.keys()
+	}
+	return rows
+}

@@ -91,13 +91,19 @@ func insertCheckpoint(list []Checkpoint, c Checkpoint) []Checkpoint {
 	return slices.Insert(list, i, c.clone())
 }
 
-// Read implements [Store].
-func (m *Memory) Read(_ context.Context, from int64, n int) ([]Row, error) {
+// peek implements peeker.
+func (m *Memory) peek(_ context.Context, from int64, n int) ([]Row, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	size := int64(len(m.rows))
 	from = min(max(from, 0), size)
-	return cloneRows(m.rows[from:min(from+int64(n), size)]), nil
+	return m.rows[from:min(from+int64(n), size)], nil // rows that are there do not change
+}
+
+// Read implements [Store].
+func (m *Memory) Read(ctx context.Context, from int64, n int) ([]Row, error) {
+	rows, err := m.peek(ctx, from, n)
+	return cloneRows(rows), err
 }
 
 // Find implements [Store]. It looks at every row until the page is full.

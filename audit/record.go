@@ -134,15 +134,15 @@ func decodeBody(b []byte) (*content, error) {
 
 // decode overwrites all of c, and reuses its lists.
 func (c *content) decode(r reader) error {
-	if len(r.b) > maxBody {
+	if len(r.rest()) > maxBody {
 		return errMalformed
 	}
 	e := &c.event
-	c.tenant = r.text()
-	e.ID = r.text()
+	c.tenant = r.key()
+	e.ID = r.key()
 	e.Outcome = crmguard.Outcome(r.byte())
 	e.Time = r.time()
-	e.Action = crmguard.Action(r.text())
+	e.Action = crmguard.Action(r.key())
 	r.subject(&e.Subject)
 	r.resource(&e.Resource)
 	e.Reason = r.text()
@@ -161,9 +161,11 @@ func (c *content) decode(r reader) error {
 			return errMalformed
 		}
 		c.sealed = append(c.sealed, v)
-		e.Private = append(e.Private, crmguard.Private{Client: v.Client, Name: v.Name})
+		if !r.sparse {
+			e.Private = append(e.Private, crmguard.Private{Client: v.Client, Name: v.Name})
+		}
 	}
-	if r.failed || len(r.b) != 0 || c.tenant == "" || e.ID == "" || e.Time.IsZero() || e.Count < 0 ||
+	if r.failed || r.at != len(r.b) || c.tenant == "" || e.ID == "" || e.Time.IsZero() || e.Count < 0 ||
 		e.Outcome < crmguard.Attempted || e.Outcome > crmguard.Undecided ||
 		c.isCut && (c.cut.Fields < 0 || c.cut.Values < int64(len(c.sealed)) || len(e.Fields) > 0) {
 		return errMalformed

@@ -225,7 +225,7 @@ func nextSpoolFrame(b []byte, at int) int {
 func parseSpooled(payload []byte) (tenant string, sealed []byte, ok bool) {
 	r := newReader(payload)
 	tenant = r.text()
-	return tenant, r.b, !r.failed && tenant != "" && len(r.b) > 0
+	return tenant, r.rest(), !r.failed && tenant != "" && len(r.rest()) > 0
 }
 
 func spooledFrame(tenant string, sealed []byte) []byte {

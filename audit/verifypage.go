@@ -26,6 +26,12 @@ type page struct {
 	done     chan struct{}
 }
 
+// peeker is what the stores of this package have for readers that change nothing:
+// Read without copies.
+type peeker interface {
+	peek(ctx context.Context, from int64, n int) ([]Row, error)
+}
+
 // pages reads and checks the rows from..to-1 and hands them to join in order, until
 // that returns false. Whether the first row of a page continues the page before is for join
 // to check.
@@ -35,6 +41,10 @@ func pages(ctx context.Context, s Store, log [16]byte, from, to int64, join func
 	defer wg.Wait()
 	defer cancel()
 
+	read := s.Read
+	if p, ok := s.(peeker); ok {
+		read = p.peek
+	}
 	workers := min(runtime.GOMAXPROCS(0), maxWorkers)
 	todo, inOrder := make(chan *page), make(chan *page, workers)
 	wg.Go(func() {
@@ -57,7 +67,7 @@ func pages(ctx context.Context, s Store, log [16]byte, from, to int64, join func
 		wg.Go(func() {
 			c := checker{log: log}
 			for p := range todo {
-				p.read(ctx, s, &c)
+				p.read(ctx, read, &c)
 				close(p.done)
 			}
 		})
@@ -76,12 +86,12 @@ func pages(ctx context.Context, s Store, log [16]byte, from, to int64, join func
 }
 
 // read fills a page. A store that has no more rows leaves it short.
-func (p *page) read(ctx context.Context, s Store, c *checker) {
+func (p *page) read(ctx context.Context, read func(context.Context, int64, int) ([]Row, error), c *checker) {
 	for seq := p.from; seq < p.to; {
 		if p.err = ctx.Err(); p.err != nil {
 			return
 		}
-		rows, err := s.Read(ctx, seq, int(p.to-seq))
+		rows, err := read(ctx, seq, int(p.to-seq))
 		if broken, ok := errors.AsType[*BrokenError](err); ok {
 			p.bad = broken
 			return
@@ -115,26 +125,31 @@ func (c *checker) check(p *page, rows []Row) *BrokenError {
 		c.data = append(append(c.data, 0), rows[i].Record...)
 	}
 	text := string(c.data) // once for all texts of all records
-	if p.rows == nil {
-		p.rows, p.recorded = rows[:0], make([]int64, 0, len(rows))
+	if p.recorded == nil {
+		p.recorded = make([]int64, 0, len(rows))
+	}
+	first := len(p.rows)
+	if first == 0 {
+		p.rows = rows
+	} else {
+		p.rows = append(p.rows[:first:first], rows...)
 	}
 	for i, at := 0, 0; i < len(rows); i++ {
-		row := rows[i]
-		end := at + 1 + len(row.Record)
-		r := reader{b: c.data[at+1 : end], s: text[at+1 : end]}
-		if detail := c.row(p, &row, c.data[at:end], r); detail != "" {
-			return &BrokenError{Seq: p.from + int64(len(p.rows)), Detail: detail}
+		end := at + 1 + len(rows[i].Record)
+		r := reader{b: c.data[at+1 : end : end], s: text[at+1 : end], sparse: true}
+		if detail := c.row(p, first+i, c.data[at:end], r); detail != "" {
+			p.rows = p.rows[:first+i]
+			return &BrokenError{Seq: p.from + int64(first+i), Detail: detail}
 		}
-		p.rows = append(p.rows, row)
 		p.recorded = append(p.recorded, micros(c.rec.recorded))
 		at = end
 	}
 	return nil
 }
 
-// row says what is wrong with the row that comes next.
-func (c *checker) row(p *page, row *Row, prefixed []byte, r reader) string {
-	seq := p.from + int64(len(p.rows))
+// row says what is wrong with row n of the page. Those before it are right.
+func (c *checker) row(p *page, n int, prefixed []byte, r reader) string {
+	row, seq := &p.rows[n], p.from+int64(n)
 	if row.Seq != seq {
 		return fmt.Sprintf("missing; the next one is %d", row.Seq)
 	}
@@ -151,16 +166,16 @@ func (c *checker) row(p *page, row *Row, prefixed []byte, r reader) string {
 		return "the record does not have the hash that was stored"
 	}
 	for level := 1; level < len(row.Hashes); level++ {
-		left := len(p.rows) - 1<<(level-1)
+		left := n - 1<<(level-1)
 		if left+1 < 1<<(level-1) {
-			p.spans = append(p.spans, len(p.rows))
+			p.spans = append(p.spans, n)
 			break
 		}
 		if row.Hashes[level] != nodeHash(p.rows[left].Hashes[level-1], row.Hashes[level-1]) {
 			return "a hash of the tree was changed"
 		}
 	}
-	if n := len(p.rows); n > 0 && row.Chain != chainNext(p.rows[n-1].Chain, leaf) {
+	if n > 0 && row.Chain != chainNext(p.rows[n-1].Chain, leaf) {
 		return "the chain does not continue"
 	}
 	keys := c.rec.keysInto(c.clients[:0])
