@@ -117,6 +117,14 @@ func (a *anchors) offer(c *Checkpoint) {
 	}
 }
 
+func (a *anchors) list() []Anchor {
+	var list []Anchor
+	for _, w := range a.all {
+		list = append(list, w.anchor)
+	}
+	return list
+}
+
 // close gives the anchors a moment for the last checkpoint. What an anchor misses
 // it gets from the next Log.
 func (a *anchors) close() {

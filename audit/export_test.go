@@ -145,3 +145,6 @@ func FullRows(log [16]byte, e crmguard.Event, n int) []Row {
 	}
 	return rows
 }
+
+// SetAnchorClock replaces the time that an anchor writes.
+func SetAnchorClock(a *FileAnchor, clock func() time.Time) { a.clock = clock }

@@ -80,6 +80,11 @@ type VerifyOptions struct {
 	// that the key did not sign makes the verdict CannotVerify.
 	Kept []Kept
 
+	// Anchors are asked for what they hold, which is compared like Kept; nil for
+	// [Log.Verify]: those of the log. If all fail, or hold nothing, the verdict is
+	// AnchorStale.
+	Anchors []Anchor
+
 	// AnchorAge is how old that of the most entries may be; 0: an hour. If it is older,
 	// entries may have been cut off since, and the verdict is AnchorStale.
 	AnchorAge time.Duration
@@ -107,6 +112,9 @@ func (l *Log) Verify(ctx context.Context, v note.Verifier, o *VerifyOptions) (Re
 	}
 	if opts.Clock == nil {
 		opts.Clock = l.clock
+	}
+	if opts.Anchors == nil {
+		opts.Anchors = l.anchors.list()
 	}
 	return verifyStore(ctx, l.store, v, opts, l.every+slack, nil)
 }

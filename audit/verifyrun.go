@@ -41,6 +41,10 @@ func verifyStore(ctx context.Context, s Store, v note.Verifier, o VerifyOptions,
 	}
 	o.AnchorAge = cmp.Or(o.AnchorAge, time.Hour)
 	ver := verification{opts: o, store: s, verifier: v, now: o.Clock(), allowed: allowed, visit: visit}
+	said, err := ver.askAnchors(ctx)
+	if err != nil {
+		return Report{}, err
+	}
 	// A log in use grows: checkpoints are read before the rows that they cover,
 	// and no further than they went at the beginning.
 	newest, damaged := lastCheckpoint(ctx, s)
@@ -64,6 +68,7 @@ func verifyStore(ctx context.Context, s Store, v note.Verifier, o VerifyOptions,
 	if err := ver.run(ctx, head, headErr); err != nil {
 		return Report{}, err
 	}
+	said.judge(&ver.Report, len(o.Anchors))
 	return ver.Report, nil
 }
 
