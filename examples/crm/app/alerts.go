@@ -38,7 +38,7 @@ func (a *App) alert(ctx context.Context, passed quota.Alert) error {
 	if of := units.Members[passed.Person]; len(of) > 0 {
 		e.Resource.Unit = of[0]
 	}
-	if err := a.journal.Record(ctx, e); err != nil {
+	if err := a.recorder.Record(ctx, e); err != nil {
 		return err
 	}
 	a.board.add(e)

@@ -41,6 +41,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -94,6 +95,7 @@ type App struct {
 	index     *encryptsql.Index
 	table     *encrypt.Table[Contact]
 	journal   *audit.Log
+	recorder  *audit.Failover // before the journal: what must go on when that is down does
 	rights    *rbac.Engine
 	sessions  *session.Manager
 	passwords *password.Hasher
@@ -203,6 +205,9 @@ func (a *App) open(ctx context.Context) (err error) {
 	if a.journal, err = audit.New(ctx, entries, keys, a.vault.signer, a.vault.verifier, &audit.Options{Logger: a.log, Clock: a.cfg.Clock}); err != nil {
 		return fmt.Errorf("the journal does not continue what was signed before: %w", err)
 	}
+	if a.recorder, err = audit.NewFailover(a.journal, a.spool(), &audit.FailoverOptions{Policy: whenDown, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+		return err
+	}
 	a.people = &people{db: a.db, keys: keys, allDemo: a.cfg.Loopback}
 	if err := a.people.refresh(ctx); err != nil {
 		return err
@@ -232,7 +237,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	if a.passwords, err = password.New(nil); err != nil {
 		return err
 	}
-	if a.door, err = signin.New(a.people, a.passwords, a.sessions, a.journal, &signin.Options{Addresses: crmguard.CheckerFunc(a.mayEnter), Factors: a.factors, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+	if a.door, err = signin.New(a.people, a.passwords, a.sessions, a.recorder, &signin.Options{Addresses: crmguard.CheckerFunc(a.mayEnter), Factors: a.factors, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
 		return err
 	}
 	if a.pages, err = openPages(); err != nil {
@@ -242,7 +247,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a.guard, err = guard.New(a.sessions, a.rights, a.rights, a.journal, &guard.Options{
+	a.guard, err = guard.New(a.sessions, a.rights, a.rights, a.recorder, &guard.Options{
 		Addresses: a.addresses, StepUp: freshness{proof, a.factors}, Norms: a.norms, Switch: a.sessions,
 		Holders: []crmguard.Revoker{a.factors, a.rights},
 		Edge:    edge, Loopback: a.cfg.Loopback, Page: a.problem, Logger: a.log, Clock: a.cfg.Clock,
@@ -256,6 +261,24 @@ func (a *App) open(ctx context.Context) (err error) {
 	}
 	a.handler = a.routes()
 	return nil
+}
+
+// spool is the folder where entries wait while the journal is down: sealed, and so
+// beside the data, where there is a folder of it on this machine.
+func (a *App) spool() string {
+	if a.cfg.DB == "" {
+		return filepath.Join(a.cfg.Data, "spool")
+	}
+	return filepath.Join(a.cfg.Keys, "spool")
+}
+
+// whenDown says what becomes of an event while the journal is down. An alert is of
+// the act that raised it, but must not be lost as one of many views may be.
+func whenDown(e crmguard.Event) audit.Policy {
+	if e.Resource.Kind == alertKind {
+		return audit.Spool
+	}
+	return audit.PolicyOf(e)
 }
 
 // openRights loads the policy from the database, where policy.csv goes once.
@@ -385,6 +408,9 @@ func (a *App) Close() error {
 	}
 	if a.door != nil {
 		errs = append(errs, a.door.Close(context.Background()))
+	}
+	if a.recorder != nil {
+		errs = append(errs, a.recorder.Close())
 	}
 	if a.journal != nil {
 		errs = append(errs, a.journal.Close())

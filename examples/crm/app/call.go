@@ -65,7 +65,7 @@ func (a *App) openCalls(ctx context.Context) (*calls, error) {
 	c := &calls{issuer: issuer, exchange: exchange, placed: map[placing]*placed{}}
 	sender, err := calltoken.NewSender(exchange.address, key, &calltoken.SenderOptions{Clock: a.cfg.Clock})
 	if err == nil {
-		c.resolver, err = calltoken.NewResolver(a.vault.keys, stored, a.guard.Checker(), a.journal, callHost{a}, sender,
+		c.resolver, err = calltoken.NewResolver(a.vault.keys, stored, a.guard.Checker(), a.recorder, callHost{a}, sender,
 			&calltoken.ResolverOptions{Region: homeRegion, Logger: a.log, Clock: a.cfg.Clock})
 	}
 	if err != nil {

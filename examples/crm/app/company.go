@@ -125,7 +125,7 @@ func (a *App) hire(ctx context.Context, person account, hash string) error {
 // outcome after it.
 func (a *App) announced(ctx context.Context, e crmguard.Event, act func() error) error {
 	e.Outcome = crmguard.Attempted
-	if err := a.journal.Record(ctx, e); err != nil {
+	if err := a.recorder.Record(ctx, e); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	e.Outcome = crmguard.Done
@@ -133,7 +133,7 @@ func (a *App) announced(ctx context.Context, e crmguard.Event, act func() error)
 	if err != nil {
 		e.Outcome = crmguard.Failed
 	}
-	if recordErr := a.journal.Record(ctx, e); recordErr != nil {
+	if recordErr := a.recorder.Record(ctx, e); recordErr != nil {
 		return errors.Join(err, fmt.Errorf("journal: %w", recordErr))
 	}
 	return err

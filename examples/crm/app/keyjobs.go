@@ -154,7 +154,7 @@ func (a *App) runJob(job keyJob) {
 	ctx := crmguard.System(a.jobs.cut, tenant, job.Name)
 	e := systemEvent(ctx, crmguard.Configure, crmguard.Resource{Tenant: tenant, Kind: keysKind}, job.Began)
 	e.ID, e.Reason, e.Subject.OnBehalfOf, e.Outcome = job.ID, job.Name, job.By, crmguard.Attempted
-	err := a.journal.Record(ctx, e)
+	err := a.recorder.Record(ctx, e)
 	if err == nil {
 		err = a.doJob(ctx, &job)
 	}
@@ -167,7 +167,7 @@ func (a *App) runJob(job keyJob) {
 		e.Outcome, job.Failed = crmguard.Failed, true
 	}
 	job.Ended = a.now()
-	if err := errors.Join(a.journal.Record(ctx, e), a.keep(ctx, job)); err != nil {
+	if err := errors.Join(a.recorder.Record(ctx, e), a.keep(ctx, job)); err != nil {
 		a.log.ErrorContext(ctx, "how a task with the keys ended was not recorded", "task", job.Name, "error", err)
 	}
 }

@@ -188,7 +188,7 @@ func (a *App) finishDismissals(ctx context.Context) error {
 			continue
 		}
 		e.Reason = "dismissal-finished"
-		if err := a.journal.Record(ctx, e); err != nil {
+		if err := a.recorder.Record(ctx, e); err != nil {
 			return fmt.Errorf("journal: %w", err)
 		}
 	}

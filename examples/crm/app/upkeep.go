@@ -117,7 +117,7 @@ func (a *App) sweep(ctx context.Context) error {
 	if swept > 0 {
 		e := systemEvent(ctx, crmguard.Erase, crmguard.Resource{Tenant: tenant, Kind: kind}, a.now())
 		e.Reason, e.Count = "never-stored", swept
-		err = errors.Join(err, a.journal.Record(ctx, e))
+		err = errors.Join(err, a.recorder.Record(ctx, e))
 	}
 	return err
 }
