@@ -21,6 +21,9 @@
 // share one flush. Several processes may share one database: an append is a
 // compare-and-swap on the head of the log, so the chain never forks.
 //
+// Record fails while the store does. [NewFailover] puts a recorder before the log that
+// then refuses only what must not happen unrecorded.
+//
 // # Security notes
 //
 // An entry holds ids. Personal data goes into Event.Private only: it is sealed

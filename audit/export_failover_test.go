@@ -14,6 +14,7 @@ type Faults struct {
 	WriteAt  func(*os.File, []byte, int64) (int, error)
 	LogHangs func() bool // then the deadline is short
 	KeysHang func() bool
+	Limit    time.Duration // for the spool; 0: that of the options
 }
 
 // NewFailoverWith opens one with faults.
@@ -26,6 +27,9 @@ func NewFailoverWith(l *Log, dir string, o *FailoverOptions, faults Faults) (*Fa
 		files.writeAt = faults.WriteAt
 	}
 	return newFailover(l, dir, o, files, func(f *Failover) {
+		if faults.Limit > 0 {
+			f.limit = faults.Limit
+		}
 		f.calls.within = hurried(f.calls.within, faults.LogHangs)
 		f.sealing.within = hurried(f.sealing.within, faults.KeysHang)
 	})
@@ -95,4 +99,14 @@ func SpoolBody(l *Log, e crmguard.Event) []byte {
 		panic(err)
 	}
 	return sealed
+}
+
+// SpoolEnded reports whether nothing writes to the spool any more.
+func SpoolEnded(f *Failover) bool {
+	select {
+	case <-f.spool.ended:
+		return true
+	default:
+		return false
+	}
 }

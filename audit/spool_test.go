@@ -274,6 +274,27 @@ func TestSpoolTouchedWhileInUse(t *testing.T) {
 	}
 }
 
+// A disk that hangs holds nobody for longer than the deadline, nor Close.
+func TestSpoolOnHungDisk(t *testing.T) {
+	r := newRig(t, audit.FailoverOptions{})
+	require.NoError(t, r.Failover.Close())
+	r.store.set(errDown, nil)
+	gate := make(chan struct{})
+	f, err := audit.NewFailoverWith(r.log, r.dir, nil, audit.Faults{Limit: 10 * time.Millisecond, Sync: func(f *os.File) error {
+		<-gate
+		return f.Sync()
+	}})
+	require.NoError(t, err)
+	for range 10 {
+		require.ErrorIs(t, f.Record(t.Context(), act(crmguard.SignIn, "late")), context.DeadlineExceeded)
+		require.NoError(t, f.Record(t.Context(), act(crmguard.View, "v")))
+	}
+	require.Equal(t, 10, f.Status().Dropped)
+	require.ErrorContains(t, f.Close(), "hangs")
+	close(gate)
+	require.Eventually(t, func() bool { return audit.SpoolEnded(f) }, 20*time.Second, time.Millisecond)
+}
+
 // The spool has a limit; beyond it its events block.
 func TestSpoolLimit(t *testing.T) {
 	r := newRig(t, audit.FailoverOptions{SpoolLimit: 10_000})
