@@ -35,9 +35,12 @@
 // change, remove, reorder or add entries that a checkpoint covers. But checkpoints
 // lie in the same store: such a person can remove them from the end, and rewrite
 // everything after the oldest one that is left. Without anything outside, the best
-// verdict is therefore [Unanchored]. Keep Report.Checkpoint elsewhere and give it to the
-// next verification, in [VerifyOptions].Kept: what it covers is then proved, and the
-// verdict is [Intact] while what was kept is fresh.
+// verdict is therefore [Unanchored]. Give the log an [Anchor] in Options.Anchors, which
+// gets each checkpoint: [FileAnchor] on another host, auditsql.Anchor in another
+// database, [Witness], [Webhook]. What an anchor holds is proved, and the verdict is
+// [Intact] while that is fresh. A silent log makes an entry from time to time
+// ([Heartbeat]), so that freshness is under the signature. Or keep Report.Checkpoint
+// elsewhere and give it to the next verification, in [VerifyOptions].Kept.
 //
 // A tail without checkpoints is not called right, and not signed by [New], if it is
 // longer or older than what a log leaves. A checkpoint is begun every
@@ -47,7 +50,9 @@
 // New tolerates a week, since a crash leaves a tail, too, and logs that it signs it.
 // A forger who keeps a tail short and its times fresh is found by a kept checkpoint
 // only. Whoever holds the database and the signing key can rewrite all the same what
-// no checkpoint outside covers.
+// no checkpoint outside covers, and from then on forge the future: what an anchor held
+// before is compared with each verification, and a witness refuses the forged log. An
+// anchor that the same person can write is none.
 //
 // An entry in the inbox, between the commit of the host's transaction and the
 // sequencer, is not chained: its removal is not noticed. Usually that is a moment;
