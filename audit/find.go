@@ -54,6 +54,7 @@ func (l *Log) Find(ctx context.Context, q Query) (Page, error) {
 		*text = keyText(short(clean(*text)))
 	}
 	q.Action = crmguard.Action(keyText(short(clean(string(q.Action)))))
+	q.Addr = q.Addr.Unmap().WithZone("")
 
 	rows, err := l.store.Find(ctx, q)
 	if err != nil {
@@ -83,7 +84,7 @@ func (l *Log) Find(ctx context.Context, q Query) (Page, error) {
 // be found by is the same, too, so other entries need not be looked at.
 func (l *Log) holds(ctx context.Context, c *content) (bool, error) {
 	k := c.keys()
-	q := Query{Tenant: k.Tenant, Subject: k.Subject, Kind: k.Kind, Record: k.Record, Action: k.Action, Outcome: k.Outcome, Limit: maxLimit}
+	q := Query{Tenant: k.Tenant, Subject: k.Subject, Kind: k.Kind, Record: k.Record, Action: k.Action, Outcome: k.Outcome, Addr: c.event.Subject.Addr.Unmap().WithZone(""), Limit: maxLimit}
 	if c.timed {
 		q.From, q.To = time.UnixMicro(k.Time), time.UnixMicro(k.Time+1)
 	}

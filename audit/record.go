@@ -228,6 +228,7 @@ func (c *content) keysInto(clients []string) Keys {
 		Kind:    keyText(c.event.Resource.Kind),
 		Record:  keyText(c.event.Resource.ID),
 		Action:  crmguard.Action(keyText(string(c.event.Action))),
+		Addr:    addrText(c.event.Subject.Addr),
 		Time:    micros(c.event.Time),
 	}
 	for _, v := range c.sealed {
@@ -242,7 +243,7 @@ func (c *content) keysInto(clients []string) Keys {
 
 func (k *Keys) equal(o *Keys) bool {
 	return k.Tenant == o.Tenant && k.Event == o.Event && k.Outcome == o.Outcome && k.Subject == o.Subject &&
-		k.Kind == o.Kind && k.Record == o.Record && k.Action == o.Action && k.Time == o.Time &&
+		k.Kind == o.Kind && k.Record == o.Record && k.Action == o.Action && k.Addr == o.Addr && k.Time == o.Time &&
 		slices.Equal(k.Clients, o.Clients)
 }
 

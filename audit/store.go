@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -96,6 +97,7 @@ type Keys struct {
 	Kind    string
 	Record  string
 	Action  crmguard.Action
+	Addr    string   // without a zone, and IPv4 as such; empty: unknown
 	Clients []string // sorted, each once
 	Time    int64    // microseconds since 1970
 }
@@ -132,10 +134,11 @@ type Query struct {
 	Client  string // whose private values the entry holds
 	Action  crmguard.Action
 	Outcome crmguard.Outcome
-	From    time.Time // not before
-	To      time.Time // before
-	Before  int64     // entries with a smaller number only: Next of the page before; 0: from the newest
-	Limit   int       // 0: 50; at most 500
+	Addr    netip.Addr // from where; the zero value matches all
+	From    time.Time  // not before
+	To      time.Time  // before
+	Before  int64      // entries with a smaller number only: Next of the page before; 0: from the newest
+	Limit   int        // 0: 50; at most 500
 }
 
 var (
@@ -188,6 +191,14 @@ func (e *BrokenError) Error() string {
 	return fmt.Sprintf("audit: broken at entry %d: %s", e.Seq, e.Detail)
 }
 
+// addrText is the one form in which an address is looked for.
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.Unmap().WithZone("").String()
+}
+
 // matches reports whether rows with these keys belong into the answer, as far as
 // the number of the row is not concerned.
 func (k *Keys) matches(q *Query) bool {
@@ -197,6 +208,7 @@ func (k *Keys) matches(q *Query) bool {
 		q.Record != "" && k.Record != q.Record ||
 		q.Action != "" && k.Action != q.Action ||
 		q.Outcome != 0 && k.Outcome != q.Outcome ||
+		q.Addr.IsValid() && k.Addr != addrText(q.Addr) ||
 		!q.From.IsZero() && k.Time < q.From.UnixMicro() ||
 		!q.To.IsZero() && k.Time >= q.To.UnixMicro() {
 		return false

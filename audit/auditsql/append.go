@@ -15,7 +15,7 @@ import (
 // different statements keep the caches of prepared ones small.
 const chunk = 64
 
-const columns = 13
+const columns = 14
 
 // Append implements [audit.Store] in one transaction. The row before the batch
 // must be the one that the batch continues, and two batches for the same numbers
@@ -61,7 +61,7 @@ func (s *Store) Append(ctx context.Context, b audit.Batch) error {
 
 func (s *Store) insert(ctx context.Context, tx *sql.Tx, rows []audit.Row) error {
 	var query strings.Builder
-	query.WriteString(`INSERT INTO crmguard_audit_entries (log, seq, tenant, event, outcome, subject, kind, object, action, occurred, chain, hashes, record) VALUES `)
+	query.WriteString(`INSERT INTO crmguard_audit_entries (log, seq, tenant, event, outcome, subject, kind, object, action, addr, occurred, chain, hashes, record) VALUES `)
 	args := make([]any, 0, columns*len(rows))
 	for i := range rows {
 		if i > 0 {
@@ -73,7 +73,7 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, rows []audit.Row) error 
 		for _, h := range r.Hashes {
 			hashes = append(hashes, h[:]...)
 		}
-		args = append(args, s.log, r.Seq, k.Tenant, k.Event, int64(k.Outcome), k.Subject, k.Kind, k.Record, string(k.Action), k.Time, r.Chain[:], hashes, r.Record)
+		args = append(args, s.log, r.Seq, k.Tenant, k.Event, int64(k.Outcome), k.Subject, k.Kind, k.Record, string(k.Action), k.Addr, k.Time, r.Chain[:], hashes, r.Record)
 	}
 	_, err := tx.ExecContext(ctx, s.db.Q(query.String()), args...)
 	return err

@@ -12,7 +12,9 @@ import (
 	"github.com/crmguard/crmguard/internal/sqldb"
 )
 
-const selectEntries = `SELECT seq, tenant, event, outcome, subject, kind, object, action, occurred, chain, hashes, record FROM crmguard_audit_entries WHERE log = $1`
+// selectEntries does not read what is too long for a record: it does not decode either
+// way, and somebody may have put megabytes there.
+const selectEntries = `SELECT seq, tenant, event, outcome, subject, kind, object, action, addr, occurred, chain, hashes, CASE WHEN length(record) <= 65536 THEN record END FROM crmguard_audit_entries WHERE log = $1`
 
 // maxSeq is more than there can be entries; one can be added to it.
 const maxSeq = 1 << 62
@@ -96,7 +98,7 @@ func (s *Store) entries(ctx context.Context, query string, args ...any) ([]entry
 		r, k := &e.row, &e.row.Keys
 		var outcome, occurred number
 		var chain, hashes []byte
-		if err := rows.Scan(&e.seq, &k.Tenant, &k.Event, &outcome, &k.Subject, &k.Kind, &k.Record, &k.Action, &occurred, &chain, &hashes, &r.Record); err != nil {
+		if err := rows.Scan(&e.seq, &k.Tenant, &k.Event, &outcome, &k.Subject, &k.Kind, &k.Record, &k.Action, &k.Addr, &occurred, &chain, &hashes, &r.Record); err != nil {
 			return nil, err
 		}
 		switch {
@@ -171,6 +173,9 @@ func (s *Store) Find(ctx context.Context, q audit.Query) ([]audit.Row, error) {
 	}
 	if q.Outcome != 0 {
 		and("outcome =", int64(q.Outcome))
+	}
+	if q.Addr.IsValid() {
+		and("addr =", q.Addr.String())
 	}
 	if !q.From.IsZero() {
 		and("occurred >=", sqldb.Micros(q.From))

@@ -35,6 +35,7 @@ func TestTampering(t *testing.T) {
 			`UPDATE crmguard_audit_entries SET object = '99' ` + at:                                                      {Verdict: audit.Broken, At: 3},
 			`UPDATE crmguard_audit_entries SET action = 'list' ` + at:                                                    {Verdict: audit.Broken, At: 3},
 			`UPDATE crmguard_audit_entries SET occurred = 1 ` + at:                                                       {Verdict: audit.Broken, At: 3},
+			`UPDATE crmguard_audit_entries SET addr = '192.0.2.8' ` + at:                                                 {Verdict: audit.Broken, At: 3},
 			`UPDATE crmguard_audit_entries SET chain = hashes ` + at:                                                     {Verdict: audit.Broken, At: 3},
 			`UPDATE crmguard_audit_entries SET hashes = chain ` + at:                                                     {Verdict: audit.Broken, At: 3},
 			`UPDATE crmguard_audit_entries SET record = chain ` + at:                                                     {Verdict: audit.Broken, At: 3},

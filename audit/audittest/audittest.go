@@ -7,6 +7,7 @@ package audittest
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -187,6 +188,7 @@ func findsPages(t *testing.T, s audit.Store) {
 		"record":  {audit.Query{Kind: k.Kind, Record: k.Record}, func(r audit.Row) bool { return r.Keys.Record == k.Record }},
 		"client":  {audit.Query{Client: k.Clients[0]}, func(r audit.Row) bool { return slices.Contains(r.Keys.Clients, k.Clients[0]) }},
 		"action":  {audit.Query{Action: k.Action, Outcome: k.Outcome}, func(r audit.Row) bool { return r.Keys.Action == k.Action }},
+		"address": {audit.Query{Addr: netip.MustParseAddr(k.Addr)}, func(r audit.Row) bool { return r.Keys.Addr == k.Addr }},
 		"nothing": {audit.Query{Outcome: k.Outcome + 1}, func(audit.Row) bool { return false }},
 		"time":    {audit.Query{From: micros(at), To: micros(at + 5e6)}, func(r audit.Row) bool { return r.Keys.Time >= at && r.Keys.Time < at+5e6 }},
 		"several": {audit.Query{Client: k.Clients[0], Action: k.Action, Kind: k.Kind}, func(r audit.Row) bool {

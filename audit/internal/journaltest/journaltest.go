@@ -108,7 +108,7 @@ func Event(i int) crmguard.Event {
 		Time: time.Date(2026, 11, 21, 12, 0, i, 0, time.UTC),
 		Subject: crmguard.Subject{
 			Tenant: "acme", ID: []string{"anna", "boris", "clara"}[i%3], Kind: crmguard.KindEmployee,
-			Session: "s-1", Device: "d-1", Addr: netip.MustParseAddr("192.0.2.7"),
+			Session: "s-1", Device: "d-1", Addr: netip.MustParseAddr([]string{"192.0.2.7", "2001:db8::7"}[i/2%2]),
 			Assurance: crmguard.AssuranceSecondFactor, AuthenticatedAt: time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC),
 			Roles: []string{"seller"}, Units: []string{"sales"},
 		},
