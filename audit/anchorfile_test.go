@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/audittest"
 	"github.com/crmguard/crmguard/audit/internal/journaltest"
 )
 
@@ -67,9 +69,10 @@ func TestFileAnchor(t *testing.T) {
 		all = append(all, c)
 	}
 	require.Equal(t, list, all, "every one, in the order in which they came")
-	for range other.All(t.Context()) {
-		break
-	}
+	next, stop := iter.Pull2(other.All(t.Context())) // who stops early
+	_, _, ok := next()
+	require.True(t, ok)
+	stop()
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
@@ -79,6 +82,12 @@ func TestFileAnchor(t *testing.T) {
 	require.Error(t, a.Keep(t.Context(), []byte("garbage")))
 	_, err = audit.NewFileAnchor(path, nil)
 	require.Error(t, err)
+}
+
+func TestFileAnchorDuties(t *testing.T) {
+	audittest.RunAnchor(t, func(t *testing.T, v note.Verifier) audit.Anchor {
+		return fileAnchor(t, filepath.Join(t.TempDir(), "anchor"), v)
+	})
 }
 
 // What a crash cut short is not there, and is overwritten by the next.

@@ -171,7 +171,9 @@ func TestWitnessThatLies(t *testing.T) {
 			w.WriteHeader(409)
 			_, _ = fmt.Fprintf(w, "%d\n", 1+number%9)
 		}, "another number"},
-		"a redirect":        {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, service.URL, 307) }, "307"},
+		"a redirect": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, service.URL, http.StatusTemporaryRedirect)
+		}, "307"},
 		"an endless answer": {answers(200, strings.Repeat("— w AAAA\n", 1<<16)), "did not sign"},
 		"unknown log":       {answers(404, ""), "404"},
 	} {

@@ -3,6 +3,7 @@ package auditsql_test
 import (
 	"database/sql"
 	"fmt"
+	"iter"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/auditsql"
+	"github.com/crmguard/crmguard/audit/audittest"
 	"github.com/crmguard/crmguard/audit/internal/journaltest"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
@@ -21,6 +23,18 @@ func signed(t *testing.T, signer note.Signer, size int) []byte {
 	n, err := note.Sign(&note.Note{Text: fmt.Sprintf("%s/%x\n%d\n%s\n", signer.Name(), [16]byte{1}, size, tlog.Hash{byte(size)})}, signer)
 	require.NoError(t, err)
 	return n
+}
+
+func TestAnchorDuties(t *testing.T) {
+	for name, open := range map[string]func(testing.TB) *sql.DB{"sqlite": sqldbtest.SQLite, "postgres": sqldbtest.Postgres} {
+		t.Run(name, func(t *testing.T) {
+			audittest.RunAnchor(t, func(t *testing.T, v note.Verifier) audit.Anchor {
+				a, err := auditsql.NewAnchor(t.Context(), open(t), v, nil)
+				require.NoError(t, err)
+				return a
+			})
+		})
+	}
 }
 
 func TestAnchor(t *testing.T) {
@@ -79,9 +93,10 @@ func all(t *testing.T, a *auditsql.Anchor) []int {
 		require.NoError(t, err)
 		sizes = append(sizes, size)
 	}
-	for range a.All(t.Context()) {
-		break
-	}
+	next, stop := iter.Pull2(a.All(t.Context())) // who stops early
+	_, _, ok := next()
+	require.True(t, ok)
+	stop()
 	return sizes
 }
 
