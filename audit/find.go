@@ -37,14 +37,32 @@ type Page struct {
 // Pages stay put while entries are added. Find does not ask who wants to know:
 // that is for the caller to check, before.
 func (l *Log) Find(ctx context.Context, q Query) (Page, error) {
+	page, damaged, err := find(ctx, l.store, q)
+	for _, b := range damaged { // one entry must not hide those before it
+		l.logger.LogAttrs(ctx, slog.LevelError, "audit: an entry cannot be shown: verify the journal", slog.Int64("entry", b.Seq), slog.String("detail", b.Detail))
+	}
+	return page, err
+}
+
+// FindStore is [Log.Find] for a log that need not be in use. If entries cannot be
+// shown, the others are returned with a *[BrokenError] that names the newest of them.
+func FindStore(ctx context.Context, s Store, q Query) (Page, error) {
+	page, damaged, err := find(ctx, s, q)
+	if err == nil && len(damaged) > 0 {
+		err = damaged[0]
+	}
+	return page, err
+}
+
+func find(ctx context.Context, s Store, q Query) (page Page, damaged []*BrokenError, err error) {
 	if q.Tenant == "" {
-		return Page{}, errors.New("audit: a query needs a tenant")
+		return Page{}, nil, errors.New("audit: a query needs a tenant")
 	}
 	if q.Before < 0 || q.Limit < 0 {
-		return Page{}, errors.New("audit: a query's cursor and limit are not negative")
+		return Page{}, nil, errors.New("audit: a query's cursor and limit are not negative")
 	}
 	if clean(q.Tenant) != q.Tenant || clean(q.Subject) != q.Subject || clean(q.Client) != q.Client {
-		return Page{}, errName
+		return Page{}, nil, errName
 	}
 	if q.Limit == 0 {
 		q.Limit = defaultLimit
@@ -56,28 +74,28 @@ func (l *Log) Find(ctx context.Context, q Query) (Page, error) {
 	q.Action = crmguard.Action(keyText(short(clean(string(q.Action)))))
 	q.Addr = q.Addr.Unmap().WithZone("")
 
-	rows, err := l.store.Find(ctx, q)
+	rows, err := s.Find(ctx, q)
 	if err != nil {
-		return Page{}, fmt.Errorf("audit: find: %w", err)
+		return Page{}, nil, fmt.Errorf("audit: find: %w", err)
 	}
-	page := Page{Entries: make([]Entry, 0, len(rows))}
+	page.Entries = make([]Entry, 0, len(rows))
 	if len(rows) == q.Limit {
 		page.Next = rows[len(rows)-1].Seq
 	}
 	for i := range rows {
 		rec, err := decodeRecord(rows[i].Record)
 		if err != nil {
-			l.logger.LogAttrs(ctx, slog.LevelError, "audit: an entry does not decode: verify the journal", slog.Int64("entry", rows[i].Seq))
-			continue // one entry must not hide those before it
+			damaged = append(damaged, &BrokenError{Seq: rows[i].Seq, Detail: "its record does not decode"})
+			continue
 		}
 		// What is shown is what the record says, whatever the row was found by.
 		if keys := rec.keys(); rec.seq != rows[i].Seq || !keys.matches(&q) {
-			l.logger.LogAttrs(ctx, slog.LevelError, "audit: an entry was found by what it does not say: verify the journal", slog.Int64("entry", rows[i].Seq))
+			damaged = append(damaged, &BrokenError{Seq: rows[i].Seq, Detail: "it was found by what its record does not say"})
 			continue
 		}
 		page.Entries = append(page.Entries, rec.entry())
 	}
-	return page, nil
+	return page, damaged, nil
 }
 
 // holds reports whether the log holds an entry that says the same. All that it can

@@ -9,14 +9,21 @@ import (
 // record says. It says nothing about hashes. A store asks before it lets a row
 // that was there decide something.
 func (r *Row) Check() error {
+	_, err := r.Entry()
+	return err
+}
+
+// Entry returns what the record of the row says, and a *[BrokenError] unless number
+// and keys of the row are the same. It says nothing about hashes.
+func (r *Row) Entry() (Entry, error) {
 	rec, err := decodeRecord(r.Record)
 	if err != nil {
-		return &BrokenError{Seq: r.Seq, Detail: "its record does not decode"}
+		return Entry{}, &BrokenError{Seq: r.Seq, Detail: "its record does not decode"}
 	}
 	if keys := rec.keys(); rec.seq != r.Seq || !keys.equal(&r.Keys) {
-		return &BrokenError{Seq: r.Seq, Detail: "its record says something else than the columns beside it"}
+		return Entry{}, &BrokenError{Seq: r.Seq, Detail: "its record says something else than the columns beside it"}
 	}
-	return nil
+	return rec.entry(), nil
 }
 
 // clone returns a row that shares no memory with r.
