@@ -135,6 +135,12 @@ func (f *Failover) wave(ctx context.Context, held map[string]bool) ([]*replayed,
 // openSpooled returns an empty entry for what is nobody's, and an error if the keys
 // cannot be had.
 func (f *Failover) openSpooled(ctx context.Context, w *spooled) (entry, error) {
+	if w.sealed == nil {
+		if w.unread < maxUnread {
+			return entry{}, errUnread
+		}
+		return entry{}, nil
+	}
 	var e entry
 	err := f.sealing.do(ctx, func(ctx context.Context) error {
 		c, body, err := f.log.openSpooled(ctx, w.tenant, w.sealed)
@@ -142,7 +148,7 @@ func (f *Failover) openSpooled(ctx context.Context, w *spooled) (entry, error) {
 			e = entry{c, body}
 			return nil
 		}
-		if errors.Is(err, errNotOurs) || errors.Is(err, crmguard.ErrErased) || w.sealed == nil {
+		if errors.Is(err, errNotOurs) || errors.Is(err, crmguard.ErrErased) {
 			return nil
 		}
 		if errKeys := f.log.keysWork(ctx, w.tenant); errKeys != nil {

@@ -23,10 +23,12 @@ const (
 	spoolLeft       = ".left" // added to the name of a file of which something could not be recorded
 	maxSpoolSegment = 1 << 20
 	maxSpoolBatch   = 64
+	maxUnread       = 5 // tries until an entry is given up that the disk does not give back
 )
 
 var (
 	errSpoolFull = errors.New("audit: the spool is full")
+	errUnread    = errors.New("audit: an entry of the spool cannot be read")
 	errKeysFail  = errors.New("audit: the keys cannot be had")
 )
 
@@ -114,6 +116,7 @@ type spoolFrame struct {
 	size   int
 	tenant string
 	done   bool
+	unread int // how often it could not be read
 }
 
 type spoolWrite struct {

@@ -62,8 +62,9 @@ func expected(n int) []string {
 func TestSpoolOutlivesTheProcess(t *testing.T) {
 	r := spooledRig(t, 100)
 	require.Len(t, spoolFiles(t, r.dir), 1)
-	_, err := audit.NewFailover(r.log, filepath.Dir(r.dir), nil)
+	other, err := audit.NewFailover(r.log, filepath.Dir(r.dir), nil)
 	require.NoError(t, err, "another folder")
+	require.NoError(t, other.Close())
 	require.Equal(t, expected(100), r.replayed(t))
 	r.until(t, func() bool { return len(spoolFiles(t, r.dir)) == 0 })
 	_, err = audit.NewFailover(r.log, r.dir, nil)
@@ -221,6 +222,30 @@ func TestDamagedSpool(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(r.dir, name), content, 0o600))
 	require.Equal(t, []string{"spooled-0", "spooled-2"}, r.replayed(t))
 	require.Equal(t, 1, r.Status().Left)
+}
+
+// What the disk does not give back is tried again, and then set aside: it holds
+// nobody up for ever.
+func TestUnreadableSpool(t *testing.T) {
+	for _, lasting := range []bool{false, true} {
+		r := newRig(t, audit.FailoverOptions{})
+		goOn := r.store.hang(t)
+		require.NoError(t, r.Record(t.Context(), act(crmguard.SignIn, "spooled-0")))
+		path := filepath.Join(r.dir, only(spoolFiles(t, r.dir)))
+		content, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, os.Truncate(path, 40))
+		if !lasting {
+			require.NoError(t, os.WriteFile(path, content, 0o600))
+		}
+		if lasting {
+			r.until(t, func() bool { return r.Status().Spooled == 0 && r.Status().Left == 1 })
+			continue
+		}
+		goOn()
+		r.until(t, func() bool { return r.Status().OK() })
+		require.Equal(t, expected(1), r.ids(t))
+	}
 }
 
 // A full disk refuses what it cannot take, and takes it again when it is cleared.

@@ -175,7 +175,8 @@ type spooled struct {
 	segment *spoolSegment
 	frame   int
 	tenant  string
-	sealed  []byte // nil: it cannot be read
+	sealed  []byte // nil: it could not be read, this often
+	unread  int
 }
 
 // peek returns at most n entries that wait, oldest first, without those of some
@@ -206,9 +207,21 @@ func (s *spool) peek(n int, without map[string]bool) []spooled {
 				p.sealed = sealed
 			}
 		}
+		if p.sealed == nil {
+			p.unread = s.unread(p.spooled)
+		}
 		found[i] = p.spooled
 	}
 	return found
+}
+
+// unread counts how often an entry could not be read.
+func (s *spool) unread(e spooled) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := &e.segment.frames[e.frame]
+	f.unread++
+	return f.unread
 }
 
 // done takes an entry out: it is recorded, or good for nothing.
