@@ -51,7 +51,7 @@ func signedSizes(t require.TestingT, sizes ...int) (list [][]byte, v note.Verifi
 	v, err = note.NewVerifier(public)
 	require.NoError(t, err)
 	for _, size := range sizes {
-		n, err := note.Sign(&note.Note{Text: fmt.Sprintf("%s/%x\n%d\n%s\n", signer.Name(), [16]byte{1}, size, tlog.Hash{byte(size)})}, signer)
+		n, err := note.Sign(&note.Note{Text: fmt.Sprintf("%s/%x\n%d\n%s\n", signer.Name(), [16]byte{1}, size, tlog.RecordHash(fmt.Append(nil, size)))}, signer)
 		require.NoError(t, err)
 		list = append(list, n)
 	}
