@@ -139,6 +139,7 @@ type Log struct {
 	nudge chan struct{} // the inbox may hold something
 
 	anchors anchors
+	growth  growth
 
 	mu       sync.Mutex
 	closed   bool

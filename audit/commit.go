@@ -184,6 +184,7 @@ func (c *committer) appendItems(ctx context.Context, items []*item) error {
 		err := c.store.Append(ctx, batch)
 		if err == nil {
 			c.at = next
+			c.growth.tell()
 			return nil
 		}
 		if dup, ok := errors.AsType[*DuplicateError](err); ok && len(dup.Index) > 0 {

@@ -34,8 +34,8 @@ type Page struct {
 // Find returns entries of one tenant, newest first. The timeline of a record is a
 // query for its Kind and Record, that of a person one for the Subject.
 //
-// Pages stay put while entries are added. Find does not ask who wants to know:
-// that is for the caller to check, before.
+// Pages stay put while entries are added. Find does not ask who wants to know, and
+// leaves no trace: it is for the program itself, and [Log.Read] for people.
 func (l *Log) Find(ctx context.Context, q Query) (Page, error) {
 	page, damaged, err := find(ctx, l.store, q)
 	for _, b := range damaged { // one entry must not hide those before it
@@ -55,25 +55,9 @@ func FindStore(ctx context.Context, s Store, q Query) (Page, error) {
 }
 
 func find(ctx context.Context, s Store, q Query) (page Page, damaged []*BrokenError, err error) {
-	if q.Tenant == "" {
-		return Page{}, nil, errors.New("audit: a query needs a tenant")
+	if err := q.normalise(); err != nil {
+		return Page{}, nil, err
 	}
-	if q.Before < 0 || q.Limit < 0 {
-		return Page{}, nil, errors.New("audit: a query's cursor and limit are not negative")
-	}
-	if clean(q.Tenant) != q.Tenant || clean(q.Subject) != q.Subject || clean(q.Client) != q.Client {
-		return Page{}, nil, errName
-	}
-	if q.Limit == 0 {
-		q.Limit = defaultLimit
-	}
-	q.Limit = min(q.Limit, maxLimit)
-	for _, text := range []*string{&q.Tenant, &q.Subject, &q.Kind, &q.Record, &q.Client} {
-		*text = keyText(short(clean(*text)))
-	}
-	q.Action = crmguard.Action(keyText(short(clean(string(q.Action)))))
-	q.Addr = q.Addr.Unmap().WithZone("")
-
 	rows, err := s.Find(ctx, q)
 	if err != nil {
 		return Page{}, nil, fmt.Errorf("audit: find: %w", err)
@@ -96,6 +80,29 @@ func find(ctx context.Context, s Store, q Query) (page Page, damaged []*BrokenEr
 		page.Entries = append(page.Entries, rec.entry())
 	}
 	return page, damaged, nil
+}
+
+// normalise brings a query into the form in which keys are kept.
+func (q *Query) normalise() error {
+	if q.Tenant == "" {
+		return errors.New("audit: a query needs a tenant")
+	}
+	if q.Before < 0 || q.Limit < 0 {
+		return errors.New("audit: a query's cursor and limit are not negative")
+	}
+	if clean(q.Tenant) != q.Tenant || clean(q.Subject) != q.Subject || clean(q.Client) != q.Client {
+		return errName
+	}
+	if q.Limit == 0 {
+		q.Limit = defaultLimit
+	}
+	q.Limit = min(q.Limit, maxLimit)
+	for _, text := range []*string{&q.Tenant, &q.Subject, &q.Kind, &q.Record, &q.Client} {
+		*text = keyText(short(clean(*text)))
+	}
+	q.Action = crmguard.Action(keyText(short(clean(string(q.Action)))))
+	q.Addr = q.Addr.Unmap().WithZone("")
+	return nil
 }
 
 // holds reports whether the log holds an entry that says the same. All that it can

@@ -1,0 +1,198 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+const (
+	followPage  = 64          // rows that a reader holds: at most 4 MiB
+	followEvery = time.Second // for entries of other processes; those of this one wake
+)
+
+// Follow returns the entries of one tenant that match q as they are chained, by
+// whatever process: first those that are there after the entry numbered after (-1:
+// from the first), in order, none left out and none twice, then each new one, until
+// ctx ends or the Log is closed. Query's Before and Limit have no meaning here.
+//
+// A reader may take its time: what it has not read yet waits in the store. Follow
+// looks at every entry after the given one, so the past is better read with Find.
+//
+// An entry that cannot be read, because somebody changed or removed it, holds nobody
+// up: it is a *[BrokenError], and Entry.Seq is the last number that it stands for.
+// Any other error is one of the store, with the number -1; nothing was skipped, and a
+// loop that goes on tries again after a moment.
+//
+// Follow does not ask who wants to know, and leaves no trace: [Log.Watch] is for
+// people.
+func (l *Log) Follow(ctx context.Context, q Query, after int64) iter.Seq2[Entry, error] {
+	if err := q.normalise(); err != nil {
+		return failing(err)
+	}
+	return l.follow(ctx, &q, after)
+}
+
+// FollowAll is [Log.Follow] for the entries of all tenants and of the log itself: for
+// whoever runs the installation, such as an export of all of it.
+func (l *Log) FollowAll(ctx context.Context, after int64) iter.Seq2[Entry, error] {
+	return l.follow(ctx, nil, after)
+}
+
+func failing(err error) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) { yield(Entry{Seq: -1}, err) }
+}
+
+func (l *Log) follow(ctx context.Context, q *Query, after int64) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		f := &follower{Log: l, query: q, next: max(after, -1) + 1}
+		for ctx.Err() == nil {
+			grown, ended := l.growth.next(), l.hasEnded() // before reading: what comes after that wakes
+			read, goOn := f.page(ctx, yield)
+			if !goOn {
+				return
+			}
+			if read {
+				continue
+			}
+			if ended {
+				return
+			}
+			f.wait(ctx, grown)
+		}
+	}
+}
+
+// follower is one reader, and where it is.
+type follower struct {
+	*Log
+	query *Query // nil: all entries of all tenants
+	next  int64
+	stuck int64 // the number before which it waits for a checkpoint, and said so
+}
+
+func (f *follower) wait(ctx context.Context, grown <-chan struct{}) {
+	poll := time.NewTimer(followEvery)
+	defer poll.Stop()
+	select {
+	case <-grown:
+	case <-poll.C:
+	case <-f.ended:
+	case <-ctx.Done():
+	}
+}
+
+// page yields what the next rows say. It reports whether there were any, and whether
+// the reader wants more.
+func (f *follower) page(ctx context.Context, yield func(Entry, error) bool) (read, goOn bool) {
+	rows, err := f.store.Read(ctx, f.next, followPage)
+	broken, isBroken := errors.AsType[*BrokenError](err)
+	switch {
+	case isBroken:
+		return f.over(ctx, broken, broken.Seq+1, yield)
+	case ctx.Err() != nil:
+		return false, true
+	case err != nil:
+		return false, yield(Entry{Seq: -1}, fmt.Errorf("audit: follow: %w", err))
+	}
+	for i := range rows {
+		row := &rows[i]
+		if row.Seq != f.next {
+			missing := &BrokenError{Seq: f.next, Detail: fmt.Sprintf("it is missing, and so are all up to entry %d", row.Seq-1)}
+			stepped, goOn := f.over(ctx, missing, row.Seq, yield)
+			return stepped || i > 0, goOn
+		}
+		f.next++
+		if !f.give(row, yield) {
+			return true, false
+		}
+	}
+	return len(rows) > 0, true
+}
+
+// over goes on at to, over entries that are damaged or missing: not before a signed
+// checkpoint covers them. Until then what stands there may have been planted in
+// front of entries that are yet to come.
+func (f *follower) over(ctx context.Context, broken *BrokenError, to int64, yield func(Entry, error) bool) (read, goOn bool) {
+	if to <= f.next || !f.covered(ctx, to) {
+		if f.stuck != f.next+1 {
+			f.stuck = f.next + 1
+			f.logger.LogAttrs(ctx, slog.LevelError, "audit: a reader waits at an entry that cannot be read: verify the journal", slog.Int64("entry", f.next), slog.Any("error", broken))
+		}
+		return false, true
+	}
+	f.next = to
+	return true, yield(Entry{Seq: to - 1}, broken)
+}
+
+// covered reports whether this log's key signed that there were size entries.
+func (f *follower) covered(ctx context.Context, size int64) bool {
+	const page = 16
+	for after := size - 1; ; {
+		list, err := f.store.Checkpoints(ctx, after, page)
+		if err != nil {
+			return false
+		}
+		for i := range list {
+			if tree, err := openCheckpoint(&list[i], f.verify, f.id); err == nil && tree.N >= size {
+				return true
+			}
+			after = list[i].Size
+		}
+		if len(list) < page {
+			return false
+		}
+	}
+}
+
+// give yields one row, as its record has it, if that is asked for.
+func (f *follower) give(row *Row, yield func(Entry, error) bool) bool {
+	rec, err := decodeRecord(row.Record)
+	if err != nil {
+		return yield(Entry{Seq: row.Seq}, &BrokenError{Seq: row.Seq, Detail: "its record does not decode"})
+	}
+	if rec.seq != row.Seq || rec.log != f.id {
+		return yield(Entry{Seq: row.Seq}, &BrokenError{Seq: row.Seq, Detail: "its record is that of another entry"})
+	}
+	if keys := rec.keys(); f.query != nil && !keys.matches(f.query) {
+		return true
+	}
+	return yield(rec.entry(), nil)
+}
+
+// growth wakes those who wait for entries of this process.
+type growth struct {
+	mu   sync.Mutex
+	more chan struct{} // closed when there are; nil: nobody waits
+}
+
+func (g *growth) next() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.more == nil {
+		g.more = make(chan struct{})
+	}
+	return g.more
+}
+
+func (g *growth) tell() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.more != nil {
+		close(g.more)
+		g.more = nil
+	}
+}
+
+func (l *Log) hasEnded() bool {
+	select {
+	case <-l.ended:
+		return true
+	default:
+		return false
+	}
+}
