@@ -38,7 +38,10 @@ type item struct {
 
 // run is the life of the goroutine.
 func (c *committer) run(ctx context.Context) {
-	defer close(c.ended)
+	defer func() {
+		close(c.ended)
+		c.growth.tell()
+	}()
 	checkpoint := time.NewTicker(c.every)
 	defer checkpoint.Stop()
 	var poll <-chan time.Time // nil: never

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 )
 
 const (
@@ -43,15 +45,44 @@ func (l *Log) FollowAll(ctx context.Context, after int64) iter.Seq2[Entry, error
 	return l.follow(ctx, nil, after)
 }
 
+// FollowStore is [Log.FollowAll] for a log that need not be in use, and without keys:
+// for tools that look at a journal from outside. It ends with ctx only.
+func FollowStore(ctx context.Context, s Store, v note.Verifier, after int64) iter.Seq2[Entry, error] {
+	head, err := s.Head(ctx)
+	if _, broken := errors.AsType[*BrokenError](err); err != nil && !broken {
+		return failing(fmt.Errorf("audit: follow: %w", err))
+	}
+	f := follower{store: s, log: head.Log, verify: v, logger: slog.New(slog.DiscardHandler), next: max(after, -1) + 1}
+	return f.run(ctx, func() (<-chan struct{}, bool) { return nil, false })
+}
+
 func failing(err error) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) { yield(Entry{Seq: -1}, err) }
 }
 
 func (l *Log) follow(ctx context.Context, q *Query, after int64) iter.Seq2[Entry, error] {
+	f := follower{store: l.store, log: l.id, verify: l.verify, logger: l.logger, query: q, next: max(after, -1) + 1}
+	return f.run(ctx, func() (<-chan struct{}, bool) { return l.growth.next(), l.hasEnded() })
+}
+
+// follower is one reader, and where it is.
+type follower struct {
+	store  Store
+	log    [16]byte
+	verify note.Verifier
+	logger *slog.Logger
+	query  *Query // nil: all entries of all tenants
+	next   int64
+	told   int64 // one more than the number at which it waits for a checkpoint, and said so
+}
+
+// run reads until ctx or the log ends. State returns what is closed when the log
+// grows or ends, and whether it has ended.
+func (f follower) run(ctx context.Context, state func() (grown <-chan struct{}, ended bool)) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		f := &follower{Log: l, query: q, next: max(after, -1) + 1}
+		f := f // each range begins anew
 		for ctx.Err() == nil {
-			grown, ended := l.growth.next(), l.hasEnded() // before reading: what comes after that wakes
+			grown, ended := state() // before reading: what comes after that wakes
 			read, goOn := f.page(ctx, yield)
 			if !goOn {
 				return
@@ -62,26 +93,17 @@ func (l *Log) follow(ctx context.Context, q *Query, after int64) iter.Seq2[Entry
 			if ended {
 				return
 			}
-			f.wait(ctx, grown)
+			pauseFollowing(ctx, grown)
 		}
 	}
 }
 
-// follower is one reader, and where it is.
-type follower struct {
-	*Log
-	query *Query // nil: all entries of all tenants
-	next  int64
-	stuck int64 // the number before which it waits for a checkpoint, and said so
-}
-
-func (f *follower) wait(ctx context.Context, grown <-chan struct{}) {
+func pauseFollowing(ctx context.Context, grown <-chan struct{}) {
 	poll := time.NewTimer(followEvery)
 	defer poll.Stop()
 	select {
 	case <-grown:
 	case <-poll.C:
-	case <-f.ended:
 	case <-ctx.Done():
 	}
 }
@@ -119,8 +141,8 @@ func (f *follower) page(ctx context.Context, yield func(Entry, error) bool) (rea
 // front of entries that are yet to come.
 func (f *follower) over(ctx context.Context, broken *BrokenError, to int64, yield func(Entry, error) bool) (read, goOn bool) {
 	if to <= f.next || !f.covered(ctx, to) {
-		if f.stuck != f.next+1 {
-			f.stuck = f.next + 1
+		if f.told != f.next+1 {
+			f.told = f.next + 1
 			f.logger.LogAttrs(ctx, slog.LevelError, "audit: a reader waits at an entry that cannot be read: verify the journal", slog.Int64("entry", f.next), slog.Any("error", broken))
 		}
 		return false, true
@@ -138,7 +160,7 @@ func (f *follower) covered(ctx context.Context, size int64) bool {
 			return false
 		}
 		for i := range list {
-			if tree, err := openCheckpoint(&list[i], f.verify, f.id); err == nil && tree.N >= size {
+			if tree, err := openCheckpoint(&list[i], f.verify, f.log); err == nil && tree.N >= size {
 				return true
 			}
 			after = list[i].Size
@@ -155,7 +177,7 @@ func (f *follower) give(row *Row, yield func(Entry, error) bool) bool {
 	if err != nil {
 		return yield(Entry{Seq: row.Seq}, &BrokenError{Seq: row.Seq, Detail: "its record does not decode"})
 	}
-	if rec.seq != row.Seq || rec.log != f.id {
+	if rec.seq != row.Seq || rec.log != f.log {
 		return yield(Entry{Seq: row.Seq}, &BrokenError{Seq: row.Seq, Detail: "its record is that of another entry"})
 	}
 	if keys := rec.keys(); f.query != nil && !keys.matches(f.query) {

@@ -356,3 +356,19 @@ func TestNobodyReadsUnrecorded(t *testing.T) {
 	_, err = j.Watch(ctx, query, -1)
 	require.ErrorIs(t, err, audit.ErrClosed)
 }
+
+// A tool reads without the log, and without its keys.
+func TestFollowStore(t *testing.T) {
+	j := open(t, audit.NewMemory())
+	for i := range 3 {
+		require.NoError(t, j.Record(t.Context(), journaltest.Event(i)))
+	}
+	seqs, errs := take(t, audit.FollowStore(t.Context(), j.store, j.verifier, 0), 2)
+	require.Equal(t, []int64{1, 2}, seqs)
+	require.Empty(t, errs)
+	tail := audit.FollowStore(t.Context(), j.store, j.verifier, -1)
+	for range 2 { // each range begins anew
+		seqs, _ = take(t, tail, 3)
+		require.Equal(t, upTo(3), seqs)
+	}
+}
