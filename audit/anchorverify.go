@@ -28,9 +28,12 @@ func (v *verification) askAnchors(ctx context.Context) (*asked, error) {
 		return said, nil
 	}
 	v.opts.Kept = slices.Clone(v.opts.Kept)
-	own, err := v.ownCheckpoints(ctx)
-	if err != nil {
-		return nil, err
+	var own map[[32]byte]struct{}
+	if slices.ContainsFunc(v.opts.Anchors, func(a Anchor) bool { _, ok := a.(history); return ok }) {
+		var err error
+		if own, err = v.ownCheckpoints(ctx); err != nil {
+			return nil, err
+		}
 	}
 	for _, a := range v.opts.Anchors {
 		newest, at, err := a.Newest(ctx)

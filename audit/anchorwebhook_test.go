@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -86,7 +87,9 @@ func values(m map[string]string) []string {
 
 func TestWebhookFails(t *testing.T) {
 	r := &receiver{}
-	server := httptest.NewTLSServer(r)
+	server := httptest.NewUnstartedServer(r)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
 	defer server.Close()
 	keep := func(secret []byte, client *http.Client) error {
 		hook, err := audit.NewWebhook(server.URL+"/in?token=t0ken", secret, client)
