@@ -59,6 +59,11 @@
 // without a running Log it lasts. It is sealed as a whole under the tenant's key, so
 // that nobody plants or alters one who has no keys; such rows are left and told of.
 //
+// [Log.Prune] removes the oldest entries and states, under the signing key, what was
+// removed: what merely disappears is missed. A [Hold] keeps it from doing so. Whoever
+// removes entries on purpose with the key is not found by a verification, but by the
+// entry that Prune makes, and by its statement.
+//
 // The verifying key comes from a pinned file or a flag, never from the store.
 //
 // # Format

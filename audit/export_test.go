@@ -3,8 +3,10 @@ package audit
 import (
 	"encoding/binary"
 	"os"
+	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/crmguard/crmguard"
@@ -148,3 +150,24 @@ func FullRows(log [16]byte, e crmguard.Event, n int) []Row {
 
 // SetAnchorClock replaces the time that an anchor writes.
 func SetAnchorClock(a *FileAnchor, clock func() time.Time) { a.clock = clock }
+
+// OwnTenant is that of what the log says about itself.
+func OwnTenant(l *Log) string { return ownTenant(l.id) }
+
+// SignPruning states that the first size entries were removed.
+func SignPruning(t testing.TB, log [16]byte, rows []Row, size int64, signer note.Signer) Pruning {
+	t.Helper()
+	p := start(log)
+	for i := range size {
+		rec := []byte{byte(i)}
+		if i < int64(len(rows)) {
+			rec = rows[i].Record
+		}
+		p.add(rec)
+	}
+	s, err := signPruning(&p, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}

@@ -36,16 +36,22 @@ type File struct {
 	chain       [32]byte
 	known       map[[32]byte]struct{}
 	checkpoints []Checkpoint
-	signed      tail  // the file of checkpoints
-	unfinished  bool  // the last batch may be what a crash left
-	damage      error // found when opened
-	unsigned    error // the file of checkpoints is damaged
-	flushed     bool  // what was there when opened is on the disk
-	poison      error // ErrPoisoned or ErrClosed
+	pruned      Pruning
+	nodes       []Node   // of what was pruned
+	leftover    []string // files of entries that were pruned
+	signed      tail     // the file of checkpoints
+	unfinished  bool     // the last batch may be what a crash left
+	damage      error    // found when opened
+	unsigned    error    // the file of checkpoints is damaged
+	flushed     bool     // what was there when opened is on the disk
+	poison      error    // ErrPoisoned or ErrClosed
 	maxSegment  int64
 }
 
-var _ Store = (*File)(nil)
+var (
+	_ Store  = (*File)(nil)
+	_ Pruner = (*File)(nil)
+)
 
 // ops are what durability hangs on.
 type ops struct {
@@ -86,7 +92,7 @@ func openFile(dir string, o ops) (*File, error) {
 		return nil, err
 	}
 	f := &File{ops: o, dir: dir, lock: lock, known: make(map[[32]byte]struct{}), maxSegment: maxSegment}
-	if err := errors.Join(f.load(), f.loadCheckpoints()); err != nil {
+	if err := errors.Join(f.loadPruned(), f.load(), f.loadCheckpoints()); err != nil {
 		return nil, errors.Join(err, f.closeFiles())
 	}
 	if n := len(f.checkpoints); f.unfinished && f.unsigned == nil && (n == 0 || f.checkpoints[n-1].Size <= f.size) {
@@ -110,6 +116,13 @@ func (f *File) load() error {
 		return f.begin()
 	}
 	slices.Sort(firsts)
+	for len(firsts) > 1 && firsts[1] <= f.pruned.Size {
+		f.leftover = append(f.leftover, filepath.Join(f.dir, segmentName(firsts[0])))
+		firsts = firsts[1:]
+	}
+	if firsts[0] <= f.pruned.Size {
+		f.size = firsts[0]
+	}
 	for i, first := range firsts {
 		if f.damage != nil || first != f.size {
 			f.damaged(f.size, "entries or a file are missing before it")
@@ -151,7 +164,9 @@ func (f *File) loadSegment(first int64, last bool) error {
 	}
 	s.end = int64(len(content))
 	damaged, torn := s.scan(content, &f.log, func(r *Row) {
-		f.known[r.Keys.id()] = struct{}{}
+		if r.Seq >= f.pruned.Size {
+			f.known[r.Keys.id()] = struct{}{}
+		}
 		f.size, f.chain = r.Seq+1, r.Chain
 	})
 	switch {
@@ -221,6 +236,7 @@ func (f *File) head() Head {
 // view is what a reader goes through without keeping anybody from writing.
 type view struct {
 	segments []segment
+	first    int64 // those before were pruned
 	size     int64
 }
 
@@ -230,7 +246,7 @@ func (f *File) view() (view, error) {
 	if errors.Is(f.poison, ErrClosed) {
 		return view{}, ErrClosed
 	}
-	v := view{segments: make([]segment, len(f.segments)), size: f.size}
+	v := view{segments: make([]segment, len(f.segments)), first: f.pruned.Size, size: f.size}
 	for i, s := range f.segments {
 		v.segments[i] = *s
 	}
@@ -246,16 +262,19 @@ func (v *view) row(seq int64) (Row, error) {
 }
 
 // Read implements [Store].
-func (f *File) Read(_ context.Context, from int64, n int) ([]Row, error) {
+func (f *File) Read(ctx context.Context, from int64, n int) ([]Row, error) {
 	v, err := f.view()
 	if err != nil {
 		return nil, err
 	}
 	var rows []Row
-	for seq := max(from, 0); seq < v.size && len(rows) < n; seq++ {
+	for seq := max(from, v.first); seq < v.size && len(rows) < n; seq++ {
 		row, err := v.row(seq)
 		if err != nil && len(rows) > 0 {
 			return rows, nil
+		}
+		if errors.Is(err, ErrClosed) && ctx.Err() == nil {
+			return f.Read(ctx, from, n) // the file was pruned meanwhile, or all are closed
 		}
 		if err != nil {
 			return nil, err
@@ -275,13 +294,16 @@ func (f *File) Find(ctx context.Context, q Query) ([]Row, error) {
 		return nil, err
 	}
 	var found []Row
-	for seq := newest(q, v.size); seq >= 0 && len(found) < q.Limit; seq-- {
+	for seq := newest(q, v.size); seq >= v.first && len(found) < q.Limit; seq-- {
 		if seq%1024 == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		row, err := v.row(seq)
 		if _, broken := errors.AsType[*BrokenError](err); broken {
 			continue // one entry must not hide those before it
+		}
+		if errors.Is(err, ErrClosed) {
+			return f.Find(ctx, q)
 		}
 		if err != nil {
 			return nil, err

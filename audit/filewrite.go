@@ -77,6 +77,9 @@ func (f *File) flushFound() error {
 		return fmt.Errorf("audit: flush: %w: %w", ErrPoisoned, err)
 	}
 	f.flushed = true
+	if f.pruned.Size > 0 {
+		return f.sweep()
+	}
 	return nil
 }
 

@@ -17,6 +17,7 @@ const (
 	frameBatch      byte = 'B' // an entry that begins a batch
 	frameEntry      byte = 'E'
 	frameCheckpoint byte = 'C'
+	frameNodes      byte = 'N'
 )
 
 func isEntry(kind byte) bool { return kind == frameEntry || kind == frameBatch }

@@ -13,12 +13,18 @@ import (
 type Memory struct {
 	mu          sync.RWMutex
 	log         [16]byte
+	first       int64 // number of the first row; those before were pruned
 	rows        []Row
 	known       map[[32]byte]struct{}
 	checkpoints []Checkpoint
+	pruned      Pruning
+	nodes       []Node
 }
 
-var _ Store = (*Memory)(nil)
+var (
+	_ Store  = (*Memory)(nil)
+	_ Pruner = (*Memory)(nil)
+)
 
 // NewMemory returns an empty store.
 func NewMemory() *Memory {
@@ -35,12 +41,14 @@ func (m *Memory) Head(context.Context) (Head, error) {
 }
 
 func (m *Memory) head() Head {
-	h := Head{Log: m.log, Size: int64(len(m.rows))}
-	if h.Size > 0 {
-		h.Chain = m.rows[h.Size-1].Chain
+	h := Head{Log: m.log, Size: m.size()}
+	if n := len(m.rows); n > 0 {
+		h.Chain = m.rows[n-1].Chain
 	}
 	return h
 }
+
+func (m *Memory) size() int64 { return m.first + int64(len(m.rows)) }
 
 // Append implements [Store].
 func (m *Memory) Append(_ context.Context, b Batch) error {
@@ -96,7 +104,7 @@ func (m *Memory) peek(_ context.Context, from int64, n int) ([]Row, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	size := int64(len(m.rows))
-	from = min(max(from, 0), size)
+	from = min(max(from-m.first, 0), size)
 	return m.rows[from:min(from+int64(n), size)], nil // rows that are there do not change
 }
 
@@ -111,9 +119,9 @@ func (m *Memory) Find(_ context.Context, q Query) ([]Row, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	var found []Row
-	for seq := newest(q, int64(len(m.rows))); seq >= 0 && len(found) < q.Limit; seq-- {
-		if m.rows[seq].Keys.matches(&q) {
-			found = append(found, m.rows[seq].clone())
+	for seq := newest(q, m.size()); seq >= m.first && len(found) < q.Limit; seq-- {
+		if row := &m.rows[seq-m.first]; row.Keys.matches(&q) {
+			found = append(found, row.clone())
 		}
 	}
 	return found, nil

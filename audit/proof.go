@@ -154,15 +154,11 @@ func hashReader(ctx context.Context, s Store) tlog.HashReader {
 		hashes := make([]tlog.Hash, len(indexes))
 		for i, index := range indexes {
 			level, n := tlog.SplitStoredHashIndex(index)
-			seq := (n+1)<<level - 1
-			row, err := readOne(ctx, s, seq)
+			node, err := treeNode(ctx, s, level, n)
 			if err != nil {
 				return nil, err
 			}
-			if len(row.Hashes) <= level {
-				return nil, &BrokenError{Seq: seq, Detail: "hashes of the tree are missing"}
-			}
-			hashes[i] = row.Hashes[level]
+			hashes[i] = node
 		}
 		return hashes, nil
 	})

@@ -110,34 +110,42 @@ func (p *position) head() Head {
 // records, without hashing them all.
 func at(ctx context.Context, s Store, log [16]byte, size int64) (position, error) {
 	p := start(log)
+	if size == 0 {
+		return p, nil
+	}
 	p.size = size
 	for level := bits.Len64(uint64(size)) - 1; level >= 0; level-- { //nolint:gosec // never negative
 		if size>>level&1 == 0 {
 			continue
 		}
-		seq := size>>level<<level - 1 // last entry of this subtree
-		row, err := readOne(ctx, s, seq)
+		node, err := treeNode(ctx, s, level, size>>level-1)
 		if err != nil {
 			return p, err
 		}
-		if len(row.Hashes) <= level {
-			return p, &BrokenError{Seq: seq, Detail: "hashes of the tree are missing"}
-		}
-		p.peaks = append(p.peaks, row.Hashes[level])
-		p.chain = row.Chain
+		p.peaks = append(p.peaks, node)
 	}
-	return p, nil
+	row, err := readOne(ctx, s, size-1)
+	p.chain = row.Chain
+	return p, err
 }
 
+// readOne returns an error that wraps [ErrPruned] for an entry that was removed by retention.
 func readOne(ctx context.Context, s Store, seq int64) (Row, error) {
 	rows, err := s.Read(ctx, seq, 1)
 	if err != nil {
 		return Row{}, fmt.Errorf("audit: read entry %d: %w", seq, err)
 	}
-	if len(rows) == 0 || rows[0].Seq != seq {
-		return Row{}, &BrokenError{Seq: seq, Detail: "the entry is missing"}
+	if len(rows) > 0 && rows[0].Seq == seq {
+		return rows[0], nil
 	}
-	return rows[0], nil
+	pruned, err := prunedOf(ctx, s)
+	switch {
+	case err != nil:
+		return Row{}, err
+	case seq < pruned.Size:
+		return Row{}, fmt.Errorf("entry %d: %w", seq, ErrPruned)
+	}
+	return Row{}, &BrokenError{Seq: seq, Detail: "the entry is missing"}
 }
 
 // accept checks that row is what adding its record gives, and moves on.

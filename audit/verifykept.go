@@ -39,11 +39,16 @@ func (v *verification) openKept(log [16]byte) {
 }
 
 // compareKept compares the tree with what was kept of at most size entries.
-func (v *verification) compareKept(size int64, at func(int64) position) (done bool) {
+func (v *verification) compareKept(size int64, at rootAt) (done bool) {
 	for len(v.kept) > 0 && v.kept[0].N <= size {
 		k := v.kept[0]
 		v.kept = v.kept[1:]
-		if was := at(k.N); was.root() != k.Hash {
+		root, ok := at(k.N)
+		if !ok {
+			v.incomparable(k)
+			continue
+		}
+		if root != k.Hash {
 			return v.notKept(k)
 		}
 		v.fits(k)
@@ -56,6 +61,12 @@ func (v *verification) notKept(k keptCheckpoint) (done bool) {
 	return true
 }
 
+// incomparable is a checkpoint over entries that were pruned, of a size that no
+// checkpoint in the store had then.
+func (v *verification) incomparable(k keptCheckpoint) {
+	v.doubt(CannotVerify, fmt.Sprintf("the checkpoint of %d entries that was kept outside cannot be compared: they were pruned, and the log had no such checkpoint", k.N))
+}
+
 func (v *verification) fits(k keptCheckpoint) {
 	if !k.resume {
 		v.anchored, v.Pinned, v.PinnedAt = true, k.N, k.at
@@ -63,12 +74,7 @@ func (v *verification) fits(k keptCheckpoint) {
 }
 
 // resume goes to where an earlier verification ended.
-func (v *verification) resume(ctx context.Context, head Head) (done bool, err error) {
-	i := slices.IndexFunc(v.kept, func(k keptCheckpoint) bool { return k.resume })
-	if i < 0 { // it does not open, which was said: everything is read
-		return false, nil
-	}
-	tree := v.kept[i].Tree
+func (v *verification) resume(ctx context.Context, tree tlog.Tree, head Head) (done bool, err error) {
 	if tree.N > head.Size {
 		return true, v.fail(Truncated, head.Size, fmt.Sprintf("there were %d entries when it was verified", tree.N))
 	}

@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // verification goes through a log once. It holds no more of it than a few pages.
@@ -24,7 +26,7 @@ type verification struct {
 	since    int64         // when that was recorded, microseconds since 1970
 	anchored bool          // something that was kept outside fits
 	doubted  bool          // a checkpoint is of no use: the verdict, unless a row is broken
-	visit    func(*Row)    // sees each entry that is right, in order; may be nil
+	visit    visitor       // may be nil
 
 	until  int64 // size of the newest checkpoint to look at
 	more   bool  // there are checkpoints still to be fetched
@@ -32,7 +34,28 @@ type verification struct {
 	passed int64 // size of the last checkpoint that was taken from list, plus one
 }
 
-func verifyStore(ctx context.Context, s Store, v note.Verifier, o VerifyOptions, allowed time.Duration, visit func(*Row)) (Report, error) {
+// visitor sees each entry that is right, in order, and when it was recorded, in
+// microseconds since 1970.
+type visitor func(row *Row, recorded int64)
+
+// verifyStore begins anew if entries were pruned while it read them.
+func verifyStore(ctx context.Context, s Store, v note.Verifier, o VerifyOptions, allowed time.Duration, visit visitor) (Report, error) {
+	for {
+		before, err := prunedOf(ctx, s)
+		if err != nil {
+			return Report{}, err
+		}
+		r, err := verifyOnce(ctx, s, v, o, allowed, visit)
+		if err != nil || r.OK() {
+			return r, err
+		}
+		if after, err := prunedOf(ctx, s); err != nil || after.Size <= before.Size {
+			return r, err
+		}
+	}
+}
+
+func verifyOnce(ctx context.Context, s Store, v note.Verifier, o VerifyOptions, allowed time.Duration, visit visitor) (Report, error) {
 	if v == nil {
 		return Report{}, errors.New("audit: a verifier is needed")
 	}
@@ -95,8 +118,11 @@ func (v *verification) run(ctx context.Context, head Head, headErr error) error 
 	if done, err := v.begin(ctx, head); done || err != nil {
 		return err
 	}
-	if done, err := v.checkpoints(ctx, v.at.size, func(int64) position { return v.at }); done || err != nil {
+	if done, err := v.checkpoints(ctx, v.at.size, func(int64) (tlog.Hash, bool) { return v.at.root(), true }); done || err != nil {
 		return err
+	}
+	if v.Pruned > 0 && head.Size <= v.Pruned {
+		return v.fail(Truncated, head.Size, "nothing is left of what came after the entries that were pruned")
 	}
 	failed := false
 	err := pages(ctx, v.store, head.Log, v.at.size, head.Size, func(p *page) (more bool, err error) {
@@ -115,12 +141,25 @@ func (v *verification) run(ctx context.Context, head Head, headErr error) error 
 // begin finds where to begin.
 func (v *verification) begin(ctx context.Context, head Head) (done bool, err error) {
 	v.at = start(head.Log)
-	if v.opts.Resume == "" {
-		return false, nil
+	p, err := prunedOf(ctx, v.store)
+	if err != nil {
+		return true, err
 	}
-	done, err = v.resume(ctx, head)
-	v.Entries = v.at.size
-	return done, err
+	if i := slices.IndexFunc(v.kept, func(k keptCheckpoint) bool { return k.resume }); i >= 0 && v.kept[i].N > p.Size {
+		if p.Size > 0 {
+			if _, err := p.open(v.verifier, head.Log); err != nil {
+				return true, v.unstated()
+			}
+			v.Pruned = p.Size
+		}
+		done, err = v.resume(ctx, v.kept[i].Tree, head)
+		v.Entries = v.at.size
+		return done, err
+	}
+	if p.Size > 0 {
+		return v.pruned(ctx, p)
+	}
+	return false, nil
 }
 
 // join takes in a page. It is done if the verdict is clear.
@@ -134,7 +173,10 @@ func (v *verification) join(ctx context.Context, p *page) (done bool, err error)
 		v.since = p.recorded[0]
 	}
 	signed := v.Signed
-	if done, err := v.checkpoints(ctx, last, func(size int64) position { return p.position(&v.at, size) }); done || err != nil {
+	if done, err := v.checkpoints(ctx, last, func(size int64) (tlog.Hash, bool) {
+		was := p.position(&v.at, size)
+		return was.root(), true
+	}); done || err != nil {
 		return true, err
 	}
 	if v.Signed != signed && v.Signed < last {
@@ -146,7 +188,7 @@ func (v *verification) join(ctx context.Context, p *page) (done bool, err error)
 		if v.visit == nil {
 			break
 		}
-		v.visit(&p.rows[i])
+		v.visit(&p.rows[i], p.recorded[i])
 	}
 	if p.bad != nil {
 		return true, v.broken(p.bad)
@@ -154,9 +196,11 @@ func (v *verification) join(ctx context.Context, p *page) (done bool, err error)
 	return false, nil
 }
 
-// checkpoints compares the tree with each checkpoint of at most size entries. At says how the
-// tree was.
-func (v *verification) checkpoints(ctx context.Context, size int64, at func(int64) position) (done bool, err error) {
+// rootAt says what the root of the tree was, false if that is not known.
+type rootAt func(size int64) (tlog.Hash, bool)
+
+// checkpoints compares the tree with each checkpoint of at most size entries.
+func (v *verification) checkpoints(ctx context.Context, size int64, at rootAt) (done bool, err error) {
 	for {
 		c, err := v.next(ctx, size)
 		if err != nil {
@@ -174,7 +218,11 @@ func (v *verification) checkpoints(ctx context.Context, size int64, at func(int6
 			v.useless(c, err)
 			continue
 		}
-		if was := at(c.Size); was.root() != tree.Hash {
+		root, ok := at(c.Size)
+		if !ok {
+			return true, v.fail(Broken, c.Size-1, fmt.Sprintf("it was pruned, and hashes of the tree for the checkpoint of %d entries are gone or changed", c.Size))
+		}
+		if root != tree.Hash {
 			return true, v.fail(Forked, v.Signed, fmt.Sprintf("the first %d entries are not those that were signed", c.Size))
 		}
 		v.Signed, v.Checkpoint = c.Size, string(c.Note)
@@ -245,7 +293,9 @@ func (v *verification) end(ctx context.Context, head Head, headErr error) error 
 // conclude says how good it is that nothing is wrong.
 func (v *verification) conclude() {
 	v.Detail = fmt.Sprintf("all %d entries are as they were written; %d of them are signed", v.Entries, v.Signed)
-	if v.From > 0 {
+	if v.Pruned > 0 {
+		v.Detail = fmt.Sprintf("entries 0 to %d were removed by retention; entries %d to %d are as they were written; %d are signed", v.Pruned-1, v.From, v.Entries-1, v.Signed)
+	} else if v.From > 0 {
 		v.Detail = fmt.Sprintf("entries %d to %d are as they were written, those before were not read again; %d are signed", v.From, v.Entries-1, v.Signed)
 	}
 	switch {
@@ -257,6 +307,9 @@ func (v *verification) conclude() {
 		v.Detail += fmt.Sprintf("; the first %d are those of a checkpoint that was kept outside, but that is too old", v.Pinned)
 	default:
 		v.Verdict = Intact
+		if v.Pruned > 0 {
+			v.Verdict = Pruned
+		}
 		v.Detail += fmt.Sprintf("; the first %d are those of the checkpoint that was kept outside", v.Pinned)
 	}
 }

@@ -35,6 +35,7 @@ func Run(t *testing.T, open func(t *testing.T) audit.Store) {
 		{"checkpoints are kept once a size, in order", keepsCheckpoints},
 		{"what is returned is the caller's", returnsCopies},
 		{"logs on the store verify", logsVerify},
+		{"old rows are removed and what is left stands", prunes},
 	} {
 		t.Run(rule.name, func(t *testing.T) { rule.test(t, open(t)) })
 	}

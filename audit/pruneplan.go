@@ -1,0 +1,149 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// prunePlan is what is going to be removed.
+type prunePlan struct {
+	Removed
+	at    position // the log up to To
+	nodes []Node
+	seen  int64 // entries whose holds are known
+}
+
+// planPrune verifies the journal, collects all holds and then goes through what is
+// old enough, tile by tile.
+func (l *Log) planPrune(ctx context.Context, before time.Time) (*prunePlan, error) {
+	holds := make(holdSet)
+	young := int64(-1) // the first entry that is too young
+	own := ownTenant(l.id)
+	r, err := verifyStore(ctx, l.store, l.verify, VerifyOptions{Clock: l.clock}, l.every+slack, func(row *Row, recorded int64) {
+		if young < 0 && recorded >= micros(before) {
+			young = row.Seq
+		}
+		if row.Keys.Tenant == own {
+			holds.see(row)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !r.OK() {
+		return nil, fmt.Errorf("the journal does not verify: %s at entry %d: %s", r.Verdict, r.At, r.Detail)
+	}
+	end := r.Signed - 1 // the newest checkpoint needs the entry before it
+	if young >= 0 {
+		end = min(end, young)
+	}
+	plan := &prunePlan{Removed: Removed{From: r.Pruned, To: r.Pruned}, seen: r.Entries}
+	if plan.at, err = l.prunedPosition(ctx); err != nil {
+		return nil, err
+	}
+	sizes := checkpointSizes{store: l.store, after: plan.From}
+	for plan.To+tileSize <= end && plan.Held == nil {
+		if err := l.planTile(ctx, plan, holds, &sizes); err != nil {
+			return nil, err
+		}
+	}
+	if plan.From == plan.To {
+		return plan, nil
+	}
+	// What was read again is what was verified before.
+	newest, _, err := l.newestTree(ctx)
+	if err != nil {
+		return nil, err
+	}
+	proof, err := tlog.ProveTree(newest.N, plan.To, hashReader(ctx, l.store))
+	if err != nil {
+		return nil, err
+	}
+	return plan, tlog.CheckTree(proof, newest.N, newest.Hash, plan.To, plan.at.root())
+}
+
+func (l *Log) newestTree(ctx context.Context) (tlog.Tree, *Checkpoint, error) {
+	last, err := lastCheckpoint(ctx, l.store)
+	if err != nil {
+		return tlog.Tree{}, nil, err
+	}
+	if last == nil {
+		return tlog.Tree{}, nil, ErrUnsigned
+	}
+	tree, err := openCheckpoint(last, l.verify, l.id)
+	return tree, last, err
+}
+
+// prunedPosition is where the rows that are left begin.
+func (l *Log) prunedPosition(ctx context.Context) (position, error) {
+	pruned, err := prunedOf(ctx, l.store)
+	if err != nil || pruned.Size == 0 {
+		return start(l.id), err
+	}
+	return pruned.open(l.verify, l.id)
+}
+
+// planTile adds the next tile, unless a hold keeps it.
+func (l *Log) planTile(ctx context.Context, plan *prunePlan, holds holdSet, sizes *checkpointSizes) error {
+	t := tile{first: plan.To}
+	next := plan.at.clone()
+	for next.size < t.first+tileSize {
+		rows, err := l.store.Read(ctx, next.size, int(t.first+tileSize-next.size))
+		if err != nil {
+			return err
+		}
+		if len(rows) == 0 {
+			return &BrokenError{Seq: next.size, Detail: "the entry is missing"}
+		}
+		for i := range rows {
+			if _, err := next.accept(&rows[i]); err != nil {
+				return err
+			}
+			if held := holds.keeps(&rows[i]); held != nil {
+				plan.Held, plan.HeldAt = held, rows[i].Seq
+				return nil
+			}
+			t.hashes = append(t.hashes, rows[i].Hashes)
+		}
+	}
+	for {
+		size, err := sizes.next(ctx, next.size)
+		if err != nil {
+			return err
+		}
+		if size == 0 {
+			break
+		}
+		if err := t.need(size); err != nil {
+			return err
+		}
+	}
+	plan.nodes = append(plan.nodes, t.nodes()...)
+	plan.at, plan.To = next, next.size
+	return nil
+}
+
+// checkpointSizes goes through the sizes of all checkpoints.
+type checkpointSizes struct {
+	store Store
+	after int64
+	list  []Checkpoint
+}
+
+// next returns the next size below limit, 0 if there is none.
+func (c *checkpointSizes) next(ctx context.Context, limit int64) (_ int64, err error) {
+	if len(c.list) == 0 {
+		if c.list, err = c.store.Checkpoints(ctx, c.after, maxBatch); err != nil {
+			return 0, fmt.Errorf("read checkpoints: %w", err)
+		}
+	}
+	if len(c.list) == 0 || c.list[0].Size >= limit {
+		return 0, nil
+	}
+	c.after = c.list[0].Size
+	c.list = c.list[1:]
+	return c.after, nil
+}
