@@ -131,6 +131,7 @@ type Options struct {
 type Log struct {
 	store  Store
 	inbox  Inbox    // nil: the store has none
+	node   *node    // this process, as one that puts entries into the inbox
 	id     [16]byte // of the log
 	every  time.Duration
 	beat   time.Duration
@@ -140,8 +141,9 @@ type Log struct {
 	logger *slog.Logger
 	clock  func() time.Time
 
-	queue chan *waiter
-	nudge chan struct{} // the inbox may hold something
+	outbox Tx // not nil: this process chains nothing, see OpenInbox
+	queue  chan *waiter
+	nudge  chan struct{} // the inbox may hold something
 
 	anchors anchors
 	growth  growth
@@ -211,12 +213,14 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 		ended:  make(chan struct{}),
 	}
 	l.inbox, _ = store.(Inbox)
+	l.node = newNode(l)
 	l.startAnchors(ctx, opts.Anchors)
 	c, err := openCommitter(ctx, l, opts.AcceptUnsigned)
 	if err != nil {
 		l.anchors.close()
 		return nil, err
 	}
+	l.node.start(context.WithoutCancel(ctx))
 	go c.run(context.WithoutCancel(ctx))
 	return l, nil
 }
@@ -248,6 +252,9 @@ func (l *Log) Record(ctx context.Context, e crmguard.Event) error {
 
 // put has the committer write a prepared entry, and waits until that has happened.
 func (l *Log) put(ctx context.Context, c *content, body []byte) error {
+	if l.outbox != nil {
+		return l.deliver(ctx, c, body)
+	}
 	w := &waiter{content: c, body: body, done: make(chan error, 1)}
 	if err := l.enqueue(ctx, w); err != nil {
 		return err

@@ -31,7 +31,8 @@ type item struct {
 	keys    Keys
 	body    []byte
 	waiter  *waiter  // or
-	waiting *Waiting // exactly one
+	waiting *Waiting // or neither, for an entry of the log about itself
+	of      originOf // who put it into the inbox
 	known   bool     // the log holds it already
 	err     error    // another one was there first
 }
@@ -107,6 +108,8 @@ func (c *committer) end(ctx context.Context) error {
 	for len(c.queue) > 0 {
 		c.commit(ctx, c.drain(<-c.queue))
 	}
+	c.node.close()
+	c.seq.listened = time.Time{}
 	more, err := c.sequence(ctx)
 	for more && err == nil {
 		more, err = c.sequence(ctx)
@@ -152,7 +155,7 @@ func (c *committer) drain(first *waiter) []*item {
 func (c *committer) commit(ctx context.Context, items []*item) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	err := c.appendItems(ctx, items)
+	err := c.appendItems(ctx, items, nil, nil)
 	for _, it := range items {
 		if it.err != nil {
 			it.waiter.done <- it.err
@@ -162,7 +165,10 @@ func (c *committer) commit(ctx context.Context, items []*item) {
 	}
 }
 
-func (c *committer) appendItems(ctx context.Context, items []*item) error {
+// appendItems chains items in one step, in which the account changes, if it is not
+// nil, and heartbeats are taken out. [ErrMoved] says that the inbox or the account is
+// not what it was.
+func (c *committer) appendItems(ctx context.Context, items []*item, account *AccountChange, beats []Beat) error {
 	seen := make(map[[32]byte]*item, len(items))
 	for _, it := range items {
 		id := it.keys.id()
@@ -181,9 +187,10 @@ func (c *committer) appendItems(ctx context.Context, items []*item) error {
 	}
 	for race := 0; ; race++ {
 		next, batch, fresh := c.batch(items)
-		if len(batch.Rows) == 0 && len(batch.Taken) == 0 {
+		if len(batch.Rows) == 0 && len(batch.Taken) == 0 && account == nil {
 			return nil
 		}
+		batch.Account, batch.Beats = account, beats
 		err := c.store.Append(ctx, batch)
 		if err == nil {
 			c.at = next
@@ -212,7 +219,7 @@ func (c *committer) appendItems(ctx context.Context, items []*item) error {
 			if err := c.unmoved(ctx); err != nil {
 				return err
 			}
-			if len(batch.Taken) > 0 {
+			if len(batch.Taken) > 0 || account != nil {
 				return ErrMoved // the inbox moved, not the log
 			}
 		}

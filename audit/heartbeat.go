@@ -60,15 +60,23 @@ func (c *committer) live(ctx context.Context) bool {
 
 // appendOwn chains an entry of the log about itself.
 func (c *committer) appendOwn(ctx context.Context, e crmguard.Event) error {
-	tenant := ownTenant(c.id)
-	e.Subject = crmguard.Subject{Tenant: tenant, ID: "audit", Kind: crmguard.KindSystem}
-	e.Resource = crmguard.Resource{Tenant: tenant, Kind: "journal", ID: hex.EncodeToString(c.id[:])}
-	e.Outcome, e.Time = crmguard.Done, stored(c.clock())
-	own := &content{tenant: tenant, event: e}
-	body := own.fit()
-	it := &item{content: own, keys: own.keys(), body: body}
-	if err := c.appendItems(ctx, []*item{it}); err != nil {
+	it := c.own(e)
+	if err := c.appendItems(ctx, []*item{it}, nil, nil); err != nil {
 		return err
 	}
 	return it.err
+}
+
+// own makes an entry of the log about itself.
+func (c *committer) own(e crmguard.Event) *item {
+	tenant, now := ownTenant(c.id), c.clock()
+	if e.ID == "" {
+		e.ID = newID(now)
+	}
+	e.Subject = crmguard.Subject{Tenant: tenant, ID: "audit", Kind: crmguard.KindSystem}
+	e.Resource = crmguard.Resource{Tenant: tenant, Kind: "journal", ID: hex.EncodeToString(c.id[:])}
+	e.Outcome, e.Time = crmguard.Done, stored(now)
+	own := &content{tenant: tenant, event: e}
+	body := own.fit()
+	return &item{content: own, keys: own.keys(), body: body}
 }

@@ -12,11 +12,12 @@ import (
 )
 
 // What waits in the inbox is sealed as a whole, so that nobody adds to it who can
-// write the database but has no keys: version, id of the log, body.
+// write the database but has no keys: version, id of the log, node and its number, body.
 const (
 	inboxVersion = 1
 	inboxHead    = 1 + 16
 	maxOdd       = 4096             // entries that are remembered as not being this log's
+	listenEvery  = time.Second / 2  // to heartbeats
 	oddAgain     = 10 * time.Second // until such an entry is tried again: the key store may have been down
 )
 
@@ -26,11 +27,13 @@ func inboxPlace(tenant, event string, outcome crmguard.Outcome) crmguard.Place {
 	return crmguard.Place{Tenant: tenant, Kind: "audit-inbox", Record: event, Field: outcome.String()}
 }
 
-func (l *Log) sealWaiting(ctx context.Context, c *content, body []byte) (Waiting, error) {
+func (l *Log) sealWaiting(ctx context.Context, c *content, body []byte, of originOf) (Waiting, error) {
 	k := c.keys()
-	plain := make([]byte, 0, inboxHead+len(body))
+	plain := make([]byte, 0, inboxHead+16+8+len(body))
 	plain = append(plain, inboxVersion)
 	plain = append(plain, l.id[:]...)
+	plain = append(plain, of.node[:]...)
+	plain = appendNumber(plain, of.n)
 	plain = append(plain, body...)
 	sealed, err := l.keys.Seal(ctx, inboxPlace(k.Tenant, k.Event, k.Outcome), plain)
 	if err != nil {
@@ -39,29 +42,38 @@ func (l *Log) sealWaiting(ctx context.Context, c *content, body []byte) (Waiting
 	return Waiting{Tenant: k.Tenant, Event: k.Event, Outcome: k.Outcome, Since: micros(l.clock()), Body: sealed}, nil
 }
 
-func (l *Log) openWaiting(ctx context.Context, w *Waiting) (*content, []byte, error) {
+// opened is what an entry of the inbox says.
+type opened struct {
+	content *content
+	body    []byte
+	of      originOf
+}
+
+func (l *Log) openWaiting(ctx context.Context, w *Waiting) (*opened, error) {
 	if w.Tenant == "" || len(w.Body) == 0 {
-		return nil, nil, errNotOurs
+		return nil, errNotOurs
 	}
 	plain, err := l.keys.Open(ctx, inboxPlace(w.Tenant, w.Event, w.Outcome), w.Body)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if len(plain) < inboxHead || [16]byte(plain[1:inboxHead]) != l.id {
-		return nil, nil, errNotOurs
+	head := cutter{b: plain}
+	version, log := head.bytes(1)[0], head.id()
+	of := originOf{head.id(), head.number()}
+	switch {
+	case head.failed || log != l.id:
+		return nil, errNotOurs
+	case version != inboxVersion:
+		return nil, fmt.Errorf("of version %d, this program knows %d", version, inboxVersion)
 	}
-	if plain[0] != inboxVersion {
-		return nil, nil, fmt.Errorf("of version %d, this program knows %d", plain[0], inboxVersion)
-	}
-	body := plain[inboxHead:]
-	c, err := decodeBody(body)
+	c, err := decodeBody(head.b)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if k := c.keys(); k.Tenant != w.Tenant || k.Event != w.Event || k.Outcome != w.Outcome {
-		return nil, nil, errNotOurs
+		return nil, errNotOurs
 	}
-	return c, body, nil
+	return &opened{c, head.b, of}, nil
 }
 
 // oddity is an entry of the inbox that cannot be chained. It stays: it was planted,
@@ -78,6 +90,16 @@ type sequencer struct {
 	moved int // how often in a row another process took what this one wanted
 	odd   map[[32]byte]oddity
 	why   error // of one of them
+
+	account  *account // nil: it has to be read
+	highest  int64    // version of the account that was there
+	tampered []finding
+	begun    bool      // a pass has
+	listened time.Time // when heartbeats were read
+	fresh    bool      // they were before this pass
+	heard    map[[16]byte]heard
+	judged   time.Time
+	suspects map[[16]byte]suspect
 }
 
 func oddID(w *Waiting) [32]byte {
@@ -93,6 +115,9 @@ func (c *committer) sequence(ctx context.Context) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	s := &c.seq
+	if err := c.listen(ctx); err != nil {
+		return false, err
+	}
 	waiting, err := c.inbox.Waiting(ctx, s.skip, maxBatch)
 	if err != nil {
 		return false, fmt.Errorf("audit: read the inbox: %w", err)
@@ -121,7 +146,7 @@ func (c *committer) sequence(ctx context.Context) (more bool, err error) {
 				continue
 			}
 		}
-		content, body, err := c.openWaiting(ctx, w)
+		o, err := c.openWaiting(ctx, w)
 		if err != nil && ctx.Err() != nil {
 			return false, fmt.Errorf("audit: open the inbox: %w", err)
 		}
@@ -129,9 +154,9 @@ func (c *committer) sequence(ctx context.Context) (more bool, err error) {
 			leave(w, err)
 			continue
 		}
-		items = append(items, &item{content: content, keys: content.keys(), body: body, waiting: w})
+		items = append(items, &item{content: o.content, keys: o.content.keys(), body: o.body, waiting: w, of: o.of})
 	}
-	err = c.appendItems(ctx, items)
+	err = c.arrive(ctx, items)
 	if errors.Is(err, ErrMoved) && s.moved < maxRaces { // another process took them
 		s.moved++
 		return true, pause(ctx, s.moved)
@@ -160,9 +185,67 @@ func (c *committer) sequence(ctx context.Context) (more bool, err error) {
 			delete(s.odd, id)
 		}
 	}
-	s.skip = 0
+	s.skip, s.begun = 0, false
 	s.pass++
-	return false, nil
+	if !s.fresh {
+		return false, nil
+	}
+	s.fresh = false
+	return false, unlessMoved(c.judge(ctx))
+}
+
+// listen reads heartbeats before a pass over the inbox, now and then.
+func (c *committer) listen(ctx context.Context) (err error) {
+	s := &c.seq
+	if c.node.ledger == nil {
+		return nil
+	}
+	if !s.begun {
+		s.begun = true
+		if s.fresh = time.Since(s.listened) >= listenEvery; s.fresh {
+			if err = unlessMoved(c.loadBeats(ctx)); err == nil {
+				s.listened = time.Now()
+			}
+		}
+	}
+	if err == nil && s.account == nil {
+		err = c.loadAccount(ctx)
+	}
+	if err != nil {
+		s.begun, s.account = false, nil
+		clear(s.heard) // who could not be heard is not silent
+	}
+	return err
+}
+
+// arrive chains what came through the inbox, and notes that it came.
+func (c *committer) arrive(ctx context.Context, items []*item) error {
+	if c.node.ledger == nil {
+		return c.appendItems(ctx, items, nil, nil)
+	}
+	a, news := c.seq.account.clone(), false
+	for _, it := range items {
+		n := spans{{it.of.n, it.of.n + 1}}
+		if known := a.nodes[it.of.node]; known != nil && len(n.minus(known.done)) == 0 {
+			continue
+		}
+		news = true
+		node := a.of(it.of.node)
+		node.done.addAll(n)
+		node.seen = micros(c.clock())
+	}
+	if !news {
+		return c.appendItems(ctx, items, nil, nil)
+	}
+	return c.keepAccount(ctx, a, nil, items, nil)
+}
+
+// unlessMoved is nil if another process was faster: it has done the same.
+func unlessMoved(err error) error {
+	if errors.Is(err, ErrMoved) {
+		return nil
+	}
+	return err
 }
 
 // left says at the end that entries stay in the inbox.

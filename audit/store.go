@@ -25,8 +25,9 @@ type Store interface {
 	// all of it durably, or nothing. It is atomic across all processes that share
 	// the store. It returns
 	//
-	//   - [ErrMoved] if the log does not stand at b.After, or an entry of b.Taken
-	//     is no longer in the inbox (never for a batch of a checkpoint alone);
+	//   - [ErrMoved] if the log does not stand at b.After, an entry of b.Taken is no
+	//     longer in the inbox, or the account is not the one that b.Account replaces
+	//     (never for a batch of a checkpoint alone);
 	//   - a *[DuplicateError] if it holds a row with the same tenant, event and
 	//     outcome as one of b.Rows.
 	//
@@ -53,7 +54,7 @@ type Store interface {
 // moves it into the chain. It may also have methods Begin(ctx, tx) error, which
 // [Log.InTx] calls before anything else is done in the transaction, and Held(ctx, tx,
 // w) (body []byte, err error), which reads what is there in place of w; without it
-// an entry that is there already is taken for another one.
+// an entry that is there already is taken for another one. See also [Ledger].
 type Inbox interface {
 	// Put adds an entry inside tx. One with the same tenant, event and outcome
 	// is left alone.
@@ -108,6 +109,8 @@ type Batch struct {
 	Rows       []Row
 	Taken      []Waiting
 	Checkpoint *Checkpoint
+	Account    *AccountChange // see Ledger
+	Beats      []Beat         // to be taken out; some may be gone
 }
 
 // Waiting is an entry in the inbox: encoded and sealed, without its number.

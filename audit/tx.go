@@ -38,6 +38,9 @@ func WithTx(ctx context.Context) context.Context { return context.WithValue(ctx,
 // Entries are sealed inside the transaction, when fn records them. A Sealer that
 // keeps its keys in the same SQLite database must have those of the tenant and of
 // the clients concerned at hand: it cannot write while fn does.
+//
+// A savepoint that fn rolls back takes entries that were recorded after it along, and
+// the log says that they were removed ([Missing]): record after savepoints.
 func (l *Log) InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error) error {
 	if l.inbox == nil {
 		return ErrNoInbox
@@ -49,6 +52,9 @@ func (l *Log) InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context,
 	if err != nil {
 		return fmt.Errorf("audit: begin: %w", err)
 	}
+	in := &inTx{seen: make(map[[32]byte]*content)}
+	ended := rolledBack
+	defer func() { l.node.settle(ended, in.numbers...) }()
 	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing; before, the first error counts
 	if b, ok := l.inbox.(txInbox); ok {
 		if err := b.Begin(ctx, tx); err != nil {
@@ -56,9 +62,8 @@ func (l *Log) InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context,
 		}
 	}
 	var failed error
-	seen := make(map[[32]byte]*content)
 	record := func(e crmguard.Event) error {
-		err := l.recordTx(ctx, tx, e, seen)
+		err := l.recordTx(ctx, tx, e, in)
 		failed = errors.Join(failed, err)
 		return err
 	}
@@ -68,32 +73,45 @@ func (l *Log) InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context,
 	if failed != nil {
 		return failed
 	}
-	if err := tx.Commit(); err != nil {
+	err = tx.Commit()
+	if ended = afterCommit(err); err != nil {
 		return fmt.Errorf("audit: commit: %w", err)
 	}
-	if len(seen) > 0 {
+	if len(in.numbers) > 0 {
 		l.wake()
 	}
 	return nil
 }
 
 // RecordTx writes an entry inside a transaction of the host's: it exists if and
-// only if that commits. Call settle when it has ended, so that the entry is
-// chained at once; without settle it is chained within about a second. Another
-// entry in its place is a *[ConflictError]: roll back.
+// only if that commits. Call settle when it has ended, and was committed or rolled
+// back for certain: then the entry is chained at once, and its removal before that is
+// noticed. Without settle it is chained within about a second, and whether there was
+// one is in doubt ([InDoubt]) if none comes within an hour. Another entry in its
+// place is a *[ConflictError]: roll back.
 func (l *Log) RecordTx(ctx context.Context, tx Tx, e crmguard.Event) (settle func(committed bool), err error) {
-	if err := l.recordTx(ctx, tx, e, nil); err != nil {
+	in := &inTx{}
+	if err := l.recordTx(ctx, tx, e, in); err != nil {
 		return nil, err
 	}
-	return func(committed bool) {
-		if committed {
-			l.wake()
+	return func(ok bool) {
+		if !ok {
+			l.node.settle(rolledBack, in.numbers...)
+			return
 		}
+		l.node.settle(committed, in.numbers...)
+		l.wake()
 	}, nil
 }
 
-// recordTx remembers in seen what the transaction holds already, if that is not nil.
-func (l *Log) recordTx(ctx context.Context, tx Tx, e crmguard.Event, seen map[[32]byte]*content) error {
+// inTx is what a transaction of the host's holds.
+type inTx struct {
+	seen    map[[32]byte]*content // nil: it is not known what else it holds
+	numbers []int64               // of this node
+}
+
+// recordTx writes an entry and remembers it.
+func (l *Log) recordTx(ctx context.Context, tx Tx, e crmguard.Event, in *inTx) error {
 	if l.inbox == nil {
 		return ErrNoInbox
 	}
@@ -105,28 +123,40 @@ func (l *Log) recordTx(ctx context.Context, tx Tx, e crmguard.Event, seen map[[3
 	if err != nil {
 		return err
 	}
+	return l.putTx(ctx, tx, c, body, in, rolledBack)
+}
+
+// putTx puts a prepared entry into the inbox. What becomes of its number if that fails
+// is for the caller to know.
+func (l *Log) putTx(ctx context.Context, tx Tx, c *content, body []byte, in *inTx, otherwise outcome) error {
 	keys := c.keys()
-	if before := seen[keys.id()]; before != nil {
+	if before := in.seen[keys.id()]; before != nil {
 		if !c.same(before, c.timed && before.timed) {
 			return c.conflict()
 		}
 		return nil
 	}
-	w, err := l.sealWaiting(ctx, c, body)
+	of := l.node.issue()
+	w, err := l.sealWaiting(ctx, c, body, of)
 	if err != nil {
+		l.node.settle(rolledBack, of.n)
 		return err
 	}
 	watched := &watchedTx{Tx: tx}
 	if err := l.inbox.Put(ctx, watched, w); err != nil {
+		l.node.settle(otherwise, of.n)
 		return fmt.Errorf("audit: put into the inbox: %w", err)
 	}
-	if watched.used && watched.rows == 0 {
+	if !watched.used || watched.rows > 0 {
+		in.numbers = append(in.numbers, of.n)
+	} else { // another number is there
+		l.node.settle(rolledBack, of.n)
 		if err := l.inPlaceOf(ctx, tx, w, c); err != nil {
 			return err
 		}
 	}
-	if seen != nil {
-		seen[keys.id()] = c
+	if in.seen != nil {
+		in.seen[keys.id()] = c
 	}
 	return nil
 }
@@ -162,11 +192,11 @@ func (l *Log) inPlaceOf(ctx context.Context, tx Tx, w Waiting, c *content) error
 		return fmt.Errorf("audit: look for the entry in its place: %w", err)
 	}
 	w.Body = body
-	there, _, err := l.openWaiting(ctx, &w)
+	there, err := l.openWaiting(ctx, &w)
 	if err != nil {
 		return fmt.Errorf("%w: what is there does not open: %w", c.conflict(), err)
 	}
-	if !there.same(c, false) {
+	if !there.content.same(c, false) {
 		return c.conflict()
 	}
 	return nil

@@ -51,6 +51,8 @@ type Report struct {
 	Pinned     int64     `json:"pinned"`     // of these, covered by a checkpoint that was kept outside
 	PinnedAt   time.Time `json:"pinned_at"`  // when that was kept
 	Pruned     int64     `json:"pruned"`     // of these, removed by retention: entries 0 to Pruned-1
+	Missing    int64     `json:"missing"`    // entries that the log says were removed before they were chained: see [Missing]
+	InDoubt    int64     `json:"in_doubt"`   // that may have been: see [InDoubt]
 	Checkpoint string    `json:"checkpoint"` // the newest that is right; keep it elsewhere, for VerifyOptions
 	Detail     string    `json:"detail"`     // for people
 }

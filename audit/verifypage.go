@@ -21,6 +21,7 @@ type page struct {
 	rows     []Row        // as far as they are right, each seen by itself and with those before it in the page
 	recorded []int64      // when each row was, microseconds since 1970
 	spans    []int        // rows that complete subtrees which began before the page
+	lost     []lost       // what rows say about the inbox
 	bad      *BrokenError // what is wrong with the row after them
 	err      error        // why it could not be read
 	done     chan struct{}
@@ -142,6 +143,7 @@ func (c *checker) check(p *page, rows []Row) *BrokenError {
 			return &BrokenError{Seq: p.from + int64(first+i), Detail: detail}
 		}
 		p.recorded = append(p.recorded, micros(c.rec.recorded))
+		p.lost = appendLost(p.lost, &c.rec)
 		at = end
 	}
 	return nil

@@ -184,6 +184,7 @@ func (v *verification) join(ctx context.Context, p *page) (done bool, err error)
 	}
 	v.at = p.position(&v.at, last)
 	v.Entries = last
+	v.Report.lose(p.lost, last)
 	for i := range p.rows {
 		if v.visit == nil {
 			break
@@ -297,6 +298,12 @@ func (v *verification) conclude() {
 		v.Detail = fmt.Sprintf("entries 0 to %d were removed by retention; entries %d to %d are as they were written; %d are signed", v.Pruned-1, v.From, v.Entries-1, v.Signed)
 	} else if v.From > 0 {
 		v.Detail = fmt.Sprintf("entries %d to %d are as they were written, those before were not read again; %d are signed", v.From, v.Entries-1, v.Signed)
+	}
+	if v.Missing > 0 {
+		v.Detail += fmt.Sprintf("; %d entries were removed before they were chained", v.Missing)
+	}
+	if v.InDoubt > 0 {
+		v.Detail += fmt.Sprintf("; of %d nobody knows whether there were any", v.InDoubt)
 	}
 	switch {
 	case !v.anchored:

@@ -31,6 +31,14 @@ func (s *Store) Append(ctx context.Context, b audit.Batch) error {
 		if err := s.take(ctx, tx, b.Taken); err != nil {
 			return err
 		}
+		if b.Account != nil {
+			if err := s.setAccount(ctx, tx, b.Account); err != nil {
+				return err
+			}
+		}
+		if err := s.hear(ctx, tx, b.Beats); err != nil {
+			return err
+		}
 		for from := 0; from < len(b.Rows); from += chunk {
 			if err := s.insert(ctx, tx, b.Rows[from:min(from+chunk, len(b.Rows))]); err != nil {
 				return err

@@ -54,8 +54,9 @@ type Store struct {
 }
 
 var (
-	_ audit.Store = (*Store)(nil)
-	_ audit.Inbox = (*Store)(nil)
+	_ audit.Store  = (*Store)(nil)
+	_ audit.Inbox  = (*Store)(nil)
+	_ audit.Ledger = (*Store)(nil)
 )
 
 // New brings the tables up to date and makes the log if it does not exist. The
