@@ -56,6 +56,9 @@ func FollowStore(ctx context.Context, s Store, v note.Verifier, after int64) ite
 	return f.run(ctx, func() (<-chan struct{}, bool) { return nil, false })
 }
 
+// Head returns where the log stands, in its store.
+func (l *Log) Head(ctx context.Context) (Head, error) { return l.store.Head(ctx) }
+
 func failing(err error) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) { yield(Entry{Seq: -1}, err) }
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/crmguard/crmguard/internal/webhook"
 )
 
 // maxAsked is how often one checkpoint is submitted until the witness and this log
@@ -54,12 +56,12 @@ func NewWitness(address string, witness note.Verifier, store Store, v note.Verif
 	if witness == nil || store == nil || v == nil || kept == nil {
 		return nil, errors.New("audit: a witness needs its key, the store, the verifier of its checkpoints, and an anchor that keeps what it signs")
 	}
-	u, err := parseAddress(address)
+	u, err := webhook.ParseURL(address)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("audit: a witness: %w", err)
 	}
 	return &Witness{
-		url: u.JoinPath("add-checkpoint"), client: stayingClient(client), witness: witness,
+		url: u.JoinPath("add-checkpoint"), client: webhook.Client(client), witness: witness,
 		store: store, verifier: v, kept: kept, clock: time.Now,
 	}, nil
 }
@@ -97,7 +99,7 @@ func (w *Witness) submit(ctx context.Context, checkpoint []byte, size int64) ([]
 			return nil, err
 		}
 		header := http.Header{"Content-Type": {"text/plain; charset=utf-8"}}
-		status, answer, err := post(ctx, w.client, w.url, header, addCheckpoint(old, hashes, checkpoint))
+		status, answer, err := webhook.Post(ctx, w.client, w.url, header, addCheckpoint(old, hashes, checkpoint))
 		if err != nil {
 			return nil, fmt.Errorf("audit: %v: %w", w, err)
 		}

@@ -55,6 +55,7 @@ var internals = map[string][]string{
 	"internal/sqldb":           nil,
 	"internal/sqldb/sqldbtest": {"github.com/jackc/pgx/v5", "modernc.org/sqlite"},
 	"internal/uptime":          {"golang.org/x/sys"},
+	"internal/webhook":         nil,
 }
 
 // tools serve this repository and are no part of the library.
