@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -79,21 +78,6 @@ func openFolder(name, prefix string) (audit.Store, func() error, error) {
 	return store, store.Close, nil
 }
 
-// watched is a store that tells a terminal how far its reader has come.
-type watched struct {
-	audit.Store
-	out  io.Writer // nil: not a terminal
-	size int64
-	told time.Time
-}
-
-func watch(store audit.Store, out io.Writer) *watched {
-	if !isTerminal(out) {
-		out = nil
-	}
-	return &watched{Store: store, out: out, told: time.Now()}
-}
-
 // isTerminal says so of what a command reads or writes.
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
@@ -104,32 +88,10 @@ func isTerminal(stream any) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// Head implements audit.Store.
-func (w *watched) Head(ctx context.Context) (audit.Head, error) {
-	head, err := w.Store.Head(ctx)
-	w.size = head.Size
-	return head, err
-}
-
-// Read implements audit.Store.
-func (w *watched) Read(ctx context.Context, from int64, n int) ([]audit.Row, error) {
-	if w.out != nil && time.Since(w.told) >= progressEvery {
-		w.told = time.Now()
-		fmt.Fprintf(w.out, "\r%s%d of %d entries", clearLine, from, w.size)
-	}
-	return w.Store.Read(ctx, from, n)
-}
-
 const (
 	progressEvery = 200 * time.Millisecond
 	clearLine     = "\x1b[K"
 )
-
-func (w *watched) end() {
-	if w.out != nil {
-		fmt.Fprint(w.out, "\r"+clearLine)
-	}
-}
 
 // writeFile replaces a file as a whole, so that a crash leaves the old or the new one.
 func writeFile(path, text string) (err error) {

@@ -1,5 +1,5 @@
-// Command crmguard makes, counts, turns and destroys keys, verifies journals, checks policies and
-// finds what is not sealed, beside the CRM that it protects: on the same machine, or on one of an auditor.
+// Command crmguard makes, counts, turns and destroys keys, verifies, proves and shows
+// journals, checks policies and finds what is not sealed, beside the CRM that it protects: on the same machine, or on one of an auditor.
 //
 //	crmguard keys create FILE [-passphrase PASSFILE|-] [-data DIR]
 //	crmguard keys create FILE -signer NAME [-data DIR]
@@ -11,14 +11,21 @@
 //	crmguard keys erase -store … -kek FILE -db …|-no-index -finish [-o FILE]
 //	crmguard keys receipt -store … -kek FILE FILE… | -tenant T -client C
 //	crmguard keys replay FILE… -store … -kek FILE -db …|-no-index [-o FILE]
-//	crmguard audit verify -db PATH|FOLDER|postgres://… -key FILE.pub [-checkpoint FILE] [-save FILE]
+//	crmguard audit verify -db PATH|FOLDER|postgres://… -key FILE.pub [-anchor FILE|DATABASE] [-checkpoint FILE [-resume]] [-save FILE]
+//	crmguard audit prove -db … -key FILE.pub [-o FILE] ENTRY
+//	crmguard audit check -key FILE.pub FILE…
+//	crmguard audit timeline -db … -tenant T [-person ID] [-record KIND/ID] [-client ID]
+//	crmguard audit tail -db … -tenant T
+//	crmguard audit export -db … [-tenant T] [-after N] [-o FILE]
 //	crmguard policy lint FILE|-
 //	crmguard scan FILE|- -db PATH|postgres://… -store PATH|postgres://… -kek FILE
 //
 // The exit code is 0 if all is well, 1 if it is not, 2 if the command was not
 // understood, and 3 if the answer could not be found out. Of a command that changes keys, 0 is
 // done, 1 refused, as what was asked is wrong, and 3 not done, or not all of it, as a database or
-// key file did not answer or the command was cut off: it may be called again.
+// key file did not answer or the command was cut off: it may be called again. What judges a
+// journal has a code for each verdict, from 10 on, of which those from 20 on say that somebody
+// tampered with it: crmguard help audit verify lists them.
 //
 // # Security notes
 //
@@ -72,7 +79,7 @@ type command struct {
 }
 
 func commands() []command {
-	return []command{keysCreate, keysList, keysRotate, keysTurn, keysErase, keysReceipt, keysReplay, auditVerify, policyLint, scan}
+	return []command{keysCreate, keysList, keysRotate, keysTurn, keysErase, keysReceipt, keysReplay, auditVerify, auditProve, auditCheck, auditTimeline, auditTail, auditExport, policyLint, scan}
 }
 
 // call is one run of a command.
@@ -113,11 +120,12 @@ func run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) i
 }
 
 func overview(w io.Writer) {
-	fmt.Fprint(w, "crmguard makes, counts, turns and destroys keys, verifies journals, checks policies and finds what is not sealed.\n\n")
+	fmt.Fprint(w, "crmguard makes, counts, turns and destroys keys, verifies, proves and shows journals, checks policies and finds what is not sealed.\n\n")
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  crmguard %-14s %s\n", c.name, c.about)
 	}
 	fmt.Fprint(w, "\nExit codes: 0 all is well, 1 it is not, 2 not understood, 3 could not be found out or done.\n"+
+		"Verdicts about journals have codes of their own: crmguard help audit verify.\n"+
 		"More about one: crmguard help COMMAND\n")
 }
 

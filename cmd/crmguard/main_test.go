@@ -145,6 +145,7 @@ func execute(ctx context.Context, args []string) error {
 }
 
 // makeJournal adds entries to a journal, and a checkpoint: journal DB|FOLDER/ KEY N [PREFIX]
+// The variables ANCHOR and ANCHOR_DB name where checkpoints are kept besides.
 func makeJournal(ctx context.Context, args []string) error {
 	n, err := strconv.Atoi(args[2])
 	if err != nil {
@@ -176,7 +177,27 @@ func makeJournal(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	journal, err := audit.New(ctx, store, crmguardtest.NewKeys(), signer, verifier, nil)
+	o := &audit.Options{}
+	if name := os.Getenv("ANCHOR"); name != "" {
+		anchor, err := audit.NewFileAnchor(name, verifier)
+		if err != nil {
+			return err
+		}
+		o.Anchors = append(o.Anchors, anchor)
+	}
+	if name := os.Getenv("ANCHOR_DB"); name != "" {
+		db, err := open(ctx, name)
+		if err != nil {
+			return err
+		}
+		defer db.Close() //nolint:errcheck // a fixture
+		anchor, err := auditsql.NewAnchor(ctx, db, verifier, nil)
+		if err != nil {
+			return err
+		}
+		o.Anchors = append(o.Anchors, anchor)
+	}
+	journal, err := audit.New(ctx, store, crmguardtest.NewKeys(), signer, verifier, o)
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,9 @@ func (t *teller) tell(step, detail string) {
 	fmt.Fprintln(t.out, text)
 }
 
+// later has nothing told about a step that is over soon.
+func (t *teller) later(step string) { t.line, t.told = step, time.Now() }
+
 func (t *teller) end() {
 	if t.terminal {
 		fmt.Fprint(t.out, "\r"+clearLine)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
 )
 
@@ -38,6 +40,11 @@ func TestPasswordsAreNotPrinted(t *testing.T) {
 		for _, args := range [][]string{
 			{"keys", "list", "-store", url},
 			{"audit", "verify", "-db", url, "-key", publicKey(t)},
+			{"audit", "verify", "-db", dir + "/keys.db", "-anchor", url, "-key", publicKey(t)},
+			{"audit", "prove", "-db", url, "-key", publicKey(t), "1"},
+			{"audit", "timeline", "-db", url, "-tenant", "acme"},
+			{"audit", "tail", "-db", url, "-tenant", "acme"},
+			{"audit", "export", "-db", url},
 			{"scan", declaration(t, "contacts"), "-db", url, "-store", url, "-kek", "kek.json"},
 			{"keys", "turn", "-store", url, "-kek", dir + "/kek.json"},
 			{"keys", "erase", "-finish", "-store", dir + "/keys.db", "-db", url, "-kek", dir + "/kek.json"},
@@ -82,17 +89,36 @@ func TestNothingWritesToTheTerminal(t *testing.T) {
 		{"keys", "create", planted + "/" + evil},
 		{"keys", "create", dir + "/kek.json", "-signer", evil},
 		{"audit", "verify", "-db", planted, "-key", dir + "/" + evil},
+		{"audit", "verify", "-db", planted, "-key", key, "-anchor", dir + "/" + evil},
+		{"audit", "prove", "-db", planted, "-key", key, evil},
+		{"audit", "check", "-key", key, dir + "/" + evil},
+		{"audit", "check", "-key", key, paper},
+		{"audit", "timeline", "-db", planted, "-tenant", evil, "-addr", evil},
+		{"audit", "timeline", "-db", planted, "-tenant", evil, "-from", evil},
+		{"audit", "export", "-db", planted},
 		{"audit", "verify", "-db", planted, "-key", key, "-checkpoint", dir + "/" + evil},
 	} {
 		code, out, complaint := invoke(t, args...)
 		require.NotEqual(t, good, code)
-		require.NotEmpty(t, complaint)
 		text := out + complaint
+		require.NotEmpty(t, text)
 		require.NotContains(t, text, "\n"+forged, "a line of its own")
 		require.True(t, utf8.ValidString(text), "%q", text)
 		for _, r := range text {
 			require.True(t, r == '\n' || unicode.IsPrint(r), "%v: %q", args[:2], text)
 		}
+	}
+}
+
+// Nor does what stands in an entry.
+func TestEntriesDoNotWriteToTheTerminal(t *testing.T) {
+	const evil = "x\x1b[2K\r0  2026  forged\n\u009b2K\u202e\x7f"
+	line := lineOf(&audit.Entry{Tenant: evil, Event: crmguard.Event{
+		ID: evil, Subject: crmguard.Subject{ID: evil, OnBehalfOf: evil, Session: evil}, Action: evil, Reason: evil, Fields: []string{evil, "a"},
+		Resource: crmguard.Resource{Kind: evil, ID: evil, Field: evil},
+	}, Sealed: []audit.SealedValue{{Name: evil}}})
+	for _, r := range line.String() {
+		require.True(t, unicode.IsPrint(r), "%q", line.String())
 	}
 }
 
@@ -105,46 +131,44 @@ func publicKey(t *testing.T) string {
 }
 
 func TestEveryVerdictHasACode(t *testing.T) {
-	codes := map[audit.Verdict]int{
-		audit.Intact: good, audit.Unanchored: good,
-		audit.Broken: bad, audit.Truncated: bad, audit.Forked: bad, audit.Restored: bad,
-		audit.CannotVerify: unable, audit.AnchorStale: unable, audit.Pruned: unable, audit.Verdict(200): unable,
+	codes := map[int]audit.Verdict{}
+	for v := audit.CannotVerify; v <= audit.Restored; v++ {
+		code, next := judge(audit.Report{Verdict: v})
+		require.NotContains(t, codes, code, "%v", v)
+		require.NotEqual(t, misuse, code)
+		codes[code] = v
+		require.Equal(t, v == audit.CannotVerify || !audit.Report{Verdict: v}.OK(), code >= tampered || code == unable, "%v", v)
+		require.Equal(t, v == audit.Intact || v == audit.Pruned, next == "", "%v: what to do next", v)
+		if v != audit.CannotVerify {
+			require.Regexp(t, fmt.Sprintf(`(?m)^ *%d  %s: `, code, v), auditVerify.help, "the help says so")
+		}
 	}
-	for verdict, want := range codes {
-		code, next := judge(audit.Report{Verdict: verdict})
-		require.Equal(t, want, code, verdict)
-		require.Equal(t, verdict == audit.Intact, next == "", "%v: what to do next", verdict)
-		require.Equal(t, code == good, audit.Report{Verdict: verdict}.OK(), verdict)
-	}
-}
-
-// slow lets time pass at each page.
-type slow struct{ audit.Store }
-
-func (s slow) Read(ctx context.Context, from int64, n int) ([]audit.Row, error) {
-	time.Sleep(progressEvery)
-	return s.Store.Read(ctx, from, n)
+	require.Equal(t, audit.Intact, codes[good])
+	require.Equal(t, unable, verdictCode(200))
 }
 
 func TestProgressIsForTerminals(t *testing.T) {
-	var out bytes.Buffer
-	require.Nil(t, watch(audit.NewMemory(), &out).out)
+	for _, terminal := range []bool{true, false} {
+		var out bytes.Buffer
+		teller := &teller{out: &out, terminal: terminal}
+		teller.later("verifying")
+		teller.tell("verifying", "1 of 9") // at once: nobody could read it
+		teller.told = time.Now().Add(-progressEvery)
+		teller.tell("verifying", "2 of 9")
+		teller.end()
+		want := ""
+		if terminal {
+			want = "\r\x1b[Kverifying: 2 of 9\r\x1b[K"
+		}
+		require.Equal(t, want, out.String())
+	}
+	c := &call{err: new(bytes.Buffer)}
+	require.False(t, c.teller().terminal)
 	file, err := os.Create(t.TempDir() + "/log")
 	require.NoError(t, err)
 	defer file.Close() //nolint:errcheck // a test
-	require.Nil(t, watch(audit.NewMemory(), file).out)
-	device, err := os.Open(os.DevNull)
-	require.NoError(t, err)
-	defer device.Close() //nolint:errcheck // a test
-	require.NotNil(t, watch(audit.NewMemory(), device).out)
-
-	w := &watched{Store: slow{audit.NewMemory()}, out: &out, size: 9}
-	for from := range int64(2) {
-		_, err := w.Read(t.Context(), from, 1)
-		require.NoError(t, err)
-	}
-	w.end()
-	require.Equal(t, "\r\x1b[K0 of 9 entries\r\x1b[K1 of 9 entries\r\x1b[K", out.String())
+	c.err = file
+	require.False(t, c.teller().terminal)
 }
 
 func TestAnInterruptIsNoVerdict(t *testing.T) {
