@@ -1,9 +1,11 @@
 package audit
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"time"
+	"unicode/utf8"
 
 	"github.com/crmguard/crmguard"
 )
@@ -131,6 +133,13 @@ type reader struct {
 	at     int
 	sparse bool // check all, return only what entries are found by
 	failed bool
+	known  *knownAddr // may be nil
+}
+
+// knownAddr is an address that was read before: neighbours often have the same one.
+type knownAddr struct {
+	text string
+	addr netip.Addr
 }
 
 func newReader(b []byte) reader { return reader{b: b, s: string(b)} }
@@ -200,12 +209,32 @@ func (r *reader) count() int {
 
 // text returns nothing if the reader is sparse.
 func (r *reader) text() string {
-	s := r.key()
 	if r.sparse {
+		r.skip(1)
 		return ""
 	}
-	return s
+	return r.key()
 }
+
+// skip passes over texts, which are checked as if they were read.
+func (r *reader) skip(texts int) {
+	b, at := r.b, r.at
+	for range texts {
+		if len(b)-at < 2 {
+			r.fail()
+			return
+		}
+		from := at + 2
+		at = from + int(binary.BigEndian.Uint16(b[at:]))
+		if at > len(b) || !plain(b[from:at]) && !isClean(b[from:at]) {
+			r.fail()
+			return
+		}
+	}
+	r.at = at
+}
+
+func isClean(b []byte) bool { return utf8.Valid(b) && bytes.IndexByte(b, 0) < 0 }
 
 // key is a text that entries are found by.
 func (r *reader) key() string {
@@ -251,14 +280,16 @@ func (r *reader) bytes() []byte {
 
 func (r *reader) texts(list []string) []string {
 	list = list[:0]
+	if r.sparse {
+		r.skip(r.count())
+		return list
+	}
 	for range r.count() {
 		s := r.text()
 		if r.failed {
 			return nil
 		}
-		if !r.sparse {
-			list = append(list, s)
-		}
+		list = append(list, s)
 	}
 	return list
 }
@@ -267,10 +298,12 @@ func (r *reader) subject(s *crmguard.Subject) {
 	s.Kind = crmguard.SubjectKind(r.byte())
 	s.Tenant = r.text()
 	s.ID = r.key()
-	s.OnBehalfOf = r.text()
-	s.Session = r.text()
-	s.Device = r.text()
-	r.addr(&s.Addr)
+	if r.sparse {
+		r.skip(3)
+	} else {
+		s.OnBehalfOf, s.Session, s.Device = r.text(), r.text(), r.text()
+	}
+	s.Addr = r.addr()
 	s.Assurance = crmguard.Assurance(r.byte())
 	s.AuthenticatedAt = r.time()
 	s.Roles = r.texts(s.Roles)
@@ -278,31 +311,34 @@ func (r *reader) subject(s *crmguard.Subject) {
 	s.Scopes = r.texts(s.Scopes)
 }
 
-// addr leaves v alone if it is what the text says: neighbours often have one address.
-func (r *reader) addr(v *netip.Addr) {
+func (r *reader) addr() netip.Addr {
 	text := r.key()
-	var canonical [64]byte
-	if v.IsValid() && string(v.AppendTo(canonical[:0])) == text {
-		return
-	}
-	*v = netip.Addr{}
 	if text == "" {
-		return
+		return netip.Addr{}
+	}
+	if r.known != nil && r.known.text == text {
+		return r.known.addr
 	}
 	addr, err := netip.ParseAddr(text)
-	if err != nil || string(addr.AppendTo(canonical[:0])) != text {
+	if err != nil || addr.String() != text {
 		r.fail()
+		return netip.Addr{}
 	}
-	*v = addr
+	if r.known != nil {
+		r.known.text, r.known.addr = text, addr
+	}
+	return addr
 }
 
 func (r *reader) resource(v *crmguard.Resource) {
 	v.Tenant = r.text()
 	v.Kind = r.key()
 	v.ID = r.key()
-	v.Field = r.text()
-	v.Owner = r.text()
-	v.Unit = r.text()
+	if r.sparse {
+		r.skip(3)
+	} else {
+		v.Field, v.Owner, v.Unit = r.text(), r.text(), r.text()
+	}
 	v.Shared = r.bool()
 }
 

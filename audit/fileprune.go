@@ -48,7 +48,7 @@ func formatPruned(log [16]byte, p Pruning, nodes []Node) []byte {
 		data := make([]byte, 0, len(list)*nodeBytes)
 		for _, n := range list {
 			data = binary.BigEndian.AppendUint64(data, uint64(n.Seq)) //nolint:gosec // never negative
-			data = append(data, byte(n.Level))
+			data = append(data, byte(n.Level))                        //nolint:gosec // at most 62
 			data = append(data, n.Hash[:]...)
 		}
 		b = appendFrame(b, frameNodes, data)

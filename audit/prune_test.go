@@ -3,6 +3,7 @@ package audit_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -422,10 +423,7 @@ func TestPruneOfAFileIsRepaired(t *testing.T) {
 	require.NoError(t, s.Close())
 	after := files(t, dir)
 	delete(before, "lock")
-	crashed := map[string][]byte{}
-	for name, b := range before {
-		crashed[name] = b
-	}
+	crashed := maps.Clone(before)
 	crashed["pruned"] = after["pruned"]
 	for _, copied := range []bool{false, true} {
 		if copied {
@@ -446,10 +444,7 @@ func TestPruneOfAFileIsRepaired(t *testing.T) {
 		require.True(t, verifyWith(t, openFile(t, where), a.verifier, audit.VerifyOptions{Clock: func() time.Time { return a.now }}).OK())
 	}
 	for i := range after["pruned"] {
-		flipped := map[string][]byte{}
-		for name, b := range after {
-			flipped[name] = b
-		}
+		flipped := maps.Clone(after)
 		delete(flipped, "lock")
 		flipped["pruned"] = slices.Clone(after["pruned"])
 		flipped["pruned"][i] ^= 1

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -170,8 +171,8 @@ func within(before *position, size int64, nodes map[int64]tlog.Hash, root tlog.H
 		return tlog.Hash{}, false
 	}
 	node := part
-	for i := len(before.peaks) - 1; i >= 0; i-- {
-		node = nodeHash(before.peaks[i], node)
+	for _, peak := range slices.Backward(before.peaks) {
+		node = nodeHash(peak, node)
 	}
 	return node, true
 }

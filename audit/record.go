@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -62,6 +63,20 @@ type content struct {
 	cut    Cut
 	isCut  bool
 	timed  bool // the caller said when it happened; not part of the body
+	addr   addrCache
+}
+
+// addrCache remembers the text of an address: neighbours often have the same one.
+type addrCache struct {
+	of netip.Addr
+	s  string
+}
+
+func (c *addrCache) text(a netip.Addr) string {
+	if a != c.of {
+		c.of, c.s = a, addrText(a)
+	}
+	return c.s
 }
 
 func appendHead(b []byte, log [16]byte, seq int64, recorded time.Time) []byte {
@@ -228,7 +243,7 @@ func (c *content) keysInto(clients []string) Keys {
 		Kind:    keyText(c.event.Resource.Kind),
 		Record:  keyText(c.event.Resource.ID),
 		Action:  crmguard.Action(keyText(string(c.event.Action))),
-		Addr:    addrText(c.event.Subject.Addr),
+		Addr:    c.addr.text(c.event.Subject.Addr),
 		Time:    micros(c.event.Time),
 	}
 	for _, v := range c.sealed {

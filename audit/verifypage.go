@@ -117,6 +117,7 @@ type checker struct {
 	data    []byte // 0x00 and record, of all rows that were read at once
 	rec     record
 	clients []string
+	addr    knownAddr
 }
 
 // check appends rows to the page, up to the first that is wrong.
@@ -137,7 +138,7 @@ func (c *checker) check(p *page, rows []Row) *BrokenError {
 	}
 	for i, at := 0, 0; i < len(rows); i++ {
 		end := at + 1 + len(rows[i].Record)
-		r := reader{b: c.data[at+1 : end : end], s: text[at+1 : end], sparse: true}
+		r := reader{b: c.data[at+1 : end : end], s: text[at+1 : end], sparse: true, known: &c.addr}
 		if detail := c.row(p, first+i, c.data[at:end], r); detail != "" {
 			p.rows = p.rows[:first+i]
 			return &BrokenError{Seq: p.from + int64(first+i), Detail: detail}
