@@ -108,9 +108,12 @@ func ocsfOf(r *Record) *ocsfEvent {
 		Time: millis(at), Count: e.Count, StatusDetail: e.Reason, Message: r.Note,
 		Metadata: ocsfMetadata{
 			Version: ocsfVersion, Product: ocsfVendor{Name: ocsfProduct, VendorName: ocsfProduct}, LogName: "audit",
-			UID: e.ID, CorrelationUID: e.Request, Sequence: r.Seq, LoggedTime: millis(r.Recorded), TenantUID: r.Tenant,
+			CorrelationUID: e.ID, Sequence: r.Seq, LoggedTime: millis(r.Recorded), TenantUID: r.Tenant,
 		},
 		Unmapped: jsonOf(r),
+	}
+	if e.ID != "" { // what was attempted and what came of it share the event's id
+		o.Metadata.UID = e.ID + "/" + e.Outcome.String()
 	}
 	o.SeverityID, o.StatusID, o.Status = ocsfStatus(e.Outcome)
 	user := ocsfUserOf(&e.Subject)
