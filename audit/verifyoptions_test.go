@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -157,15 +158,18 @@ func TestResume(t *testing.T) {
 // reading remembers the first row of all pages that were read.
 type reading struct {
 	audit.Store
+	mu    sync.Mutex
 	least int64
 	reads int
 }
 
 func (r *reading) Read(ctx context.Context, from int64, n int) ([]audit.Row, error) {
+	r.mu.Lock()
 	if n > 1 && (r.reads == 0 || from < r.least) {
 		r.least = from
 		r.reads++
 	}
+	r.mu.Unlock()
 	return r.Store.Read(ctx, from, n)
 }
 
