@@ -39,7 +39,7 @@ func (f *queryFlags) query() (audit.Query, error) {
 	if q.Tenant == "" {
 		return q, errors.New("-tenant is needed")
 	}
-	q.Kind, q.Record, _ = strings.Cut(f.kind, "/")
+	q.Kind, q.Record = cutRecord(f.kind)
 	for o := crmguard.Attempted; f.outcome != "" && q.Outcome == 0; o++ {
 		switch {
 		case o > crmguard.Undecided:
@@ -55,6 +55,12 @@ func (f *queryFlags) query() (audit.Query, error) {
 		}
 	}
 	return q, nil
+}
+
+// cutRecord reads KIND/ID. An id may hold strokes itself.
+func cutRecord(text string) (kind, record string) {
+	kind, record, _ = strings.Cut(text, "/")
+	return kind, record
 }
 
 // moment is a time or a day, of UTC, on the command line.

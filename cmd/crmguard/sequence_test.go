@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/auditsql"
+	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encryptsql"
+)
+
+// recordInInbox records as a CRM does that has no signing key.
+func recordInInbox(t *testing.T, name, keyStore, kekFile string, from, to int) {
+	t.Helper()
+	kek, err := encrypt.OpenKeyFile(kekFile, "", false)
+	require.NoError(t, err)
+	keysDB, err := open(t.Context(), keyStore)
+	require.NoError(t, err)
+	defer keysDB.Close() //nolint:errcheck // a test
+	rows, err := encryptsql.New(t.Context(), keysDB, nil)
+	require.NoError(t, err)
+	keys, err := encrypt.New(kek, rows, nil)
+	require.NoError(t, err)
+	defer keys.Close() //nolint:errcheck // a test
+	db, err := open(t.Context(), name)
+	require.NoError(t, err)
+	defer db.Close() //nolint:errcheck // a test
+	store, err := auditsql.New(t.Context(), db, nil)
+	require.NoError(t, err)
+	journal, err := audit.OpenInbox(t.Context(), store, keys, nil)
+	require.NoError(t, err)
+	for i := from; i < to; i++ {
+		require.NoError(t, journal.Record(t.Context(), view(strconv.Itoa(i))))
+	}
+	require.NoError(t, journal.Close())
+}
+
+// output is a buffer that several goroutines write to.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// A CRM without the signing key records; the command chains and signs, and hands what it signs to
+// an anchor. Holds and pruning go by the same files.
+func TestSequence(t *testing.T) {
+	eachName(t, func(t *testing.T, name string) {
+		dir := t.TempDir()
+		keyStore, kek := dir+"/keys.db", dir+"/kek.json"
+		require.NoError(t, makeKeyStore(t.Context(), []string{keyStore, kek, "acme"}))
+		require.NoError(t, os.Chmod(keyStore, 0o600))
+		_, _, err := audit.OpenSigner(dir+"/journal.key", "crm.example/journal", true)
+		require.NoError(t, err)
+		flags := []string{"-db", name, "-signer", dir + "/journal.key", "-store", keyStore, "-kek", kek, "-anchor", dir + "/anchor"}
+		with := func(words string, more ...string) []string {
+			return append(append(strings.Fields(words), flags...), more...)
+		}
+		recordInInbox(t, name, keyStore, kek, 0, 300)
+
+		for round := range 2 {
+			ctx, stop := context.WithCancel(t.Context())
+			var complaint output
+			ended := make(chan int, 1)
+			go func() { ended <- run(ctx, with("audit sequence"), nil, &complaint, &complaint) }()
+			require.Eventually(t, func() bool {
+				code, out, _ := invoke(t, "audit", "export", "-db", name, "-tenant", "acme")
+				return code == good && strings.Count(out, "\n") == 300+10*round
+			}, time.Minute, 50*time.Millisecond, "%s", &complaint)
+			stop()
+			require.Equal(t, good, <-ended, complaint.String())
+			require.Equal(t, "chaining and signing; Ctrl-C ends it\n", complaint.String())
+			code, out, why := invoke(t, "audit", "verify", "-db", name, "-key", dir+"/journal.key.pub", "-anchor", dir+"/anchor")
+			require.Equal(t, good, code, out+why)
+			recordInInbox(t, name, keyStore, kek, 300+10*round, 310+10*round)
+		}
+
+		// A hold keeps, a release does not.
+		code, out, why := invoke(t, with("audit hold", "-tenant", "acme", "-id", "case-7", "-record", "contacts/3", "-reason", "lawsuit")...)
+		require.Equal(t, good, code, out+why)
+		_, out, _ = invoke(t, with("audit hold")...)
+		require.Equal(t, "acme  case-7  kind=contacts  record=3  reason=lawsuit\n", out)
+		code, out, why = invoke(t, with("audit prune", "-before", "2999-01-01", "-yes")...)
+		require.Equal(t, good, code, out+why)
+		require.Regexp(t, `^there was nothing to remove\nkept: entry \d+ and what came after it, by the hold case-7 of tenant acme\n$`, out)
+		code, out, why = invoke(t, with("audit hold", "-tenant", "acme", "-id", "case-7", "-release", "-reason", "settled")...)
+		require.Equal(t, good, code, out+why)
+		_, out, _ = invoke(t, with("audit hold")...)
+		require.Empty(t, out)
+
+		code, _, why = invoke(t, with("audit prune", "-before", "2999-01-01")...)
+		require.Equal(t, misuse, code)
+		require.Contains(t, why, "-yes is needed")
+		code, out, why = invoke(t, with("audit prune", "-before", "2000-01-01", "-yes")...)
+		require.Equal(t, good, code, out+why)
+		require.Equal(t, "there was nothing to remove\n", out)
+		code, out, why = invoke(t, with("audit prune", "-before", "2999-01-01", "-yes")...)
+		require.Equal(t, good, code, out+why)
+		require.Equal(t, "removed: entries 0 to 255\n", out)
+		code, out, why = invoke(t, "audit", "verify", "-db", name, "-key", dir+"/journal.key.pub", "-anchor", dir+"/anchor")
+		require.Equal(t, pruned, code, out+why)
+		code, _, why = invoke(t, "audit", "export", "-db", name)
+		require.Equal(t, good, code, "what was pruned is not missing: %s", why)
+		code, _, why = invoke(t, "audit", "timeline", "-db", name, "-tenant", "acme")
+		require.Equal(t, good, code, why)
+
+		// A journal that was tampered with is neither signed nor pruned.
+		require.NoError(t, execute(t.Context(), []string{name, `DELETE FROM crmguard_audit_entries WHERE seq = 300`}))
+		for _, args := range [][]string{with("audit prune", "-before", "2999-01-01", "-yes")} {
+			code, out, why = invoke(t, args...)
+			require.Equal(t, tampered, code, out+why)
+		}
+	})
+}
