@@ -101,7 +101,7 @@ func (l *Log) Extract(ctx context.Context, q Query, w io.Writer) (Extracted, err
 		return Extracted{}, err
 	}
 	if !r.OK() {
-		return Extracted{}, fmt.Errorf("audit: extract: the journal does not verify: %s at entry %d: %s", r.Verdict, r.At, r.Detail)
+		return Extracted{}, fmt.Errorf("audit: extract: %w", &VerifyError{r})
 	}
 	if err := l.Record(ctx, reading(subject, append(shape(&asked, len(found) > 0), "extract"), len(found))); err != nil {
 		return Extracted{}, fmt.Errorf("audit: nobody reads what cannot be recorded: %w", err)

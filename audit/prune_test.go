@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -326,6 +327,9 @@ func TestPruneRefuses(t *testing.T) {
 	defer func() { _ = log.Close() }()
 	_, err = log.Prune(admin(t), a.now)
 	require.ErrorContains(t, err, "does not verify: broken at entry 100")
+	wrong, ok := errors.AsType[*audit.VerifyError](err)
+	require.True(t, ok)
+	require.Equal(t, audit.Broken, wrong.Report.Verdict)
 	require.Len(t, dump(t, broken).rows, len(f.rows), "nothing is removed, and nothing is said to have been")
 }
 

@@ -34,7 +34,7 @@ func (l *Log) planPrune(ctx context.Context, before time.Time) (*prunePlan, erro
 		return nil, err
 	}
 	if !r.OK() {
-		return nil, fmt.Errorf("the journal does not verify: %s at entry %d: %s", r.Verdict, r.At, r.Detail)
+		return nil, &VerifyError{r}
 	}
 	end := r.Signed - 1 // the newest checkpoint needs the entry before it
 	if young >= 0 {

@@ -42,6 +42,9 @@ func failure(err error) int {
 	if _, ok := errors.AsType[*audit.BrokenError](err); ok {
 		return tampered
 	}
+	if wrong, ok := errors.AsType[*audit.VerifyError](err); ok {
+		return verdictCode(wrong.Report.Verdict)
+	}
 	return unable
 }
 
