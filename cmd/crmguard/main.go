@@ -17,6 +17,7 @@
 //	crmguard audit timeline -db … -tenant T [-person ID] [-record KIND/ID] [-client ID]
 //	crmguard audit tail -db … -tenant T
 //	crmguard audit export -db … [-tenant T] [-after N] [-o FILE]
+//	crmguard audit extract -tenant T [-client ID] -o FILE -db … -signer FILE -store … -kek FILE
 //	crmguard audit sequence -db … -signer FILE -store … -kek FILE [-anchor FILE]
 //	crmguard audit prune -before TIME -db … -signer FILE -store … -kek FILE
 //	crmguard audit hold [-tenant T -id ID -reason CODE [-release]] -db … -signer FILE -store … -kek FILE
@@ -35,7 +36,7 @@
 // No command prints a key, a passphrase, or a password out of a database's URL. Passphrases come
 // from a file that only its owner can read, a terminal that does not show them or a pipe, never
 // from the command line or the environment. Only the commands rotate, turn, erase and replay,
-// and sequence, prune and hold, write to a database, and only to one that has keys already, of the KEK that they are given. A verifying key and
+// and extract, sequence, prune and hold, write to a database, and only to one that has keys already, of the KEK that they are given. A verifying key and
 // a checkpoint come from files that the caller keeps, never from the database that
 // they are to judge. What comes out of a database or file is quoted, so that it
 // cannot write to the terminal. All other commands leave databases as they are, so that evidence stays.
@@ -82,7 +83,7 @@ type command struct {
 }
 
 func commands() []command {
-	return []command{keysCreate, keysList, keysRotate, keysTurn, keysErase, keysReceipt, keysReplay, auditVerify, auditProve, auditCheck, auditTimeline, auditTail, auditExport, auditSequence, auditPrune, auditHold, policyLint, scan}
+	return []command{keysCreate, keysList, keysRotate, keysTurn, keysErase, keysReceipt, keysReplay, auditVerify, auditProve, auditCheck, auditTimeline, auditTail, auditExport, auditExtract, auditSequence, auditPrune, auditHold, policyLint, scan}
 }
 
 // call is one run of a command.

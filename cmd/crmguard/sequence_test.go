@@ -95,8 +95,28 @@ func TestSequence(t *testing.T) {
 			recordInInbox(t, name, keyStore, kek, 300+10*round, 310+10*round)
 		}
 
+		// An extract proves itself, whole or not at all.
+		code, out, why := invoke(t, with("audit extract", "-tenant", "acme", "-record", "contacts/3", "-o", dir+"/extract")...)
+		require.Equal(t, good, code, out+why)
+		require.Regexp(t, `^entries in the extract: 1, of the \d+ that`, why)
+		code, out, why = invoke(t, "audit", "check", "-key", dir+"/journal.key.pub", dir+"/extract")
+		require.Equal(t, good, code, out+why)
+		require.Regexp(t, `extract: holds: 1 act of a journal of \d+ entries, signed by crm.example/journal: all with tenant=acme kind=contacts record=3\n  3  .*  contacts/3  done`, out)
+		text, err := os.ReadFile(dir + "/extract")
+		require.NoError(t, err)
+		first := bytes.IndexByte(text, '\n') + 1
+		second := first + bytes.IndexByte(text[first:], '\n') + 1
+		require.NoError(t, os.WriteFile(dir+"/shorter", append(text[:first:first], text[second:]...), 0o600))
+		code, out, _ = invoke(t, "audit", "check", "-key", dir+"/journal.key.pub", dir+"/shorter")
+		require.Equal(t, tampered, code)
+		require.Contains(t, out, "DOES NOT HOLD")
+		code, _, _ = invoke(t, with("audit extract", "-tenant", "acme", "-o", dir+"/extract")...)
+		require.Equal(t, unable, code, "the file exists")
+		code, _, _ = invoke(t, with("audit extract", "-tenant", "acme")...)
+		require.Equal(t, misuse, code)
+
 		// A hold keeps, a release does not.
-		code, out, why := invoke(t, with("audit hold", "-tenant", "acme", "-id", "case-7", "-record", "contacts/3", "-reason", "lawsuit")...)
+		code, out, why = invoke(t, with("audit hold", "-tenant", "acme", "-id", "case-7", "-record", "contacts/3", "-reason", "lawsuit")...)
 		require.Equal(t, good, code, out+why)
 		_, out, _ = invoke(t, with("audit hold")...)
 		require.Equal(t, "acme  case-7  kind=contacts  record=3  reason=lawsuit\n", out)
@@ -126,9 +146,10 @@ func TestSequence(t *testing.T) {
 
 		// A journal that was tampered with is neither signed nor pruned.
 		require.NoError(t, execute(t.Context(), []string{name, `DELETE FROM crmguard_audit_entries WHERE seq = 300`}))
-		for _, args := range [][]string{with("audit prune", "-before", "2999-01-01", "-yes")} {
+		for _, args := range [][]string{with("audit prune", "-before", "2999-01-01", "-yes"), with("audit extract", "-tenant", "acme", "-o", dir+"/none")} {
 			code, out, why = invoke(t, args...)
 			require.Equal(t, tampered, code, out+why)
 		}
+		require.NoFileExists(t, dir+"/none")
 	})
 }
