@@ -149,6 +149,7 @@ type Log struct {
 	growth  growth
 
 	mu       sync.Mutex
+	tailKeys map[[32]byte][32]byte // by the digest of what is sealed
 	closed   bool
 	entering sync.WaitGroup // who puts something into the queue; nobody begins after closed
 	quit     chan struct{}

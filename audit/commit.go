@@ -19,6 +19,7 @@ type committer struct {
 	*Log
 	at      position
 	sig     signing
+	tail    tailing
 	seq     sequencer
 	pulse   pulse
 	batched int  // size of the batch before
@@ -109,6 +110,7 @@ func (c *committer) end(ctx context.Context) error {
 		c.commit(ctx, c.drain(<-c.queue))
 	}
 	c.node.close()
+	defer c.tail.close()
 	c.seq.listened = time.Time{}
 	more, err := c.sequence(ctx)
 	for more && err == nil {
@@ -276,6 +278,9 @@ func (c *committer) batch(items []*item) (position, Batch, []*item) {
 		b.Rows = append(b.Rows, row)
 		fresh = append(fresh, it)
 	}
+	if len(b.Rows) > 0 {
+		b.Tail = c.tail.seal(&next, c.seq.highest)
+	}
 	return next, b, fresh
 }
 
@@ -291,21 +296,27 @@ func pause(ctx context.Context, race int) error {
 }
 
 // follow takes in what other processes appended. Rows that do not continue what
-// this process knows are a *BrokenError.
+// this process knows, or that nobody with keys wrote, are a *BrokenError.
 func (c *committer) follow(ctx context.Context) error {
+	next, wanted := c.at.clone(), int64(0)
 	for {
-		rows, err := c.store.Read(ctx, c.at.size, maxBatch)
+		rows, err := c.store.Read(ctx, next.size, maxBatch)
 		if err != nil {
 			return fmt.Errorf("audit: follow the log: %w", err)
 		}
-		next := c.at.clone()
 		for i := range rows {
 			if _, err := next.accept(&rows[i]); err != nil {
 				return err
 			}
 		}
-		c.at = next
-		if len(rows) < maxBatch {
+		if len(rows) == maxBatch {
+			continue
+		}
+		if wanted, err = c.vouched(ctx, &next, wanted); err != nil {
+			return err
+		}
+		if wanted == 0 {
+			c.at = next
 			return nil
 		}
 	}

@@ -242,20 +242,6 @@ func (c *committer) loadAccount(ctx context.Context) error {
 	return nil
 }
 
-// sealerWorks tells a value that somebody changed from keys that cannot be had.
-func (c *committer) sealerWorks(ctx context.Context) error {
-	at := accountPlace(c.id)
-	at.Field = "probe"
-	sealed, err := c.keys.Seal(ctx, at, nil)
-	if err == nil {
-		_, err = c.keys.Open(ctx, at, sealed)
-	}
-	if err != nil {
-		return fmt.Errorf("audit: the keys of the inbox: %w", err)
-	}
-	return nil
-}
-
 // loadBeats reads what the nodes said, before the pass over the inbox that judges it,
 // and then the account: what others took in meanwhile is known to it.
 func (c *committer) loadBeats(ctx context.Context) error {

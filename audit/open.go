@@ -16,6 +16,10 @@ func openCommitter(ctx context.Context, l *Log, acceptUnsigned bool) (*committer
 	}
 	l.id = head.Log
 	c := &committer{Log: l, at: start(head.Log), seq: sequencer{odd: make(map[[32]byte]oddity), heard: make(map[[16]byte]heard)}}
+	c.tail.lenient = acceptUnsigned
+	if err := c.tail.begin(ctx, l); err != nil {
+		return nil, err
+	}
 	last, err := lastCheckpoint(ctx, l.store)
 	if err != nil {
 		return nil, err
@@ -35,6 +39,7 @@ func openCommitter(ctx context.Context, l *Log, acceptUnsigned bool) (*committer
 	if err := c.follow(ctx); err != nil {
 		return nil, err
 	}
+	c.tail.lenient = false
 	if c.at.head() != head && c.at.size <= head.Size {
 		return nil, &BrokenError{Seq: c.at.size, Detail: "the log is shorter than its head says"}
 	}

@@ -83,6 +83,7 @@ func (c *committer) keep(ctx context.Context, s signature) error {
 	}
 	c.sig.signed = max(c.sig.signed, size)
 	c.anchors.offer(&kept[0])
+	c.rekey(ctx)
 	return nil
 }
 

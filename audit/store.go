@@ -108,6 +108,7 @@ type Batch struct {
 	After      Head
 	Rows       []Row
 	Taken      []Waiting
+	Tail       []byte // see Tail; nil: it stays as it is
 	Checkpoint *Checkpoint
 	Account    *AccountChange // see Ledger
 	Beats      []Beat         // to be taken out; some may be gone

@@ -51,6 +51,7 @@ type Report struct {
 	Pinned     int64     `json:"pinned"`     // of these, covered by a checkpoint that was kept outside
 	PinnedAt   time.Time `json:"pinned_at"`  // when that was kept
 	Pruned     int64     `json:"pruned"`     // of these, removed by retention: entries 0 to Pruned-1
+	Tail       bool      `json:"tail"`       // a MAC covers the entries that no checkpoint covers; for Log.Verify only, which has the keys
 	Missing    int64     `json:"missing"`    // entries that the log says were removed before they were chained: see [Missing]
 	InDoubt    int64     `json:"in_doubt"`   // that may have been: see [InDoubt]
 	Checkpoint string    `json:"checkpoint"` // the newest that is right; keep it elsewhere, for VerifyOptions
@@ -103,6 +104,8 @@ type VerifyOptions struct {
 	Progress func(done, total int64)
 
 	Clock func() time.Time
+
+	tail func(context.Context) (*tailMark, error) // of a Log, which has the keys
 }
 
 // Verify reads the whole log and recomputes everything: see [VerifyStore]. Entries
@@ -118,6 +121,7 @@ func (l *Log) Verify(ctx context.Context, v note.Verifier, o *VerifyOptions) (Re
 	if opts.Anchors == nil {
 		opts.Anchors = l.anchors.list()
 	}
+	opts.tail = l.tailMark
 	return verifyStore(ctx, l.store, v, opts, l.every+slack, nil)
 }
 

@@ -27,6 +27,7 @@ type verification struct {
 	anchored bool          // something that was kept outside fits
 	doubted  bool          // a checkpoint is of no use: the verdict, unless a row is broken
 	visit    visitor       // may be nil
+	tail     *tailMark     // nil: there is none, or no keys to check it
 
 	until  int64 // size of the newest checkpoint to look at
 	more   bool  // there are checkpoints still to be fetched
@@ -78,6 +79,14 @@ func verifyOnce(ctx context.Context, s Store, v note.Verifier, o VerifyOptions, 
 	if !ignorable(headErr) {
 		return Report{}, fmt.Errorf("audit: read the head: %w", headErr)
 	}
+	if o.tail != nil && headErr == nil { // what it covers was there before
+		if ver.tail, err = o.tail(ctx); err != nil {
+			return Report{}, err
+		}
+		if ver.tail != nil {
+			head.Size = max(head.Size, ver.tail.size)
+		}
+	}
 	ver.Log = hex.EncodeToString(head.Log[:])
 	ver.openKept(head.Log)
 	switch {
@@ -120,6 +129,9 @@ func (v *verification) run(ctx context.Context, head Head, headErr error) error 
 	}
 	if done, err := v.checkpoints(ctx, v.at.size, func(int64) (tlog.Hash, bool) { return v.at.root(), true }); done || err != nil {
 		return err
+	}
+	if v.tailed(v.at.size, v.at.size, func(int64) position { return v.at }) {
+		return nil
 	}
 	if v.Pruned > 0 && head.Size <= v.Pruned {
 		return v.fail(Truncated, head.Size, "nothing is left of what came after the entries that were pruned")
@@ -181,6 +193,9 @@ func (v *verification) join(ctx context.Context, p *page) (done bool, err error)
 	}
 	if v.Signed != signed && v.Signed < last {
 		v.since = p.recorded[v.Signed-p.from]
+	}
+	if v.tailed(p.from, last, func(size int64) position { return p.position(&v.at, size) }) {
+		return true, nil
 	}
 	v.at = p.position(&v.at, last)
 	v.Entries = last
@@ -261,6 +276,9 @@ func (v *verification) end(ctx context.Context, head Head, headErr error) error 
 	}
 	if n := len(v.kept); n > 0 && v.kept[n-1].N > v.at.size {
 		return v.fail(Truncated, v.at.size, fmt.Sprintf("a checkpoint that was kept outside says that there were %d entries", v.kept[n-1].N))
+	}
+	if v.tailEnd() {
+		return nil
 	}
 	// A checkpoint that this key did not sign says nothing about what was there.
 	for {

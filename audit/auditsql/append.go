@@ -47,6 +47,12 @@ func (s *Store) Append(ctx context.Context, b audit.Batch) error {
 		if err := s.insertClients(ctx, tx, b.Rows); err != nil {
 			return err
 		}
+		if b.Tail != nil {
+			if _, err := tx.ExecContext(ctx, s.db.Q(`INSERT INTO crmguard_audit_tail (log, body) VALUES ($1, $2) ON CONFLICT (log) DO UPDATE SET body = excluded.body`),
+				s.log, b.Tail); err != nil {
+				return err
+			}
+		}
 		if b.Checkpoint != nil {
 			if _, err := tx.ExecContext(ctx, s.db.Q(`INSERT INTO crmguard_audit_checkpoints (log, size, note) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`),
 				s.log, b.Checkpoint.Size, b.Checkpoint.Note); err != nil {

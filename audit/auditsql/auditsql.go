@@ -57,6 +57,7 @@ var (
 	_ audit.Store  = (*Store)(nil)
 	_ audit.Inbox  = (*Store)(nil)
 	_ audit.Ledger = (*Store)(nil)
+	_ audit.Tail   = (*Store)(nil)
 )
 
 // New brings the tables up to date and makes the log if it does not exist. The

@@ -94,6 +94,17 @@ func (s *Store) hear(ctx context.Context, tx *sql.Tx, beats []audit.Beat) error 
 	return nil
 }
 
+// Tail implements [audit.Tail].
+func (s *Store) Tail(ctx context.Context) ([]byte, error) {
+	var body sqldb.Blob
+	query := fmt.Sprintf(`SELECT body FROM crmguard_audit_tail WHERE log = $1 AND length(body) <= %d`, maxWaiting)
+	err := s.db.QueryRowContext(ctx, s.db.Q(query), s.log).Scan(&body)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("auditsql: tail: %w", err)
+	}
+	return body, nil
+}
+
 // Direct returns what runs each statement in a transaction of its own, again if the
 // database asks for that: for [audit.OpenInbox].
 func (s *Store) Direct() audit.Tx { return alone{s.db} }

@@ -15,7 +15,6 @@ import (
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/auditsql"
-	"github.com/crmguard/crmguard/crmguardtest"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encryptsql"
 	"github.com/crmguard/crmguard/internal/sqldb"
@@ -197,7 +196,12 @@ func makeJournal(ctx context.Context, args []string) error {
 		}
 		o.Anchors = append(o.Anchors, anchor)
 	}
-	journal, err := audit.New(ctx, store, crmguardtest.NewKeys(), signer, verifier, o)
+	keys, done, err := keysBeside(ctx, args[1])
+	if err != nil {
+		return err
+	}
+	defer done() //nolint:errcheck // a fixture
+	journal, err := audit.New(ctx, store, keys, signer, verifier, o)
 	if err != nil {
 		return err
 	}
@@ -207,6 +211,24 @@ func makeJournal(ctx context.Context, args []string) error {
 		}
 	}
 	return journal.Close()
+}
+
+// keysBeside are the same ones each time, as a journal wants them.
+func keysBeside(ctx context.Context, path string) (*encrypt.Keyring, func() error, error) {
+	kek, err := encrypt.OpenKeyFile(path+".kek", "", true)
+	if err != nil {
+		return nil, nil, err
+	}
+	db, err := open(ctx, path+".db")
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := encryptsql.New(ctx, db, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	keys, err := encrypt.New(kek, store, nil)
+	return keys, db.Close, err
 }
 
 // makeKeyStore seals for three clients of each tenant and forgets one: keystore DB KEK TENANT…
