@@ -144,75 +144,32 @@ func (k *Keyring) FinishErasures(ctx context.Context) (finished []Receipt, err e
 	if err != nil {
 		return nil, err
 	}
-	closing, migrating := k.notMigrating(ctx, closing)
-	failed := []error{k.dropAgain(ctx), migrating}
+	failed := []error{k.dropAgain(ctx)}
 	now := k.wallClock()
-	eras, indexed := make(map[string]era), make(map[string]error)
+	f := newFinisher(k)
 	for _, record := range closing {
 		if now.Before(record.ClosedAt.Add(ClosingTime)) || !k.seen.longEnough(record.Scope, k.now()) {
 			continue
 		}
-		if err := k.indexAtHand(ctx, record.Scope.Tenant, indexed); err != nil {
-			failed = append(failed, err)
-			continue
+		if f.refusal(ctx, record) != nil {
+			continue // said below, once for a tenant
 		}
-		record, err := k.destroy(ctx, record, now)
+		record, err := k.dropIndex(ctx, record, func(*receiptNote) {})
 		if err != nil {
 			failed = append(failed, err)
 			continue
 		}
-		k.gone.add(record, k.clock.exact())
-		receipt, err := k.issue(ctx, record, eras, nil)
+		if record, err = f.destroy(ctx, record, now); err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		receipt, err := k.issue(ctx, record, f.eras, nil)
 		if err != nil {
 			failed = append(failed, err)
 		}
 		finished = append(finished, receipt)
 	}
-	return finished, errors.Join(failed...)
-}
-
-// ErrNoIndex says that an erasure cannot be finished, because the tenant has keys of an
-// index and this process was not given Options.Index to delete the client's rows.
-var ErrNoIndex = errors.New("encrypt: the client may have index rows, and Options.Index is missing to delete them")
-
-// indexAtHand remembers in known what it says of a tenant.
-func (k *Keyring) indexAtHand(ctx context.Context, tenant string, known map[string]error) error {
-	inventory, ok := k.store.(Inventory)
-	if k.opts.Index != nil || !ok {
-		return nil
-	}
-	err, asked := known[tenant]
-	if !asked {
-		err = noIndexKeys(ctx, inventory, tenant)
-		known[tenant] = err
-	}
-	return err
-}
-
-// noIndexKeys is [ErrNoIndex] for a tenant with keys of an [Index].
-func noIndexKeys(ctx context.Context, inventory Inventory, tenant string) error {
-	for r, err := range inventoryOf(ctx, inventory, tenant, IndexKey) {
-		if err != nil {
-			return err
-		}
-		if inIndex(r.Scope) {
-			return ErrNoIndex
-		}
-	}
-	return nil
-}
-
-// destroy deletes index rows first: if the process ends in between, the scope is
-// still closing and all is done again.
-func (k *Keyring) destroy(ctx context.Context, record Record, now time.Time) (Record, error) {
-	record, err := k.dropIndex(ctx, record, func(*receiptNote) {})
-	if err != nil {
-		return Record{}, err
-	}
-	if record, err = k.store.Advance(ctx, record.Scope, Destroyed, now); err != nil {
-		return Record{}, unavailable("key store", err)
-	}
-	return record, nil
+	return finished, errors.Join(append(failed, f.refusals())...)
 }
 
 // dropIndex deletes the index rows of a client, and notes before which other records

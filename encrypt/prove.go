@@ -84,32 +84,21 @@ func pendingError(err error) error {
 	return unavailable("key store", err)
 }
 
-// notMigrating leaves out records of tenants whose plaintext is being sealed, and says of which
-// fields.
-func (k *Keyring) notMigrating(ctx context.Context, records []Record) (rest []Record, failed error) {
+// notMigrating is [ErrMigrating] for a tenant whose plaintext is being sealed, and says of which
+// field.
+func (k *Keyring) notMigrating(ctx context.Context, tenant string) error {
 	store, ok := k.store.(Pending)
 	if !ok {
-		return records, nil
+		return nil
 	}
-	known := make(map[string]error)
-	for _, r := range records {
-		err, asked := known[r.Scope.Tenant]
-		if !asked {
-			fields, storeErr := store.Migrating(ctx, r.Scope.Tenant)
-			switch {
-			case storeErr != nil:
-				err = unavailable("key store", storeErr)
-			case len(fields) > 0:
-				err = fmt.Errorf("%w: field %q of %q in tenant %q: see Table.Migrate", ErrMigrating, fields[0].Field, fields[0].Kind, r.Scope.Tenant)
-			}
-			known[r.Scope.Tenant] = err
-			failed = errors.Join(failed, err)
-		}
-		if err == nil {
-			rest = append(rest, r)
-		}
+	fields, err := store.Migrating(ctx, tenant)
+	switch {
+	case err != nil:
+		return unavailable("key store", err)
+	case len(fields) > 0:
+		return fmt.Errorf("%w: field %q of %q in tenant %q: see Table.Migrate", ErrMigrating, fields[0].Field, fields[0].Kind, tenant)
 	}
-	return rest, failed
+	return nil
 }
 
 // firsts remember since when this process has known something, on its own clock: those

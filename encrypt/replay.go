@@ -13,8 +13,9 @@ import (
 //
 // What was destroyed is destroyed at once, as of now: nothing can be on its way to the
 // database under a key that nobody but a backup has had since. What was closing is
-// closed and waits for [Keyring.FinishErasures]. The new receipts belong into the ledger
-// beside the old ones.
+// closed and waits for [Keyring.FinishErasures], and so does what may not be destroyed now:
+// [ErrMigrating] where the older copy is from the time of a [Table.Migrate], [ErrNoIndex]
+// without Options.Index. The new receipts belong into the ledger beside the old ones.
 func (k *Keyring) Replay(ctx context.Context, receipts ...[]byte) (replayed []Receipt, err error) {
 	if k.closed.Load() {
 		return nil, errClosed
@@ -23,9 +24,9 @@ func (k *Keyring) Replay(ctx context.Context, receipts ...[]byte) (replayed []Re
 		return nil, err
 	}
 	var failed []error
-	eras := make(map[string]era)
+	f := newFinisher(k)
 	for i, document := range receipts {
-		receipt, err := k.replay(ctx, document, eras)
+		receipt, err := k.replay(ctx, document, f)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("receipt %d: %w", i, err))
 			continue
@@ -35,7 +36,7 @@ func (k *Keyring) Replay(ctx context.Context, receipts ...[]byte) (replayed []Re
 	return replayed, errors.Join(failed...)
 }
 
-func (k *Keyring) replay(ctx context.Context, document []byte, eras map[string]era) (Receipt, error) {
+func (k *Keyring) replay(ctx context.Context, document []byte, f *finisher) (Receipt, error) {
 	old, err := parseReceipt(document)
 	if err != nil {
 		return Receipt{}, err
@@ -56,9 +57,9 @@ func (k *Keyring) replay(ctx context.Context, document []byte, eras map[string]e
 		return Receipt{}, err
 	}
 	if old.State == Destroyed.String() {
-		if record, err = k.store.Advance(ctx, record.Scope, Destroyed, k.wallClock()); err != nil {
-			return Receipt{}, unavailable("key store", err)
+		if record, err = f.destroy(ctx, record, k.wallClock()); err != nil {
+			return Receipt{}, err
 		}
 	}
-	return k.issue(ctx, record, eras, nil)
+	return k.issue(ctx, record, f.eras, nil)
 }

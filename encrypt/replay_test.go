@@ -2,6 +2,7 @@ package encrypt_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -66,4 +67,91 @@ func TestReplay(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, finished, 1)
 	require.Equal(t, "c2", finished[0].Client)
+}
+
+// A copy of the key store from the middle of a migration: the column has plaintext of the client.
+func TestReplayDuringAMigration(t *testing.T) {
+	clock, kek, store := newClock(t), newTurningKEK(t), encrypt.NewMemory()
+	k := openKeyring(t, kek, store, &encrypt.Options{Clock: clock.Now})
+	_, err := k.Seal(acting("acme"), client(1), []byte("x"))
+	require.NoError(t, err)
+	backup := copyOf(t, store)
+	finished := eraseNow(t, clock, k, "c1")
+
+	p := newPlainTable(t, 0, backup, nil, nil)
+	p.keys = openKeyring(t, kek, backup, &encrypt.Options{Clock: clock.Now, Index: p.index})
+	p.contacts, err = encrypt.NewTable[grown](p.keys, "contacts", nil)
+	require.NoError(t, err)
+	p.Put("acme", encrypt.Row{Record: "r1", Client: "c1", Plain: map[string][]byte{"phone": []byte("+7 916 123-45-67")}})
+	p.begin(t)
+	replayed, err := p.keys.Replay(t.Context(), document(t, finished))
+	require.ErrorIs(t, err, encrypt.ErrMigrating)
+	require.Empty(t, replayed)
+	receipt, err := p.keys.Receipt(acting("acme"), "acme", "c1")
+	require.NoError(t, err)
+	require.Equal(t, "closing", receipt.State, "as long as plaintext of the client lies there")
+
+	_, err = p.contacts.Migrate(job("acme"), "acme", p, nil)
+	require.NoError(t, err)
+	require.Nil(t, p.row(t, "r1").Plain["phone"])
+	clock.Advance(encrypt.ClosingTime)
+	receipts, err := p.keys.FinishErasures(t.Context())
+	require.NoError(t, err)
+	require.Len(t, receipts, 1)
+	orders, err := encrypt.NewTable[grown](p.keys, "orders", nil)
+	require.NoError(t, err)
+	p.Put("acme", plainRow(2))
+	_, err = orders.Collect(job("acme"), "acme", p, nil)
+	require.NoError(t, err)
+	replayed, err = p.keys.Replay(t.Context(), document(t, finished))
+	require.NoError(t, err, "nothing is left to be destroyed")
+	require.Equal(t, receipts, replayed)
+}
+
+func TestReplayWithoutTheIndex(t *testing.T) {
+	clock, kek, store, index := newClock(t), newTurningKEK(t), encrypt.NewMemory(), encrypt.NewMemoryIndex()
+	ctx := acting("acme")
+	k := openKeyring(t, kek, store, &encrypt.Options{Clock: clock.Now, Index: index})
+	contacts, err := encrypt.NewTable[contact](k, "contacts", nil)
+	require.NoError(t, err)
+	entries, err := contacts.Seal(ctx, "acme", &contact{ID: "c1", Phone: "+7 916 123-45-67"})
+	require.NoError(t, err)
+	backup := copyOf(t, store)
+	finished := eraseNow(t, clock, k, "c1")
+	require.NoError(t, index.Put(ctx, nil, entries), "as a restored database has them")
+	found := func() []string {
+		records, err := index.Find(ctx, "acme", "contacts", "phone", "phone", [][]byte{entries.Entries[0].Value})
+		require.NoError(t, err)
+		return records
+	}
+
+	tool := openKeyring(t, kek, backup, &encrypt.Options{Clock: clock.Now})
+	replayed, err := tool.Replay(t.Context(), document(t, finished), document(t, finished))
+	require.ErrorIs(t, err, encrypt.ErrNoIndex)
+	require.Empty(t, replayed)
+	receipt, err := tool.Receipt(ctx, "acme", "c1")
+	require.NoError(t, err)
+	require.Equal(t, "closing", receipt.State)
+
+	host := openKeyring(t, kek, backup, &encrypt.Options{Clock: clock.Now, Index: index})
+	replayed, err = host.Replay(t.Context(), document(t, finished))
+	require.NoError(t, err)
+	require.Equal(t, "destroyed", replayed[0].State)
+	require.Empty(t, found())
+	require.NoError(t, index.Put(ctx, nil, entries), "by a transaction that came late")
+	clock.Advance(time.Hour)
+	_, err = host.FinishErasures(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, found(), "as after any other destruction")
+}
+
+func eraseNow(tb testing.TB, clock *clock, k *encrypt.Keyring, client string) encrypt.Receipt {
+	tb.Helper()
+	_, err := k.Erase(job("acme"), "acme", client)
+	require.NoError(tb, err)
+	clock.Advance(encrypt.ClosingTime)
+	finished, err := k.FinishErasures(tb.Context())
+	require.NoError(tb, err)
+	require.Len(tb, finished, 1)
+	return finished[0]
 }
