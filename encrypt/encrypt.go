@@ -190,11 +190,11 @@ type Keyring struct {
 	pollMu     sync.Mutex
 	background sync.WaitGroup
 
-	seen   sightings
-	ended  endings
-	gone   gone
-	strict firsts[PendingField]
-	even   firsts[indexVersion]
+	seen    sightings
+	changed changes
+	gone    gone
+	strict  firsts[PendingField]
+	even    firsts[indexVersion]
 
 	closeMu sync.Mutex // no poll starts once closed is set under it
 	closed  atomic.Bool

@@ -41,8 +41,8 @@ func (k *Keyring) close(ctx context.Context, scope Scope, at time.Time) (Record,
 	}
 	// What was read of the client before this moment is not used any more, even if the
 	// cache should forget what it is told next.
-	k.ended.add(scope.clone(), k.clock.exact())
-	k.cache.put(&scopeKeys{scope: scope.clone(), state: max(record.State, Closing), loaded: k.now(), generation: k.generation.Load()})
+	number := k.changed.add(scope, k.clock.exact())
+	k.cache.put(&scopeKeys{scope: scope, state: max(record.State, Closing), loaded: k.now(), generation: k.generation.Load(), change: number})
 	if record.State == Closing {
 		k.seen.add(scope, k.clock.exact())
 	}
@@ -112,7 +112,7 @@ func (k *Keyring) erasing(ctx context.Context, tenant, client string) (Scope, er
 	if err := checkName(tenant, client); err != nil {
 		return Scope{}, err
 	}
-	return Scope{tenant, DataKey, client}, checkSubject(ctx, tenant)
+	return Scope{tenant, DataKey, client}.clone(), checkSubject(ctx, tenant)
 }
 
 // closing asks the store what is closing, and remembers since when.

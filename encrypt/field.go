@@ -21,6 +21,8 @@ var errTooLong = errors.New("encrypt: a field is at most 64 MiB long")
 // adPool lends memory for associated data: handed to an interface, an array on
 // the stack would be moved to the heap each time. Keys of fields keep a piece of it, which
 // is faster to get at.
+const maxAD = 1 << 10
+
 var adPool = sync.Pool{New: func() any {
 	b := make([]byte, 0, 256)
 	return &b
@@ -53,7 +55,7 @@ func (k *Keyring) Seal(ctx context.Context, at crmguard.Place, plaintext []byte)
 		}
 		ad := key.borrow()
 		sealed := key.seal(make([]byte, 0, Overhead+len(plaintext)), &at, plaintext, 0, ad)
-		key.scratch.Store(ad)
+		key.giveBack(ad)
 		return sealed, nil
 	}
 	return nil, errStalled
@@ -90,11 +92,11 @@ func (k *Keyring) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([
 	}
 	ad := key.borrow()
 	plaintext, err := key.open(make([]byte, 0, len(sealed)-Overhead), &at, sealed, ad)
-	key.scratch.Store(ad)
+	key.giveBack(ad)
 	return plaintext, err
 }
 
-// borrow returns memory for associated data, to be put back into scratch.
+// borrow returns memory for associated data, to be given back.
 func (key *key) borrow() *[]byte {
 	if ad := key.scratch.Swap(nil); ad != nil {
 		return ad
@@ -118,6 +120,13 @@ func (k *Keyring) opening(ctx context.Context, s *Scope, keys *scopeKeys, versio
 		return nil, err
 	}
 	return k.versionOf(ctx, s, keys, version)
+}
+
+// giveBack keeps no more than what places usually take.
+func (key *key) giveBack(ad *[]byte) {
+	if cap(*ad) <= maxAD {
+		key.scratch.Store(ad)
+	}
 }
 
 // versionOf returns the key of one version, from the store if it must.
@@ -209,24 +218,27 @@ func checkSealing(ctx context.Context, at *crmguard.Place) error {
 	if err := checkPlace(at); err != nil {
 		return err
 	}
-	if at.Client == "" {
-		return nil
-	}
-	if _, err := crmguard.CheckSubject(ctx, at.Tenant); err != nil {
-		return fmt.Errorf("%w: %w", errNoSubject, err)
-	}
-	return nil
+	return checkForeign(ctx, at.Tenant)
 }
 
-// checkOpening lets data of a client be opened for a subject of its tenant only.
+// checkOpening lets data of a client be opened for a subject of its tenant only, and what
+// is nobody's for others than subjects of other tenants.
 func checkOpening(ctx context.Context, at *crmguard.Place) error {
 	if err := checkPlace(at); err != nil {
 		return err
 	}
 	if at.Client == "" {
-		return nil
+		return checkForeign(ctx, at.Tenant)
 	}
 	return checkSubject(ctx, at.Tenant)
+}
+
+// checkForeign refuses subjects of other tenants; there need be none.
+func checkForeign(ctx context.Context, tenant string) error {
+	if ok, err := crmguard.CheckSubject(ctx, tenant); ok && err != nil {
+		return fmt.Errorf("%w: %w", errNoSubject, err)
+	}
+	return nil
 }
 
 func checkSubject(ctx context.Context, tenant string) error {

@@ -25,6 +25,7 @@ type scopeKeys struct {
 	loaded     int64  // when the query began
 	unwrapped  int64  // when the KEK was asked
 	generation uint64
+	change     int64        // the newest of this process when the query began
 	sought     atomic.Int64 // when a version was looked for that the store did not have
 	broken     error        // why the stored keys of this scope alone cannot be used; never cached
 }
@@ -87,7 +88,7 @@ func (k *Keyring) current(s *scopeKeys, now int64) bool {
 	return s.generation == k.generation.Load() &&
 		s.loaded <= now && // a clock that went back tells nothing
 		(now < leaseEnd || now-s.loaded < int64(Lease-slack)) &&
-		(s.state != Active || !k.ended.after(&s.scope, s.loaded))
+		!k.changed.after(&s.scope, s.change)
 }
 
 // attempts to get keys that are current when they arrive: besides a stall, a poll that

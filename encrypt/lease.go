@@ -77,7 +77,7 @@ func (k *Keyring) poll(ctx context.Context) error {
 	k.leaseEnd.Store(started + int64(Lease-slack))
 	k.pollDue.Store(started + int64(Lease/2))
 	k.polled.Store(true)
-	k.ended.forget(started)
+	k.changed.forget(started)
 	return nil
 }
 

@@ -125,7 +125,10 @@ func (k *Keyring) turnedSince(ctx context.Context, tenantScope Scope, keysets []
 // loadOnce takes the tenant's keyset first and then scopes, each once, and which of them is
 // where.
 func (k *Keyring) loadOnce(ctx context.Context, scopes []Scope, at map[Scope]int, create bool) (found []*scopeKeys, keysets []Record, err error) {
-	started, generation := k.now(), k.generation.Load()
+	started, generation, change := k.now(), k.generation.Load(), k.changed.last.Load()
+	if k.closed.Load() { // which Close sets before it ends the generation
+		return nil, nil, errClosed
+	}
 	records, err := k.store.Load(ctx, scopes)
 	if err != nil {
 		return nil, nil, unavailable("key store", err)
@@ -170,7 +173,7 @@ func (k *Keyring) loadOnce(ctx context.Context, scopes []Scope, at map[Scope]int
 			versions = 0
 		}
 		keys, made := newScopeKeys(versions)
-		keys.scope, keys.state, keys.loaded, keys.unwrapped, keys.generation = s, records[0].State, started, started, generation
+		keys.scope, keys.state, keys.loaded, keys.unwrapped, keys.generation, keys.change = s, records[0].State, started, started, generation, change
 		if keys.state == Active {
 			err := k.unwrapAll(ctx, keys, made, records, keysets)
 			if errors.Is(err, ErrDamaged) {

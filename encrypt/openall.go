@@ -41,8 +41,14 @@ func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, al
 		}
 	}
 	if k.anyRunOut(groups) { // asking took long
+		asked := slices.Clone(groups)
 		if _, err := k.keysOfGroups(ctx, tenant, groups, nil, false); err != nil {
 			return err
+		}
+		for i := range groups {
+			if asked[i].keys.usable(&asked[i].scope) != nil { // it was not asked about this one
+				groups[i].keys = asked[i].keys
+			}
 		}
 	}
 	arena := make([]byte, size)
@@ -74,6 +80,9 @@ func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, al
 func openGroups(ctx context.Context, tenant string, cells []Cell, groups []group) (_ []group, size int, err error) {
 	if tenant == "" {
 		return nil, 0, errTenant
+	}
+	if err := checkForeign(ctx, tenant); err != nil {
+		return nil, 0, err
 	}
 	checked := false
 	for i := range cells {

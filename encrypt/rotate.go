@@ -114,6 +114,7 @@ func (k *Keyring) Retire(ctx context.Context, s Scope, before uint32) (removed i
 // reread puts a scope as it is now into the cache. All other scopes stay there: a job
 // may rotate thousands.
 func (k *Keyring) reread(ctx context.Context, s Scope) error {
+	k.changed.add(s, k.clock.exact())
 	found, err := k.load(ctx, s.Tenant, []Scope{s}, false)
 	if err != nil {
 		return err

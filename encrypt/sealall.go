@@ -64,7 +64,7 @@ func sealGroups(ctx context.Context, tenant string, cells []Cell, groups []group
 		if err := checkCell(tenant, c); err != nil {
 			return nil, 0, c.error(i, err)
 		}
-		if c.Place.Client != "" && !checked {
+		if !checked {
 			if err := checkSealing(ctx, &c.Place); err != nil {
 				return nil, 0, c.error(i, err)
 			}
@@ -91,7 +91,8 @@ func (k *Keyring) reserveGroups(ctx context.Context, groups []group, cells []Cel
 		if err := g.keys.usable(&g.scope); err != nil {
 			return cells[g.first].error(g.first, err)
 		}
-		if key := g.keys.newest(); key.left.Load() < g.messages {
+		key := g.keys.newest()
+		if key.left.Load() < g.messages && !slices.ContainsFunc(wanted, func(r reservation) bool { return r.key == key }) {
 			wanted = append(wanted, reservation{g.scope, key, 0})
 		}
 	}

@@ -1,7 +1,6 @@
 package encrypt
 
 import (
-	"maps"
 	"sync"
 	"sync/atomic"
 )
@@ -48,53 +47,47 @@ func (s *sightings) longEnough(scope Scope, now int64) bool {
 	return known && now-first >= int64(ClosingTime)
 }
 
-// endings are the clients that this process has closed of late, and when on the exact
-// clock: keys that were read before are not used, though nothing else has changed for
-// which all other keys would have to be read again.
-type endings struct {
-	mu   sync.Mutex // for writers
-	ends atomic.Pointer[map[Scope]int64]
+// changes are the scopes that this process has changed of late: keys that were read
+// before are not used, though nothing else has changed for which all other keys would
+// have to be read again.
+type changes struct {
+	last   atomic.Int64 // number of the newest
+	scopes sync.Map     // of Scope to change
+	count  atomic.Int64 // of scopes, about
 }
 
-// endingsFor is more than a lease: a poll that began after the end knows of it by the revision.
-const endingsFor = int64(2 * Lease)
+type change struct{ number, at int64 }
 
-func (e *endings) add(scope Scope, now int64) {
-	e.change(func(ends map[Scope]int64) {
-		ends[scope] = now
-	})
+// changesFor is more than a lease: a poll that began after a change knows of it by the revision.
+const changesFor = int64(2 * Lease)
+
+// add comes after the store has the change, and returns its number.
+func (c *changes) add(scope Scope, now int64) int64 {
+	number := c.last.Add(1)
+	if _, known := c.scopes.Swap(scope.clone(), change{number, now}); !known && c.count.Add(1)%1024 == 0 {
+		c.forget(now)
+	}
+	return number
 }
 
 // forget drops what polls know by now.
-func (e *endings) forget(now int64) {
-	if e.ends.Load() != nil {
-		e.change(func(ends map[Scope]int64) {
-			maps.DeleteFunc(ends, func(_ Scope, end int64) bool { return now-end > endingsFor })
-		})
-	}
-}
-
-func (e *endings) change(fn func(ends map[Scope]int64)) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	ends := make(map[Scope]int64)
-	if now := e.ends.Load(); now != nil {
-		maps.Copy(ends, *now)
-	}
-	fn(ends)
-	if len(ends) == 0 {
-		e.ends.Store(nil)
+func (c *changes) forget(now int64) {
+	if c.count.Load() == 0 {
 		return
 	}
-	e.ends.Store(&ends)
+	c.scopes.Range(func(scope, old any) bool {
+		if now-old.(change).at > changesFor && c.scopes.CompareAndDelete(scope, old) {
+			c.count.Add(-1)
+		}
+		return true
+	})
 }
 
-// after says whether a scope was closed at a time or after it.
-func (e *endings) after(scope *Scope, loaded int64) bool {
-	ends := e.ends.Load()
-	if ends == nil { // as nearly always
+// after says whether a scope was changed after the change with this number.
+func (c *changes) after(scope *Scope, number int64) bool {
+	if c.count.Load() == 0 { // as nearly always
 		return false
 	}
-	end, closed := (*ends)[*scope]
-	return closed && loaded <= end
+	found, ok := c.scopes.Load(*scope)
+	return ok && found.(change).number > number
 }
