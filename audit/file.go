@@ -53,20 +53,29 @@ var (
 	_ Pruner = (*File)(nil)
 )
 
-// ops are what durability hangs on.
+// ops are all that changes files, and so what durability hangs on.
 type ops struct {
-	sync    func(*os.File) error
-	syncDir func(dir string) error
-	writeAt func(f *os.File, b []byte, at int64) (int, error)
+	sync     func(*os.File) error
+	syncDir  func(dir string) error
+	writeAt  func(f *os.File, b []byte, at int64) (int, error)
+	open     func(path string, flag int, mode os.FileMode) (*os.File, error)
+	truncate func(f *os.File, size int64) error
+	rename   func(from, to string) error
+	remove   func(path string) error
+	makeDirs func(path string, mode os.FileMode) error
 }
 
-var realOps = ops{sync: (*os.File).Sync, syncDir: syncDir, writeAt: (*os.File).WriteAt}
+var realOps = ops{
+	sync: (*os.File).Sync, syncDir: syncDir, writeAt: (*os.File).WriteAt, open: os.OpenFile, truncate: (*os.File).Truncate,
+	rename: os.Rename, remove: os.Remove, makeDirs: os.MkdirAll,
+}
 
 // tail is the end of a file that is written to.
 type tail struct {
 	file *os.File
 	size int64 // of what is right
 	end  int64 // of the file: beyond size is what a crash left
+	last int64 // where the last write that was found begins; 0: none was
 }
 
 // OpenFile opens the store in dir, or makes one. A second process, or a second
@@ -92,8 +101,12 @@ func openFile(dir string, o ops) (*File, error) {
 		return nil, err
 	}
 	f := &File{ops: o, dir: dir, lock: lock, known: make(map[[32]byte]struct{}), maxSegment: maxSegment}
-	if err := errors.Join(f.loadPruned(), f.load(), f.loadCheckpoints()); err != nil {
-		return nil, errors.Join(err, f.closeFiles())
+	// One after the other: checkpoints that were begun beside entries that could not
+	// be would make the next one who opens the folder miss the entries.
+	for _, load := range []func() error{f.loadPruned, f.load, f.loadCheckpoints} {
+		if err := load(); err != nil {
+			return nil, errors.Join(err, f.closeFiles())
+		}
 	}
 	if n := len(f.checkpoints); f.unfinished && f.unsigned == nil && (n == 0 || f.checkpoints[n-1].Size <= f.size) {
 		f.damage = nil
@@ -152,7 +165,7 @@ func (f *File) damaged(seq int64, detail string) {
 }
 
 func (f *File) loadSegment(first int64, last bool) error {
-	file, err := os.OpenFile(filepath.Join(f.dir, segmentName(first)), os.O_RDWR, 0)
+	file, err := f.open(filepath.Join(f.dir, segmentName(first)), os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
@@ -194,7 +207,7 @@ func (f *File) loadCheckpoints() error {
 	if err != nil {
 		return err
 	}
-	if f.signed.file, err = os.OpenFile(path, os.O_RDWR, 0); err != nil { //nolint:gosec // the host's own path
+	if f.signed.file, err = f.open(path, os.O_RDWR, 0); err != nil {
 		return err
 	}
 	f.signed.end = int64(len(content))
@@ -214,6 +227,7 @@ func (f *File) loadCheckpoints() error {
 			return nil
 		}
 		f.checkpoints = insertCheckpoint(f.checkpoints, c)
+		f.signed.last = f.signed.size
 	}
 	return nil
 }

@@ -189,7 +189,7 @@ func (f *File) sweep() error {
 		f.segments[0] = rest
 	}
 	for len(f.leftover) > 0 {
-		if err := os.Remove(f.leftover[0]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := f.remove(f.leftover[0]); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		f.leftover = f.leftover[1:]

@@ -66,10 +66,16 @@ func (f *File) untouched() error {
 
 // flushFound flushes what was there when the store was opened: a killed process
 // may have written it without a flush, and now it is about to be signed, or
-// acknowledged as there already.
+// acknowledged as there already. The last write is made again: if its flush failed,
+// the system may show it all the same, take it for flushed, and never write it.
 func (f *File) flushFound() error {
 	if f.flushed {
 		return nil
+	}
+	for _, t := range []*tail{&f.segments[len(f.segments)-1].tail, &f.signed} {
+		if err := f.rewriteLast(t); err != nil {
+			return fmt.Errorf("audit: write what was found again: %w", err)
+		}
 	}
 	err := errors.Join(f.sync(f.segments[len(f.segments)-1].file), f.sync(f.signed.file), f.syncDir(f.dir))
 	if err != nil {
@@ -153,13 +159,13 @@ func (f *File) write(t *tail, data []byte) error {
 // nothing can be known about the file, even if a second one succeeds: [ErrPoisoned].
 func (o *ops) write(t *tail, data []byte) error {
 	if t.end > t.size {
-		if err := t.file.Truncate(t.size); err != nil {
+		if err := o.truncate(t.file, t.size); err != nil {
 			return fmt.Errorf("audit: drop an unfinished write: %w", err)
 		}
 		t.end = t.size
 	}
 	if _, err := o.writeAt(t.file, data, t.size); err != nil {
-		if undo := t.file.Truncate(t.size); undo != nil {
+		if undo := o.truncate(t.file, t.size); undo != nil {
 			err = errors.Join(err, undo, ErrPoisoned)
 		}
 		return fmt.Errorf("audit: write: %w", err)
@@ -172,6 +178,20 @@ func (o *ops) write(t *tail, data []byte) error {
 	return nil
 }
 
+// rewriteLast writes the same bytes to the same place. Those before were flushed
+// before the last ones were written.
+func (o *ops) rewriteLast(t *tail) error {
+	if t.last == 0 {
+		return nil
+	}
+	data := make([]byte, t.size-t.last)
+	if _, err := t.file.ReadAt(data, t.last); err != nil {
+		return err
+	}
+	_, err := o.writeAt(t.file, data, t.last)
+	return err
+}
+
 // makeDir makes a folder and those above it, and flushes the names of what it made.
 func (o *ops) makeDir(dir string) error {
 	var above []string
@@ -181,7 +201,7 @@ func (o *ops) makeDir(dir string) error {
 		}
 		above = append(above, filepath.Dir(at))
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := o.makeDirs(dir, 0o700); err != nil {
 		return err
 	}
 	for _, folder := range above {
@@ -196,21 +216,21 @@ func (o *ops) makeDir(dir string) error {
 // crash leaves no half of it.
 func (o *ops) createFile(dir, name string, head []byte) (tail, error) {
 	path := filepath.Join(dir, name)
-	f, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // the host's own path
+	f, err := o.open(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return tail{}, err
 	}
-	_, err = f.Write(head)
+	_, err = o.writeAt(f, head, 0)
 	if err = errors.Join(err, o.sync(f), f.Close()); err != nil {
 		return tail{}, err
 	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := o.rename(path+".new", path); err != nil {
 		return tail{}, err
 	}
 	if err := o.syncDir(dir); err != nil {
 		return tail{}, err
 	}
-	f, err = os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // the host's own path
+	f, err = o.open(path, os.O_RDWR, 0)
 	return tail{file: f, size: int64(len(head)), end: int64(len(head))}, err
 }
 

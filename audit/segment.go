@@ -106,6 +106,9 @@ func (s *segment) scan(content []byte, log *[16]byte, visit func(*Row)) (damaged
 		if !ok {
 			return seq, false
 		}
+		if kind == frameBatch {
+			s.last = s.size
+		}
 		s.offsets = append(s.offsets, uint32(s.size)) //nolint:gosec // segments are small
 		visit(&row)
 	}

@@ -294,9 +294,9 @@ func (s *spool) removeFile(g *spoolSegment) error {
 	path := g.file.Name()
 	_ = g.file.Close() // it was flushed, or is not needed
 	if g.bad > 0 {
-		return os.Rename(path, path+spoolLeft)
+		return s.rename(path, path+spoolLeft)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
