@@ -255,6 +255,13 @@ func checkSubject(ctx context.Context, tenant string) error {
 const maxPart = 1 << 16
 
 func checkPlace(at *crmguard.Place) error {
+	if at.Kind == ownKind {
+		return errOwnKind
+	}
+	return checkParts(at)
+}
+
+func checkParts(at *crmguard.Place) error {
 	switch {
 	case at.Tenant == "":
 		return errTenant

@@ -18,6 +18,12 @@ import (
 // and the index half as large.
 const pseudonymSize = 16
 
+// ownKind is of the MACs that the package makes for itself. Whoever could have one made of a text
+// of his own would write receipts of what was never erased.
+const ownKind = "crmguard"
+
+var errOwnKind = errors.New(`encrypt: the kind "` + ownKind + `" is this package's own`)
+
 // Pseudonyms implements [crmguard.Pseudonymizer]: 16 bytes for each version of the
 // key of this tenant, kind and field. The indexes of tables have keys of their own.
 func (k *Keyring) Pseudonyms(ctx context.Context, at crmguard.Place, value []byte) ([][]byte, error) {
@@ -48,9 +54,17 @@ func (key *key) pseudonym(at *crmguard.Place, index string, value []byte) []byte
 }
 
 // MAC implements [crmguard.Authenticator], with a key of this tenant, kind and
-// field. All of the place is bound.
+// field. All of the place is bound. The kind "crmguard" is refused here and everywhere else.
 func (k *Keyring) MAC(ctx context.Context, at crmguard.Place, data []byte) ([]byte, error) {
 	if err := checkPlace(&at); err != nil {
+		return nil, err
+	}
+	return k.mac(ctx, at, data)
+}
+
+// mac also makes those of [ownKind].
+func (k *Keyring) mac(ctx context.Context, at crmguard.Place, data []byte) ([]byte, error) {
+	if err := checkParts(&at); err != nil {
 		return nil, err
 	}
 	scope := fieldScope(MACKey, &at)
@@ -68,15 +82,23 @@ func (k *Keyring) MAC(ctx context.Context, at crmguard.Place, data []byte) ([]by
 // where there never was a key no MAC was made. Any other error, such as [ErrDamaged] and
 // [ErrUnavailable], says nothing about the MAC.
 func (k *Keyring) Verify(ctx context.Context, at crmguard.Place, data, mac []byte) error {
-	err := k.verify(ctx, at, data, mac)
+	if err := checkPlace(&at); err != nil {
+		return err
+	}
+	return k.verify(ctx, at, data, mac)
+}
+
+// verify also looks at those of [ownKind].
+func (k *Keyring) verify(ctx context.Context, at crmguard.Place, data, mac []byte) error {
+	err := k.compare(ctx, at, data, mac)
 	if errors.Is(err, ErrMalformed) || errors.Is(err, ErrForeign) || errors.Is(err, ErrRetired) || errors.Is(err, ErrNoKey) {
 		return fmt.Errorf("%w: %w", crmguard.ErrMAC, err)
 	}
 	return err
 }
 
-func (k *Keyring) verify(ctx context.Context, at crmguard.Place, data, mac []byte) error {
-	if err := checkPlace(&at); err != nil {
+func (k *Keyring) compare(ctx context.Context, at crmguard.Place, data, mac []byte) error {
+	if err := checkParts(&at); err != nil {
 		return err
 	}
 	version, tag, err := parse(mac, algorithmHMAC, macSize)

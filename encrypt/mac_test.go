@@ -1,6 +1,7 @@
 package encrypt_test
 
 import (
+	"cmp"
 	"context"
 	"testing"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encrypttest"
 )
 
 func TestMACBindsPlaceAndData(t *testing.T) {
@@ -73,4 +75,40 @@ func TestPseudonyms(t *testing.T) {
 	for _, name := range []string{"tenant", "kind", "field", "cut"} {
 		require.NotEqual(t, first, pseudonym(elsewhere()[name], "+79123456789"), name)
 	}
+}
+
+// Whoever has a MAC of any kind and text made would write receipts himself.
+func TestTheKindOfThePackageIsNobodyElses(t *testing.T) {
+	k := newKeyring(t, encrypt.NewMemory(), &encrypt.Options{Index: encrypt.NewMemoryIndex()})
+	ctx := acting("acme")
+	_, err := k.Erase(ctx, "acme", "c1")
+	require.NoError(t, err)
+	receipt, err := k.Receipt(ctx, "acme", "c1")
+	require.NoError(t, err)
+	forged := receipt
+	forged.State, forged.MAC = "destroyed", nil
+	at := crmguard.Place{Tenant: "acme", Client: "c1", Kind: "crmguard", Field: "receipt"}
+	other := home
+	other.Client = "c2"
+	sealed, err := k.Seal(ctx, other, nil)
+	require.NoError(t, err)
+	cells := []encrypt.Cell{{Place: at, Sealed: sealed}}
+	for name, call := range map[string]func() error{
+		"MAC":        func() error { _, err := k.MAC(ctx, at, document(t, forged)); return err },
+		"Verify":     func() error { return k.Verify(ctx, at, nil, receipt.MAC) },
+		"Pseudonyms": func() error { _, err := k.Pseudonyms(ctx, at, nil); return err },
+		"Seal":       func() error { _, err := k.Seal(ctx, at, nil); return err },
+		"Open":       func() error { _, err := k.Open(ctx, at, sealed); return err },
+		"SealAll":    func() error { return k.SealAll(ctx, "acme", []encrypt.Cell{{Place: at, Plaintext: []byte("x")}}) },
+		"OpenAll":    func() error { return cmp.Or(k.OpenAll(ctx, "acme", cells), cells[0].Err) },
+		"NewTable":   func() error { _, err := encrypt.NewTable[contact](k, "crmguard", nil); return err },
+		"Scan": func() error {
+			_, err := k.Scan(job("acme"), "acme", "crmguard", []string{"x"}, encrypttest.NewMemoryRows(), nil)
+			return err
+		},
+	} {
+		require.ErrorContains(t, call(), `encrypt: the kind "crmguard" is this package's own`, name)
+	}
+	_, err = k.CheckReceipt(ctx, document(t, receipt))
+	require.NoError(t, err)
 }

@@ -14,7 +14,7 @@ import (
 // pendingPlace is what the proof of a record is bound to, beside its field: the key is one for each
 // tenant.
 func pendingPlace(f PendingField, client, record string) crmguard.Place {
-	return crmguard.Place{Tenant: f.Tenant, Client: client, Kind: "crmguard", Record: record, Field: "pending"}
+	return crmguard.Place{Tenant: f.Tenant, Client: client, Kind: ownKind, Record: record, Field: "pending"}
 }
 
 // text is authenticated. The length in front keeps "a/b" with "c" apart from "a" with "b/c".
@@ -24,7 +24,7 @@ func (f *PendingField) text() []byte {
 
 // provePending makes the MAC without which nothing is accepted from the set.
 func (k *Keyring) provePending(ctx context.Context, f PendingField, client, record string) ([]byte, error) {
-	return k.MAC(ctx, pendingPlace(f, client, record), f.text())
+	return k.mac(ctx, pendingPlace(f, client, record), f.text())
 }
 
 // proofs are what the key store says about some records of a field.
@@ -69,7 +69,7 @@ func (p *proofs) check(ctx context.Context, at *crmguard.Place) error {
 	if !ok {
 		return p.refused
 	}
-	err := p.keys.Verify(ctx, pendingPlace(p.field, at.Client, at.Record), p.field.text(), mac)
+	err := p.keys.verify(ctx, pendingPlace(p.field, at.Client, at.Record), p.field.text(), mac)
 	if errors.Is(err, crmguard.ErrMAC) {
 		return ErrPlaintext
 	}

@@ -56,7 +56,7 @@ var ErrReceipt = errors.New("encrypt: not a receipt of this key store, or change
 
 // receiptPlace is what a receipt's MAC is bound to besides its text.
 func receiptPlace(tenant, client string) crmguard.Place {
-	return crmguard.Place{Tenant: tenant, Client: client, Kind: "crmguard", Field: "receipt"}
+	return crmguard.Place{Tenant: tenant, Client: client, Kind: ownKind, Field: "receipt"}
 }
 
 // receiptScope is the one key that is made with a tenant and never replaced: receipts
@@ -81,7 +81,7 @@ func (k *Keyring) sign(ctx context.Context, r Receipt) (Receipt, error) {
 	if err != nil {
 		return r, err
 	}
-	r.MAC, err = k.MAC(ctx, receiptPlace(r.Tenant, r.Client), text)
+	r.MAC, err = k.mac(ctx, receiptPlace(r.Tenant, r.Client), text)
 	return r, err
 }
 
@@ -121,7 +121,7 @@ func (k *Keyring) verifyReceipt(ctx context.Context, r Receipt) (Receipt, error)
 	if err != nil {
 		return Receipt{}, err
 	}
-	err = k.Verify(ctx, receiptPlace(r.Tenant, r.Client), text, mac)
+	err = k.verify(ctx, receiptPlace(r.Tenant, r.Client), text, mac)
 	r.MAC = mac
 	switch {
 	case errors.Is(err, crmguard.ErrMAC), errors.Is(err, errTenant), errors.Is(err, errName):

@@ -26,6 +26,9 @@ func (k *Keyring) Scan(ctx context.Context, tenant, kind string, fields []string
 	if kind == "" || len(fields) == 0 {
 		return Report{}, errors.New("encrypt: scan what? a kind and its fields are needed")
 	}
+	if kind == ownKind {
+		return Report{}, errOwnKind
+	}
 	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
 		outcomes, err := k.scan(ctx, tenant, kind, fields, page)
 		return outcomes, nil, err

@@ -93,6 +93,7 @@ func (e RowErrors) Unwrap() []error {
 // A string, *string or []byte is sealed as it is, a type of database/sql such as
 // sql.Null[T] as the value in it, any other type as JSON. A nil pointer, slice, map or
 // interface stays NULL, as does what a driver.Valuer calls NULL; an empty string is sealed.
+// Any kind but "crmguard" will do: that one is of receipts.
 func NewTable[T any](k *Keyring, kind string, o *TableOptions) (*Table[T], error) {
 	model, err := NewModel(k, kind, reflect.TypeFor[T](), o)
 	if err != nil {
@@ -108,6 +109,9 @@ func NewModel(k *Keyring, kind string, t reflect.Type, o *TableOptions) (*Model,
 	}
 	if err := checkName(kind); err != nil {
 		return nil, err
+	}
+	if kind == ownKind {
+		return nil, errOwnKind
 	}
 	plan, err := newPlan(t)
 	if err != nil {
