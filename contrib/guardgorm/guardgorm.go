@@ -38,7 +38,8 @@
 // spelling gorm or the database understands, take nothing that the plugin has not sealed.
 //
 //   - Ids must be known before the INSERT, because values are bound to them: from the
-//     program or a BeforeCreate hook, not from the database.
+//     program or a BeforeCreate hook, not from the database. A record's id is unique in its table,
+//     not only within a tenant or another part of the primary key: [New]'s plugin refuses other models.
 //   - An update of sealed fields is of one record, named by Model(&contact). It also needs
 //     the client's id where that is another field. To give a record to another client, load it,
 //     change it and Save it.

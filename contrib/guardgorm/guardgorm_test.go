@@ -100,7 +100,7 @@ func TestCreateMany(t *testing.T) {
 func TestRowsWithoutIds(t *testing.T) {
 	type Numbered struct {
 		ID          uint
-		Key         string `encrypt:",record"`
+		Key         string `gorm:"unique" encrypt:",record"`
 		Phone       string `gorm:"-" encrypt:"phone"`
 		PhoneSealed []byte `encrypt:"phone,sealed"`
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"gorm.io/gorm"
 	"gorm.io/gorm/schema"
@@ -85,6 +86,9 @@ func newTable(db *gorm.DB, m *model) (*table, error) {
 			return nil, errors.New("the ids of record and client are not columns")
 		}
 	}
+	if !unique(stmt.Schema, t.idCol) {
+		return nil, fmt.Errorf(`column %s, the record's id, is not unique by itself: statements find rows by it alone. Make it the primary key, or tag it gorm:"unique"`, t.idCol.DBName)
+	}
 	for i := range m.fields {
 		f := &field{modelField: &m.fields[i]}
 		f.plain, f.sealed = fieldAt(stmt.Schema, f.Plain), fieldAt(stmt.Schema, f.Sealed)
@@ -113,6 +117,16 @@ func newTable(db *gorm.DB, m *model) (*table, error) {
 		f.sealed.ValueOf = nullable(f.sealed.ValueOf)
 	}
 	return t, nil
+}
+
+// unique says whether no two rows of a table, whosever they are, have the same value in a column.
+func unique(s *schema.Schema, column *schema.Field) bool {
+	if column.Unique || column.PrimaryKey && len(s.PrimaryFields) == 1 {
+		return true
+	}
+	return slices.ContainsFunc(s.ParseIndexes(), func(x *schema.Index) bool {
+		return x.Class == "UNIQUE" && x.Where == "" && len(x.Fields) == 1 && x.Fields[0].Field == column && x.Fields[0].Expression == ""
+	})
 }
 
 // nullable turns no bytes into NULL, which some drivers of SQLite do not.
