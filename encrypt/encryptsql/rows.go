@@ -218,23 +218,50 @@ func (r *Rows) Page(ctx context.Context, tenant, after string, limit int) ([]enc
 	return found, nil
 }
 
-// Get implements encrypt.Rows.
+// Get implements encrypt.Rows. What is no id in the column's type has no row, nor has what the
+// database only takes for one, such as 01 for 1: the index, from which jobs have ids, can hold
+// anything that somebody has put there.
 func (r *Rows) Get(ctx context.Context, tenant string, records []string) ([]encrypt.Row, error) {
 	var rows []encrypt.Row
 	for part := range slices.Chunk(records, chunk) {
-		args := []any{tenant}
-		wanted := make([]string, len(part))
-		for i, record := range part {
-			wanted[i] = r.as(2+i, r.layout.Record)
-			args = append(args, record)
-		}
-		found, err := r.read(ctx, r.page+` AND `+q(r.layout.Record)+` IN (`+strings.Join(wanted, `, `)+`)`, args)
+		found, err := r.get(ctx, tenant, part)
 		if err != nil {
 			return nil, fmt.Errorf("encryptsql: read rows: %w", err)
 		}
 		rows = append(rows, found...)
 	}
-	return rows, nil
+	asked := make(map[string]bool, len(records))
+	for _, record := range records {
+		asked[record] = true
+	}
+	return slices.DeleteFunc(rows, func(row encrypt.Row) bool {
+		mine := asked[row.Record]
+		delete(asked, row.Record) // "01", "1" and " 1" in three queries find it three times
+		return !mine
+	}), nil
+}
+
+// get halves records among which there is one that PostgreSQL does not read as an id: compared as
+// texts, all of them would be looked for without the table's index.
+func (r *Rows) get(ctx context.Context, tenant string, records []string) ([]encrypt.Row, error) {
+	args := []any{tenant}
+	wanted := make([]string, len(records))
+	for i, record := range records {
+		wanted[i] = r.as(2+i, r.layout.Record)
+		args = append(args, record)
+	}
+	found, err := r.read(ctx, r.page+` AND `+q(r.layout.Record)+` IN (`+strings.Join(wanted, `, `)+`)`, args)
+	if !sqldb.DataException(err) {
+		return found, err
+	}
+	if len(records) == 1 {
+		return nil, nil
+	}
+	if found, err = r.get(ctx, tenant, records[:len(records)/2]); err != nil {
+		return nil, err
+	}
+	more, err := r.get(ctx, tenant, records[len(records)/2:])
+	return append(found, more...), err
 }
 
 func (r *Rows) read(ctx context.Context, query string, args []any) (list []encrypt.Row, err error) {

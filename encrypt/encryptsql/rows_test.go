@@ -1,7 +1,9 @@
 package encryptsql_test
 
 import (
+	"context"
 	"database/sql"
+	"slices"
 	"strings"
 	"testing"
 
@@ -141,6 +143,36 @@ func TestRowsOfOneTenant(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "new", string(page[0].Sealed["phone"]))
 	})
+}
+
+// Whoever writes the CRM's database puts into the index what is no id. That no such row is there
+// is no reason for a job to stop, nor is it another row.
+func TestWhatIsNoIDHasNoRow(t *testing.T) {
+	planted := []string{"x", "", "01", " 1", "1.0", "99999999999999999999", "-1", "1; --", "é", "3"}
+	for typ, id := range map[string]string{"BIGINT": "1", "UUID": "1b4e28ba-2fa1-11d2-883f-0016d3cca427", "TEXT": "one"} {
+		t.Run(typ, func(t *testing.T) {
+			sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+				_, err := db.Exec(`CREATE TABLE contacts (id ` + typ + ` PRIMARY KEY, phone_sealed BYTEA)`)
+				require.NoError(t, err)
+				_, err = db.Exec(`INSERT INTO contacts VALUES ($1, $2)`, id, []byte("sealed"))
+				require.NoError(t, err)
+				rows, err := encryptsql.NewRows(t.Context(), db, encryptsql.Layout{Table: "contacts", Record: "id", Sealed: map[string]string{"phone": "phone_sealed"}})
+				require.NoError(t, err)
+				found, err := rows.Get(t.Context(), "acme", append(slices.Insert(slices.Clone(planted), 4, id), strings.ToUpper(id)+" "))
+				require.NoError(t, err)
+				require.Len(t, found, 1)
+				require.Equal(t, id, found[0].Record)
+				found, err = rows.Get(t.Context(), "acme", planted)
+				require.NoError(t, err)
+				require.Empty(t, found)
+
+				gone, cancel := context.WithCancel(t.Context())
+				cancel()
+				_, err = rows.Get(gone, "acme", planted)
+				require.Error(t, err)
+			})
+		})
+	}
 }
 
 // A job waits for nobody, and so is in no deadlock with a host's transaction.

@@ -180,6 +180,16 @@ func (db *DB) Retryable(err error) bool {
 	return err != nil && (strings.Contains(err.Error(), "database is locked") || strings.Contains(err.Error(), "database table is locked"))
 }
 
+// DataException reports whether err says that PostgreSQL cannot read or hold a value in the type
+// that it is to have.
+func DataException(err error) bool {
+	e, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err)
+	return ok && strings.HasPrefix(e.SQLState(), "22")
+}
+
 // UniqueViolation reports whether err says that a row with the same key exists.
 func UniqueViolation(err error) bool {
 	if e, ok := errors.AsType[interface {

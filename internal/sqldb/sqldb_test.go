@@ -80,6 +80,15 @@ type state string
 func (s state) Error() string    { return "refused" }
 func (s state) SQLState() string { return string(s) }
 
+func TestDataException(t *testing.T) {
+	require.True(t, sqldb.DataException(fmt.Errorf("get: %w", state("22P02"))))
+	for _, err := range []error{nil, sql.ErrNoRows, state("42601"), coded(22)} {
+		require.False(t, sqldb.DataException(err), "%v", err)
+	}
+	_, err := sqldbtest.Postgres(t).ExecContext(t.Context(), `SELECT CAST($1 AS BIGINT)`, "x")
+	require.True(t, sqldb.DataException(err), "%v", err)
+}
+
 func TestRetryable(t *testing.T) {
 	lite, pg := &sqldb.DB{Dialect: sqldb.SQLite}, &sqldb.DB{Dialect: sqldb.Postgres}
 	for _, tc := range []struct {
