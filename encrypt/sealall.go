@@ -58,13 +58,16 @@ func sealGroups(ctx context.Context, tenant string, cells []Cell, groups []group
 	if tenant == "" {
 		return nil, 0, errTenant
 	}
+	if err := checkForeign(ctx, tenant); err != nil {
+		return nil, 0, err
+	}
 	checked := false
 	for i := range cells {
 		c := &cells[i]
 		if err := checkCell(tenant, c); err != nil {
 			return nil, 0, c.error(i, err)
 		}
-		if !checked {
+		if c.Place.Client != "" && !checked {
 			if err := checkSealing(ctx, &c.Place); err != nil {
 				return nil, 0, c.error(i, err)
 			}
