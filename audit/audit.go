@@ -120,6 +120,13 @@ type Options struct {
 	// nobody up, and gets the newest when it is back. See [Log.Anchors].
 	Anchors []Anchor
 
+	// Findable are names of private values by which entries are found all the same,
+	// such as "phone": Query.Private. A value is found as it was written, byte by
+	// byte. What finds it are keyed pseudonyms, which Pseudonyms makes and the store
+	// keeps beside the log: see [Finder], [Log.Forget] and [Log.Reindex].
+	Findable   []string
+	Pseudonyms crmguard.Pseudonymizer
+
 	// Heartbeat is after how much silence an entry is made that says nothing but
 	// that the log lives: 0: ten minutes; at most an hour, and not more often than
 	// CheckpointEvery. So checkpoints of a silent log differ, and their age is
@@ -147,6 +154,7 @@ type Log struct {
 
 	anchors anchors
 	growth  growth
+	finding findable
 
 	mu       sync.Mutex
 	tailKeys map[[32]byte][32]byte // by the digest of what is sealed
@@ -214,6 +222,10 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 		ended:  make(chan struct{}),
 	}
 	l.inbox, _ = store.(Inbox)
+	var err error
+	if l.finding, err = newFindable(store, &opts); err != nil {
+		return nil, err
+	}
 	l.node = newNode(l)
 	l.startAnchors(ctx, opts.Anchors)
 	c, err := openCommitter(ctx, l, opts.AcceptUnsigned)

@@ -276,6 +276,7 @@ func (c *committer) batch(items []*item) (position, Batch, []*item) {
 		row := next.add(append(rec, it.body...))
 		row.Keys = it.keys
 		b.Rows = append(b.Rows, row)
+		b.Pseudonyms = append(b.Pseudonyms, it.content.pseudonyms...)
 		fresh = append(fresh, it)
 	}
 	if len(b.Rows) > 0 {

@@ -37,6 +37,9 @@ type Page struct {
 // Pages stay put while entries are added. Find does not ask who wants to know, and
 // leaves no trace: it is for the program itself, and [Log.Read] for people.
 func (l *Log) Find(ctx context.Context, q Query) (Page, error) {
+	if err := l.finding.ask(ctx, &q); err != nil {
+		return Page{}, err
+	}
 	page, damaged, err := find(ctx, l.store, q)
 	for _, b := range damaged { // one entry must not hide those before it
 		l.logger.LogAttrs(ctx, slog.LevelError, "audit: an entry cannot be shown: verify the journal", slog.Int64("entry", b.Seq), slog.String("detail", b.Detail))
@@ -73,7 +76,7 @@ func find(ctx context.Context, s Store, q Query) (page Page, damaged []*BrokenEr
 			continue
 		}
 		// What is shown is what the record says, whatever the row was found by.
-		if keys := rec.keys(); rec.seq != rows[i].Seq || !keys.matches(&q) {
+		if keys := rec.keys(); rec.seq != rows[i].Seq || !keys.matches(&q) || !rec.says(&q) {
 			damaged = append(damaged, &BrokenError{Seq: rows[i].Seq, Detail: "it was found by what its record does not say"})
 			continue
 		}
@@ -97,6 +100,11 @@ func (q *Query) normalise() error {
 		q.Limit = defaultLimit
 	}
 	q.Limit = min(q.Limit, maxLimit)
+	if q.Private.Name == "" {
+		q.Pseudonyms = nil
+	} else if len(q.Pseudonyms) == 0 {
+		return errors.New("audit: private values are found by Log.Find only")
+	}
 	for _, text := range []*string{&q.Tenant, &q.Subject, &q.Kind, &q.Record, &q.Client} {
 		*text = keyText(short(clean(*text)))
 	}

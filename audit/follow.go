@@ -25,7 +25,7 @@ const (
 // A reader may take its time: what it has not read yet waits in the store. Follow
 // looks at every entry after the given one, so the past is better read with Find.
 //
-// An entry that cannot be read, because somebody changed or removed it, holds nobody
+// Entries that retention has removed are passed in silence. One that cannot be read, because somebody changed or removed it, holds nobody
 // up: it is a *[BrokenError], and Entry.Seq is the last number that it stands for.
 // Any other error is one of the store, with the number -1; nothing was skipped, and a
 // loop that goes on tries again after a moment.
@@ -33,6 +33,7 @@ const (
 // Follow does not ask who wants to know, and leaves no trace: [Log.Watch] is for
 // people.
 func (l *Log) Follow(ctx context.Context, q Query, after int64) iter.Seq2[Entry, error] {
+	q.Pseudonyms = nil // a tail by private values there is not
 	if err := q.normalise(); err != nil {
 		return failing(err)
 	}
@@ -143,6 +144,10 @@ func (f *follower) page(ctx context.Context, yield func(Entry, error) bool) (rea
 // checkpoint covers them. Until then what stands there may have been planted in
 // front of entries that are yet to come.
 func (f *follower) over(ctx context.Context, broken *BrokenError, to int64, yield func(Entry, error) bool) (read, goOn bool) {
+	if pruned := f.pruned(ctx); pruned > f.next {
+		f.next = pruned
+		return true, true
+	}
 	if to <= f.next || !f.covered(ctx, to) {
 		if f.told != f.next+1 {
 			f.told = f.next + 1
@@ -154,8 +159,23 @@ func (f *follower) over(ctx context.Context, broken *BrokenError, to int64, yiel
 	return true, yield(Entry{Seq: to - 1}, broken)
 }
 
+// pruned is how many entries the log's key says were removed by retention.
+func (f *follower) pruned(ctx context.Context) int64 {
+	p, err := prunedOf(ctx, f.store)
+	if err != nil || p.Size <= 0 || f.verify == nil {
+		return 0
+	}
+	if _, err := p.open(f.verify, f.log); err != nil {
+		return 0
+	}
+	return p.Size
+}
+
 // covered reports whether this log's key signed that there were size entries.
 func (f *follower) covered(ctx context.Context, size int64) bool {
+	if f.verify == nil {
+		return false
+	}
 	const page = 16
 	for after := size - 1; ; {
 		list, err := f.store.Checkpoints(ctx, after, page)

@@ -22,7 +22,8 @@ type direct interface{ Direct() Tx }
 // Record returns nil when the entry is durable in the inbox. It is chained, and found
 // by Find and Verify, moments later, or when the other process runs again. Whether the
 // log holds another event with the same ID is found out only then, and logged there.
-// Of the options, Logger and Clock are used.
+// Of the options, Logger, Clock, Findable and
+// Pseudonyms are used.
 func OpenInbox(ctx context.Context, store Store, keys crmguard.Sealer, o *Options) (*Log, error) {
 	if store == nil || keys == nil {
 		return nil, errors.New("audit: a store and a sealer are needed")
@@ -49,6 +50,11 @@ func OpenInbox(ctx context.Context, store Store, keys crmguard.Sealer, o *Option
 	}
 	if o != nil && o.Clock != nil {
 		l.clock = o.Clock
+	}
+	if o != nil {
+		if l.finding, err = newFindable(store, o); err != nil {
+			return nil, err
+		}
 	}
 	l.node = newNode(l)
 	l.node.start(context.WithoutCancel(ctx))

@@ -19,16 +19,18 @@ type Memory struct {
 	checkpoints []Checkpoint
 	pruned      Pruning
 	nodes       []Node
+	pseudonyms  map[[32]byte][]Pseudonym // by the id of the row
 }
 
 var (
 	_ Store  = (*Memory)(nil)
+	_ Finder = (*Memory)(nil)
 	_ Pruner = (*Memory)(nil)
 )
 
 // NewMemory returns an empty store.
 func NewMemory() *Memory {
-	m := &Memory{known: make(map[[32]byte]struct{})}
+	m := &Memory{known: make(map[[32]byte]struct{}), pseudonyms: make(map[[32]byte][]Pseudonym)}
 	_, _ = rand.Read(m.log[:]) // never fails
 	return m
 }
@@ -69,6 +71,7 @@ func (m *Memory) Append(_ context.Context, b Batch) error {
 			m.rows = append(m.rows, b.Rows[i].clone())
 		}
 	}
+	m.addPseudonyms(b.Pseudonyms)
 	if b.Checkpoint != nil {
 		m.checkpoints = insertCheckpoint(m.checkpoints, *b.Checkpoint)
 	}
@@ -120,7 +123,7 @@ func (m *Memory) Find(_ context.Context, q Query) ([]Row, error) {
 	defer m.mu.RUnlock()
 	var found []Row
 	for seq := newest(q, m.size()); seq >= m.first && len(found) < q.Limit; seq-- {
-		if row := &m.rows[seq-m.first]; row.Keys.matches(&q) {
+		if row := &m.rows[seq-m.first]; row.Keys.matches(&q) && (len(q.Pseudonyms) == 0 || q.hit(m.pseudonyms[row.Keys.id()])) {
 			found = append(found, row.clone())
 		}
 	}

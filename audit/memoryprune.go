@@ -21,7 +21,9 @@ func (m *Memory) Prune(_ context.Context, p Pruning, nodes []Node) error {
 		return fmt.Errorf("audit: %d entries cannot be pruned: there are %d", p.Size, m.size())
 	}
 	for i := range n {
-		delete(m.known, m.rows[i].Keys.id())
+		id := m.rows[i].Keys.id()
+		delete(m.known, id)
+		delete(m.pseudonyms, id)
 	}
 	m.rows = slices.Clone(m.rows[n:]) // readers keep what they look at
 	m.first, m.pruned, m.nodes = p.Size, p.clone(), mergeNodes(m.nodes, nodes)

@@ -53,6 +53,12 @@ func (l *Log) prepare(ctx context.Context, e crmguard.Event) (*content, []byte, 
 			v.Sealed = nil
 		case err != nil:
 			return nil, nil, fmt.Errorf("%w: %w", errSealing, err)
+		default:
+			found, err := l.finding.of(ctx, c, &p)
+			if err != nil {
+				return nil, nil, fmt.Errorf("%w: its pseudonym: %w", errSealing, err)
+			}
+			c.pseudonyms = append(c.pseudonyms, found...)
 		}
 	}
 	return c, c.fit(), nil

@@ -53,6 +53,7 @@ func (l *Log) Watch(ctx context.Context, q Query, after int64) (iter.Seq2[Entry,
 		return nil, err
 	}
 	asked := q
+	q.Pseudonyms = nil
 	if err := q.normalise(); err != nil {
 		return nil, err
 	}
@@ -106,6 +107,9 @@ func shape(q *Query, known bool) []string {
 		add("outcome", q.Outcome.String())
 	}
 	add("addr", addrText(q.Addr))
+	if q.Private.Name != "" {
+		fields = append(fields, "private:"+q.Private.Name)
+	}
 	for name, asked := range map[string]bool{"from": !q.From.IsZero(), "to": !q.To.IsZero(), "page": q.Before > 0} {
 		if asked {
 			fields = append(fields, name)

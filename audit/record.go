@@ -63,7 +63,9 @@ type content struct {
 	cut    Cut
 	isCut  bool
 	timed  bool // the caller said when it happened; not part of the body
-	addr   addrCache
+
+	pseudonyms []Pseudonym // beside the record
+	addr       addrCache
 }
 
 // addrCache remembers the text of an address: neighbours often have the same one.

@@ -112,6 +112,7 @@ type Batch struct {
 	Checkpoint *Checkpoint
 	Account    *AccountChange // see Ledger
 	Beats      []Beat         // to be taken out; some may be gone
+	Pseudonyms []Pseudonym    // see Finder
 }
 
 // Waiting is an entry in the inbox: encoded and sealed, without its number.
@@ -138,11 +139,14 @@ type Query struct {
 	Client  string // whose private values the entry holds
 	Action  crmguard.Action
 	Outcome crmguard.Outcome
-	Addr    netip.Addr // from where; the zero value matches all
-	From    time.Time  // not before
-	To      time.Time  // before
-	Before  int64      // entries with a smaller number only: Next of the page before; 0: from the newest
-	Limit   int        // 0: 50; at most 500
+	Addr    netip.Addr       // from where; the zero value matches all
+	Private crmguard.Private // with this value under this name, which is one of Options.Findable; its Client has no meaning here
+	From    time.Time        // not before
+	To      time.Time        // before
+	Before  int64            // entries with a smaller number only: Next of the page before; 0: from the newest
+	Limit   int              // 0: 50; at most 500
+
+	Pseudonyms [][]byte // of Private; what a caller puts here does not count, it is for stores
 }
 
 var (

@@ -136,6 +136,11 @@ func (l *Log) putTx(ctx context.Context, tx Tx, c *content, body []byte, in *inT
 		}
 		return nil
 	}
+	if f, ok := l.inbox.(txFinder); ok && len(c.pseudonyms) > 0 { // first: those of no entry do no harm
+		if err := f.PutPseudonyms(ctx, tx, c.pseudonyms); err != nil {
+			return fmt.Errorf("audit: keep pseudonyms: %w", err)
+		}
+	}
 	of := l.node.issue()
 	w, err := l.sealWaiting(ctx, c, body, of)
 	if err != nil {

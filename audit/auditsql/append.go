@@ -53,6 +53,9 @@ func (s *Store) Append(ctx context.Context, b audit.Batch) error {
 				return err
 			}
 		}
+		if err := s.PutPseudonyms(ctx, tx, b.Pseudonyms); err != nil {
+			return err
+		}
 		if b.Checkpoint != nil {
 			if _, err := tx.ExecContext(ctx, s.db.Q(`INSERT INTO crmguard_audit_checkpoints (log, size, note) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`),
 				s.log, b.Checkpoint.Size, b.Checkpoint.Note); err != nil {

@@ -2,12 +2,15 @@ package auditsql_test
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/internal/journaltest"
 	"github.com/crmguard/crmguard/internal/processtest"
@@ -88,4 +91,37 @@ func TestFollowMissesNoLateCommit(t *testing.T) {
 	poll()
 	require.Equal(t, []string{event(1), event(2), event(3), event(0)}, order)
 	require.Equal(t, []string{event(1), event(2), event(3)}, naive)
+}
+
+// An entry of a transaction is found by a sealed value, and not if it was rolled back.
+func TestEntriesOfTransactionsAreFoundByASealedValue(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		signer, verifier := journaltest.Signer(t)
+		log, err := audit.New(t.Context(), newStore(t, db), journaltest.NewSealer(), signer, verifier,
+			&audit.Options{Findable: []string{"phone"}, Pseudonyms: &journaltest.Pseudonymizer{First: 1, Last: 2}})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = log.Close() })
+		rollBack := errors.New("roll back")
+		for i, result := range []error{nil, rollBack} {
+			e := journaltest.Event(i)
+			e.Private = []crmguard.Private{{Client: "client-1", Name: "phone", Value: []byte("+49301")}}
+			require.ErrorIs(t, log.InTx(t.Context(), db, func(_ context.Context, _ *sql.Tx, record func(crmguard.Event) error) error {
+				return errors.Join(record(e), result)
+			}), result)
+		}
+		require.NoError(t, log.Record(t.Context(), journaltest.Event(7)))
+		query := audit.Query{Tenant: "acme", Private: crmguard.Private{Name: "phone", Value: []byte("+49301")}}
+		require.Eventually(t, func() bool {
+			page, err := log.Find(t.Context(), query)
+			return err == nil && len(page.Entries) == 1 && page.Entries[0].Event.ID == "event-0"
+		}, time.Minute, time.Millisecond)
+		require.Equal(t, 1, count(t, db, "crmguard_audit_pseudonyms"))
+		n, err := log.Forget(t.Context(), "acme", "client-1")
+		require.NoError(t, err)
+		require.EqualValues(t, 1, n)
+		require.Zero(t, count(t, db, "crmguard_audit_pseudonyms"))
+		page, err := log.Find(t.Context(), query)
+		require.NoError(t, err)
+		require.Empty(t, page.Entries)
+	})
 }

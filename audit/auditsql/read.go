@@ -187,6 +187,15 @@ func (s *Store) Find(ctx context.Context, q audit.Query) ([]audit.Row, error) {
 		args = append(args, q.Client)
 		fmt.Fprintf(&where, " AND seq IN (SELECT c.seq FROM crmguard_audit_clients c WHERE c.log = $1 AND c.tenant = $2 AND c.client = $%d)", len(args))
 	}
+	if len(q.Pseudonyms) > 0 {
+		args = append(args, q.Private.Name)
+		name := len(args)
+		for _, p := range q.Pseudonyms {
+			args = append(args, p)
+		}
+		fmt.Fprintf(&where, " AND (event, outcome) IN (SELECT p.event, p.outcome FROM crmguard_audit_pseudonyms p WHERE p.log = $1 AND p.tenant = $2 AND p.name = $%d AND p.pseudonym IN (%s))",
+			name, sqldb.Params(name+1, len(q.Pseudonyms)))
+	}
 	var found []audit.Row
 	before := any(int64(maxSeq))
 	if q.Before > 0 {

@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) audit.Store) {
 		{"find answers newest first, page by page", findsPages},
 		{"checkpoints are kept once a size, in order", keepsCheckpoints},
 		{"what is returned is the caller's", returnsCopies},
+		{"pseudonyms find rows until they are dropped", findsPseudonyms},
 		{"logs on the store verify", logsVerify},
 		{"old rows are removed and what is left stands", prunes},
 	} {
