@@ -37,6 +37,7 @@ func Grants(app, sequencer string, o *Options) (string, error) {
 	grant("SELECT", app, read...)
 	grant("SELECT", sequencer, read...)
 	grant("INSERT", app, "audit_inbox", "audit_beats")
+	grant("INSERT, DELETE", app, "audit_pseudonyms") // no evidence; they are made, and die, with what is sealed
 	grant("INSERT", sequencer, "audit_checkpoints", "audit_inbox", "audit_beats")
 	grant("INSERT, UPDATE", sequencer, "audit_account", "audit_tail", "audit_pruned")
 	grant("INSERT, DELETE", sequencer, "audit_entries", "audit_clients", "audit_pseudonyms", "audit_nodes")
