@@ -54,10 +54,18 @@
 // before is compared with each verification, and a witness refuses the forged log. An
 // anchor that the same person can write is none.
 //
+// Entries that no checkpoint covers yet are covered by a MAC, if the store is a
+// database: [Log.Verify], which has the keys, finds them changed, added or removed, and
+// New does not go on from them. Somebody who kept a copy of all of it, and puts that
+// back, is found by a kept checkpoint only.
+//
 // An entry in the inbox, between the commit of the host's transaction and the
-// sequencer, is not chained: its removal is not noticed. Usually that is a moment;
-// without a running Log it lasts. It is sealed as a whole under the tenant's key, so
-// that nobody plants or alters one who has no keys; such rows are left and told of.
+// sequencer, is not chained. It is sealed as a whole under the tenant's key, so that
+// nobody plants or alters one who has no keys; such rows are left and told of. It is
+// numbered, and its process says in heartbeats, up to a second later, what became of its numbers: one
+// that was committed and never comes makes an entry [Missing], one of which nobody knows
+// [InDoubt]. On PostgreSQL give the application a role that can only put entries there
+// (auditsql.Grants) and have it call [OpenInbox]; then another process signs.
 //
 // [Log.Prune] removes the oldest entries and states, under the signing key, what was
 // removed: what merely disappears is missed. A [Hold] keeps it from doing so. Whoever
