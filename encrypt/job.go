@@ -35,7 +35,7 @@ type Report struct {
 	Plaintext  int // in a column of plaintext, where it is not accepted any more
 	Malformed  int // no sealed values: plaintext that somebody has put past the hooks, or damage
 	Foreign    int // sealed for another place, or changed
-	Unreadable int // the key is missing or damaged, or what was sealed does not fit the field
+	Unreadable int // the key is missing or damaged, what was sealed does not fit the field, or it is a duplicate of a unique value
 	Busy       int // somebody else changed the row each time; the next run takes it
 
 	Findings []RowError // the first 100 of these, without those of erased clients; Row is always 0

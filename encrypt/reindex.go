@@ -3,7 +3,6 @@ package encrypt
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/crmguard/crmguard"
 )
@@ -11,7 +10,9 @@ import (
 // Reindex writes the index entries of all rows of a tenant anew: after a restore, as dumps
 // leave the index out, or after a field got an index. Those of erased clients and
 // of values that do not open are deleted. A row that is edited meanwhile keeps the
-// entries of the edit. Report.Changed counts the rows that were done.
+// entries of the edit. Of rows with the same value in a unique index one has it; the others are
+// found by it too, and each is a [DuplicateError] in the report. Report.Changed counts the rows
+// that were done.
 func (t *Table[T]) Reindex(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	fields := t.model.indexedFields()
 	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
@@ -72,6 +73,7 @@ func (m *Model) reindex(ctx context.Context, tenant string, rows Rows, page []Ro
 			cells[i*len(fields)+j] = Cell{Place: m.place(tenant, &page[i], fields[j].name), Sealed: page[i].Sealed[fields[j].name]}
 		}
 	}
+	until := m.keys.clock.exact() + int64(Lease)
 	if err := m.keys.openAll(ctx, tenant, cells); err != nil {
 		return nil, nil, err
 	}
@@ -97,17 +99,42 @@ func (m *Model) reindex(ctx context.Context, tenant string, rows Rows, page []Ro
 	for j := range fields {
 		names[j] = fields[j].name
 	}
-	stale, err := rows.Swap(ctx, tenant, changes, func(tx Execer, swapped []string) error {
-		return m.putEntries(ctx, tx, tenant, names, swapped, entries)
-	})
-	if err != nil {
+	rowOf := make(map[string]int, len(changes))
+	for i := range page {
+		if checkRow(&page[i]) == nil {
+			rowOf[page[i].Record] = i
+			outcomes[i].changed = true
+		}
+	}
+	s := storing{Model: m, tenant: tenant, rows: rows, until: until,
+		put: func(tx Execer, swapped []string) error {
+			return m.putEntries(ctx, tx, tenant, names, swapped, entries)
+		},
+		refuse: func(duplicate DuplicateError) (kept bool) {
+			o := &outcomes[rowOf[duplicate.Record]]
+			o.add(&crmguard.Place{Record: duplicate.Record, Field: duplicate.Field}, duplicate)
+			kept = loosen(entries, &duplicate)
+			o.changed = kept
+			return kept
+		}}
+	for _, duplicate := range duplicatesIn(func(string) bool { return true }, entries) {
+		s.refuse(duplicate)
+	}
+	if err := s.store(ctx, changes); err != nil {
 		return nil, nil, fmt.Errorf("encrypt: store index entries: %w", err)
 	}
-	for _, change := range changes {
-		i := slices.IndexFunc(page, func(r Row) bool { return r.Record == change.Was.Record })
-		outcomes[i].changed = true
+	return outcomes, s.stale, nil
+}
+
+// loosen has the entries of a record that is a duplicate find it, without claiming its value.
+func loosen(entries []IndexEntry, duplicate *DuplicateError) (loosened bool) {
+	for i := range entries {
+		e := &entries[i]
+		if e.Unique && e.Record == duplicate.Record && e.Field == duplicate.Field && e.Index == duplicate.Index {
+			e.Unique, loosened = false, true
+		}
 	}
-	return outcomes, stale, nil
+	return loosened
 }
 
 // upkeep of one index.

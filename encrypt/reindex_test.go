@@ -226,3 +226,82 @@ func TestMaintainIndexWaitsByItsOwnClock(t *testing.T) {
 	maintain(other)
 	require.Equal(t, []string{"c3"}, find("+7 916 777-77-77"), "what came late is repaired")
 }
+
+// A field that became unique over rows with the same value: one of them has it, the others are
+// named and found, and the key of the index goes on turning.
+func TestReindexOverDuplicates(t *testing.T) {
+	type loose struct {
+		ID         string `encrypt:",record"`
+		Mail       string `encrypt:"mail,index=email"`
+		MailSealed []byte `encrypt:"mail,sealed"`
+	}
+	type unique struct {
+		ID         string `encrypt:",record"`
+		Mail       string `encrypt:"mail,index=email:unique,index=domain"`
+		MailSealed []byte `encrypt:"mail,sealed"`
+	}
+	for _, batch := range []int{1, 3, 100} {
+		t.Run(fmt.Sprint(batch), func(t *testing.T) {
+			c := newClock(t)
+			rows, index, store := encrypttest.NewMemoryRows(), encrypt.NewMemoryIndex(), encrypt.NewMemory()
+			k := newKeyring(t, store, &encrypt.Options{Index: index, Clock: c.Now, IndexLife: 24 * time.Hour})
+			before, err := encrypt.NewTable[loose](k, "people", nil)
+			require.NoError(t, err)
+			table, err := encrypt.NewTable[unique](k, "people", nil)
+			require.NoError(t, err)
+			for i, name := range []string{"a", "b", "a", "c", "a", "b", "d", "e"} {
+				r := &loose{ID: fmt.Sprint("p", i), Mail: name + "@example.com"}
+				entries, err := before.Seal(job("acme"), "acme", r)
+				require.NoError(t, err)
+				require.NoError(t, index.Put(t.Context(), nil, entries))
+				rows.Put("acme", encrypt.Row{Record: r.ID, Client: r.ID, Sealed: map[string][]byte{"mail": r.MailSealed}})
+			}
+			find := func(name string) []string {
+				found, err := table.Find(job("acme"), "acme", "mail", "email", name+"@example.com")
+				require.NoError(t, err)
+				return found
+			}
+			check := func(report encrypt.Report) {
+				t.Helper()
+				require.Equal(t, 8, report.Changed)
+				require.Len(t, report.Findings, 3)
+				for _, e := range report.Findings {
+					require.ErrorIs(t, e, encrypt.ErrDuplicate)
+					require.Contains(t, []string{"p2", "p4", "p5"}, e.Record)
+					require.Equal(t, "mail", e.Field)
+				}
+				require.Equal(t, []string{"p0", "p2", "p4"}, find("a"))
+				require.Equal(t, []string{"p6"}, find("d"))
+			}
+			o := &encrypt.JobOptions{Batch: batch}
+			report, err := table.Reindex(job("acme"), "acme", rows, o)
+			require.NoError(t, err)
+			check(report)
+			domain, err := table.Find(job("acme"), "acme", "mail", "domain", "example.com")
+			require.NoError(t, err)
+			require.Len(t, domain, 8, "another index of a duplicate is none of it")
+
+			taken, err := table.Seal(job("acme"), "acme", &unique{ID: "p9", Mail: "a@example.com"})
+			require.NoError(t, err)
+			require.ErrorIs(t, index.Put(t.Context(), nil, taken), encrypt.ErrDuplicate)
+
+			c.Advance(25 * time.Hour)
+			report, err = table.MaintainIndex(job("acme"), "acme", rows, o)
+			require.NoError(t, err)
+			require.Len(t, find("a"), 3)
+			require.NotEmpty(t, report.Findings)
+			for range 2 {
+				_, err = table.MaintainIndex(job("acme"), "acme", rows, o)
+				require.NoError(t, err)
+				c.Advance(encrypt.ClosingTime)
+			}
+			_, err = table.MaintainIndex(job("acme"), "acme", rows, o)
+			require.NoError(t, err)
+			keys, err := store.Load(t.Context(), []encrypt.Scope{encrypt.IndexScope("acme", "people", "mail", "email")})
+			require.NoError(t, err)
+			require.Len(t, keys, 1, "the old key is gone")
+			require.EqualValues(t, 2, keys[0].Version)
+			require.Len(t, find("a"), 3)
+		})
+	}
+}
