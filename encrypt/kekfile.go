@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,18 +24,20 @@ type KeyFileError struct {
 	Err  error
 }
 
-// Error names the file and the problem.
-func (e *KeyFileError) Error() string { return "encrypt: key file " + e.Path + ": " + e.Err.Error() }
+// Error names the file and the problem, and the package once.
+func (e *KeyFileError) Error() string {
+	return "encrypt: key file " + e.Path + ": " + strings.TrimPrefix(e.Err.Error(), "encrypt: ")
+}
 
 // Unwrap returns the problem.
 func (e *KeyFileError) Unwrap() error { return e.Err }
 
 // What is wrong with a key file.
 var (
-	ErrKeyFileExposed   = errors.New("others than its owner can read or replace it: chmod 600 the file and go-w its folder, and own both")
-	ErrKeyFileInside    = errors.New("it lies inside the data folder: whoever takes the data would take the key")
-	ErrKeyFileLinked    = errors.New("it has a second name, perhaps inside the data folder: remove that hard link")
-	ErrKeyFileMalformed = errors.New("it is not a Tink keyset in JSON with an AEAD key, or not sealed as a passphrase file is: truncated, or another file")
+	ErrKeyFileExposed   = errors.New("encrypt: others than its owner can read or replace it: chmod 600 the file and go-w its folder, and own both")
+	ErrKeyFileInside    = errors.New("encrypt: it lies inside the data folder: whoever takes the data would take the key")
+	ErrKeyFileLinked    = errors.New("encrypt: it has a second name, perhaps inside the data folder: remove that hard link")
+	ErrKeyFileMalformed = errors.New("encrypt: it is not a Tink keyset in JSON with an AEAD key, or not sealed as a passphrase file is: truncated, or another file")
 )
 
 // maxKeyFile is far above a keyset with many keys.

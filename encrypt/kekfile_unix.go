@@ -20,7 +20,7 @@ func checkKeyFile(file *os.File, dir string) error {
 		return pathless(err)
 	}
 	if info.Mode().Perm()&0o077 != 0 || !ours(info) {
-		return fmt.Errorf("mode %04o: %w", info.Mode().Perm(), ErrKeyFileExposed)
+		return fmt.Errorf("%w (mode %04o)", ErrKeyFileExposed, info.Mode().Perm())
 	}
 	folder, err := os.Stat(dir)
 	if err != nil {
@@ -29,7 +29,7 @@ func checkKeyFile(file *os.File, dir string) error {
 	// In a sticky folder, such as /tmp, others cannot replace what is not theirs, but
 	// they can take the names beside it.
 	if folder.Mode().Perm()&0o022 != 0 || !ours(folder) {
-		return fmt.Errorf("folder with mode %04o: %w", folder.Mode().Perm(), ErrKeyFileExposed)
+		return fmt.Errorf("%w (folder with mode %04o)", ErrKeyFileExposed, folder.Mode().Perm())
 	}
 	// A process that makes or replaces the file gives it two names for a moment.
 	for range 50 {

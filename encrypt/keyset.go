@@ -15,7 +15,7 @@ import (
 )
 
 // ErrFIPS says that a key file needs an algorithm that GODEBUG=fips140=only forbids.
-var ErrFIPS = errors.New("FIPS 140-3 is enforced, where only keysets of AES-GCM and passphrases by PBKDF2 work")
+var ErrFIPS = errors.New("encrypt: FIPS 140-3 is enforced, where only keysets of AES-GCM and passphrases by PBKDF2 work")
 
 // gcmKeyset is a Tink keyset of AES-GCM keys on the standard library's GCM. It makes
 // and reads the same bytes as Tink's own primitive, in a third of the time to build,

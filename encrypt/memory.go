@@ -128,7 +128,6 @@ func (m *Memory) Advance(_ context.Context, scope Scope, to State, at time.Time)
 	return versions[len(versions)-1].clone(), nil
 }
 
-// errAdvance has the same text in every store.
 var errAdvance = errors.New("encrypt: a scope goes from active to closing and from closing to destroyed")
 
 // Lease implements [Store].
@@ -199,7 +198,6 @@ func (s Scope) compare(t Scope) int {
 	return cmp.Or(strings.Compare(s.Tenant, t.Tenant), cmp.Compare(s.Purpose, t.Purpose), strings.Compare(s.Name, t.Name))
 }
 
-// errReplace has the same text in every store.
 var errReplace = errors.New("encrypt: to replace records, give each as it was and as it shall be")
 
 // Replace implements [Inventory].

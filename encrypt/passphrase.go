@@ -13,7 +13,7 @@ import (
 
 // ErrPassphrase says that a passphrase does not open a key file, or that the file was
 // changed: the two look the same.
-var ErrPassphrase = errors.New("the passphrase is wrong, or the file was changed")
+var ErrPassphrase = errors.New("encrypt: the passphrase is wrong, or the file was changed")
 
 var (
 	errPassphraseShort = errors.New("a passphrase for a key file has at least 12 bytes")

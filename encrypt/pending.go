@@ -64,15 +64,13 @@ var (
 	// ErrCutOff says that no further record with plaintext is accepted.
 	ErrCutOff = errors.New("encrypt: the migration of this field has begun: further plaintext is not accepted")
 
-	// ErrReadAgain comes with [ErrPlaintext] as long as the row may have been read just
+	// ErrReadAgain is [ErrPlaintext] as long as the row may have been read just
 	// before [Table.Migrate] has sealed it. Read it again: what is refused twice is nobody's.
-	ErrReadAgain = errors.New("if the row was just sealed, read it again")
+	ErrReadAgain = fmt.Errorf("%w: if the row was just sealed, read it again", ErrPlaintext)
 
 	// ErrMigrating says that erased clients of a tenant keep their keys until [Table.Migrate]
 	// has sealed or emptied the columns of plaintext.
 	ErrMigrating = errors.New("encrypt: no key is destroyed while plaintext is being sealed")
-
-	errReadAgain = fmt.Errorf("%w: %w", ErrPlaintext, ErrReadAgain)
 
 	errPending = errors.New("encrypt: a field tagged \",plain\" needs a key store that is a Pending")
 )

@@ -58,7 +58,7 @@ func (k *Keyring) pendingProofs(ctx context.Context, f PendingField, records []s
 	}
 	p := k.proofsOf(f, found)
 	if state == PendingShrinking || state == PendingStrict && k.strict.add(f, k.clock.exact()) < ClosingTime {
-		p.refused = errReadAgain
+		p.refused = ErrReadAgain
 	}
 	return p, nil
 }
