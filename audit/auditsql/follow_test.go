@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -72,9 +73,8 @@ func TestFollowMissesNoLateCommit(t *testing.T) {
 	poll := func() { // a tail by time
 		page, err := here.Find(t.Context(), audit.Query{Tenant: "acme", From: newest, Limit: 500})
 		require.NoError(t, err)
-		for i := len(page.Entries) - 1; i >= 0; i-- {
-			e := page.Entries[i].Event
-			naive, newest = append(naive, e.ID), e.Time.Add(time.Microsecond)
+		for _, e := range slices.Backward(page.Entries) {
+			naive, newest = append(naive, e.Event.ID), e.Event.Time.Add(time.Microsecond)
 		}
 	}
 	for e, err := range here.Follow(ctx, audit.Query{Tenant: "acme"}, -1) {
