@@ -25,6 +25,7 @@ import (
 func TestMain(m *testing.M) {
 	processtest.Main(map[string]processtest.Task{
 		"record forever": recordForever,
+		"record many":    recordMany,
 		"record":         processtest.Racer(recorder),
 		"append":         processtest.Racer(appender),
 		"take":           processtest.Racer(taker),

@@ -4,9 +4,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/crmguard/crmguard/internal/testservers"
 )
 
 // moduleAlone is the environment in which a module is what its users get.
@@ -39,7 +42,34 @@ func (d *dev) fuzz(ctx context.Context) error {
 	if failed > 0 {
 		return fmt.Errorf("%d fuzz targets failed", failed)
 	}
-	return nil
+	return d.kill(ctx)
+}
+
+// killRounds is how often processes and servers are killed, where make test does it
+// twenty times.
+const killRounds = "500"
+
+// roundsVariable is that of package processtest.
+const roundsVariable = "CRMGUARD_TEST_ROUNDS"
+
+// kill runs the tests that kill and the one that races, for long. What needs PostgreSQL
+// is left out if there is none.
+func (d *dev) kill(ctx context.Context) (err error) {
+	rounds := cmp.Or(os.Getenv(roundsVariable), killRounds)
+	env := append([]string{roundsVariable + "=" + rounds}, moduleAlone...)
+	if os.Getenv(testservers.PostgresVariable) == "" {
+		server, startErr := testservers.StartPostgres(ctx)
+		switch {
+		case startErr == nil:
+			defer func() { err = errors.Join(err, server.Stop()) }()
+			env = append(env, testservers.PostgresVariable+"="+server.URL())
+		case !errors.Is(startErr, testservers.ErrNotInstalled):
+			return startErr
+		}
+	}
+	d.out.printf("\nProcesses are killed %s times\n", rounds)
+	args := []string{"go", "test", "-count=1", "-timeout=2h", "-run=^Test(Kill|ManyProcesses)", "./..."}
+	return command{dir: d.root, env: env, stdout: d.out, stderr: d.err, args: args}.run(ctx)
 }
 
 type fuzzTarget struct{ pkg, name string }

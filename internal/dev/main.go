@@ -3,7 +3,7 @@
 //
 //	dev test    every module's tests with -race, on a throwaway PostgreSQL; builds and vets the workspace
 //	dev lint    gofmt, go vet, golangci-lint, tidy module files
-//	dev fuzz    every fuzz target for FUZZTIME (10s)
+//	dev fuzz    every fuzz target for FUZZTIME (10s), then the tests that kill, for long
 //	dev bench   every benchmark, then the claims of bench/claims
 //
 // It uses the standard library only, so that it builds before anything is

@@ -3,6 +3,8 @@ package processtest
 import (
 	"bufio"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -10,16 +12,26 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// kills is how many processes [Kill] starts, one after the other.
-const kills = 20
+// RoundsVariable is the environment variable that says how long tests like [Kill] go
+// on.
+const RoundsVariable = "CRMGUARD_TEST_ROUNDS"
 
-// Kill starts processes for a task that never ends by itself, kills each some time
+// Rounds is how often a test repeats what may go wrong now and then: 20 times unless
+// [RoundsVariable] says otherwise, as make fuzz does.
+func Rounds() int {
+	if n, err := strconv.Atoi(os.Getenv(RoundsVariable)); err == nil && n > 0 {
+		return n
+	}
+	return 20
+}
+
+// Kill starts [Rounds] processes, one after the other, for a task that never ends by itself, kills each some time
 // after its first line, at most the longest, and returns all lines that they wrote.
 // A line counts when it is whole: a process writes each with one call.
 func Kill(t *testing.T, longest time.Duration, task string, args ...string) []string {
 	t.Helper()
 	var lines []string
-	for range kills {
+	for range Rounds() {
 		cmd := Command(t, task, args...)
 		var stderr strings.Builder
 		cmd.Stderr = &stderr

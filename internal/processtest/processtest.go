@@ -73,7 +73,7 @@ func do(tasks map[string]Task, text string) error {
 }
 
 // Command returns a process that will do a task. It is killed when the test ends, or
-// hangs for a minute.
+// hangs for a minute, or a second for each of many [Rounds].
 func Command(t testing.TB, task string, args ...string) *exec.Cmd {
 	t.Helper()
 	return command(t, Process{Task: task, Args: args})
@@ -85,7 +85,7 @@ func command(t testing.TB, p Process) *exec.Cmd {
 	require.NoError(t, err)
 	text, err := json.Marshal(p)
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), max(time.Minute, time.Duration(Rounds())*time.Second))
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, self) //nolint:gosec // this very program
 	cmd.Env = append(os.Environ(), variable+"="+string(text))

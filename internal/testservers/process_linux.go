@@ -13,6 +13,9 @@ import (
 // stopSignals are PostgreSQL's fast and immediate shutdown, and the end.
 var stopSignals = []os.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGKILL}
 
+// crashSignal ends PostgreSQL and its children without a checkpoint.
+const crashSignal = syscall.SIGQUIT
+
 // account is the user as whom servers run; nil is the current one.
 type account struct{ uid, gid uint32 }
 

@@ -7,7 +7,10 @@ import (
 	"os/exec"
 )
 
-var stopSignals = []os.Signal{os.Interrupt, os.Kill}
+var (
+	stopSignals = []os.Signal{os.Interrupt, os.Kill}
+	crashSignal = os.Kill
+)
 
 // account is always nil here: servers run as the current user.
 type account struct{}

@@ -45,6 +45,9 @@ const (
 
 // Postgres is a running server.
 type Postgres struct {
+	bin  string
+	own  *account
+	port int
 	dir  string
 	url  string
 	cmd  *exec.Cmd
@@ -159,47 +162,65 @@ func initCluster(ctx context.Context, bin, dir, password string, own *account) e
 	return nil
 }
 
-// serve runs the server on a free port and waits until it accepts connections.
+// serve runs the server on a free port.
 func serve(ctx context.Context, bin, dir, password string, own *account) (*Postgres, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
 	}
-	var log bytes.Buffer // read only after the process has ended
-	data := filepath.Join(dir, "data")
-	cmd := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-p", strconv.Itoa(port), // #nosec G204 -- as above
-		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=300",
-		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off")
-	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = dir, &log, &log, stopTimeout // children may hold the log open
-	own.prepare(cmd)
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("testservers: %w", err)
-	}
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	u := url.URL{Scheme: "postgres", User: url.UserPassword(user, password), Host: address, Path: "/postgres", RawQuery: "sslmode=disable"}
-	p := &Postgres{dir: dir, url: u.String(), cmd: cmd, done: make(chan struct{})}
+	p := &Postgres{bin: bin, own: own, port: port, dir: dir, url: u.String()}
 	p.stop = sync.OnceValue(func() error { return errors.Join(p.end(), os.RemoveAll(dir)) })
+	return p, p.launch(ctx)
+}
+
+// Crash ends the server in the middle of whatever it does, and starts it again at the
+// same address. With synchronous_commit=on in a connection, what was committed there is
+// recovered. It must not be called beside Stop.
+func (p *Postgres) Crash(ctx context.Context) error {
+	if err := p.cmd.Process.Signal(crashSignal); err != nil {
+		return fmt.Errorf("testservers: crashing postgres: %w", err)
+	}
+	<-p.done
+	return p.launch(ctx)
+}
+
+// launch starts the process and waits until it accepts connections.
+func (p *Postgres) launch(ctx context.Context) error {
+	var log bytes.Buffer // read only after the process has ended
+	data := filepath.Join(p.dir, "data")
+	cmd := exec.Command(filepath.Join(p.bin, "postgres"), "-D", data, "-p", strconv.Itoa(p.port), // #nosec G204 -- as above
+		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=300",
+		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off")
+	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = p.dir, &log, &log, stopTimeout // children may hold the log open
+	p.own.prepare(cmd)
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("testservers: %w", err)
+	}
+	done := make(chan struct{})
+	p.cmd, p.done = cmd, done
 	go func() {
 		// The exit status of a server that was told to stop says nothing, and that
 		// of one that died early stands in its log.
 		_ = cmd.Wait()
-		close(p.done)
+		close(done)
 	}()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
 		ready, err := isReady(data)
 		if ready {
-			return p, nil
+			return nil
 		}
 		if err != nil {
-			return nil, errors.Join(err, p.end())
+			return errors.Join(err, p.end())
 		}
 		select {
 		case <-p.done:
-			return nil, fmt.Errorf("testservers: postgres ended: %s", bytes.TrimSpace(log.Bytes()))
+			return fmt.Errorf("testservers: postgres ended: %s", bytes.TrimSpace(log.Bytes()))
 		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("testservers: waiting for postgres: %w", ctx.Err()), p.end())
+			return errors.Join(fmt.Errorf("testservers: waiting for postgres: %w", ctx.Err()), p.end())
 		case <-tick.C:
 		}
 	}
