@@ -19,11 +19,11 @@ func (k *Keyring) OpenAll(ctx context.Context, tenant string, cells []Cell) erro
 
 // openAll leaves out cells that have an error already.
 func (k *Keyring) openAll(ctx context.Context, tenant string, cells []Cell) error {
-	return k.openCells(ctx, tenant, cells, false)
+	return k.openCells(ctx, tenant, cells, nil, false)
 }
 
-// openCells asks Options.OnOpen unless that was asked about all these clients just now.
-func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, allowed bool) error {
+// openCells asks Options.OnOpen, about more clients too, unless that was asked about all of them just now.
+func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, more []string, allowed bool) error {
 	var few [4]group
 	groups, size, err := openGroups(ctx, tenant, cells, groupsFor(cells, few[:0]))
 	if err != nil {
@@ -36,7 +36,7 @@ func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, al
 		return err
 	}
 	if !allowed {
-		if err := k.askForGroups(ctx, tenant, groups); err != nil {
+		if err := k.askForGroups(ctx, tenant, groups, more); err != nil {
 			return err
 		}
 	}
@@ -168,8 +168,8 @@ func (k *Keyring) newerVersions(ctx context.Context, tenant string, groups []gro
 	return nil
 }
 
-// askForGroups asks once for all clients that can be opened and were not yet.
-func (k *Keyring) askForGroups(ctx context.Context, tenant string, groups []group) error {
+// askForGroups asks once for all clients that can be opened, and more, and were not yet.
+func (k *Keyring) askForGroups(ctx context.Context, tenant string, groups []group, more []string) error {
 	if k.opts.OnOpen == nil {
 		return nil
 	}
@@ -183,6 +183,12 @@ func (k *Keyring) askForGroups(ctx context.Context, tenant string, groups []grou
 		}
 		seen[client] = true
 		clients = append(clients, client)
+	}
+	for _, client := range more {
+		if !seen[client] && !act.Opened(client) {
+			seen[client] = true
+			clients = append(clients, client)
+		}
 	}
 	if len(clients) == 0 {
 		return nil

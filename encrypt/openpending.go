@@ -23,20 +23,25 @@ func (f *fieldPlan) stored(row reflect.Value) []byte {
 	return nil
 }
 
-// openPending fills cells that are NULL from columns of plaintext, where that is still
-// accepted. Whoever can write the CRM's database cannot say where: the set of
-// these records lies with the keys.
-func (m *Model) openPending(ctx context.Context, tenant string, rows []reflect.Value, cells []Cell) error {
-	accepted, err := m.acceptPending(ctx, tenant, rows, cells)
-	if err != nil || len(accepted) == 0 {
+// openCells opens the cells of rows, which have one for each of the fields; those that are NULL from
+// columns of plaintext, where that is still accepted. Whoever can write the CRM's database
+// cannot say where: the set of these records lies with the keys. OnOpen is asked about all clients
+// at once, before anything is opened; see [Keyring.openCells] for allowed.
+func (m *Model) openCells(ctx context.Context, tenant string, fields []fieldPlan, rows []reflect.Value, cells []Cell, allowed bool) error {
+	if !m.plan.migrates {
+		return m.keys.openCells(ctx, tenant, cells, nil, allowed)
+	}
+	accepted, err := m.acceptPending(ctx, tenant, fields, rows, cells)
+	if err != nil {
 		return err
 	}
-	if err := m.keys.askForPending(ctx, tenant, accepted, cells); err != nil {
-		return err
-	}
+	clients := make([]string, len(accepted))
 	scopes := make([]Scope, len(accepted))
 	for i, a := range accepted {
-		scopes[i] = Scope{tenant, DataKey, a.Place.Client}
+		clients[i], scopes[i] = a.Place.Client, Scope{tenant, DataKey, a.Place.Client}
+	}
+	if err := m.keys.openCells(ctx, tenant, cells, clients, allowed); err != nil || len(accepted) == 0 {
+		return err
 	}
 	keys, err := m.keys.keysOfAll(ctx, tenant, scopes, false)
 	if err != nil {
@@ -62,8 +67,7 @@ type pendingCell struct {
 	stored []byte
 }
 
-func (m *Model) acceptPending(ctx context.Context, tenant string, rows []reflect.Value, cells []Cell) (accepted []pendingCell, err error) {
-	fields := m.plan.fields
+func (m *Model) acceptPending(ctx context.Context, tenant string, fields []fieldPlan, rows []reflect.Value, cells []Cell) (accepted []pendingCell, err error) {
 	for j := range fields {
 		field := &fields[j]
 		if field.legacy == nil {
@@ -99,31 +103,6 @@ func (m *Model) acceptPending(ctx context.Context, tenant string, rows []reflect
 		}
 	}
 	return accepted, nil
-}
-
-// askForPending asks OnOpen for clients that were not yet asked for in this batch.
-func (k *Keyring) askForPending(ctx context.Context, tenant string, accepted []pendingCell, cells []Cell) error {
-	if k.opts.OnOpen == nil {
-		return nil
-	}
-	act := crmguard.ActFrom(ctx)
-	asked := make(map[string]bool)
-	for i := range cells {
-		if cells[i].Plaintext != nil {
-			asked[cells[i].Place.Client] = true
-		}
-	}
-	var clients []string
-	for _, a := range accepted {
-		if client := a.Place.Client; !asked[client] && !act.Opened(client) {
-			asked[client] = true
-			clients = append(clients, client)
-		}
-	}
-	if len(clients) == 0 {
-		return nil
-	}
-	return k.askOnOpen(ctx, act, tenant, clients)
 }
 
 // decodePending turns what lies in a column of plaintext into what is sealed.

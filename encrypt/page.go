@@ -179,7 +179,7 @@ func (m *Model) open(ctx context.Context, tenant string, rows []reflect.Value) e
 	return m.openRows(ctx, tenant, rows, false)
 }
 
-// openRows fills plain fields that are empty. See openCells for allowed.
+// openRows fills plain fields that are empty. See [Keyring.openCells] for allowed.
 func (m *Model) openRows(ctx context.Context, tenant string, rows []reflect.Value, allowed bool) error {
 	var failed RowErrors
 	fields := m.plan.fields
@@ -199,13 +199,8 @@ func (m *Model) openRows(ctx context.Context, tenant string, rows []reflect.Valu
 			cell.Sealed = at(row, fields[j].sealed).Bytes()
 		}
 	}
-	if err := m.keys.openCells(ctx, tenant, cells, allowed); err != nil {
+	if err := m.openCells(ctx, tenant, fields, rows, cells, allowed); err != nil {
 		return err
-	}
-	if m.plan.migrates {
-		if err := m.openPending(ctx, tenant, rows, cells); err != nil {
-			return err
-		}
 	}
 	for i, row := range rows {
 		if err := m.decode(i, row, cells[i*len(fields):(i+1)*len(fields)]); err != nil {

@@ -39,7 +39,8 @@ type Found[T any] struct {
 // goroutine of the caller. Pages are copied before next is called again, so that what is
 // opened is what was asked about: the rows of [Found] are not those of next.
 //
-// Only the fields looked into are opened, and those of the rows found. Options.OnOpen is asked
+// Only the fields looked into are opened, and those of the rows found. Values that still wait for
+// [Table.Migrate] are looked at as [Table.Open] shows them. Options.OnOpen is asked
 // about each page, before any of it is opened; where it refuses, the search ends with
 // its error, as with that of next or of ctx. Beside an error stands what was found before.
 //
@@ -143,16 +144,17 @@ func (r *reader[T]) giveBack() {
 }
 
 // copyRows takes from the host what is looked at while it reads the next page, perhaps
-// into the same memory. The plain fields are emptied: what stands there is not believed.
+// into the same memory. Their plain fields are emptied: what stands there is not believed.
 func copyRows[T any](m *Model, rows []*T) ([]T, error) {
 	copies := make([]T, len(rows))
 	for i, row := range rows {
 		if row == nil {
 			return nil, errNil
 		}
-		m.zero(reflect.ValueOf(row).Elem())
 		copies[i] = *row
-		m.detach(reflect.ValueOf(&copies[i]).Elem())
+		mine := reflect.ValueOf(&copies[i]).Elem()
+		m.zero(mine)
+		m.detach(mine)
 	}
 	return copies, nil
 }
@@ -182,7 +184,7 @@ type searcher struct {
 	model    *Model
 	tenant   string
 	matcher  *Matcher
-	fields   []*fieldPlan
+	fields   []fieldPlan
 	limit    int
 	cells    []Cell
 	haystack []byte
@@ -198,7 +200,7 @@ func (m *Model) searcher(tenant string, q Query) (*searcher, error) {
 		if field == nil || !field.form.isText() {
 			return nil, fmt.Errorf("encrypt: table %s has no text %q", m.kind, name)
 		}
-		s.fields = append(s.fields, field)
+		s.fields = append(s.fields, *field)
 	}
 	return s, nil
 }
@@ -249,7 +251,7 @@ func (s *searcher) open(ctx context.Context, rows []reflect.Value) error {
 			s.cells[i*len(s.fields)+j] = Cell{Place: place, Sealed: row.FieldByIndex(field.sealed).Bytes(), Err: err}
 		}
 	}
-	return s.model.keys.openCells(ctx, s.tenant, s.cells, false)
+	return s.model.openCells(ctx, s.tenant, s.fields, rows, s.cells, false)
 }
 
 // matches looks at a row of the page.
