@@ -62,7 +62,7 @@
 // An entry in the inbox, between the commit of the host's transaction and the
 // sequencer, is not chained. It is sealed as a whole under the tenant's key, so that
 // nobody plants or alters one who has no keys; such rows are left and told of. It is
-// numbered, and its process says in heartbeats, up to a second later, what became of its numbers: one
+// numbered, and its process says in heartbeats, up to a second later, what became of it: a number
 // that was committed and never comes makes an entry [Missing], one of which nobody knows
 // [InDoubt]. On PostgreSQL give the application a role that can only put entries there
 // (auditsql.Grants) and have it call [OpenInbox]; then another process signs.

@@ -235,7 +235,7 @@ func (c *committer) loadAccount(ctx context.Context) error {
 		}
 	}
 	if wrong != "" && (s.highest > 0 || stored.Version != 0) {
-		c.logger.LogAttrs(ctx, slog.LevelError, "audit: the account of the inbox "+wrong+": somebody writes the database")
+		c.logger.LogAttrs(ctx, slog.LevelError, "audit: the account of the inbox is not what was stored: somebody writes the database", slog.String("it", wrong))
 		s.tampered = []finding{{action: Missing, reason: "the account of the inbox " + wrong}}
 	}
 	s.account, s.highest = a, max(s.highest, a.version)
@@ -303,7 +303,7 @@ func (c *committer) keepAccount(ctx context.Context, a *account, found []finding
 	}
 	s.settled(a)
 	for _, f := range found {
-		c.logger.LogAttrs(ctx, slog.LevelError, "audit: "+f.reason, slog.String("action", string(f.action)),
+		c.logger.LogAttrs(ctx, slog.LevelError, "audit: entries of the inbox are missing or in doubt", slog.String("action", string(f.action)), slog.String("reason", f.reason),
 			slog.String("node", hex.EncodeToString(f.node[:])), slog.String("numbers", f.what.String()))
 	}
 	return nil
