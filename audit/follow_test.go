@@ -374,3 +374,27 @@ func TestFollowStore(t *testing.T) {
 		require.Equal(t, upTo(3), seqs)
 	}
 }
+
+// What retention removed is passed in silence; what is merely gone is not.
+func TestFollowAfterPrune(t *testing.T) {
+	a := days(t, audit.NewMemory(), 4)
+	removed := a.prune(t, 2)
+	require.Positive(t, removed.To)
+	for e, err := range a.FollowAll(t.Context(), -1) {
+		require.NoError(t, err)
+		require.Equal(t, removed.To, e.Seq)
+		break
+	}
+	gone := &rereading{Store: audit.NewMemory()}
+	j := open(t, gone)
+	for i := range 4 {
+		require.NoError(t, j.Record(t.Context(), journaltest.Event(i)))
+	}
+	require.NoError(t, j.Close())
+	gone.rows = func(rows []audit.Row, _ int64) ([]audit.Row, error) {
+		return slices.DeleteFunc(rows, func(r audit.Row) bool { return r.Seq < 2 }), nil
+	}
+	seqs, errs := take(t, j.FollowAll(t.Context(), -1), 3)
+	require.Equal(t, []int64{1, 2, 3}, seqs)
+	require.Len(t, errs, 1)
+}
