@@ -30,6 +30,8 @@
 //   - staff.go gives roles and ends a person's access, lockdown.go closes everything.
 //   - vault.go keeps the keys; keyspage.go shows them, keyjobs.go and reencrypt.go replace
 //     them while everybody works on, upkeep.go looks after them every hour.
+//   - journal.go shows the journal, journalverify.go proves it, journalentry.go shows one
+//     entry and hands out extracts.
 //   - marks.go remembers versions, so that no old rule comes back; sqlite.go and
 //     postgres.go open the databases.
 package app
@@ -68,6 +70,10 @@ type Config struct {
 	DB   PostgresURL // a PostgreSQL database instead of it; "": none
 	Keys string      // folder of the keys, outside of Data
 
+	// Anchor is a file to which checkpoints of the journal are added, best on another
+	// machine's disk; "": journal.anchor in Keys.
+	Anchor string
+
 	// Loopback says that only this machine can reach the CRM: demo accounts work,
 	// and cookies go without TLS.
 	Loopback bool
@@ -104,6 +110,7 @@ type App struct {
 	norms     *norms
 	board     alertBoard
 	looks     alertLooks
+	follows   alertLooks // at the journal
 	addresses *ipfilter.Filter
 	marks     *versionMarks
 	door      *signin.Door
@@ -112,6 +119,8 @@ type App struct {
 	searches  searchBounds
 	calls     *calls
 	jobs      keyJobs
+
+	verification verification
 
 	attachments attachments
 
@@ -202,7 +211,11 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if a.journal, err = audit.New(ctx, entries, keys, a.vault.signer, a.vault.verifier, &audit.Options{Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+	anchor, err := a.openAnchor()
+	if err != nil {
+		return err
+	}
+	if a.journal, err = audit.New(ctx, entries, keys, a.vault.signer, a.vault.verifier, &audit.Options{Anchors: []audit.Anchor{anchor}, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
 		return fmt.Errorf("the journal does not continue what was signed before: %w", err)
 	}
 	if a.recorder, err = audit.NewFailover(a.journal, a.spool(), &audit.FailoverOptions{Policy: whenDown, Logger: a.log, Clock: a.cfg.Clock}); err != nil {

@@ -33,7 +33,8 @@ type journalView struct {
 	Outcomes                          []string
 	Entries                           []entry
 	Newest, Older                     string // addresses
-	Verdict                           *verdict
+	Live                              bool   // it loads itself again
+	Follow                            string // the address of the live view
 	MayOpen                           bool
 	Opened                            *opened
 }
@@ -42,11 +43,6 @@ type journalView struct {
 type opened struct {
 	Seq    int64
 	Values []struct{ Name, Text string }
-}
-
-// verdict is the result of a verification in plain words.
-type verdict struct {
-	Class, Title, Text, Facts string
 }
 
 var outcomeClasses = map[crmguard.Outcome]string{
@@ -58,14 +54,47 @@ var outcomes = []crmguard.Outcome{crmguard.Done, crmguard.Denied, crmguard.Faile
 
 // journalPage shows the journal, or the timeline of a record or a person.
 func (a *App) journalPage(w http.ResponseWriter, r *http.Request) error {
-	view, err := a.journalView(r, r.URL.Query())
+	view, err := a.journalView(r, r.URL.Query(), false)
 	if err != nil {
 		return err
 	}
-	return a.render(w, http.StatusOK, "journal", a.page(r, "Journal", true, view))
+	if view.Live = r.URL.Query().Has("live") && view.Newest == ""; view.Live {
+		a.follows.begin(subjectOf(r.Context()).Session, a.now())
+	}
+	return a.showJournal(w, r, view)
 }
 
-func (a *App) journalView(r *http.Request, asked url.Values) (journalView, error) {
+func (a *App) showJournal(w http.ResponseWriter, r *http.Request, view journalView) error {
+	p := a.page(r, "Journal", true, view)
+	if view.Live {
+		p.Reload, p.ReloadFrom = int(alertsReload.Seconds()), strings.Replace(view.address(0), "/journal", "/journal/live", 1)
+	}
+	return a.render(w, http.StatusOK, "journal", p)
+}
+
+// liveJournal shows the newest entries within a look that is recorded, and nothing else.
+func (a *App) liveJournal(w http.ResponseWriter, r *http.Request) {
+	err := a.guard.Check(r.Context(), crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"})
+	asked := r.URL.Query()
+	asked.Del("before")
+	var view journalView
+	if err == nil {
+		view, err = a.journalView(r, asked, true)
+	}
+	if err == nil && a.follows.left(subjectOf(r.Context()).Session, a.now()) <= 0 {
+		http.Redirect(w, r, view.address(0), http.StatusSeeOther)
+		return
+	}
+	if err == nil {
+		view.Live = true
+		err = a.showJournal(w, r, view)
+	}
+	if err != nil {
+		a.guard.WriteError(w, r, err)
+	}
+}
+
+func (a *App) journalView(r *http.Request, asked url.Values, live bool) (journalView, error) {
 	view := journalView{
 		Person: strings.TrimSpace(asked.Get("person")), Record: strings.TrimSpace(asked.Get("record")), Outcome: asked.Get("outcome"),
 		Subtitle: "Who saw, changed and tried what. Newest first.",
@@ -91,7 +120,12 @@ func (a *App) journalView(r *http.Request, asked url.Values) (journalView, error
 	if q.Before, err = cursor(asked.Get("before")); err != nil {
 		return view, err
 	}
-	found, err := a.journal.Find(r.Context(), q)
+	// That somebody reads is an entry itself, but not each time the live view loads again.
+	read := a.journal.Read
+	if live {
+		read = a.journal.Find
+	}
+	found, err := read(r.Context(), q)
 	if err != nil {
 		return view, err
 	}
@@ -103,6 +137,8 @@ func (a *App) journalView(r *http.Request, asked url.Values) (journalView, error
 	}
 	if q.Before > 0 {
 		view.Newest = view.address(0)
+	} else {
+		view.Follow = follow(view.address(0))
 	}
 	return view, nil
 }
@@ -144,6 +180,14 @@ func (v *journalView) address(before int64) string {
 	return "/journal?" + query.Encode()
 }
 
+// follow is the live view of a page of the journal.
+func follow(address string) string {
+	if strings.Contains(address, "?") {
+		return address + "&live"
+	}
+	return address + "?live"
+}
+
 // describe puts an entry into words. It holds no personal data of clients; what
 // is sealed in it is only named.
 func describe(e audit.Entry) entry {
@@ -154,6 +198,8 @@ func describe(e audit.Entry) entry {
 		Outcome: ev.Outcome.String(), Class: outcomeClasses[ev.Outcome],
 	}
 	switch {
+	case ev.Action == audit.Reading:
+		line.What = "read the journal"
 	case ev.Resource.Kind == "journal":
 		line.What, line.Record = "open what is sealed", "entry "+ev.Resource.ID
 	case ev.Resource.Kind == alertKind:
@@ -162,6 +208,12 @@ func describe(e audit.Entry) entry {
 		line.What += " " + ev.Resource.Field
 	case strings.HasPrefix(ev.Reason, verifyReason):
 		line.What = "verify journal"
+	case strings.HasPrefix(ev.Reason, "entry:"):
+		line.What = "look at an entry"
+	case strings.HasPrefix(ev.Reason, "proof:"):
+		line.What = "download a proof"
+	case ev.Resource == receipts && ev.Reason == "extract":
+		line.What = "download an extract"
 	case ev.Action == crmguard.Revoke && ev.Resource.Kind == "sessions":
 		line.What = "sign out"
 	case ev.Action == crmguard.Access:
@@ -190,68 +242,11 @@ func describe(e audit.Entry) entry {
 	return line
 }
 
-const verifyReason = "verify"
-
-// verification is what a request to verify the journal is about.
-func verification(r *http.Request) (crmguard.Resource, error) {
-	guard.Describe(r.Context(), func(e *guard.Details) { e.Reason = verifyReason })
-	return section("journal")(r)
-}
-
 func plural(n int, word string) string {
 	if n == 1 {
 		return "1 " + word
 	}
 	return fmt.Sprintf("%d %ss", n, word)
-}
-
-// verifyJournal recomputes the whole journal and says what it found.
-func (a *App) verifyJournal(w http.ResponseWriter, r *http.Request) error {
-	report, err := a.journal.Verify(r.Context(), a.vault.verifier, nil)
-	if err != nil {
-		return err
-	}
-	guard.Describe(r.Context(), func(e *guard.Details) {
-		e.Reason = verifyReason + ":" + strings.ReplaceAll(report.Verdict.String(), " ", "-")
-	})
-	view, err := a.journalView(r, url.Values{})
-	if err != nil {
-		return err
-	}
-	view.Verdict = explain(report)
-	return a.render(w, http.StatusOK, "journal", a.page(r, "Journal", true, view))
-}
-
-// explain says what a report means to somebody who does not know how it is made.
-func explain(report audit.Report) *verdict {
-	v := &verdict{Class: "bad", Text: report.Detail + "."}
-	switch report.Verdict {
-	case audit.Intact:
-		v.Class, v.Title = "good", "The journal is intact"
-		v.Text = "Every entry is as it was written, and something outside this machine says so too."
-	case audit.Unanchored:
-		// No green without something outside: who can write the database can cut
-		// checkpoints off and write the entries after them anew.
-		v.Class, v.Title = "warn", "Every entry is as it was written, as far as this machine can tell"
-		v.Text = "The entries fit together and contradict no signature that is here. Nothing outside this machine vouches for them: keep a copy of the newest checkpoint elsewhere."
-	case audit.AnchorStale:
-		v.Class, v.Title = "warn", "Intact, but last vouched for long ago"
-	case audit.Pruned:
-		v.Class, v.Title = "good", "Intact; old entries were removed by retention"
-	case audit.Broken:
-		v.Title = fmt.Sprintf("Entry %d was changed or damaged", report.At)
-		v.Text = fmt.Sprintf("%s. The %d entries before it are as they were written. Save a copy of the data folder before anything else.", report.Detail, report.Entries)
-	case audit.Truncated:
-		v.Title = fmt.Sprintf("Entries from %d on are missing", report.At)
-	case audit.Forked:
-		v.Title = "This is not the journal that was signed"
-	case audit.Restored:
-		v.Title = "The journal was restored from elsewhere"
-	default:
-		v.Title = "The journal cannot be verified"
-	}
-	v.Facts = fmt.Sprintf("%d entries checked, %d of them signed. Log %s.", report.Entries, report.Signed, report.Log)
-	return v
 }
 
 // journalEntry is the entry in which something sealed is to be read.
@@ -268,10 +263,13 @@ func journalEntry(r *http.Request) (crmguard.Resource, error) {
 	return resource, nil
 }
 
-// entryNumber is the number in the form. The largest one has no successor, before
+// entryNumber is the number in the form.
+func entryNumber(r *http.Request) (int64, error) { return readNumber(r.PostForm.Get("entry")) }
+
+// readNumber reads the number of an entry. The largest one has no successor, before
 // which the entry would be looked for.
-func entryNumber(r *http.Request) (int64, error) {
-	seq, err := strconv.ParseInt(r.PostForm.Get("entry"), 10, 64)
+func readNumber(text string) (int64, error) {
+	seq, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || seq < 0 || seq == math.MaxInt64 {
 		return 0, guard.ErrNotFound
 	}
@@ -282,26 +280,19 @@ func entryNumber(r *http.Request) (int64, error) {
 // erased. That it was read is an entry too.
 func (a *App) openEntry(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	seq, err := entryNumber(r)
+	e, err := a.entryAt(ctx, r.PostForm.Get("entry"))
 	if err != nil {
 		return err
 	}
-	found, err := a.journal.Find(ctx, audit.Query{Tenant: tenant, Before: seq + 1, Limit: 1})
-	if err != nil {
-		return err
-	}
-	if len(found.Entries) == 0 || found.Entries[0].Seq != seq {
-		return guard.ErrNotFound
-	}
-	values, err := a.journal.OpenPrivate(ctx, found.Entries[0])
+	values, err := a.journal.OpenPrivate(ctx, e)
 	if err != nil && !errors.Is(err, crmguard.ErrErased) {
 		return err
 	}
-	view, err := a.journalView(r, url.Values{})
+	view, err := a.journalView(r, url.Values{}, true) // opening it is an entry already
 	if err != nil {
 		return err
 	}
-	view.Opened = &opened{Seq: seq}
+	view.Opened = &opened{Seq: e.Seq}
 	for _, v := range values {
 		text := string(v.Value)
 		if v.Value == nil {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/crmguard/crmguard"
@@ -97,12 +96,7 @@ func (a *App) downloadReceipt(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Disposition", `attachment; filename="receipt-`+c.ID+`.json"`)
-	h.Set("Content-Length", strconv.Itoa(len(document)))
-	h.Set("Cache-Control", "no-store")
-	_, _ = w.Write(document) //nolint:gosec // JSON, and the client may be gone
+	sendFile(w, "application/json", "receipt-"+c.ID+".json", document)
 	return nil
 }
 

@@ -1,0 +1,151 @@
+package app
+
+import (
+	"bytes"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/audit"
+)
+
+// verified verifies the journal and returns the page that says what was found.
+func (in *installation) verified(b *browser) (page string) {
+	in.t.Helper()
+	status, _ := b.post("/journal/verify")
+	require.Equal(in.t, http.StatusOK, status)
+	require.Eventually(in.t, func() bool {
+		_, page = b.get("/journal/verification")
+		return !strings.Contains(page, "<progress")
+	}, time.Minute, 10*time.Millisecond)
+	return page
+}
+
+// TestVerification: with a checkpoint outside of the data the verdict is green, and what
+// somebody does to the database is not.
+func TestVerification(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(2))
+		in.stop() // the last checkpoint goes to the anchor
+		in.start()
+		owner := in.signedIn("owner")
+		_, page := owner.get("/journal/verification")
+		has(t, page, "Nobody has verified it")
+		has(t, in.verified(owner), "The journal is intact")
+		found, err := in.app.journal.Find(t.Context(), audit.Query{Tenant: tenant, Subject: "system:verify"})
+		require.NoError(t, err)
+		require.Len(t, found.Entries, 1)
+		require.Equal(t, "verify:intact", found.Entries[0].Event.Reason)
+		require.Equal(t, "owner", found.Entries[0].Event.Subject.OnBehalfOf)
+
+		// Cut off, with its checkpoints: only the anchor tells.
+		in.tamper(`DELETE FROM crmguard_audit_entries WHERE seq > 3`)
+		in.tamper(`DELETE FROM crmguard_audit_checkpoints WHERE size > 4`)
+		has(t, in.verified(owner), "are missing")
+
+		status, _ := in.signedIn("seller1").post("/journal/verify")
+		require.Equal(t, http.StatusForbidden, status)
+		status, _ = in.signedIn("seller1").get("/journal/verification")
+		require.Equal(t, http.StatusForbidden, status)
+	})
+}
+
+// TestProofsAndExtracts: what is downloaded is checked with the public key alone.
+func TestProofsAndExtracts(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(3))
+		owner, seller := in.signedIn("owner"), in.signedIn("seller1")
+		client := in.idOf(0)
+		seller.get("/contacts/" + client)
+		status, page := owner.get("/journal/entries/1")
+		require.Equal(t, http.StatusOK, status)
+		has(t, page, "/journal/entries/1/proof")
+		status, _ = owner.post("/contacts/"+client+"/forget", "reason", "authority")
+		require.Equal(t, http.StatusOK, status)
+		in.stop() // which signs
+		in.start()
+		owner, seller = in.signedIn("owner"), in.signedIn("seller1")
+
+		answer := owner.do(http.MethodGet, "/journal/entries/1/proof", nil)
+		require.Contains(t, answer.Header.Get("Content-Disposition"), `"entry-1.tlog-proof"`)
+		proof, err := os.ReadFile(filepath.Join(in.cfg.Keys, "journal.key.pub"))
+		require.NoError(t, err)
+		require.NotEmpty(t, proof)
+		var b bytes.Buffer
+		_, err = b.ReadFrom(answer.Body)
+		require.NoError(t, err)
+		proven, err := audit.CheckProof(b.Bytes(), nil, in.app.vault.verifier)
+		require.NoError(t, err)
+		require.Equal(t, int64(1), proven.Entry.Seq)
+		b.Bytes()[60] ^= 1
+		_, err = audit.CheckProof(b.Bytes(), nil, in.app.vault.verifier)
+		require.Error(t, err)
+
+		_, page = owner.get("/contacts/" + client)
+		has(t, page, "/contacts/"+client+"/extract")
+		status, text := read(t, owner.do(http.MethodGet, "/contacts/"+client+"/extract", nil))
+		require.Equal(t, http.StatusOK, status)
+		hasNot(t, text, "Quillfeather0000")
+		var acts []crmguard.Action
+		x, err := audit.CheckExtract(strings.NewReader(text), in.app.vault.verifier, func(p audit.Proven) error {
+			require.Equal(t, client, p.Entry.Event.Resource.ID)
+			acts = append(acts, p.Entry.Event.Action)
+			return nil
+		})
+		require.NoError(t, err)
+		require.Equal(t, len(acts), x.Entries)
+		require.Contains(t, acts, crmguard.View)
+		require.Contains(t, acts, crmguard.Erase)
+
+		// Not of clients who are there, nor for everybody; and each download is an entry.
+		status, _ = owner.get("/contacts/" + in.idOf(1) + "/extract")
+		require.Equal(t, http.StatusNotFound, status)
+		for _, path := range []string{"/contacts/" + client + "/extract", "/journal/entries/1", "/journal/entries/1/proof", "/journal/live"} {
+			status, _ = seller.get(path)
+			require.Contains(t, []int{http.StatusForbidden, http.StatusNotFound}, status, path)
+		}
+		for _, number := range []string{"-1", "x", "9223372036854775807", "999999"} {
+			status, _ = owner.get("/journal/entries/" + number + "/proof")
+			require.Equal(t, http.StatusNotFound, status, number)
+		}
+		_, page = owner.get("/journal?person=owner")
+		has(t, page, "download a proof")
+		has(t, page, "download an extract")
+	})
+}
+
+// TestLiveJournal: what is new is there with the next reload, and a look is one entry
+// however often the page loads itself.
+func TestLiveJournal(t *testing.T) {
+	eachAlone(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(3))
+		owner := in.signedIn("owner")
+		_, page := owner.get("/journal/live?person=seller1")
+		hasNot(t, page, "loads itself again", "no look was begun")
+		reads := func() int {
+			found, err := in.app.journal.Find(t.Context(), audit.Query{Tenant: tenant, Action: audit.Reading, Limit: 500})
+			require.NoError(t, err)
+			return len(found.Entries)
+		}
+		_, page = owner.get("/journal?person=seller1&live")
+		has(t, page, `url=/journal/live?person=seller1`)
+		before := reads()
+		in.signedIn("seller1").get("/contacts/" + in.idOf(0))
+		_, page = owner.get("/journal/live?person=seller1")
+		has(t, page, in.idOf(0))
+		has(t, page, `url=/journal/live?person=seller1`)
+		require.Equal(t, before, reads())
+		for range 3 { // a session that nobody uses ends earlier
+			in.pass(alertsLook/3 + time.Minute)
+			_, page = owner.get("/journal/live?person=seller1")
+		}
+		hasNot(t, page, "loads itself again")
+		require.Equal(t, before+1, reads())
+	})
+}
