@@ -197,7 +197,7 @@ func accountPlace(log [16]byte) crmguard.Place {
 // sealAccount returns the next version of the account, as a change of the store.
 func (c *committer) sealAccount(ctx context.Context, a *account) (*AccountChange, error) {
 	a.version = max(a.version, c.seq.highest) + 1
-	sealed, err := c.keys.Seal(ctx, accountPlace(c.id), a.append(nil, c.id))
+	sealed, err := c.keys.Seal(c.itself(ctx), accountPlace(c.id), a.append(nil, c.id))
 	if err != nil {
 		return nil, fmt.Errorf("audit: seal the account of the inbox: %w", err)
 	}
@@ -219,7 +219,7 @@ func (c *committer) loadAccount(ctx context.Context) error {
 	s.tampered = nil
 	wrong := "was removed"
 	if stored.Version != 0 {
-		plain, err := c.keys.Open(ctx, accountPlace(c.id), stored.Body)
+		plain, err := c.keys.Open(c.itself(ctx), accountPlace(c.id), stored.Body)
 		if err == nil {
 			if a, err = parseAccount(c.id, plain); err == nil && a.version != stored.Version {
 				err = errMalformed

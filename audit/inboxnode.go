@@ -247,7 +247,7 @@ func (n *node) send(ctx context.Context, p *pulseOf) bool {
 	defer cancel()
 	b := Beat{Node: hex.EncodeToString(n.id[:]), N: p.n}
 	plain := append([]byte{beatVersion}, n.log.id[:]...)
-	sealed, err := n.log.keys.Seal(ctx, beatPlace(n.log.id, b.Node, b.N), p.append(plain))
+	sealed, err := n.log.keys.Seal(n.log.itself(ctx), beatPlace(n.log.id, b.Node, b.N), p.append(plain))
 	if err == nil {
 		b.Body = sealed
 		err = n.ledger.Beat(ctx, b)
@@ -269,7 +269,7 @@ func (l *Log) openBeat(ctx context.Context, b *Beat) (node [16]byte, p *pulseOf,
 	if err != nil || len(id) != 16 || strings.ToLower(b.Node) != b.Node {
 		return node, nil, errMalformed
 	}
-	plain, err := l.keys.Open(ctx, beatPlace(l.id, b.Node, b.N), b.Body)
+	plain, err := l.keys.Open(l.itself(ctx), beatPlace(l.id, b.Node, b.N), b.Body)
 	if err != nil {
 		return node, nil, err
 	}

@@ -51,6 +51,12 @@ func tailPlace(log [16]byte) crmguard.Place {
 	return crmguard.Place{Tenant: ownTenant(log), Kind: "audit-tail", Record: "key", Field: "mac"}
 }
 
+// itself returns a context in which the log acts for itself: whoever has it verified, or
+// opened it, is of another tenant.
+func (l *Log) itself(ctx context.Context) context.Context {
+	return crmguard.System(ctx, ownTenant(l.id), "audit")
+}
+
 // tailing is what the committer remembers of the MAC.
 type tailing struct {
 	store   Tail // nil: it keeps none
@@ -101,7 +107,7 @@ func (l *Log) tailMark(ctx context.Context) (*tailMark, error) {
 	if m.key.key, ok = l.knownTail(m.key.sealed); ok {
 		return m, nil
 	}
-	plain, err := l.keys.Open(ctx, tailPlace(l.id), m.key.sealed)
+	plain, err := l.keys.Open(l.itself(ctx), tailPlace(l.id), m.key.sealed)
 	switch {
 	case err == nil && len(plain) == 32:
 		m.key.key = [32]byte(plain)
@@ -137,6 +143,7 @@ func (l *Log) knowTail(k *tailKey) {
 func (l *Log) sealerWorks(ctx context.Context) error {
 	at := tailPlace(l.id)
 	at.Field = "probe"
+	ctx = l.itself(ctx)
 	sealed, err := l.keys.Seal(ctx, at, nil)
 	if err == nil {
 		_, err = l.keys.Open(ctx, at, sealed)
@@ -158,7 +165,7 @@ func (t *tailing) begin(ctx context.Context, l *Log) (err error) {
 func (l *Log) newTailKey(ctx context.Context) (*tailKey, error) {
 	k := &tailKey{}
 	_, _ = rand.Read(k.key[:]) // never fails
-	sealed, err := l.keys.Seal(ctx, tailPlace(l.id), k.key[:])
+	sealed, err := l.keys.Seal(l.itself(ctx), tailPlace(l.id), k.key[:])
 	if err != nil {
 		return nil, fmt.Errorf("audit: seal the key of the newest entries: %w", err)
 	}
