@@ -14,6 +14,9 @@ import (
 // loss is another's success, so this is reached by a fault only.
 const maxRaces = 200
 
+// maxGiven is how long at most a process leaves the log to others, again and again.
+const maxGiven = 50 * time.Millisecond
+
 // committer is the goroutine that writes. It alone knows where the log stands.
 type committer struct {
 	*Log
@@ -22,8 +25,10 @@ type committer struct {
 	tail    tailing
 	seq     sequencer
 	pulse   pulse
-	batched int  // size of the batch before
-	lagging bool // the inbox could not be chained, and that was said
+	batched int           // size of the batch before
+	raced   time.Time     // when another process was first, the last time
+	took    time.Duration // how long the last append took
+	lagging bool          // the inbox could not be chained, and that was said
 }
 
 // item is an entry to be chained: of a waiter, or of the inbox.
@@ -165,6 +170,20 @@ func (c *committer) commit(ctx context.Context, items []*item) {
 		}
 		it.waiter.done <- err
 	}
+	c.giveWay()
+}
+
+// giveWay lets other processes have their turn. Whoever lost must read what it lost
+// against before it can try again, and would always come too late if the winners
+// went on at once.
+func (c *committer) giveWay() {
+	if c.raced.IsZero() || time.Since(c.raced) > time.Second {
+		return
+	}
+	select {
+	case <-c.quit:
+	case <-time.After(rand.N(min(3*c.took, maxGiven) + 1)): //nolint:gosec // spreads turns, decides nothing
+	}
 }
 
 // appendItems chains items in one step, in which the account changes, if it is not
@@ -193,8 +212,10 @@ func (c *committer) appendItems(ctx context.Context, items []*item, account *Acc
 			return nil
 		}
 		batch.Account, batch.Beats = account, beats
+		began := time.Now()
 		err := c.store.Append(ctx, batch)
 		if err == nil {
+			c.took = time.Since(began)
 			c.at = next
 			c.growth.tell()
 			return nil
@@ -214,6 +235,7 @@ func (c *committer) appendItems(ctx context.Context, items []*item, account *Acc
 			return fmt.Errorf("audit: append: %w", err)
 		}
 		before := c.at.size
+		c.raced = time.Now()
 		if err := c.follow(ctx); err != nil {
 			return err
 		}
@@ -287,7 +309,7 @@ func (c *committer) batch(items []*item) (position, Batch, []*item) {
 
 // pause lets processes that race for the head drift apart.
 func pause(ctx context.Context, race int) error {
-	limit := time.Millisecond << min(race, 5)
+	limit := time.Millisecond << min(race, 2)
 	select {
 	case <-ctx.Done():
 		return fmt.Errorf("audit: append: %w", ctx.Err())
