@@ -37,8 +37,8 @@ func (k *Keyring) Rotate(ctx context.Context, s Scope) (version uint32, err erro
 // RotateClients makes the next version of the key of each client of a tenant whose newest one
 // was made before a moment, and returns of how many. So a call that was cut off goes on where
 // another one has the same moment. Clients that are erased are left out. Progress, which
-// may be nil, is called after every 500 of them; its error ends the call. [Table.Reencrypt]
-// comes next.
+// may be nil, is called after every 500 keys that were looked at, whether or not there was anything
+// to rotate; its error ends the call. [Table.Reencrypt] comes next.
 func (k *Keyring) RotateClients(ctx context.Context, tenant string, before time.Time, progress func(ctx context.Context, rotated int) error) (rotated int, err error) {
 	if err := k.checkRotation(ctx, ClientScope(tenant, "")); err != nil {
 		return 0, err
@@ -58,11 +58,10 @@ func (k *Keyring) RotateClients(ctx context.Context, tenant string, before time.
 		case err != nil:
 			return err
 		}
-		if rotated++; progress != nil && rotated%inventoryPage == 0 {
-			return progress(ctx, rotated)
-		}
+		rotated++
 		return nil
 	}
+	looked := 0
 	for r, err := range inventoryOf(ctx, inventory, tenant, DataKey) {
 		if err != nil {
 			return rotated, err
@@ -73,6 +72,11 @@ func (k *Keyring) RotateClients(ctx context.Context, tenant string, before time.
 			}
 		}
 		newest = r
+		if looked++; progress != nil && looked%inventoryPage == 0 {
+			if err := progress(ctx, rotated); err != nil {
+				return rotated, err
+			}
+		}
 	}
 	err = rotate()
 	return rotated, err
@@ -111,8 +115,8 @@ func (k *Keyring) Retire(ctx context.Context, s Scope, before uint32) (removed i
 	return removed, k.reread(ctx, s)
 }
 
-// reread puts a scope as it is now into the cache. All other scopes stay there: a job
-// may rotate thousands.
+// reread puts a scope as it is now into the cache, which a full cache may make room for: so a
+// job that rotates thousands leaves there what it has rotated last.
 func (k *Keyring) reread(ctx context.Context, s Scope) error {
 	k.changed.add(s, k.clock.exact())
 	found, err := k.load(ctx, s.Tenant, []Scope{s}, false)

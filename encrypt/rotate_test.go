@@ -155,20 +155,23 @@ func TestRotateClients(t *testing.T) {
 	before := clock.Now()
 
 	cut := errors.New("cut off")
-	rotated, err := k.RotateClients(ctx, "acme", before, func(_ context.Context, n int) error {
-		require.Equal(t, 500, n)
+	first, err := k.RotateClients(ctx, "acme", before, func(_ context.Context, n int) error {
+		require.Greater(t, n, 490, "of the first 500 keys the tenant's, an erased client's and the last are not rotated")
 		return cut
 	})
 	require.ErrorIs(t, err, cut)
-	require.Equal(t, 500, rotated)
+	require.Less(t, first, 500)
 	var told []int
-	rotated, err = k.RotateClients(ctx, "acme", before, func(_ context.Context, n int) error { told = append(told, n); return nil })
+	tell := func(_ context.Context, n int) error { told = append(told, n); return nil }
+	rotated, err := k.RotateClients(ctx, "acme", before, tell)
 	require.NoError(t, err)
-	require.Equal(t, clients-1-500, rotated, "it goes on")
-	require.Equal(t, []int{500}, told)
-	rotated, err = k.RotateClients(ctx, "acme", before, nil)
+	require.Equal(t, clients-1-first, rotated, "it goes on")
+	require.GreaterOrEqual(t, len(told), 2)
+	told = nil
+	rotated, err = k.RotateClients(ctx, "acme", before, tell)
 	require.NoError(t, err)
 	require.Zero(t, rotated)
+	require.Equal(t, []int{0, 0, 0, 0}, told, "a call with nothing to rotate can be cut off as well")
 
 	versions := make(map[uint32]int)
 	list, err := store.List(t.Context(), encrypt.Record{}, 10_000)
