@@ -41,7 +41,7 @@ func (w *watcher) create(db *gorm.DB) error {
 	if err != nil {
 		return err
 	}
-	var entries []encrypt.IndexEntry
+	var entries encrypt.IndexEntries
 	for {
 		entries, err = t.seal(stmt.Context, fields, rows)
 		i, ok := t.erasedAgain(err, rows, upsert)
@@ -201,7 +201,7 @@ func (w *watcher) afterCreate(db *gorm.DB) {
 func (w *watcher) created(db *gorm.DB, done *write) error {
 	t := done.table
 	if done.upsert == nil {
-		return errors.Join(w.put(db, t, done.records, nil, done.entries), w.returned(db))
+		return errors.Join(w.putAll(db, t, done.records, done.entries.Entries), w.returned(db))
 	}
 	if t.index == nil && !done.upsert.guarded {
 		return w.returned(db)
@@ -221,16 +221,17 @@ func (w *watcher) created(db *gorm.DB, done *write) error {
 		if !f.Indexed {
 			continue
 		}
-		var records []string
+		entries := done.entries
+		entries.Records, entries.Fields = nil, []string{f.Name}
 		for i, row := range done.rows {
 			if slices.Equal(stored[done.records[i]].sealed[f.sealed.DBName], f.sealedOf(row).Bytes()) {
-				records = append(records, done.records[i])
+				entries.Records = append(entries.Records, done.records[i])
 			}
 		}
-		entries := slices.DeleteFunc(slices.Clone(done.entries), func(e encrypt.IndexEntry) bool {
-			return e.Field != f.Name || !slices.Contains(records, e.Record)
+		entries.Entries = slices.DeleteFunc(slices.Clone(entries.Entries), func(e encrypt.IndexEntry) bool {
+			return e.Field != f.Name || !slices.Contains(entries.Records, e.Record)
 		})
-		if err := w.put(db, t, records, []*field{f}, entries); err != nil {
+		if err := w.put(db, t, entries); err != nil {
 			return err
 		}
 	}

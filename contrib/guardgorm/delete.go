@@ -69,7 +69,7 @@ func (w *watcher) afterDelete(db *gorm.DB) {
 		return
 	}
 	if done != nil {
-		if err := w.put(db, done.table, done.records, nil, nil); err != nil {
+		if err := w.putAll(db, done.table, done.records, nil); err != nil {
 			_ = db.AddError(err)
 			return
 		}

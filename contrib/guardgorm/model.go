@@ -150,14 +150,14 @@ func fieldAt(s *schema.Schema, index []int) *schema.Field {
 	return nil
 }
 
-// seal fills the sealed fields of rows, if there are any of both.
-func (t *table) seal(ctx context.Context, fields []*field, rows []reflect.Value) ([]encrypt.IndexEntry, error) {
+// seal fills the sealed fields of rows, if there are any of both, and returns what to put.
+func (t *table) seal(ctx context.Context, fields []*field, rows []reflect.Value) (none encrypt.IndexEntries, err error) {
 	if len(fields) == 0 || len(rows) == 0 {
-		return nil, nil
+		return none, nil
 	}
 	tenant, err := tenantOf(ctx)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	names := make([]string, len(fields))
 	for i, f := range fields {
@@ -166,14 +166,14 @@ func (t *table) seal(ctx context.Context, fields []*field, rows []reflect.Value)
 	pointers := make([]any, len(rows))
 	for i, row := range rows {
 		if t.recordOf(row) == "" || t.clientOf(row) == "" {
-			return nil, fmt.Errorf("guardgorm: %s: sealed values are bound to the ids of record and client, and this row lacks one: "+
+			return none, fmt.Errorf("guardgorm: %s: sealed values are bound to the ids of record and client, and this row lacks one: "+
 				"make it in the program or in BeforeCreate, not in the database; an update needs it in Model", t.kind)
 		}
 		pointers[i] = row.Addr().Interface()
 	}
 	entries, err := t.Seal(ctx, tenant, names, pointers...)
 	if err != nil {
-		return nil, fmt.Errorf("guardgorm: %s: %w", t.kind, err)
+		return none, fmt.Errorf("guardgorm: %s: %w", t.kind, err)
 	}
-	return entries.Entries, nil
+	return entries, nil
 }

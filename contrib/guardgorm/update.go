@@ -264,7 +264,7 @@ func (t *table) sealFor(db *gorm.DB, change *write, row, scratch reflect.Value) 
 	scratch.FieldByIndex(t.record).SetString(t.recordOf(row))
 	scratch.FieldByIndex(t.client).SetString(t.clientOf(row))
 	entries, err := t.seal(db.Statement.Context, change.fields, []reflect.Value{scratch})
-	change.records, change.entries = []string{t.recordOf(row)}, entries
+	change.entries = entries
 	return err
 }
 
@@ -321,8 +321,8 @@ func (w *watcher) afterUpdate(db *gorm.DB) {
 	if !done {
 		return
 	}
-	if len(change.fields) > 0 && db.RowsAffected > 0 {
-		if err := w.put(db, change.table, change.records, change.fields, change.entries); err != nil {
+	if db.RowsAffected > 0 {
+		if err := w.put(db, change.table, change.entries); err != nil {
 			_ = db.AddError(err)
 			return
 		}

@@ -321,3 +321,40 @@ func TestTableInSchema(t *testing.T) {
 		require.Empty(t, found(phone3))
 	})
 }
+
+// indexed is a model with an index that it loses in a later version of the program.
+type indexed struct {
+	ID         string `encrypt:",record"`
+	Phone      string `gorm:"-" encrypt:"phone,index=phone"`
+	PhoneSeal  []byte `encrypt:"phone,sealed"`
+	Secret     string `gorm:"-" encrypt:"secret,index=exact"`
+	SecretSeal []byte `encrypt:"secret,sealed"`
+}
+
+type indexedLater struct {
+	ID         string `encrypt:",record"`
+	Phone      string `gorm:"-" encrypt:"phone,index=phone"`
+	PhoneSeal  []byte `encrypt:"phone,sealed"`
+	Secret     string `gorm:"-" encrypt:"secret"`
+	SecretSeal []byte `encrypt:"secret,sealed"`
+}
+
+func (indexed) TableName() string      { return "indexed" }
+func (indexedLater) TableName() string { return "indexed" }
+
+func TestSaveDropsEntriesOfAnIndexThatIsGone(t *testing.T) {
+	each(t, func(t *testing.T, c *crm) {
+		require.NoError(t, c.raw.AutoMigrate(&indexed{}))
+		require.NoError(t, c.use(t, "indexed", indexed{}).WithContext(as("acme")).Create(&indexed{ID: "1", Phone: phone1, Secret: "s"}).Error)
+		fields := func() (fields []string) {
+			require.NoError(t, c.raw.Raw("SELECT field FROM crmguard_index WHERE kind = 'indexed' ORDER BY field").Scan(&fields).Error)
+			return fields
+		}
+		require.Equal(t, []string{"phone", "secret"}, fields())
+		later := c.use(t, "indexed", indexedLater{}).WithContext(as("acme"))
+		require.NoError(t, later.Model(&indexedLater{ID: "1"}).Update("Phone", phone2).Error)
+		require.Equal(t, []string{"phone", "secret"}, fields(), "an update of some fields leaves the others' alone")
+		require.NoError(t, later.Save(&indexedLater{ID: "1", Phone: phone2, Secret: "s"}).Error)
+		require.Equal(t, []string{"phone"}, fields())
+	})
+}

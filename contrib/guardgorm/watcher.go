@@ -103,7 +103,7 @@ type write struct {
 	table   *table
 	records []string
 	fields  []*field
-	entries []encrypt.IndexEntry
+	entries encrypt.IndexEntries
 	rows    []reflect.Value
 	upsert  *upsert
 	finish  func(done bool)
@@ -131,29 +131,28 @@ func (t *table) checkTransaction(db *gorm.DB) error {
 	return nil
 }
 
-// put replaces index entries of fields; none: all.
-func (w *watcher) put(db *gorm.DB, t *table, records []string, fields []*field, entries []encrypt.IndexEntry) error {
-	if t.index == nil || len(records) == 0 {
+// put puts what [table.seal] returned.
+func (w *watcher) put(db *gorm.DB, t *table, entries encrypt.IndexEntries) error {
+	if t.index == nil || len(entries.Records) == 0 {
 		return nil
 	}
-	ctx := db.Statement.Context
-	tenant, err := tenantOf(ctx)
-	if err != nil {
-		return err
-	}
-	var names []string
-	for _, f := range fields {
-		if f.Indexed {
-			names = append(names, f.Name)
-		}
-	}
-	if len(fields) > 0 && len(names) == 0 {
-		return nil
-	}
-	if err := t.index.Put(ctx, db.Statement.ConnPool, encrypt.IndexEntries{Tenant: tenant, Kind: t.kind, Records: records, Fields: names, Entries: entries}); err != nil {
+	if err := t.index.Put(db.Statement.Context, db.Statement.ConnPool, entries); err != nil {
 		return fmt.Errorf("guardgorm: %s: %w", t.kind, err)
 	}
 	return nil
+}
+
+// putAll replaces all entries of records that are new or gone: a row that was deleted past the
+// plugin has left some.
+func (w *watcher) putAll(db *gorm.DB, t *table, records []string, entries []encrypt.IndexEntry) error {
+	if t.index == nil || len(records) == 0 {
+		return nil
+	}
+	tenant, err := tenantOf(db.Statement.Context)
+	if err != nil {
+		return err
+	}
+	return w.put(db, t, encrypt.IndexEntries{Tenant: tenant, Kind: t.kind, Records: records, Entries: entries})
 }
 
 var errMap = errors.New("guardgorm: sealed fields are created from structs, not from maps")
