@@ -7,6 +7,8 @@ require (
 	github.com/stretchr/testify v1.12.1
 )
 
+require golang.org/x/sys v0.49.0 // indirect
+
 require (
 	github.com/labstack/echo/v5 v5.3.1
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
