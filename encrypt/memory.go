@@ -74,7 +74,7 @@ func (m *Memory) Insert(_ context.Context, records []Record) ([]Record, error) {
 		if next > 1 {
 			m.revision++
 		}
-		r.Under = nil
+		r.Under, r.Scope = nil, r.Scope.clone()
 		m.put(r.Scope, append(versions, r.clone()))
 	}
 	return m.load(scopes), nil
@@ -89,6 +89,7 @@ func (m *Memory) under(r Record) bool {
 	return len(wrapping) > 0 && bytes.Equal(wrapping[len(wrapping)-1].Wrapped, r.Under)
 }
 
+// put keeps the strings of the scope, also of one that is known: a map takes over the newest.
 func (m *Memory) put(s Scope, versions []Record) {
 	if _, known := m.scopes[s]; !known {
 		m.fresh = append(m.fresh, s)
@@ -102,6 +103,7 @@ func (m *Memory) Advance(_ context.Context, scope Scope, to State, at time.Time)
 	defer m.mu.Unlock()
 	versions := m.scopes[scope]
 	if len(versions) == 0 {
+		scope = scope.clone()
 		versions = []Record{{Scope: scope, Version: 1, State: Active, CreatedAt: at}}
 	}
 	state := versions[0].State
@@ -122,7 +124,7 @@ func (m *Memory) Advance(_ context.Context, scope Scope, to State, at time.Time)
 			clear(versions[i].Wrapped)
 			versions[i].Wrapped = nil
 		}
-		m.put(scope, versions)
+		m.put(versions[0].Scope, versions)
 		m.revision++
 	}
 	return versions[len(versions)-1].clone(), nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -21,6 +22,14 @@ func NewMemoryIndex() *MemoryIndex { return &MemoryIndex{} }
 func (e *IndexEntry) sameValue(o *IndexEntry) bool {
 	return e.Tenant == o.Tenant && e.Kind == o.Kind && e.Field == o.Field && e.Index == o.Index && e.Version == o.Version &&
 		e.Record != o.Record && bytes.Equal(e.Value, o.Value)
+}
+
+// clone shares no memory with e.
+func (e IndexEntry) clone() IndexEntry {
+	e.Tenant, e.Client, e.Kind = strings.Clone(e.Tenant), strings.Clone(e.Client), strings.Clone(e.Kind)
+	e.Record, e.Field, e.Index = strings.Clone(e.Record), strings.Clone(e.Field), strings.Clone(e.Index)
+	e.Value = bytes.Clone(e.Value)
+	return e
 }
 
 // Put implements [Index]; tx may be nil.
@@ -54,7 +63,7 @@ func (m *MemoryIndex) Put(_ context.Context, _ Execer, x IndexEntries) error {
 		}
 	}
 	for _, e := range x.Entries {
-		e.Value = slices.Clone(e.Value)
+		e = e.clone()
 		if err := add(e); err != nil {
 			return err
 		}

@@ -33,7 +33,7 @@ func (m *Memory) AddPending(_ context.Context, f PendingField, records []Pending
 	}
 	set.state = PendingCollecting
 	for _, r := range records {
-		set.records[r.Record] = bytes.Clone(r.MAC)
+		set.records[strings.Clone(r.Record)] = bytes.Clone(r.MAC)
 	}
 	m.keepPending(f, set)
 	return nil
@@ -43,7 +43,7 @@ func (m *Memory) keepPending(f PendingField, set *pendingSet) {
 	if m.pending == nil {
 		m.pending = make(map[PendingField]*pendingSet)
 	}
-	m.pending[f] = set
+	m.pending[f.clone()] = set
 }
 
 // HasPending implements [Pending].

@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // PendingField names a field of one kind whose plaintext is being sealed.
 type PendingField struct{ Tenant, Kind, Field string }
+
+func (f PendingField) clone() PendingField {
+	return PendingField{strings.Clone(f.Tenant), strings.Clone(f.Kind), strings.Clone(f.Field)}
+}
 
 // PendingState is how far the field has come. Stores keep the numbers; none goes back.
 type PendingState uint8

@@ -103,7 +103,7 @@ func (k *Keyring) notMigrating(ctx context.Context, tenant string) error {
 
 // firsts remember since when this process has known something, on its own clock: those
 // of two nodes may differ.
-type firsts[K comparable] struct {
+type firsts[K outliving[K]] struct {
 	mu    sync.Mutex
 	since map[K]int64
 }
@@ -117,9 +117,15 @@ func (f *firsts[K]) add(what K, now int64) time.Duration {
 		if f.since == nil {
 			f.since = make(map[K]int64)
 		}
-		f.since[what], first = now, now
+		f.since[what.clone()], first = now, now
 	}
 	return time.Duration(now - first)
+}
+
+// outliving can be kept when the call has ended, see [Scope.clone].
+type outliving[K any] interface {
+	comparable
+	clone() K
 }
 
 func (f *firsts[K]) forget(what K) {

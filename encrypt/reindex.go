@@ -187,6 +187,8 @@ type indexVersion struct {
 	version uint32
 }
 
+func (v indexVersion) clone() indexVersion { return indexVersion{v.scope.clone(), v.version} }
+
 // reindexStale gives entries under a version to rows that lack them, and returns how many
 // it found and how many still do. Entries that have no row do not count: nobody sees what
 // they would find.

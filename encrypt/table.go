@@ -117,7 +117,7 @@ func NewModel(k *Keyring, kind string, t reflect.Type, o *TableOptions) (*Model,
 	if err != nil {
 		return nil, fmt.Errorf("encrypt: table %s: %w", kind, err)
 	}
-	m := &Model{keys: k, kind: kind, typ: t, plan: plan}
+	m := &Model{keys: k, kind: strings.Clone(kind), typ: t, plan: plan}
 	if o != nil {
 		m.region = strings.ToUpper(o.Region)
 		m.decodePlain = o.DecodePlain

@@ -29,10 +29,11 @@ func (m *MemoryRows) Put(tenant string, rows ...encrypt.Row) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.rows[tenant] == nil {
-		m.rows[tenant] = make(map[string]encrypt.Row)
+		m.rows[strings.Clone(tenant)] = make(map[string]encrypt.Row)
 	}
 	for _, row := range rows {
-		m.rows[tenant][row.Record] = clone(row)
+		row = clone(row)
+		m.rows[tenant][row.Record] = row
 	}
 }
 
@@ -101,6 +102,7 @@ func clone(row encrypt.Row) encrypt.Row {
 		}
 		return cloned
 	}
+	row.Record, row.Client = strings.Clone(row.Record), strings.Clone(row.Client)
 	row.Sealed, row.Plain = values(row.Sealed), values(row.Plain)
 	return row
 }
