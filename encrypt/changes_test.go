@@ -2,9 +2,12 @@ package encrypt_test
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
@@ -147,4 +150,53 @@ func (s hides) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Reco
 		}
 	}
 	return kept, err
+}
+
+// stalePoll answers polls as if they had begun before an erasure.
+type stalePoll struct {
+	encrypt.Store
+	before atomic.Pointer[int64] // the revision
+}
+
+func (s *stalePoll) Closing(ctx context.Context) (int64, []encrypt.Record, error) {
+	if revision := s.before.Load(); revision != nil {
+		return *revision, nil, nil
+	}
+	return s.Store.Closing(ctx)
+}
+
+// A poll that began before an erasure and ends after it makes nobody forget the erasure.
+func TestAPollFromBeforeAnErasureBringsNothingBack(t *testing.T) {
+	kek, clock, memory := newKEK(t), newClock(t), encrypt.NewMemory()
+	sealed, err := openKeyring(t, kek, memory, nil).Seal(acting("acme"), home, []byte("x"))
+	require.NoError(t, err)
+	polls := &stalePoll{Store: memory}
+	store := &afterLoad{Store: polls}
+	k := openKeyring(t, kek, store, &encrypt.Options{CacheEntries: 8})
+	_, err = k.Seal(acting("acme"), client(2), nil)
+	require.NoError(t, err)
+	held := newGate()
+	store.mu.Lock()
+	store.gate = held
+	store.mu.Unlock()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if plaintext, err := k.Open(acting("acme"), home, sealed); !errors.Is(err, crmguard.ErrErased) {
+			t.Errorf("opened %q after the erasure: %v", plaintext, err)
+		}
+	})
+	<-held.waiting
+	revision, _, err := memory.Closing(t.Context())
+	require.NoError(t, err)
+	polls.before.Store(&revision)
+	_, err = k.Erase(acting("acme"), "acme", "c1")
+	require.NoError(t, err)
+	clock.Advance(encrypt.Lease/2 + time.Second)
+	for i := range 40 {
+		_, err := k.Seal(acting("acme"), client(100+i), nil)
+		require.NoError(t, err)
+	}
+	k.WaitForPoll()
+	close(held.open)
+	wg.Wait()
 }
