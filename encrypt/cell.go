@@ -57,7 +57,7 @@ func addToGroup(groups []group, cells []Cell, i int) []group {
 // keysOfGroups gives groups their keys, and returns those of more scopes. Keys that do
 // not exist are nil.
 func (k *Keyring) keysOfGroups(ctx context.Context, tenant string, groups []group, more []Scope, create bool) ([]*scopeKeys, error) {
-	if len(groups)+len(more) == 0 {
+	if len(more) == 0 && k.cachedGroups(groups) {
 		return nil, nil
 	}
 	scopes := make([]Scope, 0, len(groups)+len(more))
@@ -72,6 +72,17 @@ func (k *Keyring) keysOfGroups(ctx context.Context, tenant string, groups []grou
 		groups[i].keys = keys[i]
 	}
 	return keys[len(groups):], nil
+}
+
+// cachedGroups gives groups their keys if those of all are cached.
+func (k *Keyring) cachedGroups(groups []group) bool {
+	for i := range groups {
+		g := &groups[i]
+		if g.keys = k.cached(&g.scope); g.keys == nil {
+			return false
+		}
+	}
+	return true
 }
 
 var errForeignCell = errors.New("encrypt: a cell of another tenant")
