@@ -115,7 +115,7 @@ func TestFilesOfTheRepositoryRunWithAnotherTool(t *testing.T) {
 		folders = append(folders, found...)
 	}
 	require.Greater(t, len(folders), 5)
-	named := regexp.MustCompile(`INSERT INTO crmguard_migrations \(store, version, applied_at\) VALUES \('([a-z]+)', (\d+), 0\);\s+-- \+goose Down`)
+	named := regexp.MustCompile(`INSERT INTO crmguard_migrations \(store, version, applied_at\) VALUES \('([a-z-]+)', (\d+), 0\);\s+-- \+goose Down`)
 	for _, folder := range folders {
 		t.Run(strings.TrimPrefix(folder, "../../"), func(t *testing.T) {
 			sqldbtest.Each(t, func(t *testing.T, pool *sql.DB) {
