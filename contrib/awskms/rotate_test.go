@@ -341,7 +341,7 @@ func TestErrorsShowNoSecrets(t *testing.T) {
 
 func TestSettleTime(t *testing.T) {
 	s, client := newServer(t)
-	kek, err := awskms.New(client, alias, &awskms.Options{SettleTime: 20 * time.Millisecond})
+	kek, err := awskms.New(client, alias, &awskms.Options{SettleTime: time.Second})
 	require.NoError(t, err)
 	s.set(func() { s.lag = 1 << 30 })
 	err = kek.Rotate(t.Context())

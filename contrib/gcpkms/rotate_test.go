@@ -211,7 +211,7 @@ func TestFailedDestruction(t *testing.T) {
 
 func TestSettleTime(t *testing.T) {
 	s, client := newServer(t)
-	kek, err := gcpkms.New(client, keyName, &gcpkms.Options{SettleTime: 20 * time.Millisecond})
+	kek, err := gcpkms.New(client, keyName, &gcpkms.Options{SettleTime: time.Second})
 	require.NoError(t, err)
 	s.set(func() { s.lag = 1 << 30 })
 	err = kek.Rotate(t.Context())

@@ -224,7 +224,7 @@ func TestFormat(t *testing.T) {
 
 func TestSettleTime(t *testing.T) {
 	s, client := newServer(t)
-	kek, err := vaultkms.New(client, "crm-kek", &vaultkms.Options{SettleTime: 20 * time.Millisecond})
+	kek, err := vaultkms.New(client, "crm-kek", &vaultkms.Options{SettleTime: time.Second})
 	require.NoError(t, err)
 	s.set(func() { s.before = map[string]func(){"keys/crm-kek/rotate": func() { s.lag = 1 << 30 }} })
 	err = kek.Rotate(t.Context())
