@@ -403,18 +403,7 @@ func TestKillSpool(t *testing.T) {
 	require.Zero(t, f.Status().Left)
 	require.NoError(t, f.Close())
 	require.NoError(t, log.Close())
-	there := map[string]int{}
-	rows, err := store.Read(t.Context(), 0, 1<<30)
-	require.NoError(t, err)
-	for _, r := range rows {
-		there[r.Keys.Event]++
-	}
-	for _, id := range acknowledged {
-		require.Equal(t, 1, there[id], id)
-	}
-	report := verify(t, store, verifier)
-	require.True(t, report.OK(), report.Detail)
-	t.Logf("%d acknowledged, %d there", len(acknowledged), len(there))
+	requireEachOnce(t, store, verifier, acknowledged)
 }
 
 // FuzzSpool reads files that somebody else wrote.

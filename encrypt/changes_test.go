@@ -2,7 +2,6 @@ package encrypt_test
 
 import (
 	"context"
-	"errors"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -17,19 +16,18 @@ import (
 )
 
 // slowReader opens a value on k with keys that were read before do ran.
-func slowReader(t *testing.T, k *encrypt.Keyring, store *afterLoad, sealed []byte, do func()) {
-	t.Helper()
-	k.Invalidate()
+func slowReader(k *encrypt.Keyring, store *afterLoad, sealed []byte, do func()) (plaintext []byte, err error) {
 	held := newGate()
 	store.mu.Lock()
 	store.gate = held
 	store.mu.Unlock()
 	var wg sync.WaitGroup
-	wg.Go(func() { _, _ = k.Open(acting("acme"), home, sealed) })
+	wg.Go(func() { plaintext, err = k.Open(acting("acme"), home, sealed) })
 	<-held.waiting
 	do()
 	close(held.open)
 	wg.Wait()
+	return plaintext, err
 }
 
 // A reader that saw a client's keys as they were undoes neither Rotate nor Retire.
@@ -43,7 +41,8 @@ func TestASlowReaderUndoesNoRotation(t *testing.T) {
 	old, err := k.Seal(acting("acme"), home, []byte("x"))
 	require.NoError(t, err)
 	scope := encrypt.ClientScope("acme", "c1")
-	slowReader(t, k, store, old, func() {
+	k.Invalidate()
+	_, _ = slowReader(k, store, old, func() {
 		version, err := k.Rotate(acting("acme"), scope)
 		require.NoError(t, err)
 		require.EqualValues(t, 2, version)
@@ -51,7 +50,8 @@ func TestASlowReaderUndoesNoRotation(t *testing.T) {
 	sealed, err := k.Seal(acting("acme"), home, []byte("x"))
 	require.NoError(t, err)
 	require.Equal(t, byte(2), sealed[7], "version of the key")
-	slowReader(t, k, store, old, func() {
+	k.Invalidate()
+	_, _ = slowReader(k, store, old, func() {
 		_, err := k.Retire(acting("acme"), scope, 2)
 		require.NoError(t, err)
 	})
@@ -175,28 +175,18 @@ func TestAPollFromBeforeAnErasureBringsNothingBack(t *testing.T) {
 	k := openKeyring(t, kek, store, &encrypt.Options{CacheEntries: 8})
 	_, err = k.Seal(acting("acme"), client(2), nil)
 	require.NoError(t, err)
-	held := newGate()
-	store.mu.Lock()
-	store.gate = held
-	store.mu.Unlock()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if plaintext, err := k.Open(acting("acme"), home, sealed); !errors.Is(err, crmguard.ErrErased) {
-			t.Errorf("opened %q after the erasure: %v", plaintext, err)
-		}
-	})
-	<-held.waiting
-	revision, _, err := memory.Closing(t.Context())
-	require.NoError(t, err)
-	polls.before.Store(&revision)
-	_, err = k.Erase(acting("acme"), "acme", "c1")
-	require.NoError(t, err)
-	clock.Advance(encrypt.Lease/2 + time.Second)
-	for i := range 40 {
-		_, err := k.Seal(acting("acme"), client(100+i), nil)
+	plaintext, err := slowReader(k, store, sealed, func() {
+		revision, _, err := memory.Closing(t.Context())
 		require.NoError(t, err)
-	}
-	k.WaitForPoll()
-	close(held.open)
-	wg.Wait()
+		polls.before.Store(&revision)
+		_, err = k.Erase(acting("acme"), "acme", "c1")
+		require.NoError(t, err)
+		clock.Advance(encrypt.Lease/2 + time.Second)
+		for i := range 40 {
+			_, err := k.Seal(acting("acme"), client(100+i), nil)
+			require.NoError(t, err)
+		}
+		k.WaitForPoll()
+	})
+	require.ErrorIs(t, err, crmguard.ErrErased, "opened %q after the erasure", plaintext)
 }

@@ -2,7 +2,6 @@ package encrypt_test
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -42,25 +41,15 @@ func TestASlowReaderAndAFullCacheBringNothingBack(t *testing.T) {
 	k := openKeyring(t, kek, store, &encrypt.Options{CacheEntries: 8})
 	_, err = k.Seal(acting("acme"), client(2), nil)
 	require.NoError(t, err)
-	held := newGate()
-	store.mu.Lock()
-	store.gate = held
-	store.mu.Unlock()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if plaintext, err := k.Open(acting("acme"), home, sealed); !errors.Is(err, crmguard.ErrErased) {
-			t.Errorf("opened %q after the erasure: %v", plaintext, err)
+	plaintext, err := slowReader(k, store, sealed, func() {
+		_, err := k.Erase(acting("acme"), "acme", "c1")
+		require.NoError(t, err)
+		for i := range 40 {
+			_, err := k.Seal(acting("acme"), client(100+i), nil)
+			require.NoError(t, err)
 		}
 	})
-	<-held.waiting
-	_, err = k.Erase(acting("acme"), "acme", "c1")
-	require.NoError(t, err)
-	for i := range 40 {
-		_, err := k.Seal(acting("acme"), client(100+i), nil)
-		require.NoError(t, err)
-	}
-	close(held.open)
-	wg.Wait()
+	require.ErrorIs(t, err, crmguard.ErrErased, "opened %q after the erasure", plaintext)
 	require.NoError(t, refuses(k, sealed))
 }
 

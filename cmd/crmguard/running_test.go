@@ -42,19 +42,27 @@ func TestCountingWhileTheCRMRuns(t *testing.T) {
 	require.NoError(t, insert("c2"))
 }
 
+// runningJournal begins a journal, as a CRM that runs has one, in the database with this name.
+func runningJournal(t *testing.T, name, key string) *audit.Log {
+	t.Helper()
+	signer, verifier, err := audit.OpenSigner(key, "crm.example/journal", true)
+	require.NoError(t, err)
+	db, err := open(t.Context(), name)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	store, err := auditsql.New(t.Context(), db, nil)
+	require.NoError(t, err)
+	journal, err := audit.New(t.Context(), store, crmguardtest.NewKeys(), signer, verifier, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, journal.Close()) })
+	return journal
+}
+
 // A journal is verified while it grows, and against the checkpoint of a moment ago.
 func TestVerifyingWhileTheCRMRuns(t *testing.T) {
 	eachName(t, func(t *testing.T, name string) {
 		dir := t.TempDir()
-		signer, verifier, err := audit.OpenSigner(dir+"/journal.key", "crm.example/journal", true)
-		require.NoError(t, err)
-		db, err := open(t.Context(), name)
-		require.NoError(t, err)
-		defer db.Close() //nolint:errcheck // a test
-		store, err := auditsql.New(t.Context(), db, nil)
-		require.NoError(t, err)
-		journal, err := audit.New(t.Context(), store, crmguardtest.NewKeys(), signer, verifier, nil)
-		require.NoError(t, err)
+		journal := runningJournal(t, name, dir+"/journal.key")
 
 		stop, stopped := make(chan struct{}), make(chan error)
 		go func() {

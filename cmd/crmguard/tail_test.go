@@ -11,24 +11,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard/audit"
-	"github.com/crmguard/crmguard/audit/auditsql"
-	"github.com/crmguard/crmguard/crmguardtest"
 )
 
 // What is recorded while somebody follows is printed, in order, each once.
 func TestTail(t *testing.T) {
 	eachName(t, func(t *testing.T, name string) {
-		dir := t.TempDir()
-		signer, verifier, err := audit.OpenSigner(dir+"/journal.key", "crm.example/journal", true)
-		require.NoError(t, err)
-		db, err := open(t.Context(), name)
-		require.NoError(t, err)
-		defer db.Close() //nolint:errcheck // a test
-		store, err := auditsql.New(t.Context(), db, nil)
-		require.NoError(t, err)
-		journal, err := audit.New(t.Context(), store, crmguardtest.NewKeys(), signer, verifier, nil)
-		require.NoError(t, err)
-		defer journal.Close() //nolint:errcheck // a test
+		journal := runningJournal(t, name, t.TempDir()+"/journal.key")
 		record := func(from, to int) {
 			for i := from; i < to; i++ {
 				require.NoError(t, journal.Record(t.Context(), view(strconv.Itoa(i))))
