@@ -46,15 +46,46 @@ func (l *Log) FollowAll(ctx context.Context, after int64) iter.Seq2[Entry, error
 	return l.follow(ctx, nil, after)
 }
 
-// FollowStore is [Log.FollowAll] for a log that need not be in use, and without keys:
-// for tools that look at a journal from outside. It ends with ctx only.
-func FollowStore(ctx context.Context, s Store, v note.Verifier, after int64) iter.Seq2[Entry, error] {
+// FollowStore is [Log.Follow] for a log that need not be in use, and without keys: for
+// tools that look at a journal from outside. A nil query is for the entries of all
+// tenants. It ends with ctx only.
+func FollowStore(ctx context.Context, s Store, v note.Verifier, q *Query, after int64) iter.Seq2[Entry, error] {
+	f, err := outside(ctx, s, v, q, after)
+	if err != nil {
+		return failing(err)
+	}
+	return f.run(ctx, func() (<-chan struct{}, bool) { return nil, false })
+}
+
+// ReadStore is [FollowStore] up to where the log stands now. Nobody waits for what is
+// to come, so what is damaged or missing is told at once, and an error of the store
+// is the end.
+func ReadStore(ctx context.Context, s Store, v note.Verifier, q *Query, after int64) iter.Seq2[Entry, error] {
+	f, err := outside(ctx, s, v, q, after)
+	if err != nil {
+		return failing(err)
+	}
+	f.once = true
+	return f.run(ctx, func() (<-chan struct{}, bool) { return nil, true })
+}
+
+// outside is a reader of a log that need not be in use.
+func outside(ctx context.Context, s Store, v note.Verifier, q *Query, after int64) (follower, error) {
+	f := follower{store: s, verify: v, logger: slog.New(slog.DiscardHandler), next: max(after, -1) + 1}
+	if q != nil {
+		asked := *q
+		asked.Pseudonyms = nil
+		if err := asked.normalise(); err != nil {
+			return f, err
+		}
+		f.query = &asked
+	}
 	head, err := s.Head(ctx)
 	if _, broken := errors.AsType[*BrokenError](err); err != nil && !broken {
-		return failing(fmt.Errorf("audit: follow: %w", err))
+		return f, fmt.Errorf("audit: follow: %w", err)
 	}
-	f := follower{store: s, log: head.Log, verify: v, logger: slog.New(slog.DiscardHandler), next: max(after, -1) + 1}
-	return f.run(ctx, func() (<-chan struct{}, bool) { return nil, false })
+	f.log = head.Log
+	return f, nil
 }
 
 // Head returns where the log stands, in its store.
@@ -77,6 +108,7 @@ type follower struct {
 	logger *slog.Logger
 	query  *Query // nil: all entries of all tenants
 	next   int64
+	once   bool  // it does not wait for more
 	told   int64 // one more than the number at which it waits for a checkpoint, and said so
 }
 
@@ -141,14 +173,14 @@ func (f *follower) page(ctx context.Context, yield func(Entry, error) bool) (rea
 }
 
 // over goes on at to, over entries that are damaged or missing: not before a signed
-// checkpoint covers them. Until then what stands there may have been planted in
-// front of entries that are yet to come.
+// checkpoint covers them, if it waits for more: what stands there may have been
+// planted in front of entries that are yet to come.
 func (f *follower) over(ctx context.Context, broken *BrokenError, to int64, yield func(Entry, error) bool) (read, goOn bool) {
 	if pruned := f.pruned(ctx); pruned > f.next {
 		f.next = pruned
 		return true, true
 	}
-	if to <= f.next || !f.covered(ctx, to) {
+	if to <= f.next || !f.once && !f.covered(ctx, to) {
 		if f.told != f.next+1 {
 			f.told = f.next + 1
 			f.logger.LogAttrs(ctx, slog.LevelError, "audit: a reader waits at an entry that cannot be read: verify the journal", slog.Int64("entry", f.next), slog.Any("error", broken))

@@ -362,17 +362,64 @@ func TestNobodyReadsUnrecorded(t *testing.T) {
 // A tool reads without the log, and without its keys.
 func TestFollowStore(t *testing.T) {
 	j := open(t, audit.NewMemory())
-	for i := range 3 {
+	for i := range 6 {
 		require.NoError(t, j.Record(t.Context(), journaltest.Event(i)))
 	}
-	seqs, errs := take(t, audit.FollowStore(t.Context(), j.store, j.verifier, 0), 2)
-	require.Equal(t, []int64{1, 2}, seqs)
+	anna := &audit.Query{Tenant: "acme", Subject: "anna"}
+	seqs, errs := take(t, audit.FollowStore(t.Context(), j.store, j.verifier, nil, 3), 2)
+	require.Equal(t, []int64{4, 5}, seqs)
 	require.Empty(t, errs)
-	tail := audit.FollowStore(t.Context(), j.store, j.verifier, -1)
+	tail := audit.FollowStore(t.Context(), j.store, j.verifier, anna, -1)
 	for range 2 { // each range begins anew
-		seqs, _ = take(t, tail, 3)
-		require.Equal(t, upTo(3), seqs)
+		seqs, _ = take(t, tail, 2)
+		require.Equal(t, []int64{0, 3}, seqs)
 	}
+	for query, want := range map[*audit.Query][]int64{nil: upTo(6), anna: {0, 3}, {Tenant: "globex"}: nil} {
+		seqs, errs = takeAll(audit.ReadStore(t.Context(), j.store, j.verifier, query, -1))
+		require.Equal(t, want, seqs)
+		require.Empty(t, errs)
+	}
+	for _, entries := range []iter.Seq2[audit.Entry, error]{
+		audit.FollowStore(t.Context(), j.store, j.verifier, &audit.Query{}, -1), audit.ReadStore(t.Context(), j.store, j.verifier, &audit.Query{}, -1),
+	} {
+		_, errs = takeAll(entries)
+		require.Len(t, errs, 1)
+		require.ErrorContains(t, errs[0], "needs a tenant")
+	}
+}
+
+// takeAll reads to the end.
+func takeAll(entries iter.Seq2[audit.Entry, error]) (seqs []int64, errs []error) {
+	for e, err := range entries {
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		seqs = append(seqs, e.Seq)
+	}
+	return seqs, errs
+}
+
+// Whoever reads up to the present is told at once of what nobody signed yet, and of a
+// store that fails.
+func TestReadStoreDoesNotWait(t *testing.T) {
+	store := &rereading{Store: audit.NewMemory()}
+	j := open(t, store)
+	for i := range 4 {
+		require.NoError(t, j.Record(t.Context(), journaltest.Event(i)))
+	}
+	store.rows = func(rows []audit.Row, _ int64) ([]audit.Row, error) {
+		return slices.DeleteFunc(rows, func(r audit.Row) bool { return r.Seq == 1 || r.Seq == 2 }), nil
+	}
+	seqs, errs := takeAll(audit.ReadStore(t.Context(), store, j.verifier, nil, -1))
+	require.Equal(t, []int64{0, 3}, seqs)
+	require.Len(t, errs, 1)
+	require.ErrorContains(t, errs[0], "broken at entry 1")
+	store.rows = func([]audit.Row, int64) ([]audit.Row, error) { return nil, errors.New("pulled out") }
+	seqs, errs = takeAll(audit.ReadStore(t.Context(), store, j.verifier, nil, -1))
+	require.Empty(t, seqs)
+	require.Len(t, errs, 1)
+	require.ErrorContains(t, errs[0], "pulled out")
 }
 
 // What retention removed is passed in silence; what is merely gone is not.

@@ -21,9 +21,29 @@ const (
 	CSV                    // for spreadsheets, which run nothing that stands in it
 )
 
+var formatNames = []string{JSON: "jsonl", OCSF: "ocsf", CSV: "csv"}
+
+// ParseFormat returns the format of a name: jsonl, ocsf or csv.
+func ParseFormat(name string) (Format, error) {
+	for f := JSON; f <= CSV; f++ {
+		if formatNames[f] == name {
+			return f, nil
+		}
+	}
+	return 0, fmt.Errorf("auditout: there is no format %q: want %s", name, strings.Join(formatNames[JSON:], ", "))
+}
+
+// String returns the name of a format.
+func (f Format) String() string {
+	if f.check() != nil {
+		return fmt.Sprintf("format %d", uint8(f))
+	}
+	return formatNames[f]
+}
+
 func (f Format) check() error {
 	if f < JSON || f > CSV {
-		return fmt.Errorf("auditout: there is no format %d", f)
+		return fmt.Errorf("auditout: there is no format %d", uint8(f))
 	}
 	return nil
 }

@@ -245,3 +245,18 @@ type failingHandler struct{ slog.Handler }
 func (failingHandler) Enabled(context.Context, slog.Level) bool { return true }
 
 func (failingHandler) Handle(context.Context, slog.Record) error { return os.ErrClosed }
+
+func TestFormatNames(t *testing.T) {
+	for name, f := range map[string]auditout.Format{"jsonl": auditout.JSON, "ocsf": auditout.OCSF, "csv": auditout.CSV} {
+		got, err := auditout.ParseFormat(name)
+		require.NoError(t, err)
+		require.Equal(t, f, got)
+		require.Equal(t, name, f.String())
+	}
+	for _, name := range []string{"", "JSON", "xml"} {
+		_, err := auditout.ParseFormat(name)
+		require.ErrorContains(t, err, "want jsonl, ocsf, csv")
+	}
+	require.Equal(t, "format 0", auditout.Format(0).String())
+	require.Equal(t, "format 9", auditout.Format(9).String())
+}

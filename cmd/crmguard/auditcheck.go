@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"golang.org/x/mod/sumdb/note"
@@ -28,13 +29,15 @@ const maxProof = 1 << 30
 
 // proofResult is what checking a file found.
 type proofResult struct {
-	File    string      `json:"file"`
-	Holds   bool        `json:"holds"`
-	Detail  string      `json:"detail,omitempty"`     // why it does not hold
-	Size    int64       `json:"checkpoint,omitempty"` // entries that the checkpoint covers
-	Extract bool        `json:"extract"`              // these are all that were asked for
-	Asked   string      `json:"asked,omitempty"`
-	Entries []entryLine `json:"entries,omitempty"`
+	File    string            `json:"file"`
+	Holds   bool              `json:"holds"`
+	Detail  string            `json:"detail,omitempty"`     // why it does not hold
+	Size    int64             `json:"checkpoint,omitempty"` // entries that the checkpoint covers
+	Extract bool              `json:"extract"`              // these are all that were asked for
+	Asked   string            `json:"asked,omitempty"`
+	Entries []json.RawMessage `json:"entries,omitempty"`
+
+	entries []audit.Entry
 }
 
 func checkProofs(c *call) int {
@@ -64,6 +67,9 @@ func checkProofs(c *call) int {
 		results = append(results, result)
 	}
 	if *asJSON {
+		if err := nameEntries(results); err != nil {
+			return c.fail(unable, "%v", err)
+		}
 		if err := printJSON(c.out, results); err != nil {
 			return c.fail(unable, "%v", err)
 		}
@@ -79,17 +85,32 @@ func checkProof(text []byte, v note.Verifier) proofResult {
 	r := proofResult{Extract: isExtract(text)}
 	var err error
 	if r.Extract {
-		r.Entries, r.Asked, r.Size, err = checkExtract(text, v)
+		r.entries, r.Asked, r.Size, err = checkExtract(text, v)
 	} else {
 		var proven audit.Proven
 		if proven, err = audit.CheckProof(text, nil, v); err == nil {
-			r.Entries, r.Size = []entryLine{lineOf(&proven.Entry)}, proven.Size
+			r.entries, r.Size = []audit.Entry{proven.Entry}, proven.Size
 		}
 	}
 	if r.Holds = err == nil; !r.Holds {
-		r.Detail, r.Entries = err.Error(), nil // some of which may be right
+		r.Detail, r.entries = err.Error(), nil // some of which may be right
 	}
 	return r
+}
+
+// nameEntries writes the entries of results as JSON.
+func nameEntries(results []proofResult) error {
+	for i := range results {
+		r := &results[i]
+		for j := range r.entries {
+			text, err := jsonOf(&r.entries[j])
+			if err != nil {
+				return err
+			}
+			r.Entries = append(r.Entries, text)
+		}
+	}
+	return nil
 }
 
 func (c *call) tellProof(r *proofResult, signer string) {
@@ -97,11 +118,11 @@ func (c *call) tellProof(r *proofResult, signer string) {
 	case !r.Holds:
 		fmt.Fprintf(c.out, "%s: DOES NOT HOLD: %s\n", plain(r.File), plain(r.Detail))
 	case r.Extract:
-		fmt.Fprintf(c.out, "%s: holds: %s of a journal of %d entries, signed by %s: all with %s\n", plain(r.File), count(len(r.Entries), "act"), r.Size, plain(signer), r.Asked)
+		fmt.Fprintf(c.out, "%s: holds: %s of a journal of %d entries, signed by %s: all with %s\n", plain(r.File), count(len(r.entries), "act"), r.Size, plain(signer), r.Asked)
 	default:
-		fmt.Fprintf(c.out, "%s: holds: entry %d of a journal of %d entries, signed by %s\n", plain(r.File), r.Entries[0].Seq, r.Size, plain(signer))
+		fmt.Fprintf(c.out, "%s: holds: entry %d of a journal of %d entries, signed by %s\n", plain(r.File), r.entries[0].Seq, r.Size, plain(signer))
 	}
-	for i := range r.Entries {
-		fmt.Fprintf(c.out, "  %s\n", &r.Entries[i])
+	for i := range r.entries {
+		fmt.Fprintf(c.out, "  %s\n", lineOf(&r.entries[i]))
 	}
 }

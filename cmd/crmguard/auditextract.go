@@ -61,13 +61,13 @@ func extractEntries(c *call) int {
 	})
 }
 
-// checkExtract checks an extract, and returns its lines and what was asked for.
-func checkExtract(text []byte, v note.Verifier) (lines []entryLine, asked string, size int64, err error) {
+// checkExtract checks an extract, and returns its entries and what was asked for.
+func checkExtract(text []byte, v note.Verifier) (entries []audit.Entry, asked string, size int64, err error) {
 	x, err := audit.CheckExtract(bytes.NewReader(text), v, func(p audit.Proven) error {
-		lines = append(lines, lineOf(&p.Entry))
+		entries = append(entries, p.Entry)
 		return nil
 	})
-	return lines, describeQuery(&x.Query), x.Size, err
+	return entries, describeQuery(&x.Query), x.Size, err
 }
 
 func describeQuery(q *audit.Query) string {

@@ -1,14 +1,12 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"time"
 
 	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/auditout"
 )
 
 // readingHelp is what commands say that print entries.
@@ -18,7 +16,7 @@ database's own log has to. It does not verify the journal: have that done before
 
 var auditTimeline = command{
 	name:  "audit timeline",
-	args:  "-db DATABASE|FOLDER -tenant T [-person ID] [-record KIND/ID] [-client ID] [-action A] [-outcome O] [-addr IP] [-from TIME] [-to TIME] [-n N] [-prefix P] [-json]",
+	args:  "-db DATABASE|FOLDER -tenant T [-person ID] [-record KIND/ID] [-client ID] [-action A] [-outcome O] [-addr IP] [-from TIME] [-to TIME] [-n N] [-format FORMAT] [-prefix P]",
 	about: "print what happened to a record or client, or what a person did",
 	help: `Prints the entries of a tenant's journal that match all flags, newest first, a line each: number,
 time, tenant, who, what they did to what, and how it ended. Private values are sealed, and only named.
@@ -37,13 +35,16 @@ const timelinePage = 500
 func showTimeline(c *call) int {
 	f, asked := c.journalFlags(), c.queryFlags()
 	n := c.flags.Int("n", 0, "at most `N` entries; 0: all")
-	asJSON := c.flags.Bool("json", false, "print JSON Lines")
-	store, q, done, code, ok := c.openAsked(f, asked)
+	format := c.flags.String("format", "text", formatUsage)
+	var out auditout.Sink
+	store, q, done, code, ok := c.openAsked(f, asked, func() (err error) {
+		out, err = printer(c.out, *format)
+		return err
+	})
 	if !ok {
 		return code
 	}
 	defer done() //nolint:errcheck // nothing was written
-	printer := printer(c.out, *asJSON)
 	for shown := 0; ; {
 		q.Limit = timelinePage
 		if *n > 0 {
@@ -55,10 +56,8 @@ func showTimeline(c *call) int {
 		} else if err != nil {
 			return c.fail(unable, "%v", err)
 		}
-		for i := range page.Entries {
-			if err := printer(&page.Entries[i]); err != nil {
-				return c.fail(unable, "%v", err)
-			}
+		if err := c.print(out, page.Entries...); err != nil {
+			return c.fail(unable, "%v", err)
 		}
 		shown += len(page.Entries)
 		if q.Before = page.Next; page.Next == 0 || *n > 0 && shown >= *n {
@@ -67,14 +66,18 @@ func showTimeline(c *call) int {
 	}
 }
 
-// openAsked reads the flags of a command that prints what matches a query, and opens the journal.
-func (c *call) openAsked(f *journalFlags, asked *queryFlags) (store audit.Store, q audit.Query, done func() error, code int, ok bool) {
+// openAsked reads the flags of a command that prints what matches a query, has the others checked,
+// and opens the journal.
+func (c *call) openAsked(f *journalFlags, asked *queryFlags, check func() error) (store audit.Store, q audit.Query, done func() error, code int, ok bool) {
 	if _, code, ok = c.parse(0); !ok {
 		return nil, q, nil, code, false
 	}
 	q, err := asked.query()
 	if f.db == "" {
 		err = errors.New("-db is needed")
+	}
+	if err == nil {
+		err = check()
 	}
 	if err != nil {
 		return nil, q, nil, c.misused("%v", err), false
@@ -83,26 +86,14 @@ func (c *call) openAsked(f *journalFlags, asked *queryFlags) (store audit.Store,
 	return store, q, done, code, ok
 }
 
-// printer prints entries, as JSON Lines or for people.
-func printer(w io.Writer, asJSON bool) func(*audit.Entry) error {
-	encoder := json.NewEncoder(w)
-	return func(e *audit.Entry) error {
-		line := lineOf(e)
-		if asJSON {
-			return encoder.Encode(line)
-		}
-		_, err := fmt.Fprintln(w, &line)
-		return err
-	}
-}
-
 var auditTail = command{
 	name:  "audit tail",
-	args:  "-db DATABASE|FOLDER -tenant T [-person ID] … [-n N] [-prefix P] [-json]",
+	args:  "-db DATABASE|FOLDER -key FILE.pub -tenant T [-person ID] … [-n N] [-format FORMAT] [-prefix P]",
 	about: "print entries as they are made, until Ctrl-C",
 	help: `Prints the newest entries of a tenant's journal that match all flags, oldest first, then each new
 one within a second or two after it was chained, in order, until it is interrupted. An entry
-that was tampered with is told on the error output, once.
+that was tampered with is told on the error output, once. Damage that nothing signed covers yet
+is waited for: somebody may have put it in front of entries that are still to come.
 
 ` + readingHelp + `
 ` + databaseHelp + `
@@ -112,76 +103,59 @@ tampered with.
 	do: followJournal,
 }
 
-// tailEvery is how often new entries are looked for.
-const tailEvery = time.Second
-
 func followJournal(c *call) int {
 	f, asked := c.journalFlags(), c.queryFlags()
-	n := c.flags.Int("n", 10, "begin with the newest `N` entries")
-	asJSON := c.flags.Bool("json", false, "print JSON Lines")
-	store, q, done, code, ok := c.openAsked(f, asked)
+	key := c.flags.String("key", "", keyUsage)
+	n := c.flags.Int("n", 10, fmt.Sprintf("begin with the newest `N` entries, at most %d", timelinePage))
+	format := c.flags.String("format", "text", formatUsage)
+	var out auditout.Sink
+	store, q, done, code, ok := c.openAsked(f, asked, func() (err error) {
+		if *key == "" {
+			return errors.New("-key is needed")
+		}
+		if *n < 0 || *n > timelinePage {
+			return fmt.Errorf("-n is from 0 to %d", timelinePage)
+		}
+		out, err = printer(c.out, *format)
+		return err
+	})
 	if !ok {
 		return code
 	}
 	defer done() //nolint:errcheck // nothing was written
-	t := tail{call: c, store: store, q: q, last: -1, print: printer(c.out, *asJSON)}
-	wait := time.NewTicker(tailEvery)
-	defer wait.Stop()
-	for limit := max(*n, 0); ; limit = -1 {
-		if err := t.look(limit); err != nil && c.Err() == nil {
+	verifier, err := readVerifier(*key)
+	if err != nil {
+		return c.fail(unable, "the verifying key: %v", err)
+	}
+	head, err := store.Head(c)
+	if err != nil {
+		return c.fail(failure(err), "%v", err)
+	}
+	if *n > 0 && head.Size > 0 {
+		q := q
+		q.Before, q.Limit = head.Size, *n // what comes meanwhile follows
+		page, err := audit.FindStore(c, store, q)
+		if broken, ok := errors.AsType[*audit.BrokenError](err); ok {
+			code = c.fail(tampered, "%v", broken)
+		} else if err != nil {
 			return c.fail(unable, "%v", err)
 		}
-		select {
-		case <-c.Done():
-			return t.code
-		case <-wait.C:
+		slices.Reverse(page.Entries)
+		if err := c.print(out, page.Entries...); err != nil {
+			return c.fail(unable, "%v", err)
 		}
 	}
-}
-
-// tail is how far a follower has come.
-type tail struct {
-	*call
-	store audit.Store
-	q     audit.Query
-	print func(*audit.Entry) error
-	last  int64 // number of the last entry that was looked at
-	told  int64 // number of the last damaged entry that was told of, and one
-	code  int
-}
-
-// look prints what is new, at most limit entries of it unless that is negative.
-func (t *tail) look(limit int) error {
-	head, err := t.store.Head(t)
-	if err != nil || head.Size-1 == t.last {
-		return err
-	}
-	q := t.q
-	q.Before, q.Limit = head.Size, timelinePage // what comes meanwhile is for the next look
-	var fresh []audit.Entry
-	for more := head.Size > 0; more; {
-		page, err := audit.FindStore(t, t.store, q)
+	for entry, err := range audit.FollowStore(c, store, verifier, &q, head.Size-1) {
 		if broken, ok := errors.AsType[*audit.BrokenError](err); ok {
-			if broken.Seq > t.last && broken.Seq >= t.told {
-				t.told, t.code = broken.Seq+1, t.fail(tampered, "%v", broken)
-			}
-		} else if err != nil {
-			return err
+			code = c.fail(tampered, "%v", broken)
+			continue
 		}
-		for _, e := range page.Entries {
-			if more = e.Seq > t.last && (limit < 0 || len(fresh) < limit); !more {
-				break
-			}
-			fresh = append(fresh, e)
+		if err == nil {
+			err = c.print(out, entry)
 		}
-		q.Before = page.Next
-		more = more && page.Next > t.last+1 && limit != 0
-	}
-	for _, e := range slices.Backward(fresh) {
-		if err := t.print(&e); err != nil {
-			return err
+		if err != nil {
+			return c.fail(unable, "%v", err)
 		}
 	}
-	t.last = head.Size - 1
-	return nil
+	return code
 }

@@ -15,8 +15,8 @@
 //	crmguard audit prove -db … -key FILE.pub [-o FILE] ENTRY
 //	crmguard audit check -key FILE.pub FILE…
 //	crmguard audit timeline -db … -tenant T [-person ID] [-record KIND/ID] [-client ID]
-//	crmguard audit tail -db … -tenant T
-//	crmguard audit export -db … [-tenant T] [-after N] [-o FILE]
+//	crmguard audit tail -db … -key FILE.pub -tenant T
+//	crmguard audit export -db … -key FILE.pub [-tenant T] [-after N] [-format jsonl|ocsf|csv] [-o FILE | -syslog HOST:PORT]
 //	crmguard audit extract -tenant T [-client ID] -o FILE -db … -signer FILE -store … -kek FILE
 //	crmguard audit sequence -db … -signer FILE -store … -kek FILE [-anchor FILE]
 //	crmguard audit prune -before TIME -db … -signer FILE -store … -kek FILE

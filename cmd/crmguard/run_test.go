@@ -43,8 +43,8 @@ func TestPasswordsAreNotPrinted(t *testing.T) {
 			{"audit", "verify", "-db", dir + "/keys.db", "-anchor", url, "-key", publicKey(t)},
 			{"audit", "prove", "-db", url, "-key", publicKey(t), "1"},
 			{"audit", "timeline", "-db", url, "-tenant", "acme"},
-			{"audit", "tail", "-db", url, "-tenant", "acme"},
-			{"audit", "export", "-db", url},
+			{"audit", "tail", "-db", url, "-key", publicKey(t), "-tenant", "acme"},
+			{"audit", "export", "-db", url, "-key", publicKey(t)},
 			{"scan", declaration(t, "contacts"), "-db", url, "-store", url, "-kek", "kek.json"},
 			{"keys", "turn", "-store", url, "-kek", dir + "/kek.json"},
 			{"keys", "erase", "-finish", "-store", dir + "/keys.db", "-db", url, "-kek", dir + "/kek.json"},
@@ -95,7 +95,11 @@ func TestNothingWritesToTheTerminal(t *testing.T) {
 		{"audit", "check", "-key", key, paper},
 		{"audit", "timeline", "-db", planted, "-tenant", evil, "-addr", evil},
 		{"audit", "timeline", "-db", planted, "-tenant", evil, "-from", evil},
-		{"audit", "export", "-db", planted},
+		{"audit", "export", "-db", planted, "-key", key},
+		{"audit", "export", "-db", planted, "-key", key, "-format", evil},
+		{"audit", "export", "-db", planted, "-key", key, "-syslog", evil},
+		{"audit", "export", "-db", planted, "-key", key, "-syslog", "localhost:1", "-ca", dir + "/" + evil},
+		{"audit", "tail", "-db", planted, "-key", key, "-tenant", evil},
 		{"audit", "verify", "-db", planted, "-key", key, "-checkpoint", dir + "/" + evil},
 	} {
 		code, out, complaint := invoke(t, args...)
@@ -117,8 +121,8 @@ func TestEntriesDoNotWriteToTheTerminal(t *testing.T) {
 		ID: evil, Subject: crmguard.Subject{ID: evil, OnBehalfOf: evil, Session: evil}, Action: evil, Reason: evil, Fields: []string{evil, "a"},
 		Resource: crmguard.Resource{Kind: evil, ID: evil, Field: evil},
 	}, Sealed: []audit.SealedValue{{Name: evil}}})
-	for _, r := range line.String() {
-		require.True(t, unicode.IsPrint(r), "%q", line.String())
+	for _, r := range line {
+		require.True(t, unicode.IsPrint(r), "%q", line)
 	}
 }
 

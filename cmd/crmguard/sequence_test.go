@@ -84,7 +84,7 @@ func TestSequence(t *testing.T) {
 			ended := make(chan int, 1)
 			go func() { ended <- run(ctx, with("audit sequence"), nil, &complaint, &complaint) }()
 			require.Eventually(t, func() bool {
-				code, out, _ := invoke(t, "audit", "export", "-db", name, "-tenant", "acme")
+				code, out, _ := invoke(t, "audit", "export", "-db", name, "-key", dir+"/journal.key.pub", "-tenant", "acme")
 				return code == good && strings.Count(out, "\n") == 300+10*round
 			}, time.Minute, 50*time.Millisecond, "%s", &complaint)
 			stop()
@@ -139,7 +139,7 @@ func TestSequence(t *testing.T) {
 		require.Equal(t, "removed: entries 0 to 255\n", out)
 		code, out, why = invoke(t, "audit", "verify", "-db", name, "-key", dir+"/journal.key.pub", "-anchor", dir+"/anchor")
 		require.Equal(t, pruned, code, out+why)
-		code, _, why = invoke(t, "audit", "export", "-db", name)
+		code, _, why = invoke(t, "audit", "export", "-db", name, "-key", dir+"/journal.key.pub")
 		require.Equal(t, good, code, "what was pruned is not missing: %s", why)
 		code, _, why = invoke(t, "audit", "timeline", "-db", name, "-tenant", "acme")
 		require.Equal(t, good, code, why)

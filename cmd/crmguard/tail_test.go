@@ -4,19 +4,21 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/crmguard/crmguard/audit"
 )
 
 // What is recorded while somebody follows is printed, in order, each once.
 func TestTail(t *testing.T) {
 	eachName(t, func(t *testing.T, name string) {
-		journal := runningJournal(t, name, t.TempDir()+"/journal.key")
+		key := t.TempDir() + "/journal.key"
+		journal := runningJournal(t, name, key)
 		record := func(from, to int) {
 			for i := from; i < to; i++ {
 				require.NoError(t, journal.Record(t.Context(), view(strconv.Itoa(i))))
@@ -29,7 +31,7 @@ func TestTail(t *testing.T) {
 		var complaint bytes.Buffer
 		ended := make(chan int, 1)
 		go func() {
-			ended <- run(ctx, []string{"audit", "tail", "-db", name, "-tenant", "acme", "-n", "2"}, nil, write, &complaint)
+			ended <- run(ctx, []string{"audit", "tail", "-db", name, "-key", key + ".pub", "-tenant", "acme", "-n", "2"}, nil, write, &complaint)
 			_ = write.Close() // of a pipe in memory
 		}()
 		lines := bufio.NewScanner(read)
@@ -51,32 +53,35 @@ func TestTail(t *testing.T) {
 	})
 }
 
-// More new entries than a page holds are all printed; a damaged one is told once.
-func TestTailLooks(t *testing.T) {
+// A damaged entry is told of once, and holds nobody up; a filter is asked of each.
+func TestTailOverDamage(t *testing.T) {
 	dir := t.TempDir()
-	require.NoError(t, makeJournal(t.Context(), []string{dir + "/crm.db", dir + "/journal.key", "1100"}))
-	require.NoError(t, execute(t.Context(), []string{dir + "/crm.db", `UPDATE crmguard_audit_entries SET subject = 'boris' WHERE seq = 7`}))
-	store, done, err := openJournal(t.Context(), dir+"/crm.db", "")
-	require.NoError(t, err)
-	defer done() //nolint:errcheck // a test
-	var complaint bytes.Buffer
-	var got []int64
-	tail := tail{call: &call{Context: t.Context(), err: &complaint}, store: store, q: audit.Query{Tenant: "acme"}, last: -1,
-		print: func(e *audit.Entry) error { got = append(got, e.Seq); return nil }}
-	require.NoError(t, tail.look(3))
-	require.Equal(t, []int64{1097, 1098, 1099}, got)
-	got, tail.last = nil, -1
-	require.NoError(t, tail.look(-1))
-	require.Len(t, got, 1100, "it is of anna, whatever the column says")
-	for i, seq := range got {
-		require.Equal(t, int64(i), seq)
+	name, key := dir+"/crm.db", dir+"/journal.key"
+	journal := runningJournal(t, name, key)
+	for i := range 30 {
+		require.NoError(t, journal.Record(t.Context(), view(strconv.Itoa(i))))
 	}
-	got, tail.last, tail.q.Subject = nil, -1, "boris"
-	for range 2 {
-		require.NoError(t, tail.look(-1))
-		tail.last = -1
+	require.NoError(t, execute(t.Context(), []string{name, `UPDATE crmguard_audit_entries SET record = x'01' WHERE seq = 27`}))
+	ctx, stop := context.WithCancel(t.Context())
+	var out, complaint output
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"audit", "tail", "-db", name, "-key", key + ".pub", "-tenant", "acme", "-person", "anna", "-format", "jsonl", "-n", "5"}, nil, &out, &complaint)
+	}()
+	require.Eventually(t, func() bool { return strings.Count(out.String(), "\n") == 4 }, time.Minute, time.Millisecond)
+	other := view("x")
+	other.Subject.ID = "boris"
+	require.NoError(t, journal.Record(t.Context(), other))
+	require.NoError(t, journal.Record(t.Context(), view("30")))
+	require.Eventually(t, func() bool { return strings.Count(out.String(), "\n") == 5 }, time.Minute, time.Millisecond)
+	stop()
+	require.Equal(t, tampered, <-ended)
+	var seqs []int
+	for line := range strings.Lines(out.String()) {
+		var entry struct{ Seq int }
+		require.NoError(t, json.Unmarshal([]byte(line), &entry))
+		seqs = append(seqs, entry.Seq)
 	}
-	require.Empty(t, got)
-	require.Equal(t, tampered, tail.code)
-	require.Equal(t, 1, bytes.Count(complaint.Bytes(), []byte("entry 7")), complaint.String())
+	require.Equal(t, []int{25, 26, 28, 29, 31}, seqs)
+	require.Equal(t, 1, strings.Count(complaint.String(), "entry 27"), complaint.String())
 }
