@@ -105,7 +105,11 @@ func (e *Engine) decision(ctx context.Context, s crmguard.Subject, tenant string
 	if err != nil {
 		return decision{}, err
 	}
-	d := decision{subject: s, policy: e.current.Load()}
+	policy, err := e.inForce()
+	if err != nil {
+		return decision{}, err
+	}
+	d := decision{subject: s, policy: policy}
 	d.parties[0] = party{s.ID, placement{units.Members[s.ID], units}, true, true}
 	if e.org.source == nil {
 		d.parties[0].place.units = s.Units

@@ -143,7 +143,7 @@ func FuzzDifferential(f *testing.F) {
 	f.Add(chainOfRoles(10)+"\np, role:r10, acme, contacts, view, dept, allow", "acme", "anna", "contacts", "", "view", uint8(6))
 	f.Add("p, unit:Юг, t, a, view, all, allow\ng, role:x, unit:Юг, t\ng, u:o$leg, role:x, t\np, u:o$leg, t, a, view, shared, deny", "t", "o$leg", "a", "", "view", uint8(4))
 	f.Fuzz(func(t *testing.T, text, tenant, person, kind, field, action string, rel uint8) {
-		rows, err := readRows(t.Context(), textSource{text: text})
+		_, rows, err := readRows(t.Context(), textSource{text: text})
 		if err != nil || len(rows) > 200 {
 			return
 		}

@@ -28,8 +28,11 @@ func (e *Engine) Resolve(ctx context.Context, tenant, subject string) (roles, un
 	if err != nil {
 		return nil, nil, err
 	}
-	roles, err = e.current.Load().roles(tenant, subject)
+	policy, err := e.inForce()
 	if err != nil {
+		return nil, nil, err
+	}
+	if roles, err = policy.roles(tenant, subject); err != nil {
 		return nil, nil, err
 	}
 	units = slices.Clone(tree.Members[subject])
@@ -43,7 +46,11 @@ func (e *Engine) Roles(ctx context.Context, tenant string) ([]string, error) {
 	if err := reaches(ctx, tenant); err != nil {
 		return nil, err
 	}
-	return e.current.Load().knownRoles(tenant), nil
+	policy, err := e.inForce()
+	if err != nil {
+		return nil, err
+	}
+	return policy.knownRoles(tenant), nil
 }
 
 // reaches refuses empty names, and a tenant that is not the one of the subject of ctx.
@@ -83,21 +90,36 @@ func (e *Engine) GrantRole(ctx context.Context, tenant, subject, role string) er
 		return err
 	}
 	defer e.unlock()
-	old := e.current.Load()
-	if !slices.Contains(old.knownRoles(tenant), role) {
-		return fmt.Errorf("rbac: grant: no row of tenant %q knows the role %q", tenant, role)
-	}
-	if what, ok := old.lacks(granter, role); ok {
-		return &crmguard.Denial{By: "rbac", Code: "lacks-right", Detail: "u:" + granter.ID + ": role:" + role + ": " + what.action + " " + what.object}
-	}
 	added := row{"grant", "g", []string{personPrefix + subject, rolePrefix + role, tenant}}
-	if _, err := lint(append(slices.Clip(old.rows), added)); err != nil {
+	mayGrant := func() error { return e.mayGrant(granter, role, added) }
+	give := func() error {
+		_, err := e.change(func(old *snapshot) []row { return distinct(append(slices.Clip(old.rows), added)) })
+		return err
+	}
+	if store, ok := e.adapter.(Store); ok {
+		return e.revise(withDefaultReason(ctx, "grant"), store, func(stored Stored) (edit, error) {
+			return edit{add: [][]string{added.rule()}, put: give}, mayGrant()
+		})
+	}
+	if err := mayGrant(); err != nil {
 		return err
 	}
 	if err := addRule(ctx, e.adapter, added.fields); err != nil {
 		return fmt.Errorf("rbac: grant: %w", err)
 	}
-	_, err := e.change(func(old *snapshot) []row { return distinct(append(slices.Clip(old.rows), added)) })
+	return give()
+}
+
+// mayGrant looks at the policy in force.
+func (e *Engine) mayGrant(granter crmguard.Subject, role string, added row) error {
+	old := e.current.Load()
+	if tenant := added.tenant(); !slices.Contains(old.knownRoles(tenant), role) {
+		return fmt.Errorf("rbac: grant: no row of tenant %q knows the role %q", tenant, role)
+	}
+	if what, ok := old.lacks(granter, role); ok {
+		return &crmguard.Denial{By: "rbac", Code: "lacks-right", Detail: "u:" + granter.ID + ": role:" + role + ": " + what.action + " " + what.object}
+	}
+	_, err := lint(append(slices.Clip(old.rows), added))
 	return err
 }
 
@@ -146,6 +168,23 @@ func (e *Engine) remove(ctx context.Context, what removals) (int, error) {
 	}
 	defer e.unlock()
 	defer e.arrived(&what) // before unlock: what is granted from then on stays
+	if store, ok := e.adapter.(Store); ok {
+		found := 0
+		err := e.revise(withDefaultReason(ctx, "revoke"), store, func(stored Stored) (edit, error) {
+			var rows [][]string
+			for _, rule := range stored.Rules {
+				if what.match(rowOf("", rule)) {
+					rows = append(rows, rule)
+				}
+			}
+			found = len(rows)
+			return edit{remove: rows}, nil
+		})
+		if err == nil {
+			return found, errors.Join(failed...)
+		}
+		return removed, errors.Join(append(failed, fmt.Errorf("rbac: revoke: %w", err))...)
+	}
 	stored, told := 0, true
 	for _, m := range what {
 		n, tells, err := removeRules(ctx, e.adapter, m)

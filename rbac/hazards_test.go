@@ -148,7 +148,7 @@ func TestHazardChangeUnderLoad(t *testing.T) {
 		})
 	}
 	for i := range 100 {
-		rows, err := readRows(t.Context(), textSource{text: policies[i%2]})
+		_, rows, err := readRows(t.Context(), textSource{text: policies[i%2]})
 		require.NoError(t, err)
 		e.current.Store(snapshotOf(t, rows))
 	}

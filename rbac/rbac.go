@@ -112,8 +112,10 @@ type Engine struct {
 	org     orgCache
 	log     *slog.Logger
 
-	current atomic.Pointer[snapshot]
-	store   chan struct{} // full while somebody asks the adapter, see change.go
+	current    atomic.Pointer[snapshot]
+	freshUntil atomic.Int64  // uptime after which nothing is decided, 0: never; see watch.go
+	store      chan struct{} // full while somebody asks the adapter, see change.go
+	watched    watched
 
 	mu      sync.Mutex // one replacement of current at a time
 	leaving []*removals
@@ -156,30 +158,44 @@ func (e *Engine) Version() string { return e.current.Load().version }
 // nobody keeps a right because of a bad row elsewhere; rules that deny stay until a
 // policy is accepted. Either way the logger is told, and the error says why.
 func (e *Engine) Reload(ctx context.Context) error {
-	if err := e.lock(ctx); err != nil {
-		return err
+	err := e.reload(ctx)
+	if _, told := errors.AsType[*PolicyError](err); err != nil && !told && e.current.Load() != nil {
+		e.log.ErrorContext(ctx, "rbac: the stored policy cannot be used; the one in force stays", "version", e.Version(), "error", err)
 	}
-	defer e.unlock()
-	stored, next, err := e.load(ctx)
+	return err
+}
+
+// take brings what is stored into force, as Reload says, and returns it. It is called
+// with the store locked.
+func (e *Engine) take(ctx context.Context) (Stored, error) {
+	l := beginLook()
+	stored, rows, next, err := e.load(ctx)
+	if err == nil && next == nil { // it is in force
+		e.saw(l, stored.Version, nil)
+		return stored, nil
+	}
 	if err == nil {
 		err = e.put(next)
 	}
 	if err == nil {
-		e.log.InfoContext(ctx, "rbac: policy loaded", "version", next.version, "rows", len(next.rows))
-		return nil
+		e.saw(l, stored.Version, nil)
+		e.log.InfoContext(ctx, "rbac: policy loaded", "version", next.version, "rows", len(next.rows), "number", stored.Version.Number)
+		return stored, nil
 	}
-	if e.current.Load() == nil {
-		return err
+	if _, refused := errors.AsType[*PolicyError](err); !refused || e.current.Load() == nil {
+		e.missed(err)
+		return stored, err
 	}
-	fewer := 0
-	if _, refused := errors.AsType[*PolicyError](err); refused {
-		var narrow error
-		fewer, narrow = e.change(func(old *snapshot) []row { return old.narrowed(stored) })
+	fewer, narrow := e.change(func(old *snapshot) []row { return old.narrowed(rows) })
+	if narrow != nil {
 		err = errors.Join(err, narrow)
+		e.missed(err)
+		return stored, err
 	}
+	e.saw(l, stored.Version, err)
 	e.log.ErrorContext(ctx, "rbac: a new policy was refused, of the old one stays in force what is still stored",
-		"version", e.Version(), "rows dropped", fewer, "error", err)
-	return err
+		"version", e.Version(), "rows dropped", fewer, "number", stored.Version.Number, "error", err)
+	return stored, err
 }
 
 // ruleSource is an adapter that can say where each row stands. With a
@@ -190,21 +206,25 @@ type ruleSource interface {
 	Rules(ctx context.Context) (where []string, rules [][]string, err error)
 }
 
-// load returns the rows that are stored, sound or not, and the policy that they are.
-func (e *Engine) load(ctx context.Context) ([]row, *snapshot, error) {
-	rows, err := readRows(ctx, e.adapter)
+// load returns the rows that are stored, sound or not, and the policy that they are;
+// nil if a [Store] says that it is the one in force.
+func (e *Engine) load(ctx context.Context) (Stored, []row, *snapshot, error) {
+	stored, rows, err := readRows(ctx, e.adapter)
 	refused, _ := errors.AsType[*PolicyError](err)
 	if err != nil && refused == nil {
-		return nil, nil, err
+		return Stored{}, nil, nil, err
+	}
+	if old := e.current.Load(); old != nil && old.version == stored.Version.Digest {
+		return stored, rows, nil, nil
 	}
 	next, err := compile(rows)
 	if refused != nil {
 		if more, ok := errors.AsType[*PolicyError](err); ok {
 			refused.Findings = append(refused.Findings, more.Findings...)
 		}
-		return rows, nil, refused
+		return stored, rows, nil, refused
 	}
-	return rows, next, err
+	return stored, rows, next, err
 }
 
 // compile checks rows from outside and builds the snapshot.
@@ -223,27 +243,33 @@ func compile(rows []row) (*snapshot, error) {
 	return next, nil
 }
 
-func readRows(ctx context.Context, adapter persist.Adapter) (rows []row, err error) {
-	if source, ok := adapter.(ruleSource); ok {
-		where, rules, err := source.Rules(ctx)
-		if err != nil {
-			err = fmt.Errorf("rbac: read the policy: %w", err)
-		}
-		for i, rule := range rules {
-			if len(rule) == 0 {
-				rule = []string{""}
-			}
-			rows = append(rows, row{where[i], rule[0], rule[1:]})
-		}
-		return rows, err
+func readRows(ctx context.Context, adapter persist.Adapter) (stored Stored, rows []row, err error) {
+	switch source := adapter.(type) {
+	case Store:
+		stored, err = source.Load(ctx)
+	case ruleSource:
+		stored.Where, stored.Rules, err = source.Rules(ctx)
+	default:
+		rows, err = casbinRows(ctx, adapter)
 	}
+	for i, rule := range stored.Rules {
+		rows = append(rows, rowOf(stored.Where[i], rule))
+	}
+	if err != nil {
+		err = fmt.Errorf("rbac: read the policy: %w", err)
+	}
+	return stored, rows, err
+}
+
+// casbinRows reads a policy as Casbin does.
+func casbinRows(ctx context.Context, adapter persist.Adapter) (rows []row, err error) {
 	m, err := model.NewModelFromString(Model)
 	if err != nil {
-		return nil, fmt.Errorf("rbac: model: %w", err)
+		return nil, fmt.Errorf("model: %w", err)
 	}
 	defer func() { // Casbin's helpers for adapters index into rows before they check them
 		if r := recover(); r != nil {
-			rows, err = nil, fmt.Errorf("rbac: read the policy: the adapter panicked: %v", r)
+			rows, err = nil, fmt.Errorf("the adapter panicked: %v", r)
 		}
 	}()
 	if withContext, ok := adapter.(persist.ContextAdapter); ok {
@@ -252,7 +278,7 @@ func readRows(ctx context.Context, adapter persist.Adapter) (rows []row, err err
 		err = adapter.LoadPolicy(m)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("rbac: read the policy: %w", err)
+		return nil, err
 	}
 	for _, kind := range []string{"p", "g", "g2"} {
 		for i, fields := range m[kind[:1]][kind].Policy {

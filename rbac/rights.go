@@ -66,17 +66,9 @@ func (s *snapshot) rights(n node) map[right]relationSet {
 // same relations. A granter who acts for somebody needs the rights of both, and
 // one with scopes needs those too. Jobs of the host lack nothing.
 func (s *snapshot) lacks(granter crmguard.Subject, role string) (right, bool) {
-	var holders []string
-	if granter.Kind != crmguard.KindSystem {
-		holders = append(holders, granter.ID)
-	}
-	if granter.OnBehalfOf != "" {
-		holders = append(holders, granter.OnBehalfOf)
-	}
+	holders := holdersOf(granter)
 	gives := s.rights(node{granter.Tenant, rolePrefix + role})
-	order := slices.SortedFunc(maps.Keys(gives), func(a, b right) int { // so that the same lack is named each time
-		return cmp.Or(strings.Compare(a.object, b.object), strings.Compare(a.action, b.action))
-	})
+	order := slices.SortedFunc(maps.Keys(gives), compareRights) // so that the same lack is named each time
 	for _, holder := range holders {
 		has := s.rights(node{granter.Tenant, personPrefix + holder})
 		for _, what := range order {
@@ -88,6 +80,21 @@ func (s *snapshot) lacks(granter crmguard.Subject, role string) (right, bool) {
 		}
 	}
 	return right{}, false
+}
+
+// holdersOf are those who must hold what a subject gives: jobs of the host lack nothing.
+func holdersOf(s crmguard.Subject) (holders []string) {
+	if s.Kind != crmguard.KindSystem {
+		holders = append(holders, s.ID)
+	}
+	if s.OnBehalfOf != "" {
+		holders = append(holders, s.OnBehalfOf)
+	}
+	return holders
+}
+
+func compareRights(a, b right) int {
+	return cmp.Or(strings.Compare(a.object, b.object), strings.Compare(a.action, b.action))
 }
 
 // narrowed are the rows that stay in force when what is stored now was refused:

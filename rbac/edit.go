@@ -1,0 +1,272 @@
+package rbac
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/crmguard/crmguard"
+)
+
+// edit is what to change in a [Store], and how it comes into force here then; nil:
+// it is already.
+type edit struct {
+	add, remove [][]string
+	put         func() error
+}
+
+// Contention for a store: only other processes compete, and each round one of them wins.
+const (
+	attempts   = 100
+	firstPause = time.Millisecond
+	maxPause   = 50 * time.Millisecond
+)
+
+// revise makes the next version out of the newest one, again when another process was
+// faster. It is called with the store locked.
+func (e *Engine) revise(ctx context.Context, store Store, by func(stored Stored) (edit, error)) error {
+	pause := firstPause
+	for attempt := 1; ; attempt++ {
+		_, err := e.reviseOnce(ctx, store, by)
+		if attempt == attempts || !errors.Is(err, ErrChanged) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), err)
+		case <-time.After(rand.N(pause)): //nolint:gosec // spreads attempts, decides nothing
+		}
+		pause = min(2*pause, maxPause)
+	}
+}
+
+func (e *Engine) reviseOnce(ctx context.Context, store Store, by func(stored Stored) (edit, error)) (Version, error) {
+	stored, err := e.take(ctx)
+	if _, refused := errors.AsType[*PolicyError](err); err != nil && !refused {
+		return Version{}, err
+	}
+	next, err := by(stored)
+	if err != nil {
+		return Version{}, err
+	}
+	version, err := store.Change(ctx, stored, next.add, next.remove)
+	if err != nil {
+		return Version{}, err
+	}
+	if next.put != nil {
+		if err := next.put(); err != nil {
+			return Version{}, err
+		}
+	}
+	e.stored(version)
+	return version, nil
+}
+
+// Replace stores a whole new policy of a tenant as one version, and brings it into
+// force: rules, each with its type first, take the place of all rows of the tenant.
+// It is made out of version after, the Number that [Engine.Status] told when the author began: if the policy
+// is another one by now, nothing changes and the error is [ErrChanged].
+//
+// The author is the subject of ctx, whose tenant it is. What Casbin would misread is refused with a
+// [*PolicyError], and where anybody would get a right that the author lacks, or the
+// author one more, that is a denial as of [Engine.GrantRole]; a job of the host needs
+// no rights. Whether the subject may change the policy at all is a question to Check.
+// The adapter must be a [Store], or the error is [ErrNoVersions].
+func (e *Engine) Replace(ctx context.Context, tenant string, after int64, rules [][]string, reason string) (Version, error) {
+	author, store, err := e.author(ctx, tenant, reason)
+	if err != nil {
+		return Version{}, err
+	}
+	if err := e.lock(ctx); err != nil {
+		return Version{}, err
+	}
+	defer e.unlock()
+	return e.reviseOnce(WithReason(ctx, reason), store, func(stored Stored) (edit, error) {
+		if stored.Version.Number != after {
+			return edit{}, fmt.Errorf("%w: it is version %d, not %d", ErrChanged, stored.Version.Number, after)
+		}
+		return e.replacement(author, tenant, stored, rules)
+	})
+}
+
+// Rollback is [Engine.Replace] with the rows that the tenant had in an older version.
+func (e *Engine) Rollback(ctx context.Context, tenant string, after, to int64, reason string) (Version, error) {
+	_, store, err := e.author(ctx, tenant, reason)
+	if err != nil {
+		return Version{}, err
+	}
+	rules, err := store.At(ctx, to)
+	if err != nil {
+		return Version{}, fmt.Errorf("rbac: roll back: %w", err)
+	}
+	return e.Replace(ctx, tenant, after, rulesOf(tenant, rules), reason)
+}
+
+// History tells what was changed in the policy of a tenant, the newest version first:
+// at most limit of those before one, 0 for the newest. It leaves out versions that
+// changed nothing of the tenant, and rows of others.
+func (e *Engine) History(ctx context.Context, tenant string, before int64, limit int) ([]Version, error) {
+	if err := reaches(ctx, tenant); err != nil {
+		return nil, err
+	}
+	store, ok := e.adapter.(Store)
+	if !ok {
+		return nil, ErrNoVersions
+	}
+	var found []Version
+	for len(found) < limit {
+		page, err := store.History(ctx, before, limit)
+		if err != nil || len(page) == 0 {
+			return found, err
+		}
+		for _, v := range page {
+			before = v.Number
+			v.Added, v.Removed = rulesOf(tenant, v.Added), rulesOf(tenant, v.Removed)
+			if len(v.Added)+len(v.Removed) > 0 && len(found) < limit {
+				found = append(found, v)
+			}
+		}
+	}
+	return found, nil
+}
+
+// author is who changes the policy of a tenant as a whole, and where.
+func (e *Engine) author(ctx context.Context, tenant, reason string) (crmguard.Subject, Store, error) {
+	author, ok := crmguard.SubjectFrom(ctx)
+	if !ok {
+		return author, nil, errors.New("rbac: replace: nobody acts in the context")
+	}
+	if err := reaches(ctx, tenant); err != nil {
+		return author, nil, err
+	}
+	if reason == "" {
+		return author, nil, errors.New("rbac: replace: a reason is needed")
+	}
+	store, ok := e.adapter.(Store)
+	if !ok {
+		return author, nil, ErrNoVersions
+	}
+	return author, store, nil
+}
+
+// rulesOf are those of a tenant.
+func rulesOf(tenant string, rules [][]string) (of [][]string) {
+	for _, rule := range rules {
+		if rowOf("", rule).tenant() == tenant {
+			of = append(of, rule)
+		}
+	}
+	return of
+}
+
+func (e *Engine) replacement(author crmguard.Subject, tenant string, stored Stored, rules [][]string) (edit, error) {
+	var findings []Finding
+	var rows []row
+	there, wanted := map[[7]string]bool{}, map[[7]string]bool{}
+	var change edit
+	for i, rule := range rules {
+		r := rowOf(fmt.Sprintf("rule %d", i+1), rule)
+		if got := r.tenant(); got != "" && got != tenant {
+			findings = append(findings, Finding{r.where, rule, "it is of another tenant"})
+		}
+		rows = append(rows, r)
+		if len(r.fields) <= 6 { // lint refuses longer ones
+			wanted[r.key()] = true
+		}
+	}
+	for i, rule := range stored.Rules {
+		r := rowOf(stored.Where[i], rule)
+		switch {
+		case r.tenant() != tenant:
+			rows = append(rows, r)
+		case !wanted[r.key()]:
+			change.remove = append(change.remove, rule)
+		}
+		there[r.key()] = true
+	}
+	next, err := compile(rows)
+	if refused, ok := errors.AsType[*PolicyError](err); ok {
+		findings = append(findings, refused.Findings...)
+	} else if err != nil {
+		return edit{}, err
+	}
+	if len(findings) > 0 {
+		return edit{}, &PolicyError{findings}
+	}
+	for _, r := range next.rows {
+		if wanted[r.key()] && !there[r.key()] {
+			change.add = append(change.add, r.rule())
+		}
+	}
+	change.put = func() error { return e.put(next) }
+	return change, e.mayReplace(author, next, change)
+}
+
+// mayReplace refuses a policy by which somebody gets what its author lacks, or the
+// author gets more.
+func (e *Engine) mayReplace(author crmguard.Subject, next *snapshot, change edit) error {
+	if author.Kind == crmguard.KindSystem && author.OnBehalfOf == "" {
+		return nil
+	}
+	old := e.current.Load()
+	for _, n := range touched(author.Tenant, old, next, change) {
+		had := old.rights(n)
+		gets := next.rights(n)
+		maps.DeleteFunc(gets, func(what right, set relationSet) bool { return set&^had[what] == 0 })
+		for _, what := range slices.SortedFunc(maps.Keys(gets), compareRights) {
+			code := ""
+			switch {
+			case n.name == personPrefix+author.ID || n.name == personPrefix+author.OnBehalfOf:
+				code = "self-grant"
+			case !old.holds(author, what, gets[what]&^had[what]):
+				code = "lacks-right"
+			default:
+				continue
+			}
+			return &crmguard.Denial{By: "rbac", Code: code, Detail: "u:" + author.ID + ": " + n.name + ": " + what.action + " " + what.object}
+		}
+	}
+	return nil
+}
+
+// holds reports whether a subject, and whom it acts for, has a right under all of some
+// relations, within its scopes.
+func (s *snapshot) holds(subject crmguard.Subject, what right, under relationSet) bool {
+	kind, _, _ := strings.Cut(what.object, "#")
+	if subject.Scopes != nil && !inScopes(subject.Scopes, kind, crmguard.Action(what.action)) {
+		return false
+	}
+	for _, holder := range holdersOf(subject) {
+		if under&^s.rights(node{subject.Tenant, personPrefix + holder})[what] != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// touched are those whose rights a change may alter: whoever is named first in one of
+// its rows, and whoever is a member of one of these, before or after. They are sorted.
+func touched(tenant string, old, next *snapshot, change edit) []node {
+	var changed []string
+	for _, rule := range slices.Concat(change.add, change.remove) {
+		changed = append(changed, rowOf("", rule).fields[:1]...)
+	}
+	members := map[string][]string{} // the inverse of links
+	for _, r := range slices.Concat(old.rows, next.rows) {
+		if r.kind == "g" && r.fields[2] == tenant {
+			members[r.fields[1]] = append(members[r.fields[1]], r.fields[0])
+		}
+	}
+	names := append(descend(changed, func(name string) []string { return members[name] }), changed...)
+	slices.Sort(names)
+	var nodes []node
+	for _, name := range slices.Compact(names) {
+		nodes = append(nodes, node{tenant, name})
+	}
+	return nodes
+}
