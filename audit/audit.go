@@ -162,6 +162,7 @@ type Log struct {
 
 	anchors anchors
 	growth  growth
+	passes  passes
 	finding findable
 
 	mu       sync.Mutex

@@ -108,6 +108,9 @@ func (l *Log) recordOwn(ctx context.Context, e crmguard.Event) error {
 	e.Time = stored(l.clock())
 	normalise(&e)
 	e.Subject.AuthenticatedAt = stored(e.Subject.AuthenticatedAt)
+	if at := e.Subject.AuthenticatedAt; !writable(e.Time) || !at.IsZero() && !writable(at) {
+		return errTime // nobody could read the record, nor anything after it
+	}
 	e.Private = nil
 	c := &content{tenant: own, event: e}
 	return l.put(ctx, c, c.fit())

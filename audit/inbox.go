@@ -115,6 +115,7 @@ func (c *committer) sequence(ctx context.Context) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	s := &c.seq
+	c.passes.begin()
 	if err := c.listen(ctx); err != nil {
 		return false, err
 	}
@@ -187,6 +188,7 @@ func (c *committer) sequence(ctx context.Context) (more bool, err error) {
 	}
 	s.skip, s.begun = 0, false
 	s.pass++
+	c.passes.end()
 	if !s.fresh {
 		return false, nil
 	}

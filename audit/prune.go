@@ -163,8 +163,10 @@ func (l *Log) Prune(ctx context.Context, before time.Time) (Removed, error) {
 		return Removed{}, err
 	}
 	// The entry orders this against holds: those before it count, later ones come too
-	// late for what it names.
-	err = l.execute(ctx, store, plan)
+	// late for what it names. One that waits in the inbox was placed before.
+	if err = l.sequenced(ctx); err == nil {
+		err = l.execute(ctx, store, plan)
+	}
 	e.Outcome = crmguard.Done
 	if err != nil {
 		e.Outcome = crmguard.Failed

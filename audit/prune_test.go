@@ -459,3 +459,16 @@ func TestPruneOfAFileIsRepaired(t *testing.T) {
 		}
 	}
 }
+
+// What nobody could read again is not written, whoever the context says that it is.
+func TestHoldsOfOddSubjects(t *testing.T) {
+	for _, at := range []time.Time{time.Unix(-5, 0), time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC)} {
+		a := days(t, audit.NewMemory(), 1)
+		ctx := crmguard.WithSubject(t.Context(), crmguard.Subject{Tenant: "acme", ID: "anna", Kind: crmguard.KindEmployee, AuthenticatedAt: at})
+		require.Error(t, a.Hold(ctx, audit.Hold{ID: "1", Tenant: "acme"}))
+		_, err := a.Prune(ctx, a.now)
+		require.Error(t, err)
+		require.NoError(t, a.Record(t.Context(), smallEvent(perDay)), "the log goes on")
+		require.True(t, a.report(t, audit.VerifyOptions{}).OK())
+	}
+}

@@ -86,3 +86,32 @@ func TestPrune(t *testing.T) {
 		require.Equal(t, audit.Broken, verify(t, store, verifier).Verdict, "a whole tile, but nobody signed that")
 	})
 }
+
+// A hold counts from when it was acknowledged, though it still waits in the inbox: no
+// process may have chained it yet.
+func TestPruneHeedsHoldsInTheInbox(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		signer, verifier := journaltest.Signer(t)
+		log := openLog(t, db, signer, verifier)
+		for i := range 300 {
+			require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))
+		}
+		require.NoError(t, log.Close())
+		app, err := audit.OpenInbox(t.Context(), newStore(t, db), journaltest.NewSealer(), nil)
+		require.NoError(t, err)
+		ctx := crmguard.System(t.Context(), "acme", "lawsuit")
+		for i := range 300 { // more than a page before it
+			require.NoError(t, app.Record(t.Context(), journaltest.Event(300+i)))
+		}
+		require.NoError(t, app.Hold(ctx, audit.Hold{ID: "1", Tenant: "acme"}))
+		require.NoError(t, app.Close())
+
+		log = openLog(t, db, signer, verifier)
+		removed, err := log.Prune(ctx, time.Now().Add(time.Hour))
+		if err == nil {
+			require.NotNil(t, removed.Held, "it was chained before Prune looked")
+		}
+		require.Zero(t, removed.To)
+		require.Equal(t, 1, events(t, newStore(t, db))["event-0"])
+	})
+}
