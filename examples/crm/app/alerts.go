@@ -170,27 +170,28 @@ const (
 )
 
 // alertLooks are the looks at the newest alerts that are recorded and still last, by
-// session. A restart forgets them, and the next reload is recorded anew.
+// session and, of the journal, what it was narrowed to. A restart forgets them, and
+// the next reload is recorded anew.
 type alertLooks struct {
 	mu    sync.Mutex
 	began map[string]time.Time
 }
 
-func (l *alertLooks) begin(session string, now time.Time) {
+func (l *alertLooks) begin(look string, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.began == nil {
 		l.began = map[string]time.Time{}
 	}
 	maps.DeleteFunc(l.began, func(_ string, began time.Time) bool { return now.Sub(began) > alertsLook })
-	l.began[session] = now
+	l.began[look] = now
 }
 
-// left is how much longer the look of a session lasts.
-func (l *alertLooks) left(session string, now time.Time) time.Duration {
+// left is how much longer a look lasts.
+func (l *alertLooks) left(look string, now time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.began[session].Add(alertsLook).Sub(now)
+	return l.began[look].Add(alertsLook).Sub(now)
 }
 
 // alertsPage shows the newest alerts, or a page of older ones. That somebody looks

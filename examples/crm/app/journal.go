@@ -59,7 +59,7 @@ func (a *App) journalPage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if view.Live = r.URL.Query().Has("live") && view.Newest == ""; view.Live {
-		a.follows.begin(subjectOf(r.Context()).Session, a.now())
+		a.follows.begin(view.look(r), a.now())
 	}
 	return a.showJournal(w, r, view)
 }
@@ -81,7 +81,7 @@ func (a *App) liveJournal(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		view, err = a.journalView(r, asked, true)
 	}
-	if err == nil && a.follows.left(subjectOf(r.Context()).Session, a.now()) <= 0 {
+	if err == nil && a.follows.left(view.look(r), a.now()) <= 0 {
 		http.Redirect(w, r, view.address(0), http.StatusSeeOther) // #nosec G710 -- the path is always /journal
 		return
 	}
@@ -178,6 +178,12 @@ func (v *journalView) address(before int64) string {
 		return "/journal"
 	}
 	return "/journal?" + query.Encode()
+}
+
+// look is what a recorded look is remembered by: the entry says what the page was
+// narrowed to, so a page that is narrowed to something else is another look.
+func (v *journalView) look(r *http.Request) string {
+	return subjectOf(r.Context()).Session + " " + v.address(0)
 }
 
 // follow is the live view of a page of the journal.

@@ -141,6 +141,13 @@ func TestLiveJournal(t *testing.T) {
 		has(t, page, in.idOf(0))
 		has(t, page, `url=/journal/live?person=seller1`)
 		require.Equal(t, before, reads())
+		_, page = owner.get("/journal/live?person=owner") // narrowed to something else, it is another look
+		hasNot(t, page, "loads itself again")
+		require.Equal(t, before+1, reads())
+		_, page = owner.get("/journal/live?record=" + in.idOf(0))
+		hasNot(t, page, "loads itself again")
+		require.Equal(t, before+2, reads())
+		before = reads()
 		for range 3 { // a session that nobody uses ends earlier
 			in.pass(alertsLook/3 + time.Minute)
 			_, page = owner.get("/journal/live?person=seller1")
