@@ -1,7 +1,7 @@
 package audittest
 
 import (
-	"testing"
+	"context"
 
 	"github.com/stretchr/testify/require"
 
@@ -10,20 +10,19 @@ import (
 )
 
 // findsPseudonyms holds a store to [audit.Finder], if it is one.
-func findsPseudonyms(t *testing.T, s audit.Store) {
+func findsPseudonyms(t require.TestingT, ctx context.Context, s audit.Store) {
 	f, ok := s.(audit.Finder)
 	if !ok {
 		return
 	}
-	all := rows(t, 12)
+	all := rows(t, ctx, 12)
 	of := func(i int, client, name, value string) audit.Pseudonym {
 		k := all[i].Keys
 		return audit.Pseudonym{Tenant: k.Tenant, Event: k.Event, Outcome: k.Outcome, Client: client, Name: name, Value: []byte(value)}
 	}
 	list := []audit.Pseudonym{of(1, "a", "phone", "p1"), of(1, "a", "phone", "p1"), of(2, "a", "phone", "p2"), of(3, "b", "phone", "p1"), of(4, "b", "mail", "p1"), of(5, "a", "phone", "p1")}
-	require.NoError(t, s.Append(t.Context(), audit.Batch{After: head(t, s), Rows: all, Pseudonyms: list}))
+	require.NoError(t, s.Append(ctx, audit.Batch{After: head(t, ctx, s), Rows: all, Pseudonyms: list}))
 	find := func(q audit.Query, values ...string) (found []int64) {
-		t.Helper()
 		q.Tenant, q.Limit = "acme", 2
 		if q.Private.Name == "" {
 			q.Private.Name = "phone"
@@ -32,9 +31,10 @@ func findsPseudonyms(t *testing.T, s audit.Store) {
 			q.Pseudonyms = append(q.Pseudonyms, []byte(v))
 		}
 		for {
-			page, err := s.Find(t.Context(), q)
+			page, err := s.Find(ctx, q)
 			require.NoError(t, err)
 			for _, r := range page {
+				require.True(t, len(found) == 0 || r.Seq < found[len(found)-1], "entry %d after %v", r.Seq, found)
 				found = append(found, r.Seq)
 			}
 			if len(page) < q.Limit {
@@ -51,17 +51,17 @@ func findsPseudonyms(t *testing.T, s audit.Store) {
 	require.Empty(t, find(audit.Query{}, "p9"))
 
 	k := all[5].Keys
-	require.NoError(t, f.SetPseudonyms(t.Context(), k.Tenant, k.Event, k.Outcome, []audit.Pseudonym{of(5, "a", "phone", "p7")}))
+	require.NoError(t, f.SetPseudonyms(ctx, k.Tenant, k.Event, k.Outcome, []audit.Pseudonym{of(5, "a", "phone", "p7")}))
 	require.Equal(t, []int64{3, 1}, find(audit.Query{}, "p1"))
 	require.Equal(t, []int64{5}, find(audit.Query{}, "p7"))
-	n, err := f.DropPseudonyms(t.Context(), "other", "a")
+	n, err := f.DropPseudonyms(ctx, "other", "a")
 	require.NoError(t, err)
 	require.Zero(t, n)
-	n, err = f.DropPseudonyms(t.Context(), k.Tenant, "a")
+	n, err = f.DropPseudonyms(ctx, k.Tenant, "a")
 	require.NoError(t, err)
 	require.EqualValues(t, 3, n)
 	require.Equal(t, []int64{3}, find(audit.Query{}, "p1", "p2", "p7"))
-	n, err = f.DropPseudonyms(t.Context(), k.Tenant, "a")
+	n, err = f.DropPseudonyms(ctx, k.Tenant, "a")
 	require.NoError(t, err)
 	require.Zero(t, n, "they are gone")
 }

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -90,8 +89,7 @@ func (s *Sealer) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([]
 }
 
 // Signer makes a key named "crm.example/journal".
-func Signer(t testing.TB) (note.Signer, note.Verifier) {
-	t.Helper()
+func Signer(t require.TestingT) (note.Signer, note.Verifier) {
 	secret, public, err := note.GenerateKey(rand.Reader, "crm.example/journal")
 	require.NoError(t, err)
 	signer, err := note.NewSigner(secret)
