@@ -54,7 +54,8 @@ type FailoverOptions struct {
 // Whenever the log works or not, refusals of subjects without an ID are added up:
 // of those of one kind from one address, the first in a minute is recorded, and the
 // others as one entry with their number, times and no more. A crash loses what was
-// added up in that minute.
+// added up in that minute. Of more than 12,288 kinds in a minute, as when somebody tries
+// tenants without end, the others are an error.
 //
 // What cannot be decided is refused: when the keys fail, nothing can be sealed, so
 // events of Spool return the error, as those of Block do; and so they do when the
@@ -85,6 +86,7 @@ type Failover struct {
 	once   sync.Once
 	endErr error
 	closed atomic.Bool
+	inside sync.RWMutex // read by who records; Close waits for them, or what they counted would be lost
 	slowed int // how often counts went to the spool in this outage
 }
 
@@ -150,20 +152,29 @@ func (f *Failover) Record(ctx context.Context, e crmguard.Event) error {
 	if f.closed.Load() {
 		return ErrClosed
 	}
+	f.inside.RLock()
+	defer f.inside.RUnlock()
+	if f.closed.Load() {
+		return ErrClosed
+	}
 	checked := e
 	tenant, err := examine(&checked)
 	if err != nil {
 		return err
 	}
 	if !stranger(&checked) {
-		return f.record(ctx, tenant, e, f.policyFor(e))
+		return f.record(ctx, tenant, e, 1, f.policyFor(e))
 	}
-	counted, undo := f.refused.add(tenant, &checked, f.clock())
+	counted, undo, err := f.refused.add(tenant, &checked, f.clock())
+	if err != nil {
+		return err
+	}
 	f.wake()
 	if counted {
 		return nil
 	}
-	if err := f.record(ctx, tenant, e, f.policyFor(e)); err != nil {
+	// Who hangs up at once is added up all the same.
+	if err := f.record(context.WithoutCancel(ctx), tenant, e, 1, f.policyFor(e)); err != nil {
 		undo()
 		return err
 	}
@@ -185,7 +196,8 @@ type entry struct {
 	body    []byte
 }
 
-func (f *Failover) record(ctx context.Context, tenant string, e crmguard.Event, p Policy) error {
+// record records an entry that stands for n events.
+func (f *Failover) record(ctx context.Context, tenant string, e crmguard.Event, n int, p Policy) error {
 	if p != Block { // what has begun is not lost because somebody goes away
 		ctx = context.WithoutCancel(ctx)
 	}
@@ -199,7 +211,7 @@ func (f *Failover) record(ctx context.Context, tenant string, e crmguard.Event, 
 		}
 		switch {
 		case p == DropCounted:
-			return f.drop(tenant, e, err)
+			return f.drop(tenant, e, n, err)
 		case p == Block || errors.Is(err, errSealing):
 			return err
 		}
@@ -303,10 +315,10 @@ func (f *Failover) downError() error {
 	return &DownError{Since: since, Cause: cause}
 }
 
-// drop counts an event.
-func (f *Failover) drop(tenant string, e crmguard.Event, why error) error {
+// drop counts n events.
+func (f *Failover) drop(tenant string, e crmguard.Event, n int, why error) error {
 	normalise(&e)
-	if !f.gaps.add(tenant, &e, f.clock()) {
+	if !f.gaps.add(tenant, &e, n, f.clock()) {
 		return why // not even counted
 	}
 	f.wake()

@@ -202,7 +202,7 @@ func (f *Failover) tellRefused(ctx context.Context, all bool) error {
 		checked := e
 		tenant, err := examine(&checked)
 		if err == nil {
-			err = f.record(ctx, tenant, e, f.policyFor(e))
+			err = f.record(ctx, tenant, e, e.Count, f.policyFor(e))
 		}
 		if isOutage(err) {
 			return err
@@ -230,7 +230,7 @@ func (f *Failover) tellGaps(ctx context.Context, all bool) error {
 	if due && !works {
 		f.slowed++
 	}
-	for _, e := range f.gaps.take(now, works || due) {
+	for _, e := range f.gaps.take(now, works || all) {
 		var made entry
 		err := f.direct(ctx, e, Block, &made)
 		if isOutage(err) && due {
@@ -285,6 +285,8 @@ func (f *Failover) Close() error {
 		f.closed.Store(true)
 		f.cancel()
 		<-f.ended
+		f.inside.Lock() // who records has ended
+		f.inside.Unlock() //nolint:staticcheck // nobody begins any more
 		ctx, cancel := context.WithTimeout(context.Background(), 4*f.limit)
 		defer cancel()
 		_ = f.replay(ctx) // what it leaves stays in the spool

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
@@ -12,6 +13,8 @@ const (
 	strangerWindow = time.Minute
 	maxStrangers   = 4096 // windows; for more addresses, those of one kind of refusal are added up
 )
+
+var errStrangers = errors.New("audit: too many different refusals of strangers in a minute")
 
 // strangerKey is what is added up: refusals without a known subject, of one kind,
 // from one address. Of IPv6 that is a network of 64 bits: its holder has all of it.
@@ -59,7 +62,7 @@ func strangerFrom(addr netip.Addr) netip.Prefix {
 
 // add reports whether e is one of a minute that has begun, and then counts it. If
 // not, it begins one; undo takes that back, since e was not recorded.
-func (s *strangers) add(tenant string, e *crmguard.Event, now time.Time) (counted bool, undo func()) {
+func (s *strangers) add(tenant string, e *crmguard.Event, now time.Time) (counted bool, undo func(), err error) {
 	k := strangerKey{tenant, strangerFrom(e.Subject.Addr), e.Action, e.Outcome, e.Resource.Kind, e.Reason}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,13 +78,16 @@ func (s *strangers) add(tenant string, e *crmguard.Event, now time.Time) (counte
 		k.kind, k.reason = "", ""
 		c = s.windows[k]
 	}
+	if c == nil && len(s.windows) >= 3*maxStrangers { // tenants without end: strangers may name any
+		return false, nil, errStrangers
+	}
 	if c != nil && now.Before(c.until) {
 		if c.n == 0 {
 			c.from = now
 		}
 		c.n += max(1, e.Count)
 		c.to = now
-		return true, nil
+		return true, nil, nil
 	}
 	if c != nil {
 		s.end(c, now)
@@ -100,7 +106,7 @@ func (s *strangers) add(tenant string, e *crmguard.Event, now time.Time) (counte
 		if s.windows[k] == c && c.n == 0 {
 			delete(s.windows, k)
 		}
-	}
+	}, nil
 }
 
 // end makes an entry of a minute that is over.

@@ -84,11 +84,11 @@ type gaps struct {
 	mu     sync.Mutex
 	counts map[gapKey]*gapCount
 	ready  []crmguard.Event // with IDs: they may be in the journal already
-	since  time.Time        // when counting began
+	since  time.Time        // of the first that neither log nor spool has
 }
 
-// add counts one event, and reports whether it could.
-func (g *gaps) add(tenant string, e *crmguard.Event, now time.Time) bool {
+// add counts n events, and reports whether it could.
+func (g *gaps) add(tenant string, e *crmguard.Event, n int, now time.Time) bool {
 	k := gapKey{tenant: tenant, subject: e.Subject.ID, kind: e.Subject.Kind, action: e.Action, outcome: e.Outcome}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -104,13 +104,13 @@ func (g *gaps) add(tenant string, e *crmguard.Event, now time.Time) bool {
 		if len(g.counts) >= 2*maxGaps {
 			return false
 		}
-		if len(g.counts) == 0 {
+		if len(g.counts)+len(g.ready) == 0 {
 			g.since = now
 		}
 		c = &gapCount{from: now, to: now}
 		g.counts[k] = c
 	}
-	c.n++
+	c.n += n
 	if now.After(c.to) {
 		c.to = now
 	}
@@ -118,7 +118,8 @@ func (g *gaps) add(tenant string, e *crmguard.Event, now time.Time) bool {
 }
 
 // take makes entries of what was counted, unless there are some that were made
-// before and more is false. They stay until settle.
+// before and more is false: in an outage what is counted meanwhile is better added up
+// than kept as more and more entries. They stay until settle.
 func (g *gaps) take(now time.Time, more bool) []crmguard.Event {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -147,11 +148,11 @@ func (g *gaps) settle(n int) {
 	}
 }
 
-// age is how long counts have been held that nothing durable knows of.
+// age is how long something has been counted that nothing durable knows of.
 func (g *gaps) age(now time.Time) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.counts) == 0 {
+	if len(g.counts)+len(g.ready) == 0 {
 		return 0
 	}
 	return now.Sub(g.since)
