@@ -19,14 +19,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard"
-	"github.com/crmguard/crmguard/rbac/rbacsql"
-)
-
-// What the engine asks of an adapter beyond Casbin's interfaces is found at run
-// time; here the compiler looks.
-var (
-	_ ruleSource  = (*rbacsql.Adapter)(nil)
-	_ ruleRemover = (*rbacsql.Adapter)(nil)
 )
 
 func as(ctx context.Context, s crmguard.Subject) context.Context { return crmguard.WithSubject(ctx, s) }

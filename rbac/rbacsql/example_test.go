@@ -11,6 +11,7 @@ import (
 	_ "modernc.org/sqlite" // driver "sqlite"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/crmguardtest"
 	"github.com/crmguard/crmguard/rbac"
 	"github.com/crmguard/crmguard/rbac/rbacsql"
 )
@@ -28,7 +29,7 @@ func ExampleNew() {
 	}
 	defer func() { _ = db.Close() }()
 
-	adapter, err := rbacsql.New(ctx, db, nil)
+	adapter, err := rbacsql.New(ctx, db, crmguardtest.NewKeys(), nil) // a host has encrypt.Keyring
 	if err != nil {
 		panic(err)
 	}

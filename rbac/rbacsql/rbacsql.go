@@ -1,13 +1,63 @@
 // Package rbacsql keeps a Casbin policy in SQLite or PostgreSQL, in the table
-// that Casbin's other adapters use too: casbin_rule (id, ptype, v0 … v5).
+// that Casbin's other adapters use too: casbin_rule (id, ptype, v0 … v5). Beside it,
+// in casbin_version, stands what was changed in each version, when, by whom and why.
 //
-//	adapter, err := rbacsql.New(ctx, db, nil)
+//	adapter, err := rbacsql.New(ctx, db, keys, &rbacsql.Options{Marks: marks, Journal: journal})
 //	...
 //	rights, err := rbac.New(ctx, adapter, nil)
+//	go rights.Watch(ctx, nil)             // takes over what other processes change
+//	http.Handle("/health", ...)           // shows rights.Status()
+//
+//	v, err := rights.Replace(ctx, tenant, rights.Status().Stored.Number, rules, "sellers may export")
+//	page, err := rights.History(ctx, tenant, 0, 50)
 //
 // The adapter serves any Casbin enforcer; package rbac checks what it reads.
-// Whoever can write the table can give rights: keep the database role of the
-// application, and nobody else's, on it.
+//
+// # Security notes
+//
+// Whoever can write the database does not become owner by it. Each version carries a
+// MAC under a key that is not in the database, over its number and the digest of all
+// rows, and the rows are compared with it whenever they are read or changed. So rows that
+// were changed past the adapter are refused, with [ErrTampered] naming them, and so are
+// made-up and changed versions. An older state of both tables is refused, with
+// [ErrOlder], by who has seen a newer one: a running process, and with
+// [Options.Marks] every process. What is refused is not changed either: nobody's
+// grant makes another one's forgery genuine. Who writes the database can still keep
+// everybody out.
+//
+// [Adapter.Adopt] is the way back after somebody changed the tables on purpose, and the way in
+// for a table that another adapter made.
+//
+// [NewWithoutKeys] is for a host without keys: versions, history and comparison are
+// the same, but whoever can write both tables can forge all of them.
+//
+// # Several processes
+//
+// A change is a compare-and-swap on the number of the version, in one transaction with the rows:
+// of two at once one is told [rbac.ErrChanged], and what the engine can decide anew it
+// tries again by itself. On PostgreSQL each change is notified on [Adapter.Channel]. Here is an rbac.WatchOptions.Listen
+// that hears it, by pgx, on a connection of its own:
+//
+//	func(ctx context.Context, changed func()) error {
+//		conn, err := pgx.Connect(ctx, url)
+//		if err != nil {
+//			return err
+//		}
+//		defer conn.Close(context.WithoutCancel(ctx))
+//		if _, err := conn.Exec(ctx, "LISTEN "+adapter.Channel()); err != nil {
+//			return err
+//		}
+//		for {
+//			if _, err := conn.WaitForNotification(ctx); err != nil {
+//				return err
+//			}
+//			changed()
+//		}
+//	}
+//
+// # Format and compatibility
+//
+// docs/formats/rbac.md specifies both tables and the bytes of the MAC.
 package rbacsql
 
 import (
@@ -17,13 +67,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
-	"strings"
+	"log/slog"
+	"sync"
+	"time"
 
-	"github.com/casbin/casbin/v2/model"
 	"github.com/casbin/casbin/v2/persist"
 
+	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/internal/sqldb"
+	"github.com/crmguard/crmguard/rbac"
 )
 
 // Migrations are the tables in goose's format, below sqlite/ and postgres/. [New]
@@ -35,228 +87,114 @@ import (
 //go:embed sqlite postgres
 var Migrations embed.FS
 
-// Options are what an [Adapter] can do without.
-type Options struct {
-	TablePrefix string // of the tables PREFIXrule and PREFIXmigrations; empty: "casbin_"
+// Marks remembers the highest version of the policy that was ever in force, outside
+// the database that keeps it, such as beside the keys: whoever puts an old backup of
+// that database back does not bring old rights back. Whoever does so on purpose adopts
+// what is there ([Adapter.Adopt]).
+type Marks interface {
+	// Raise makes the mark of a tenant version, unless it is higher already, and
+	// returns what it is then. It is atomic and durable. The first mark is 0.
+	Raise(ctx context.Context, tenant string, version int64) (int64, error)
 }
 
-// Adapter reads and writes the table. It is safe for concurrent use.
+// Options are what an [Adapter] can do without.
+type Options struct {
+	TablePrefix string // of the tables PREFIXrule, PREFIXversion and PREFIXmigrations; empty: "casbin_"
+
+	// Tenant is whose keys make the MACs and whose mark is raised, which must differ
+	// for policies that share keys; empty: crmguard.SingleTenant.
+	Tenant string
+
+	// Marks are asked with each look; nil: versions are compared with those that this
+	// process has seen.
+	Marks Marks
+
+	// Journal is told of each change before and after it. What cannot be recorded is not
+	// done, unless it only removes rows that allow: that is logged. nil: nobody is told.
+	Journal crmguard.Recorder
+
+	Logger *slog.Logger     // nil: slog.Default()
+	Clock  func() time.Time // nil: time.Now
+}
+
+// Adapter reads and writes the tables. It is safe for concurrent use.
 type Adapter struct {
-	db *sqldb.DB
+	db      *sqldb.DB
+	keys    crmguard.Authenticator // nil: NewWithoutKeys
+	tenant  string
+	marks   Marks
+	journal crmguard.Recorder
+	log     *slog.Logger
+	now     func() time.Time
+
+	turn chan struct{} // full while a change by Casbin's methods is tried
+
+	mu   sync.Mutex
+	seen rbac.Version // the newest that was genuine
 }
 
 var (
+	_ rbac.Store                  = (*Adapter)(nil)
 	_ persist.BatchAdapter        = (*Adapter)(nil)
 	_ persist.ContextBatchAdapter = (*Adapter)(nil)
 )
 
-// New brings the table up to date, or creates it. One that another of Casbin's
-// adapters made is taken over: rows that are there twice are left once.
-func New(ctx context.Context, db *sql.DB, o *Options) (*Adapter, error) {
-	prefix := "casbin_"
-	if o != nil && o.TablePrefix != "" {
-		prefix = o.TablePrefix
+// New brings the tables up to date, or creates them. A table that another of
+// Casbin's adapters made is taken over, rows that are there twice are left once, and
+// then waits for [Adapter.Adopt].
+func New(ctx context.Context, db *sql.DB, keys crmguard.Authenticator, o *Options) (*Adapter, error) {
+	if keys == nil {
+		return nil, errors.New("rbacsql: keys are needed; NewWithoutKeys goes without")
 	}
-	d, err := sqldb.New(ctx, db, prefix)
-	if err != nil {
-		return nil, fmt.Errorf("rbacsql: %w", err)
-	}
-	if err := checkTakeover(ctx, d); err != nil {
-		return nil, fmt.Errorf("rbacsql: %w", err)
-	}
-	files, err := fs.Sub(Migrations, d.Dialect.String())
-	if err != nil {
-		return nil, fmt.Errorf("rbacsql: %w", err)
-	}
-	if err := d.Migrate(ctx, "rbac", files); err != nil {
-		return nil, fmt.Errorf("rbacsql: %w", err)
-	}
-	return &Adapter{d}, nil
+	return open(ctx, db, keys, o)
 }
 
-// columns of a rule behind its type.
-const columns = 6
-
-// Rules returns all rows, oldest first, each with its type first, and where they
-// stand, such as "row 17". Empty fields at the end of a row are left out.
-func (a *Adapter) Rules(ctx context.Context) (where []string, rules [][]string, err error) {
-	// Other adapters write NULL for fields that a row does not have.
-	rows, err := a.db.QueryContext(ctx, a.db.Q(`SELECT id, COALESCE(ptype, ''), COALESCE(v0, ''), COALESCE(v1, ''), COALESCE(v2, ''),
-		COALESCE(v3, ''), COALESCE(v4, ''), COALESCE(v5, '') FROM crmguard_rule ORDER BY id`))
-	if err != nil {
-		return nil, nil, fmt.Errorf("rbacsql: read: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id int64
-		rule := make([]string, 1+columns)
-		if err := rows.Scan(&id, &rule[0], &rule[1], &rule[2], &rule[3], &rule[4], &rule[5], &rule[6]); err != nil {
-			return nil, nil, fmt.Errorf("rbacsql: read: %w", err)
-		}
-		for len(rule) > 1 && rule[len(rule)-1] == "" {
-			rule = rule[:len(rule)-1]
-		}
-		where = append(where, fmt.Sprintf("row %d", id))
-		rules = append(rules, rule)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, nil, fmt.Errorf("rbacsql: read: %w", err)
-	}
-	return where, rules, nil
+// NewWithoutKeys is New for a host that has no keys: whoever can write the database can
+// give rights. Keep the database role of the application, and nobody else's, on the tables.
+func NewWithoutKeys(ctx context.Context, db *sql.DB, o *Options) (*Adapter, error) {
+	return open(ctx, db, nil, o)
 }
 
-// LoadPolicyCtx adds all rows to a Casbin model.
-func (a *Adapter) LoadPolicyCtx(ctx context.Context, m model.Model) error {
-	where, rules, err := a.Rules(ctx)
+func open(ctx context.Context, db *sql.DB, keys crmguard.Authenticator, o *Options) (*Adapter, error) {
+	var opts Options
+	if o != nil {
+		opts = *o
+	}
+	if opts.TablePrefix == "" {
+		opts.TablePrefix = "casbin_"
+	}
+	if opts.Tenant == "" {
+		opts.Tenant = crmguard.SingleTenant
+	}
+	a := &Adapter{
+		keys: keys, tenant: opts.Tenant, marks: opts.Marks, journal: opts.Journal, log: opts.Logger, now: opts.Clock,
+		turn: make(chan struct{}, 1),
+	}
+	if a.log == nil {
+		a.log = slog.Default()
+	}
+	if a.now == nil {
+		a.now = time.Now
+	}
+	if err := a.migrate(ctx, db, opts.TablePrefix); err != nil {
+		return nil, fmt.Errorf("rbacsql: %w", err)
+	}
+	return a, nil
+}
+
+func (a *Adapter) migrate(ctx context.Context, db *sql.DB, prefix string) (err error) {
+	if a.db, err = sqldb.New(ctx, db, prefix); err != nil {
+		return err
+	}
+	if err := checkTakeover(ctx, a.db); err != nil {
+		return err
+	}
+	files, err := fs.Sub(Migrations, a.db.Dialect.String())
 	if err != nil {
 		return err
 	}
-	for i, rule := range rules {
-		if rule[0] == "" {
-			return fmt.Errorf("rbacsql: %s has no ptype", where[i])
-		}
-		if err := persist.LoadPolicyArray(rule, m); err != nil {
-			return fmt.Errorf("rbacsql: %s: %w", where[i], err)
-		}
-	}
-	return nil
+	return a.db.Migrate(ctx, "rbac", files)
 }
 
-// SavePolicyCtx replaces all rows by those of a Casbin model, in one transaction.
-func (a *Adapter) SavePolicyCtx(ctx context.Context, m model.Model) error {
-	var rules [][]string
-	for _, section := range []string{"p", "g"} {
-		for kind, assertion := range m[section] {
-			for _, rule := range assertion.Policy {
-				rules = append(rules, append([]string{kind}, rule...))
-			}
-		}
-	}
-	return a.tx(ctx, "save", func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, a.db.Q(`DELETE FROM crmguard_rule`)); err != nil {
-			return err
-		}
-		for _, rule := range rules {
-			if err := a.insert(ctx, tx, rule); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// AddPolicyCtx adds one row; one that is there already stays as it is.
-func (a *Adapter) AddPolicyCtx(ctx context.Context, section, kind string, rule []string) error {
-	return a.AddPoliciesCtx(ctx, section, kind, [][]string{rule})
-}
-
-// AddPoliciesCtx adds rows, all or none.
-func (a *Adapter) AddPoliciesCtx(ctx context.Context, _, kind string, rules [][]string) error {
-	return a.tx(ctx, "add", func(tx *sql.Tx) error {
-		for _, rule := range rules {
-			if err := a.insert(ctx, tx, append([]string{kind}, rule...)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// RemovePolicyCtx removes one row; none is no error.
-func (a *Adapter) RemovePolicyCtx(ctx context.Context, section, kind string, rule []string) error {
-	return a.RemovePoliciesCtx(ctx, section, kind, [][]string{rule})
-}
-
-// RemovePoliciesCtx removes rows, all or none.
-func (a *Adapter) RemovePoliciesCtx(ctx context.Context, _, kind string, rules [][]string) error {
-	return a.tx(ctx, "remove", func(tx *sql.Tx) error {
-		for _, rule := range rules {
-			args, err := wholeRow(append([]string{kind}, rule...))
-			if err != nil {
-				return err
-			}
-			if _, err := tx.ExecContext(ctx, a.db.Q(`DELETE FROM crmguard_rule WHERE ptype = $1 AND COALESCE(v0, '') = $2 AND COALESCE(v1, '') = $3
-				AND COALESCE(v2, '') = $4 AND COALESCE(v3, '') = $5 AND COALESCE(v4, '') = $6 AND COALESCE(v5, '') = $7`), args...); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// RemoveFilteredPolicyCtx removes the rows whose fields from index on have these
-// values; an empty value matches any. Values that are all empty are refused:
-// they would remove everything.
-func (a *Adapter) RemoveFilteredPolicyCtx(ctx context.Context, _, kind string, index int, values ...string) error {
-	_, err := a.remove(ctx, kind, index, values)
-	return err
-}
-
-// RemoveRules is [Adapter.RemoveFilteredPolicyCtx] from the first field on, and
-// tells how many rows it removed.
-func (a *Adapter) RemoveRules(ctx context.Context, kind string, fields ...string) (removed int, err error) {
-	return a.remove(ctx, kind, 0, fields)
-}
-
-func (a *Adapter) remove(ctx context.Context, kind string, index int, values []string) (removed int, err error) {
-	if index < 0 || index+len(values) > columns {
-		return 0, fmt.Errorf("rbacsql: remove: no fields %d to %d in a row", index, index+len(values)-1)
-	}
-	if !slices.ContainsFunc(values, func(v string) bool { return v != "" }) {
-		return 0, errors.New("rbacsql: remove: nothing to match")
-	}
-	var query strings.Builder
-	query.WriteString(`DELETE FROM crmguard_rule WHERE ptype = $1`)
-	args := []any{kind}
-	for i, value := range values {
-		if value != "" {
-			args = append(args, value)
-			fmt.Fprintf(&query, " AND v%d = $%d", index+i, len(args))
-		}
-	}
-	err = a.tx(ctx, "remove", func(tx *sql.Tx) error {
-		done, err := tx.ExecContext(ctx, a.db.Q(query.String()), args...)
-		if err != nil {
-			return err
-		}
-		n, err := done.RowsAffected()
-		removed = int(n)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	return removed, nil
-}
-
-func (a *Adapter) tx(ctx context.Context, what string, fn func(tx *sql.Tx) error) error {
-	if err := a.db.Tx(ctx, fn); err != nil {
-		return fmt.Errorf("rbacsql: %s: %w", what, err)
-	}
-	return nil
-}
-
-func (a *Adapter) insert(ctx context.Context, tx *sql.Tx, rule []string) error {
-	args, err := wholeRow(rule)
-	if err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, a.db.Q(`INSERT INTO crmguard_rule (ptype, v0, v1, v2, v3, v4, v5)
-		VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING`), args...)
-	return err
-}
-
-// wholeRow fills a rule, its type first, up to all columns.
-func wholeRow(rule []string) ([]any, error) {
-	if len(rule) > 1+columns {
-		return nil, fmt.Errorf("a row has at most %d fields, not %d", columns, len(rule)-1)
-	}
-	args := make([]any, 1+columns)
-	for i := range args {
-		args[i] = ""
-		if i < len(rule) {
-			args[i] = rule[i]
-		}
-	}
-	return args, nil
-}
+// Channel is what changes are notified on in PostgreSQL, with the number of the version.
+func (a *Adapter) Channel() string { return a.db.Q("crmguard_policy") }

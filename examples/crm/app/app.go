@@ -27,7 +27,7 @@
 //   - norms.go counts cards and alerts.go tells; addresses.go says where people may come
 //     from, lockout.go that nobody locks themselves out; normform.go and addressform.go
 //     change these rules.
-//   - staff.go gives roles and ends a person's access, lockdown.go closes everything.
+//   - rights.go opens the policy, of which each change is a version; staff.go gives roles and ends a person's access, lockdown.go closes everything.
 //   - vault.go keeps the keys; keyspage.go shows them, keyjobs.go and reencrypt.go replace
 //     them while everybody works on, upkeep.go looks after them every hour.
 //   - journal.go shows the journal, journalverify.go proves it, journalentry.go shows one
@@ -59,7 +59,6 @@ import (
 	"github.com/crmguard/crmguard/password"
 	"github.com/crmguard/crmguard/quota/quotasql"
 	"github.com/crmguard/crmguard/rbac"
-	"github.com/crmguard/crmguard/rbac/rbacsql"
 	"github.com/crmguard/crmguard/session"
 	"github.com/crmguard/crmguard/session/sessionsql"
 )
@@ -82,6 +81,10 @@ type Config struct {
 	// for whom they ask. Whoever comes through a proxy comes from beyond this machine.
 	Proxies     []netip.Prefix
 	ProxyHeader ipfilter.Header
+
+	// AdoptRights is why the rows of casbin_rule, which somebody changed past the CRM, are
+	// right as they are; "": they would be refused.
+	AdoptRights string
 
 	Contacts []byte             // CSV to import at the first start; nil: none
 	Progress func(ImportReport) // of that import; nil: nobody looks
@@ -292,35 +295,6 @@ func whenDown(e crmguard.Event) audit.Policy {
 		return audit.Spool
 	}
 	return audit.PolicyOf(e)
-}
-
-// openRights loads the policy from the database, where policy.csv goes once.
-func (a *App) openRights(ctx context.Context) (*rbac.Engine, error) {
-	adapter, err := rbacsql.New(ctx, a.db.DB, nil)
-	if err != nil {
-		return nil, err
-	}
-	loaded, err := a.db.setting(ctx, "policy")
-	if err != nil {
-		return nil, err
-	}
-	if loaded == nil {
-		var rules [][]string
-		for _, row := range policyRows() {
-			rules = append(rules, row[1:])
-		}
-		if err := adapter.AddPoliciesCtx(ctx, "p", "p", rules); err != nil {
-			return nil, err
-		}
-		if err := putSetting(ctx, a.db, "policy", []byte("loaded")); err != nil {
-			return nil, err
-		}
-	}
-	rights, err := rbac.New(ctx, adapter, &rbac.Options{Org: &a.people.org, Logger: a.log})
-	if err != nil {
-		return nil, fmt.Errorf("the rights in the table casbin_rule cannot be used: %w", err)
-	}
-	return rights, nil
 }
 
 // Stages of the first start, each stored before it begins.

@@ -20,6 +20,15 @@ func (in *installation) tamper(query string, args ...any) {
 	require.Positive(in.t, n)
 }
 
+// allow adds rules to the policy, as a tool of the company would.
+func (in *installation) allow(rules ...[]string) {
+	in.t.Helper()
+	policy, err := in.app.openPolicy(in.t.Context())
+	require.NoError(in.t, err)
+	require.NoError(in.t, policy.AddPolicies("p", "p", rules))
+	require.NoError(in.t, in.app.rights.Reload(in.t.Context()))
+}
+
 // TestErasureOfAChangedRow: a row is emptied only as it was read, and only by whom
 // the rights let at that moment; the rest is done when the key is destroyed.
 func TestErasureOfAChangedRow(t *testing.T) {

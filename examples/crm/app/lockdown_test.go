@@ -129,7 +129,7 @@ func TestDismissal(t *testing.T) {
 		in.start()
 		var entries int
 		require.NoError(t, in.app.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM crmguard_audit_entries WHERE subject = 'system:dismissals'`).Scan(&entries))
-		require.Equal(t, 1, entries, "once")
+		require.Equal(t, 3, entries, "once: the dismissal, and before and after it the change of the policy")
 	})
 }
 

@@ -73,9 +73,17 @@ func TestRefusals(t *testing.T) {
 		})
 		t.Run("unknown words in the policy", func(t *testing.T) {
 			alter(t, in.cfg, `INSERT INTO casbin_rule (ptype, v0, v1, v2, v3, v4, v5) VALUES ('p', 'wizard', 'default', 'contacts', 'view', 'all', 'allow')`)
-			_, err = New(t.Context(), in.cfg)
-			require.ErrorContains(t, err, "wizard")
+			in.refused(in.cfg, "wizard")
+			adopted := in.cfg
+			adopted.AdoptRights = "a test"
+			_, err = New(t.Context(), adopted)
+			require.ErrorContains(t, err, "casbin_rule cannot be used")
 			alter(t, in.cfg, `DELETE FROM casbin_rule WHERE v0 = 'wizard'`)
+			in.refused(in.cfg, "-adopt-rights")
+			adopted.AdoptRights = "the wizard is gone"
+			app, err := New(t.Context(), adopted)
+			require.NoError(t, err)
+			require.NoError(t, app.Close())
 		})
 
 		in.start()

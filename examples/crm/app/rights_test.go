@@ -98,6 +98,11 @@ func TestARoleOfTheDatabase(t *testing.T) {
 		in := newInstallation(t, on, nil)
 		in.tamper(`INSERT INTO casbin_rule (ptype, v0, v1, v2, v3, v4, v5) VALUES ('p', 'role:auditor', $1, 'section:journal', 'access', 'all', 'allow')`, tenant)
 		in.stop()
+		in.refused(in.cfg, "section:journal, access, all, allow")
+		in.cfg.AdoptRights = "there are auditors now"
+		in.start()
+		in.stop()
+		in.cfg.AdoptRights = ""
 		in.start()
 		owner := in.signedIn("owner")
 		_, page := owner.get("/staff")
