@@ -29,37 +29,24 @@ func (e *Engine) unlock() { <-e.store }
 
 // put brings a policy into force, without what is being taken away just now: what
 // it was read from may be older than that.
-func (e *Engine) put(next *snapshot) error {
+func (e *Engine) put(next *snapshot) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	rows := e.withoutLeaving(next.rows)
-	if len(rows) == len(next.rows) {
-		e.current.Store(next)
-		return nil
+	if len(e.leaving) > 0 {
+		next = newSnapshot(rowSetOf(e.withoutLeaving(next.rows.all())))
 	}
-	return e.replace(rows)
+	e.current.Store(next)
 }
 
 // change replaces the rows in force by those that by makes of them, and returns
 // how many fewer they are.
-func (e *Engine) change(by func(old *snapshot) []row) (fewer int, err error) {
+func (e *Engine) change(by func(old *snapshot) []row) (fewer int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	old := e.current.Load()
-	rows := e.withoutLeaving(by(old))
-	if slices.EqualFunc(rows, old.rows, func(a, b row) bool { return a.key() == b.key() }) {
-		return 0, nil
-	}
-	return len(old.rows) - len(rows), e.replace(rows)
-}
-
-func (e *Engine) replace(rows []row) error {
-	next, err := newSnapshot(rows)
-	if err != nil {
-		return err
-	}
+	next := newSnapshot(rowSetOf(e.withoutLeaving(by(old))))
 	e.current.Store(next)
-	return nil
+	return old.rows.len() - next.rows.len()
 }
 
 // removal describes rows to take away; an empty field matches any.
@@ -88,20 +75,20 @@ func (ms removals) match(r row) bool {
 	return slices.ContainsFunc(ms, func(m removal) bool { return m.matches(r) })
 }
 
-// withoutLeaving returns rows without those that match what is being taken away.
+// withoutLeaving takes from rows those that match what is being taken away.
 func (e *Engine) withoutLeaving(rows []row) []row {
-	return slices.DeleteFunc(slices.Clone(rows), func(r row) bool {
+	return slices.DeleteFunc(rows, func(r row) bool {
 		return slices.ContainsFunc(e.leaving, func(ms *removals) bool { return ms.match(r) })
 	})
 }
 
 // leave takes rows out of force, and keeps out what a change that was begun
 // earlier would bring back, until arrived is called.
-func (e *Engine) leave(what *removals) (fewer int, err error) {
+func (e *Engine) leave(what *removals) (fewer int) {
 	e.mu.Lock()
 	e.leaving = append(e.leaving, what)
 	e.mu.Unlock()
-	return e.change(func(old *snapshot) []row { return old.rows })
+	return e.change(func(old *snapshot) []row { return old.rows.all() })
 }
 
 func (e *Engine) arrived(what *removals) {

@@ -10,35 +10,35 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
-// Check decides whether s may do a to r; see the package comment for how. Yes
-// from memory allocates nothing.
+// Check decides whether s may do a to r; see the package comment for how. It takes no
+// lock and allocates nothing, be the answer yes or no; its denials are shared, so
+// nobody changes them.
 //
 // The codes of its denials are "no-rule", "deny-rule", "scope" (of the credential),
 // "no-record" (a question about one record that names none) and "system-name" (a
 // person who is called like a job of the host).
 func (e *Engine) Check(ctx context.Context, s crmguard.Subject, a crmguard.Action, r crmguard.Resource) error {
-	d, err := e.decision(ctx, s, r.Tenant)
+	d, err := e.decision(ctx, &s, r.Tenant)
 	if err != nil {
 		return err
 	}
-	return d.check(a, r)
+	return d.check(a, &r)
 }
 
 // CheckAll is Check for a page: one version of the policy and one of the
 // departments for all of it. The answers are in the order of rs.
 func (e *Engine) CheckAll(ctx context.Context, s crmguard.Subject, a crmguard.Action, rs []crmguard.Resource) []error {
 	answers := make([]error, len(rs))
-	d, err := e.decision(ctx, s, s.Tenant)
-	for i, r := range rs {
-		if err != nil {
+	d, err := e.decision(ctx, &s, s.Tenant)
+	for i := range rs {
+		switch {
+		case err != nil:
 			answers[i] = err
-			continue
+		case rs[i].Tenant != s.Tenant:
+			answers[i] = admit(&s, rs[i].Tenant)
+		default:
+			answers[i] = d.check(a, &rs[i])
 		}
-		if r.Tenant != s.Tenant {
-			answers[i] = admit(s, r.Tenant)
-			continue
-		}
-		answers[i] = d.check(a, r)
 	}
 	return answers
 }
@@ -54,7 +54,7 @@ type FieldRights struct {
 // give any. For a whole kind (empty ID, Owner and Unit) they are the rights that
 // hold on every record of it.
 func (e *Engine) Fields(ctx context.Context, s crmguard.Subject, r crmguard.Resource, fields ...string) (map[string]FieldRights, error) {
-	d, err := e.decision(ctx, s, r.Tenant)
+	d, err := e.decision(ctx, &s, r.Tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func (e *Engine) Fields(ctx context.Context, s crmguard.Subject, r crmguard.Reso
 			action crmguard.Action
 			holds  *bool
 		}{{crmguard.View, &f.Read}, {crmguard.Update, &f.Write}, {crmguard.Unmask, &f.Unmask}} {
-			v, err := d.answer(right.action, r, everyRelation)
+			v, err := d.answer(right.action, &r, everyRelation)
 			if err != nil {
 				return nil, err
 			}
@@ -81,23 +81,24 @@ func (e *Engine) Fields(ctx context.Context, s crmguard.Subject, r crmguard.Reso
 	return rights, nil
 }
 
-// decision is what stays the same while one call decides: subject, policy,
+// decision is what stays the same while one call decides: subject, policy, moment,
 // departments. It is passed by value, so that it needs no heap.
 type decision struct {
-	subject crmguard.Subject
-	policy  *snapshot
+	subject *crmguard.Subject
+	policy  *tenant
 	parties [2]party // the subject, and whom it acts for if it does
 }
 
 // party is one of those whose rights a decision needs.
 type party struct {
 	person string
+	holder *holder // what it is, as the policy has it
 	place  placement
 	placed bool // its departments are known
 	shares bool // it is known what is shared with it
 }
 
-func (e *Engine) decision(ctx context.Context, s crmguard.Subject, tenant string) (decision, error) {
+func (e *Engine) decision(ctx context.Context, s *crmguard.Subject, tenant string) (decision, error) {
 	if err := admit(s, tenant); err != nil {
 		return decision{}, err
 	}
@@ -109,12 +110,14 @@ func (e *Engine) decision(ctx context.Context, s crmguard.Subject, tenant string
 	if err != nil {
 		return decision{}, err
 	}
-	d := decision{subject: s, policy: policy}
-	d.parties[0] = party{s.ID, placement{units.Members[s.ID], units}, true, true}
+	d := decision{subject: s, policy: policy.tenant(tenant)}
+	d.parties[0] = party{s.ID, d.policy.people[s.ID].at(e.clock), placement{units.Members[s.ID], units}, true, true}
 	if e.org.source == nil {
 		d.parties[0].place.units = s.Units
 	}
-	d.parties[1] = party{s.OnBehalfOf, placement{units.Members[s.OnBehalfOf], units}, e.org.source != nil, false}
+	if s.OnBehalfOf != "" {
+		d.parties[1] = party{s.OnBehalfOf, d.policy.people[s.OnBehalfOf].at(e.clock), placement{units.Members[s.OnBehalfOf], units}, e.org.source != nil, false}
+	}
 	return d, nil
 }
 
@@ -128,8 +131,8 @@ func (d *decision) all() []party {
 
 // relations are those that the party may have to a record: one if all is known,
 // else each that is possible.
-func (p party) relations(r crmguard.Resource) relationSet {
-	set := relationSet(1) << relate(p.person, p.place, r)
+func (p *party) relations(r *crmguard.Resource) relationSet {
+	set := relationSet(1) << relate(p.person, &p.place, r)
 	if !p.placed && !set.has(relOwn) {
 		set = unplaced
 	}
@@ -144,7 +147,7 @@ func (p party) relations(r crmguard.Resource) relationSet {
 
 // certain narrows the relations under which something is allowed to those whose
 // rights the party has for sure: of relations that cannot be told apart all or none.
-func (p party) certain(set relationSet) relationSet {
+func (p *party) certain(set relationSet) relationSet {
 	plain, shared := set&unsharedRelations, set>>relShared
 	if !p.shares {
 		plain &= shared
@@ -169,8 +172,8 @@ const systemPrefix = "system:"
 // admit refuses subjects that are incomplete or of another tenant, and people
 // under the name of a job: a login somebody chose must not be one that the policy
 // trusts.
-func admit(s crmguard.Subject, tenant string) error {
-	if err := crmguard.CheckTenant(s, tenant); err != nil {
+func admit(s *crmguard.Subject, tenant string) error {
+	if err := crmguard.CheckTenant(*s, tenant); err != nil {
 		return fmt.Errorf("rbac: %w", err)
 	}
 	if strings.HasPrefix(s.ID, systemPrefix) != (s.Kind == crmguard.KindSystem) {
@@ -186,65 +189,80 @@ func systemName(id string) error {
 	return &crmguard.Denial{By: "rbac", Code: "system-name", Detail: "u:" + id + ": names in system: are those of jobs"}
 }
 
-// Words of verdicts in denials; those from outOfScope on are not Casbin's.
-const (
-	outOfScope verdict = allowed + 1 + iota
-	noRecord
-)
+// denials are what Check returns. They are made once, for whoever is refused all the
+// time must not cost more than whoever is not.
+var denials = [...]*crmguard.Denial{
+	noRule:     {By: "rbac", Code: "no-rule"},
+	denyRule:   {By: "rbac", Code: "deny-rule"},
+	outOfScope: {By: "rbac", Code: "scope"},
+	noRecord:   {By: "rbac", Code: "no-record"},
+}
 
-var denialCodes = [...]string{noRule: "no-rule", denyRule: "deny-rule", outOfScope: "scope", noRecord: "no-record"}
-
-func (d *decision) check(a crmguard.Action, r crmguard.Resource) error {
+func (d *decision) check(a crmguard.Action, r *crmguard.Resource) error {
 	v, err := d.answer(a, r, 0)
 	if err != nil {
 		return err
 	}
-	if r.ID == "" && !isSection(r.Kind) && slices.Contains(actionsOnOne, a) {
+	if r.ID == "" && onOne(a) && !isSection(r.Kind) {
 		v = noRecord
 	}
 	if v == allowed {
 		return nil
 	}
-	detail := "u:" + d.subject.ID
-	if d.subject.OnBehalfOf != "" {
-		detail += " for u:" + d.subject.OnBehalfOf
-	}
-	return &crmguard.Denial{By: "rbac", Code: denialCodes[v], Detail: detail + ": " + string(a) + " " + question{kind: r.Kind, field: r.Field}.object()}
+	return denials[v]
 }
 
-// actionsOnOne are done to one record, whose ID is always known.
-var actionsOnOne = []crmguard.Action{
-	crmguard.View, crmguard.Reveal, crmguard.Unmask, crmguard.Call, crmguard.Update, crmguard.Delete, crmguard.Erase,
+// onOne tells the actions that are done to one record, whose ID is always known.
+func onOne(a crmguard.Action) bool {
+	switch a {
+	case crmguard.View, crmguard.Reveal, crmguard.Unmask, crmguard.Call, crmguard.Update, crmguard.Delete, crmguard.Erase:
+		return true
+	}
+	return false
 }
+
+var errNoKind = errors.New("rbac: resource without a kind")
 
 // answer is the intersection of the credential's scopes, the subject's rights and
 // those of whom it acts for. Of a whole kind, need says which relations must be
 // allowed; none means any one.
-func (d *decision) answer(a crmguard.Action, r crmguard.Resource, need relationSet) (verdict, error) {
+func (d *decision) answer(a crmguard.Action, r *crmguard.Resource, need relationSet) (verdict, error) {
 	if r.Kind == "" {
-		return 0, errors.New("rbac: resource without a kind")
+		return noRule, errNoKind
 	}
 	if d.subject.Scopes != nil && !inScopes(d.subject.Scopes, r.Kind, a) {
 		return outOfScope, nil
 	}
-	q := question{tenant: r.Tenant, kind: r.Kind, field: r.Field, action: a}
 	if r.Field != "" {
-		q.action = fieldAction(a)
+		a = fieldAction(a)
 	}
-	for _, p := range d.all() {
-		q.person = p.person
+	right := actOf(a)
+	for i := range d.all() {
+		p := &d.parties[i]
+		m := d.policy.ask(p.holder, r.Kind, r.Field, right)
 		var v verdict
-		var err error
 		if r.ID == "" && r.Owner == "" && r.Unit == "" && !isSection(r.Kind) {
-			v, err = d.policy.decideKind(q, p, need)
+			v = p.some(m, need)
 		} else {
-			v, err = d.policy.decideAll(q, p.relations(r))
+			v = m.verdict(p.relations(r))
 		}
-		if err != nil || v != allowed {
-			return v, err
+		if v != allowed {
+			return v, nil
 		}
 	}
 	return allowed, nil
+}
+
+// some is yes if the party may do it under all relations in need, and under any.
+func (p *party) some(m masks, need relationSet) verdict {
+	set := p.certain(m.yes())
+	switch {
+	case set != 0 && set&need == need:
+		return allowed
+	case m.deny != 0:
+		return denyRule
+	}
+	return noRule
 }
 
 // fieldAction is the right on a field that an action on the record's field asks

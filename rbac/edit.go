@@ -17,7 +17,7 @@ import (
 // it is already.
 type edit struct {
 	add, remove [][]string
-	put         func() error
+	put         func()
 }
 
 // Contention for a store: only other processes compete, and each round one of them wins.
@@ -59,9 +59,7 @@ func (e *Engine) reviseOnce(ctx context.Context, store Store, by func(stored Sto
 		return Version{}, err
 	}
 	if next.put != nil {
-		if err := next.put(); err != nil {
-			return Version{}, err
-		}
+		next.put()
 	}
 	e.stored(version)
 	return version, nil
@@ -198,12 +196,12 @@ func (e *Engine) replacement(author crmguard.Subject, tenant string, stored Stor
 	if len(findings) > 0 {
 		return edit{}, &PolicyError{findings}
 	}
-	for _, r := range next.rows {
+	for _, r := range next.rows.all() {
 		if wanted[r.key()] && !there[r.key()] {
 			change.add = append(change.add, r.rule())
 		}
 	}
-	change.put = func() error { return e.put(next) }
+	change.put = func() { e.put(next) }
 	return change, e.mayReplace(author, next, change)
 }
 
@@ -213,60 +211,51 @@ func (e *Engine) mayReplace(author crmguard.Subject, next *snapshot, change edit
 	if author.Kind == crmguard.KindSystem && author.OnBehalfOf == "" {
 		return nil
 	}
-	old := e.current.Load()
-	for _, n := range touched(author.Tenant, old, next, change) {
-		had := old.rights(n)
-		gets := next.rights(n)
-		maps.DeleteFunc(gets, func(what right, set relationSet) bool { return set&^had[what] == 0 })
-		for _, what := range slices.SortedFunc(maps.Keys(gets), compareRights) {
-			code := ""
-			switch {
-			case n.name == personPrefix+author.ID || n.name == personPrefix+author.OnBehalfOf:
-				code = "self-grant"
-			case !old.holds(author, what, gets[what]&^had[what]):
-				code = "lacks-right"
-			default:
-				continue
+	old, now := e.current.Load(), e.now()
+	for _, name := range touched(author.Tenant, old, next, change) {
+		persons := holdersOf(author)
+		if person, ok := strings.CutPrefix(name, personPrefix); ok {
+			persons = append(persons, person)
+		}
+		moments := slices.Concat(old.moments(now, noEnd, author.Tenant, persons...), next.moments(now, noEnd, author.Tenant, persons...))
+		for _, moment := range moments {
+			had := old.rights(author.Tenant, name, moment)
+			gets := next.rights(author.Tenant, name, moment)
+			held := old.heldBy(author, moment)
+			maps.DeleteFunc(gets, func(what right, set relationSet) bool { return set&^had[what] == 0 })
+			for _, what := range slices.SortedFunc(maps.Keys(gets), compareRights) {
+				code := ""
+				switch {
+				case name == personPrefix+author.ID || name == personPrefix+author.OnBehalfOf:
+					code = "self-grant"
+				case !held.cover(what, gets[what]&^had[what]):
+					code = "lacks-right"
+				default:
+					continue
+				}
+				return &crmguard.Denial{By: "rbac", Code: code, Detail: "u:" + author.ID + ": " + name + ": " + what.action + " " + what.object}
 			}
-			return &crmguard.Denial{By: "rbac", Code: code, Detail: "u:" + author.ID + ": " + n.name + ": " + what.action + " " + what.object}
 		}
 	}
 	return nil
 }
 
-// holds reports whether a subject, and whom it acts for, has a right under all of some
-// relations, within its scopes.
-func (s *snapshot) holds(subject crmguard.Subject, what right, under relationSet) bool {
-	kind, _, _ := strings.Cut(what.object, "#")
-	if subject.Scopes != nil && !inScopes(subject.Scopes, kind, crmguard.Action(what.action)) {
-		return false
-	}
-	for _, holder := range holdersOf(subject) {
-		if under&^s.rights(node{subject.Tenant, personPrefix + holder})[what] != 0 {
-			return false
-		}
-	}
-	return true
-}
-
 // touched are those whose rights a change may alter: whoever is named first in one of
 // its rows, and whoever is a member of one of these, before or after. They are sorted.
-func touched(tenant string, old, next *snapshot, change edit) []node {
+func touched(tenant string, old, next *snapshot, change edit) []string {
 	var changed []string
 	for _, rule := range slices.Concat(change.add, change.remove) {
 		changed = append(changed, rowOf("", rule).fields[:1]...)
 	}
 	members := map[string][]string{} // the inverse of links
-	for _, r := range slices.Concat(old.rows, next.rows) {
-		if r.kind == "g" && r.fields[2] == tenant {
-			members[r.fields[1]] = append(members[r.fields[1]], r.fields[0])
+	for _, rows := range []*rowSet{old.rows, next.rows} {
+		for _, l := range rows.links {
+			if rows.names[l.tenant] == tenant {
+				members[rows.names[l.role]] = append(members[rows.names[l.role]], rows.names[l.subject])
+			}
 		}
 	}
 	names := append(descend(changed, func(name string) []string { return members[name] }), changed...)
 	slices.Sort(names)
-	var nodes []node
-	for _, name := range slices.Compact(names) {
-		nodes = append(nodes, node{tenant, name})
-	}
-	return nodes
+	return slices.Compact(names)
 }

@@ -29,7 +29,7 @@ type filterPart struct {
 // row it is a filter that chooses none; errors are only for what could not be
 // decided.
 func (e *Engine) Filter(ctx context.Context, s crmguard.Subject, a crmguard.Action, kind string) (Filter, error) {
-	d, err := e.decision(ctx, s, s.Tenant)
+	d, err := e.decision(ctx, &s, s.Tenant)
 	if err != nil {
 		return Filter{}, err
 	}
@@ -40,19 +40,13 @@ func (e *Engine) Filter(ctx context.Context, s crmguard.Subject, a crmguard.Acti
 	if s.Scopes != nil && !inScopes(s.Scopes, kind, a) {
 		return f, nil
 	}
-	q := question{tenant: s.Tenant, kind: kind, action: a}
 	for _, p := range d.all() {
-		q.person = p.person
-		set, _, err := d.policy.reach(q)
-		if err != nil {
-			return Filter{}, err
-		}
-		f.parts = append(f.parts, p.filterPart(p.certain(set)))
+		f.parts = append(f.parts, p.filterPart(p.certain(d.policy.ask(p.holder, kind, "", actOf(a)).yes())))
 	}
 	return f, nil
 }
 
-func (p party) filterPart(set relationSet) filterPart {
+func (p *party) filterPart(set relationSet) filterPart {
 	part := filterPart{person: p.person, plain: set & unsharedRelations, shared: set >> relShared}
 	if set != 0 && set != everyRelation {
 		part.units, part.subunits = p.place.nonEmptyUnits(), p.place.subunits()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/casbin/casbin/v2/persist"
 
@@ -32,9 +33,7 @@ func (e *Engine) Resolve(ctx context.Context, tenant, subject string) (roles, un
 	if err != nil {
 		return nil, nil, err
 	}
-	if roles, err = policy.roles(tenant, subject); err != nil {
-		return nil, nil, err
-	}
+	roles = policy.roles(tenant, subject, e.now())
 	units = slices.Clone(tree.Members[subject])
 	slices.Sort(units)
 	return roles, units, nil
@@ -59,7 +58,7 @@ func reaches(ctx context.Context, tenant string, names ...string) error {
 		return errors.New("rbac: empty tenant, subject or role")
 	}
 	if s, ok := crmguard.SubjectFrom(ctx); ok {
-		return admit(s, tenant)
+		return admit(&s, tenant)
 	}
 	return nil
 }
@@ -73,6 +72,21 @@ func reaches(ctx context.Context, tenant string, names ...string) error {
 //
 // The codes of its denials are "self-grant", "lacks-right" and "system-name".
 func (e *Engine) GrantRole(ctx context.Context, tenant, subject, role string) error {
+	return e.grant(ctx, tenant, subject, role, noEnd)
+}
+
+// GrantRoleUntil is GrantRole for a role that ends by itself, at a full second: a
+// fraction is cut off. Whoever gives it must have its rights until then. A person who
+// has a role more than once has it until the last end, so to shorten a grant means to
+// take it with RevokeRole and to give it again.
+func (e *Engine) GrantRoleUntil(ctx context.Context, tenant, subject, role string, end time.Time) error {
+	if !end.After(e.clock()) {
+		return fmt.Errorf("rbac: grant: the end %s is over", end.UTC().Format(time.RFC3339))
+	}
+	return e.grant(ctx, tenant, subject, role, end.Unix())
+}
+
+func (e *Engine) grant(ctx context.Context, tenant, subject, role string, end int64) error {
 	granter, ok := crmguard.SubjectFrom(ctx)
 	if !ok {
 		return errors.New("rbac: grant: nobody acts in the context")
@@ -91,10 +105,12 @@ func (e *Engine) GrantRole(ctx context.Context, tenant, subject, role string) er
 	}
 	defer e.unlock()
 	added := row{"grant", "g", []string{personPrefix + subject, rolePrefix + role, tenant}}
-	mayGrant := func() error { return e.mayGrant(granter, role, added) }
-	give := func() error {
-		_, err := e.change(func(old *snapshot) []row { return distinct(append(slices.Clip(old.rows), added)) })
-		return err
+	if end != noEnd {
+		added.kind, added.fields = "p2", append(added.fields, formatEnd(end))
+	}
+	mayGrant := func() error { return e.mayGrant(granter, role, end, added) }
+	give := func() {
+		e.change(func(old *snapshot) []row { return append(old.rows.all(), added) })
 	}
 	if store, ok := e.adapter.(Store); ok {
 		return e.revise(withDefaultReason(ctx, "grant"), store, func(stored Stored) (edit, error) {
@@ -104,22 +120,23 @@ func (e *Engine) GrantRole(ctx context.Context, tenant, subject, role string) er
 	if err := mayGrant(); err != nil {
 		return err
 	}
-	if err := addRule(ctx, e.adapter, added.fields); err != nil {
+	if err := addRule(ctx, e.adapter, added); err != nil {
 		return fmt.Errorf("rbac: grant: %w", err)
 	}
-	return give()
+	give()
+	return nil
 }
 
 // mayGrant looks at the policy in force.
-func (e *Engine) mayGrant(granter crmguard.Subject, role string, added row) error {
+func (e *Engine) mayGrant(granter crmguard.Subject, role string, end int64, added row) error {
 	old := e.current.Load()
 	if tenant := added.tenant(); !slices.Contains(old.knownRoles(tenant), role) {
 		return fmt.Errorf("rbac: grant: no row of tenant %q knows the role %q", tenant, role)
 	}
-	if what, ok := old.lacks(granter, role); ok {
+	if what, ok := old.lacks(granter, role, e.now(), end); ok {
 		return &crmguard.Denial{By: "rbac", Code: "lacks-right", Detail: "u:" + granter.ID + ": role:" + role + ": " + what.action + " " + what.object}
 	}
-	_, err := lint(append(slices.Clip(old.rows), added))
+	_, err := lint(append(old.rows.linksOfRoles(), added))
 	return err
 }
 
@@ -129,7 +146,8 @@ func (e *Engine) RevokeRole(ctx context.Context, tenant, subject, role string) e
 	if err := reaches(ctx, tenant, subject, role); err != nil {
 		return err
 	}
-	_, err := e.remove(ctx, removals{{"g", []string{personPrefix + subject, rolePrefix + role, tenant}}})
+	link := []string{personPrefix + subject, rolePrefix + role, tenant}
+	_, err := e.remove(ctx, removals{{"g", link}, {"p2", link}})
 	return err
 }
 
@@ -150,6 +168,7 @@ func (e *Engine) Revoke(ctx context.Context, tenant, subject string) (crmguard.R
 	person := personPrefix + subject
 	n, err := e.remove(ctx, removals{
 		{"g", []string{person, "", tenant}},
+		{"p2", []string{person, "", tenant}},
 		{"p", []string{person, tenant, "", "", "", "allow"}},
 	})
 	revoked.Count = n
@@ -160,11 +179,10 @@ func (e *Engine) Revoke(ctx context.Context, tenant, subject string) (crmguard.R
 // process put there since the policy was loaded. Fewer rows cannot make a sound
 // policy unsound, so this is never refused.
 func (e *Engine) remove(ctx context.Context, what removals) (int, error) {
-	removed, err := e.leave(&what)
-	failed := []error{err}
+	removed := e.leave(&what)
 	if err := e.lock(ctx); err != nil {
 		e.arrived(&what)
-		return removed, errors.Join(append(failed, err)...)
+		return removed, err
 	}
 	defer e.unlock()
 	defer e.arrived(&what) // before unlock: what is granted from then on stays
@@ -181,10 +199,11 @@ func (e *Engine) remove(ctx context.Context, what removals) (int, error) {
 			return edit{remove: rows}, nil
 		})
 		if err == nil {
-			return found, errors.Join(failed...)
+			return found, nil
 		}
-		return removed, errors.Join(append(failed, fmt.Errorf("rbac: revoke: %w", err))...)
+		return removed, fmt.Errorf("rbac: revoke: %w", err)
 	}
+	var failed []error
 	stored, told := 0, true
 	for _, m := range what {
 		n, tells, err := removeRules(ctx, e.adapter, m)
@@ -200,11 +219,11 @@ func (e *Engine) remove(ctx context.Context, what removals) (int, error) {
 	return removed, errors.Join(failed...)
 }
 
-func addRule(ctx context.Context, adapter persist.Adapter, fields []string) error {
+func addRule(ctx context.Context, adapter persist.Adapter, r row) error {
 	if withContext, ok := adapter.(persist.ContextAdapter); ok {
-		return withContext.AddPolicyCtx(ctx, "g", "g", fields)
+		return withContext.AddPolicyCtx(ctx, r.kind[:1], r.kind, r.fields)
 	}
-	return adapter.AddPolicy("g", "g", fields)
+	return adapter.AddPolicy(r.kind[:1], r.kind, r.fields)
 }
 
 // ruleRemover is an adapter that tells how many rows it removed. The fields are
@@ -219,25 +238,46 @@ func removeRules(ctx context.Context, adapter persist.Adapter, m removal) (remov
 		removed, err = adapter.RemoveRules(ctx, m.kind, m.fields...)
 		return removed, true, err
 	case persist.ContextAdapter:
-		return 0, false, adapter.RemoveFilteredPolicyCtx(ctx, m.kind, m.kind, 0, m.fields...)
+		return 0, false, adapter.RemoveFilteredPolicyCtx(ctx, m.kind[:1], m.kind, 0, m.fields...)
 	}
-	return 0, false, adapter.RemoveFilteredPolicy(m.kind, m.kind, 0, m.fields...)
+	return 0, false, adapter.RemoveFilteredPolicy(m.kind[:1], m.kind, 0, m.fields...)
 }
 
 // knownRoles are the roles of a tenant that any row names, sorted.
 func (s *snapshot) knownRoles(tenant string) []string {
-	var roles []string
-	for _, r := range s.rows {
-		names, of := r.fields[:1], r.fields[1]
-		if r.kind == "g" {
-			names, of = r.fields[:2], r.fields[2]
+	in, ok := s.rows.name(tenant)
+	if !ok {
+		return nil
+	}
+	names := make(map[uint32]bool)
+	for _, l := range s.rows.links {
+		if l.tenant == in {
+			names[l.subject], names[l.role] = true, true
 		}
-		for _, name := range names {
-			if role, ok := strings.CutPrefix(name, rolePrefix); ok && of == tenant {
-				roles = append(roles, role)
-			}
+	}
+	for _, r := range s.rows.rules {
+		if r.tenant == in {
+			names[r.subject] = true
+		}
+	}
+	var roles []string
+	for name := range names {
+		if role, ok := strings.CutPrefix(s.rows.names[name], rolePrefix); ok {
+			roles = append(roles, role)
 		}
 	}
 	slices.Sort(roles)
-	return slices.Compact(roles)
+	return roles
+}
+
+// linksOfRoles are the rows that say what roles have, in which alone a chain can be
+// long.
+func (s *rowSet) linksOfRoles() []row {
+	var rows []row
+	for _, l := range s.links {
+		if !strings.HasPrefix(s.names[l.subject], personPrefix) {
+			rows = append(rows, s.link(l))
+		}
+	}
+	return rows
 }

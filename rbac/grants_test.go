@@ -136,7 +136,7 @@ func TestFiftyGrantsAtOnceAreAllKept(t *testing.T) {
 	path := policyFile(t, teamPolicy)
 	e, err := FromCSV(t.Context(), path, quiet())
 	require.NoError(t, err)
-	before := len(e.current.Load().rows)
+	before := e.current.Load().rows.len()
 	ctx := crmguard.System(t.Context(), "acme", "test")
 	errs := make([]error, 50)
 	var wg sync.WaitGroup
@@ -145,7 +145,7 @@ func TestFiftyGrantsAtOnceAreAllKept(t *testing.T) {
 	}
 	wg.Wait()
 	require.NoError(t, errors.Join(errs...))
-	require.Len(t, e.current.Load().rows, before+25)
+	require.Equal(t, before+25, e.current.Load().rows.len())
 	version := e.Version()
 	require.NoError(t, e.Reload(ctx))
 	require.Equal(t, version, e.Version())

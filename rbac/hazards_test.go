@@ -111,17 +111,13 @@ p, u:c, acme, a#b, read, all, allow`, nil)
 		require.Error(t, e.Check(ctx, person("anna"), crmguard.View, crmguard.Resource{Tenant: "acme", Kind: kind, ID: "1"}), "%q", kind)
 	}
 	s := e.current.Load()
-	one, err := s.decide(question{tenant: "acme", person: "c", kind: "a", field: "b", action: fieldRead})
-	require.NoError(t, err)
-	require.Equal(t, allowed, one)
+	require.Equal(t, allowed, s.decide(question{tenant: "acme", person: "c", kind: "a", field: "b", action: fieldRead}))
 	for _, q := range []question{
 		{tenant: "acme", person: "c", kind: "a#", field: "b", action: fieldRead},
 		{tenant: "acme", person: "c", kind: "a", field: "#b", action: fieldRead},
 		{tenant: "acm", person: "ec", kind: "a", field: "b", action: fieldRead},
 	} {
-		other, err := s.decide(q)
-		require.NoError(t, err)
-		require.NotEqual(t, allowed, other, "%+v", q)
+		require.NotEqual(t, allowed, s.decide(q), "%+v", q)
 	}
 }
 

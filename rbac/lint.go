@@ -1,9 +1,7 @@
 package rbac
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -82,9 +80,21 @@ var fieldActions = []crmguard.Action{
 	fieldRead, fieldWrite, crmguard.Search, crmguard.Reveal, crmguard.Unmask, crmguard.Call, crmguard.Export, crmguard.Erase,
 }
 
-// linter collects what is wrong with rows.
+// The same by number, for a policy has many rows.
+var recordActs, fieldActs = actsIn(recordActions), actsIn(fieldActions)
+
+func actsIn(actions []crmguard.Action) (in [acts]bool) {
+	for _, a := range actions {
+		in[actOf(a)] = true
+	}
+	return in
+}
+
+// linter collects what is wrong with rows, and keeps those that are sound.
 type linter struct {
 	findings []Finding
+	rows     *rowBuilder
+	reasons  []string // by number of the name: why it cannot be one
 }
 
 func (l *linter) add(r row, format string, args ...any) {
@@ -94,14 +104,14 @@ func (l *linter) add(r row, format string, args ...any) {
 // lint refuses what Casbin would read otherwise than its author meant, or not at
 // all. It returns the rows that count, each once, without those that the engine
 // supplies itself.
-func lint(rows []row) (kept []row, err error) {
-	l := &linter{}
+func lint(rows []row) (*rowSet, error) {
+	l := &linter{rows: newRowBuilder(len(rows))}
 	for _, r := range rows {
 		if l.row(r) && r.kind != "g2" {
-			kept = append(kept, r)
+			l.rows.add(r)
 		}
 	}
-	kept = distinct(kept)
+	kept := l.rows.build()
 	l.links(kept)
 	if len(l.findings) > 0 {
 		return nil, &PolicyError{l.findings}
@@ -109,9 +119,20 @@ func lint(rows []row) (kept []row, err error) {
 	return kept, nil
 }
 
+// badName is why a name cannot be one. Each is looked at once, however many rows
+// have it.
+func (l *linter) badName(name string) string {
+	id := int(l.rows.id(name))
+	for len(l.reasons) <= id { // numbers are given in turn
+		l.reasons = append(l.reasons, badName(l.rows.set.names[len(l.reasons)]))
+	}
+	return l.reasons[id]
+}
+
 var rowShape = map[string]string{
 	"p":  "subject, tenant, object, action, scope, effect",
 	"g":  "subject, role, tenant",
+	"p2": "person, role, tenant, end",
 	"g2": "relation, scope",
 }
 
@@ -120,7 +141,7 @@ func (l *linter) row(r row) bool {
 	before := len(l.findings)
 	shape, ok := rowShape[r.kind]
 	if !ok {
-		l.add(r, "unknown type of row; want p or g")
+		l.add(r, "unknown type of row; want p, g or p2")
 		return false
 	}
 	if want := strings.Count(shape, ",") + 1; len(r.fields) != want {
@@ -128,7 +149,7 @@ func (l *linter) row(r row) bool {
 		return false
 	}
 	for _, field := range r.fields {
-		if reason := badName(field); reason != "" {
+		if reason := l.badName(field); reason != "" {
 			l.add(r, "%q %s", field, reason)
 		}
 	}
@@ -139,7 +160,14 @@ func (l *linter) row(r row) bool {
 	case "p":
 		l.rule(r)
 	case "g":
-		l.link(r)
+		l.identity(r, r.fields[0], personPrefix, rolePrefix, unitPrefix)
+		l.identity(r, r.fields[1], rolePrefix, unitPrefix)
+	case "p2":
+		l.identity(r, r.fields[0], personPrefix) // what roles give one another has no end
+		l.identity(r, r.fields[1], rolePrefix, unitPrefix)
+		if _, ok := parseEnd(r.fields[3]); !ok {
+			l.add(r, "the end %q: want a time in UTC such as 2026-12-31T18:00:00Z", r.fields[3])
+		}
 	case "g2":
 		if !slices.ContainsFunc(scopeRows, func(s []string) bool { return slices.Equal(s, r.fields) }) {
 			l.add(r, "the graph of scopes is built in; leave g2 rows out")
@@ -159,13 +187,14 @@ func (l *linter) rule(r row) {
 		l.add(r, "object %q: want a name behind %q", object, sectionPrefix)
 	case isField && (kind == "" || field == ""):
 		l.add(r, "object %q: want kind#field", object)
-	case isField && !slices.Contains(fieldActions, action):
+	case isField && !fieldActs[actOf(action)]:
 		l.add(r, "action %q is no right on a field; want one of %q", action, fieldActions)
-	case !isField && !slices.Contains(recordActions, action):
+	case !isField && !recordActs[actOf(action)]:
 		l.add(r, "unknown action %q; want one of %q", action, recordActions)
 	}
+	_, known := scopeOf(scope)
 	switch {
-	case !slices.Contains(scopes, scope):
+	case !known:
 		l.add(r, "unknown scope %q; want one of %q", scope, scopes)
 	case isSection(kind) && scope != "all":
 		l.add(r, "a section has no owner and no unit; its scope is \"all\"")
@@ -173,11 +202,6 @@ func (l *linter) rule(r row) {
 	if effect != "allow" && effect != "deny" {
 		l.add(r, "effect %q is neither \"allow\" nor \"deny\"; Casbin would ignore the row", effect)
 	}
-}
-
-func (l *linter) link(r row) {
-	l.identity(r, r.fields[0], personPrefix, rolePrefix, unitPrefix)
-	l.identity(r, r.fields[1], rolePrefix, unitPrefix)
 }
 
 // identity wants a name behind one of the prefixes, and no prefix in the name:
@@ -234,43 +258,43 @@ func invisible(r rune) bool {
 }
 
 // node is a subject within a tenant.
-type node struct{ tenant, name string }
+type node struct{ tenant, name uint32 }
 
 // links refuses cycles and chains that are longer than Casbin follows.
-func (l *linter) links(rows []row) {
-	edges := make(map[node][]row)
-	for _, r := range rows {
-		if r.kind == "g" {
-			from := node{r.fields[2], r.fields[0]}
-			edges[from] = append(edges[from], r)
-		}
+func (l *linter) links(rows *rowSet) {
+	depth := make(map[node]int) // of roles: the longest chain upward, +1; 0: not visited, -1: being visited
+	refuse := func(link link, format string, args ...any) {
+		l.add(row{rows.where(link.place), "g", []string{rows.names[link.subject], rows.names[link.role], rows.names[link.tenant]}}, format, args...)
 	}
-	depth := make(map[node]int) // longest chain upward, +1; 0: not visited, -1: being visited
 	var visit func(n node) int
+	check := func(link link) int {
+		d := visit(node{link.tenant, link.role})
+		switch {
+		case d < 0:
+			refuse(link, "closes a cycle of roles")
+			return 0
+		case d == maxHops+1: // longer ones contain this one
+			refuse(link, "makes a chain of %d role links; Casbin follows %d and then denies in silence", d, maxHops)
+		}
+		return d
+	}
 	visit = func(n node) int {
 		if d := depth[n]; d != 0 {
 			return d
 		}
 		depth[n] = -1
 		longest := 0
-		for _, r := range edges[n] {
-			d := visit(node{n.tenant, r.fields[1]})
-			if d < 0 {
-				l.add(r, "closes a cycle of roles")
-				continue
-			}
-			if d == maxHops+1 { // longer ones contain this one
-				l.add(r, "makes a chain of %d role links; Casbin follows %d and then denies in silence", d, maxHops)
-			}
-			longest = max(longest, d)
+		for _, link := range rows.linksOf(n.tenant, n.name) {
+			longest = max(longest, check(link))
 		}
 		depth[n] = longest + 1
 		return longest + 1
 	}
-	order := slices.SortedFunc(maps.Keys(edges), func(a, b node) int {
-		return cmp.Or(strings.Compare(a.tenant, b.tenant), strings.Compare(a.name, b.name))
-	})
-	for _, n := range order { // in order, so that the same policy gives the same findings
-		visit(n)
+	for _, link := range rows.links { // in order, so that the same policy gives the same findings
+		if strings.HasPrefix(rows.names[link.subject], personPrefix) { // nothing leads to a person
+			check(link)
+		} else {
+			visit(node{link.tenant, link.subject})
+		}
 	}
 }

@@ -51,7 +51,15 @@ func TestUnsafePoliciesAreRefused(t *testing.T) {
 		"long link":                  {"g, u:anna, role:a, acme, x", "4 fields; want 3"},
 		"only a type":                {"p", "0 fields"},
 		"type with a capital":        {"P, role:a, acme, contacts, view, own, allow", "unknown type of row"},
-		"second policy type":         {"p2, role:a, acme, contacts, view, own, allow", "unknown type of row"},
+		"third policy type":          {"p3, role:a, acme, contacts, view, own, allow", "unknown type of row"},
+		"grant that ends, as a rule": {"p2, role:a, acme, contacts, view, own, allow", "6 fields; want 4"},
+		"grant to a role that ends":  {"p2, role:a, role:b, acme, 2026-12-31T18:00:00Z", "starts with one of"},
+		"grant of a person":          {"p2, u:a, u:b, acme, 2026-12-31T18:00:00Z", "starts with one of"},
+		"end without a zone":         {"p2, u:a, role:b, acme, 2026-12-31T18:00:00", "want a time in UTC"},
+		"end in another zone":        {"p2, u:a, role:b, acme, 2026-12-31T18:00:00+03:00", "want a time in UTC"},
+		"end with a fraction":        {"p2, u:a, role:b, acme, 2026-12-31T18:00:00.5Z", "want a time in UTC"},
+		"end without a time":         {"p2, u:a, role:b, acme, 2026-12-31", "want a time in UTC"},
+		"end that is no day":         {"p2, u:a, role:b, acme, 2026-02-30T18:00:00Z", "want a time in UTC"},
 		"byte order mark":            {"\ufeffp, role:a, acme, contacts, view, own, allow", "unknown type of row"},
 		"subject without prefix":     {"p, seller, acme, contacts, view, own, allow", `starts with one of`},
 		"prefix alone":               {"p, role:, acme, contacts, view, own, allow", "want a name behind"},
@@ -171,7 +179,7 @@ func TestVersionOfAPolicy(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, want, e.Version())
 
-	rows := slices.Clone(e.current.Load().rows)
+	rows := e.current.Load().rows.all()
 	slices.Reverse(rows)
 	require.Equal(t, want, snapshotOf(t, rows).version, "order does not matter")
 	require.Equal(t, want, snapshotOf(t, append(rows, rows[0], row{"", "g2", []string{"own", "dept"}})).version, "nor do rows that change nothing")

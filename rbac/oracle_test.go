@@ -7,6 +7,30 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
+// question is what is asked of Casbin.
+type question struct {
+	tenant, person string // without prefix
+	kind, field    string
+	action         crmguard.Action
+	relation       relation
+}
+
+func (q question) object() string {
+	if q.field == "" {
+		return q.kind
+	}
+	return q.kind + "#" + q.field
+}
+
+// decide asks the engine what is asked of Casbin.
+func (s *snapshot) decide(q question) verdict {
+	if kind, field, _ := strings.Cut(q.kind, "#"); q.field == "" && field != "" {
+		q.kind, q.field = kind, field
+	}
+	t := s.tenant(q.tenant)
+	return t.ask(t.people[q.person], q.kind, q.field, actOf(q.action)).verdict(1 << q.relation)
+}
+
 // oracle decides from rows as the package comment says, without Casbin, without
 // words for relations, and as slowly as it likes.
 type oracle struct {

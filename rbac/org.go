@@ -49,11 +49,11 @@ type placement struct {
 	tree  *tree    // of the tenant
 }
 
-func (p placement) inUnit(unit string) bool { return slices.Contains(p.units, unit) }
+func (p *placement) inUnit(unit string) bool { return slices.Contains(p.units, unit) }
 
 // below reports whether a unit lies under one of the person's. The walk up is at
 // most as long as the tree has units, so a cycle cannot hold it.
-func (p placement) below(unit string) bool {
+func (p *placement) below(unit string) bool {
 	if len(p.units) == 0 {
 		return false
 	}
@@ -70,7 +70,7 @@ func (p placement) below(unit string) bool {
 }
 
 // subunits lists what lies below the person's units, sorted, without those units.
-func (p placement) subunits() []string {
+func (p *placement) subunits() []string {
 	if len(p.units) == 0 {
 		return nil
 	}
@@ -98,7 +98,7 @@ func descend(from []string, children func(unit string) []string) []string {
 	return found
 }
 
-func (p placement) nonEmptyUnits() []string {
+func (p *placement) nonEmptyUnits() []string {
 	return slices.DeleteFunc(slices.Clone(p.units), func(unit string) bool { return unit == "" })
 }
 

@@ -32,7 +32,7 @@ func TestPlacement(t *testing.T) {
 		"not in the tree": {[]string{"elsewhere"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := placement{test.units, newTree(Units{Parent: parent})}
+			p := &placement{test.units, newTree(Units{Parent: parent})}
 			require.Equal(t, test.below, p.subunits())
 			for unit := range parent {
 				if unit != "" {
@@ -44,7 +44,7 @@ func TestPlacement(t *testing.T) {
 }
 
 func TestRelateFindsTheNarrowest(t *testing.T) {
-	place := placement{[]string{"north"}, newTree(Units{Parent: map[string]string{"north-1": "north"}})}
+	place := &placement{[]string{"north"}, newTree(Units{Parent: map[string]string{"north-1": "north"}})}
 	for _, test := range []struct {
 		owner, unit string
 		want        relation
@@ -54,14 +54,14 @@ func TestRelateFindsTheNarrowest(t *testing.T) {
 		{"", "", relNone}, {"boris", "sales", relNone}, {"Anna", "North", relNone},
 	} {
 		r := crmguard.Resource{Owner: test.owner, Unit: test.unit}
-		require.Equal(t, test.want, relate("anna", place, r), "%+v", test)
+		require.Equal(t, test.want, relate("anna", place, &r), "%+v", test)
 		want := "shared"
 		if test.want != relNone {
 			want = test.want.String() + "+shared"
 		}
 		require.Equal(t, want, (test.want + relShared).String())
 	}
-	require.Equal(t, relNone, relate("", placement{}, crmguard.Resource{}), "nobody owns nothing")
+	require.Equal(t, relNone, relate("", &placement{}, &crmguard.Resource{}), "nobody owns nothing")
 }
 
 // What a party is not known to be it may be; what is known is one relation.
@@ -78,13 +78,13 @@ func TestRelationsOfAParty(t *testing.T) {
 		p          party
 		own, north relationSet
 	}{
-		{party{"anna", place, true, true}, of(relOwn), of(relDeptShared)},
-		{party{"anna", place, true, false}, of(relOwn, relOwnShared), of(relDept, relDeptShared)},
-		{party{"anna", placement{}, false, true}, of(relOwn), of(relShared, relDeptShared, relTreeShared)},
-		{party{"anna", placement{}, false, false}, of(relOwn, relOwnShared), everyRelation &^ of(relOwn, relOwnShared)},
+		{party{"anna", nil, place, true, true}, of(relOwn), of(relDeptShared)},
+		{party{"anna", nil, place, true, false}, of(relOwn, relOwnShared), of(relDept, relDeptShared)},
+		{party{"anna", nil, placement{}, false, true}, of(relOwn), of(relShared, relDeptShared, relTreeShared)},
+		{party{"anna", nil, placement{}, false, false}, of(relOwn, relOwnShared), everyRelation &^ of(relOwn, relOwnShared)},
 	} {
-		require.Equal(t, test.own, test.p.relations(own))
-		require.Equal(t, test.north, test.p.relations(north))
+		require.Equal(t, test.own, test.p.relations(&own))
+		require.Equal(t, test.north, test.p.relations(&north))
 		for allows := range relationSet(255) { // certain says for all records what relations says for one
 			require.Equal(t, test.own&^allows == 0, test.own&^test.p.certain(allows) == 0)
 			require.Equal(t, test.north&^allows == 0, test.north&^test.p.certain(allows) == 0)
@@ -106,8 +106,8 @@ func TestARingOfDepartments(t *testing.T) {
 	})
 	require.Len(t, found, n-2)
 	require.Equal(t, n, asked)
-	require.Equal(t, found, placement{[]string{"0", "17"}, ring}.subunits())
-	require.False(t, placement{[]string{"elsewhere"}, ring}.below("5"))
+	require.Equal(t, found, (&placement{[]string{"0", "17"}, ring}).subunits())
+	require.False(t, (&placement{[]string{"elsewhere"}, ring}).below("5"))
 }
 
 func TestTreesAreKeptPerTenantAndBounded(t *testing.T) {
@@ -132,7 +132,7 @@ func TestSubunitsAgreeWithBelowOnRandomTrees(t *testing.T) {
 	for range 200 {
 		units := randomUnits(rnd)
 		for _, person := range somePersons {
-			p := placement{units.Members[person], newTree(units)}
+			p := &placement{units.Members[person], newTree(units)}
 			for _, unit := range someUnits {
 				f := oracle{units: map[string]Units{"t": units}}.factsOf(person, crmguard.Resource{Tenant: "t", Unit: unit}, false)
 				require.Equal(t, f.tree && !f.dept, p.below(unit) && !p.inUnit(unit))

@@ -92,6 +92,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/casbin/casbin/v2/model"
 	"github.com/casbin/casbin/v2/persist"
@@ -104,6 +105,8 @@ type Options struct {
 	Org Org
 	// Logger hears of policies that were loaded or refused; nil: slog.Default().
 	Logger *slog.Logger
+	// Clock tells when grants end; nil: time.Now.
+	Clock func() time.Time
 }
 
 // Engine decides by a policy. It is safe for concurrent use.
@@ -111,6 +114,7 @@ type Engine struct {
 	adapter persist.Adapter
 	org     orgCache
 	log     *slog.Logger
+	clock   func() time.Time
 
 	current    atomic.Pointer[snapshot]
 	freshUntil atomic.Int64  // uptime after which nothing is decided, 0: never; see watch.go
@@ -133,9 +137,12 @@ func New(ctx context.Context, adapter persist.Adapter, o *Options) (*Engine, err
 	if o == nil {
 		o = &Options{}
 	}
-	e := &Engine{adapter: adapter, org: orgCache{source: o.Org}, log: o.Logger, store: make(chan struct{}, 1)}
+	e := &Engine{adapter: adapter, org: orgCache{source: o.Org}, log: o.Logger, clock: o.Clock, store: make(chan struct{}, 1)}
 	if e.log == nil {
 		e.log = slog.Default()
+	}
+	if e.clock == nil {
+		e.clock = time.Now
 	}
 	if err := e.Reload(ctx); err != nil {
 		return nil, err
@@ -152,6 +159,8 @@ func FromCSV(ctx context.Context, path string, o *Options) (*Engine, error) {
 // Version names the policy in force by its content, for Event.Policy: equal
 // rows, equal version. docs/formats/rbac.md specifies it.
 func (e *Engine) Version() string { return e.current.Load().version }
+
+func (e *Engine) now() int64 { return e.clock().Unix() }
 
 // Reload reads the policy again. When it cannot be read, the one in force stays.
 // When it is refused, what is in force is narrowed to what is still stored, so that
@@ -175,23 +184,16 @@ func (e *Engine) take(ctx context.Context) (Stored, error) {
 		return stored, nil
 	}
 	if err == nil {
-		err = e.put(next)
-	}
-	if err == nil {
+		e.put(next)
 		e.saw(l, stored.Version, nil)
-		e.log.InfoContext(ctx, "rbac: policy loaded", "version", next.version, "rows", len(next.rows), "number", stored.Version.Number)
+		e.log.InfoContext(ctx, "rbac: policy loaded", "version", next.version, "rows", next.rows.len(), "number", stored.Version.Number)
 		return stored, nil
 	}
 	if _, refused := errors.AsType[*PolicyError](err); !refused || e.current.Load() == nil {
 		e.missed(err)
 		return stored, err
 	}
-	fewer, narrow := e.change(func(old *snapshot) []row { return old.narrowed(rows) })
-	if narrow != nil {
-		err = errors.Join(err, narrow)
-		e.missed(err)
-		return stored, err
-	}
+	fewer := e.change(func(old *snapshot) []row { return old.narrowed(rows) })
 	e.saw(l, stored.Version, err)
 	e.log.ErrorContext(ctx, "rbac: a new policy was refused, of the old one stays in force what is still stored",
 		"version", e.Version(), "rows dropped", fewer, "number", stored.Version.Number, "error", err)
@@ -229,18 +231,14 @@ func (e *Engine) load(ctx context.Context) (Stored, []row, *snapshot, error) {
 
 // compile checks rows from outside and builds the snapshot.
 func compile(rows []row) (*snapshot, error) {
-	rows, err := lint(rows)
+	set, err := lint(rows)
 	if err != nil {
 		return nil, err
 	}
-	next, err := newSnapshot(rows)
-	if err != nil {
-		return nil, err
-	}
-	if next.enforcer == nil {
+	if len(set.rules) == 0 {
 		return nil, &PolicyError{[]Finding{{Reason: "there is no rule (p row) in it"}}}
 	}
-	return next, nil
+	return newSnapshot(set), nil
 }
 
 func readRows(ctx context.Context, adapter persist.Adapter) (stored Stored, rows []row, err error) {
@@ -280,7 +278,7 @@ func casbinRows(ctx context.Context, adapter persist.Adapter) (rows []row, err e
 	if err != nil {
 		return nil, err
 	}
-	for _, kind := range []string{"p", "g", "g2"} {
+	for _, kind := range []string{"p", "p2", "g", "g2"} {
 		for i, fields := range m[kind[:1]][kind].Policy {
 			rows = append(rows, row{fmt.Sprintf("%s row %d", kind, i+1), kind, fields})
 		}

@@ -47,12 +47,13 @@ func ScopeRows() [][]string {
 }
 
 // relationsIn are the relations that each scope covers.
-var relationsIn = func() map[string]relationSet {
-	in := make(map[string]relationSet, len(scopes))
+var relationsIn = func() (in [len(scopeWords)]relationSet) {
 	for r := range relation(relations) {
 		words := []string{r.String()}
 		for len(words) > 0 {
-			in[words[0]] |= 1 << r
+			if scope, ok := scopeOf(words[0]); ok {
+				in[scope] |= 1 << r
+			}
 			for _, part := range scopeRows {
 				if part[0] == words[0] {
 					words = append(words, part[1])
@@ -77,7 +78,7 @@ const (
 func (s relationSet) has(r relation) bool { return s&(1<<r) != 0 }
 
 // relate returns what a person is to a record, sharing left aside.
-func relate(person string, place placement, r crmguard.Resource) relation {
+func relate(person string, place *placement, r *crmguard.Resource) relation {
 	switch {
 	case r.Owner != "" && r.Owner == person:
 		return relOwn

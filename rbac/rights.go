@@ -9,77 +9,86 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
-// links are the role links of a policy: what each subject has directly.
-type links map[node][]string
-
-func linksOf(rows []row) links {
-	l := make(links)
-	for _, r := range rows {
-		if r.kind == "g" {
-			from := node{r.fields[2], r.fields[0]}
-			l[from] = append(l[from], r.fields[1])
-		}
-	}
-	return l
-}
-
-// identities are what a subject is: itself, and whatever it has through links.
-func (l links) identities(n node) map[string]bool {
-	is := map[string]bool{n.name: true}
-	for todo := []string{n.name}; len(todo) > 0; todo = todo[1:] {
-		for _, role := range l[node{n.tenant, todo[0]}] {
-			if !is[role] {
-				is[role] = true
-				todo = append(todo, role)
-			}
-		}
-	}
-	return is
-}
-
 // right is what a rule gives or takes.
 type right struct{ object, action string }
 
-// rights are the relations under which a subject has each right, rules that deny
-// taken off.
-func (s *snapshot) rights(n node) map[right]relationSet {
-	is := linksOf(s.rows).identities(n)
-	allow, deny := make(map[right]relationSet), make(map[right]relationSet)
-	for _, r := range s.rows {
-		if r.kind != "p" || r.fields[1] != n.tenant || !is[r.fields[0]] {
-			continue
-		}
-		what := right{r.fields[2], r.fields[3]}
-		if r.denies() {
-			deny[what] |= relationsIn[r.fields[4]]
-		} else {
-			allow[what] |= relationsIn[r.fields[4]]
+// rights are the relations under which a subject has each right at a moment, rules
+// that deny taken off.
+func (s *snapshot) rights(tenant, subject string, now int64) map[right]relationSet {
+	in, ok := s.rows.name(tenant)
+	of, known := s.rows.name(subject)
+	if !ok || !known {
+		return nil
+	}
+	found := make(map[right]masks)
+	for _, identity := range s.rows.identities(in, of, now) {
+		for _, r := range s.rows.rulesOf(in, identity) {
+			what := right{s.rows.names[r.object], string(actWords[r.act])}
+			found[what] = found[what].with(r)
 		}
 	}
-	for what, set := range deny {
-		allow[what] &^= set
+	rights := make(map[right]relationSet, len(found))
+	for what, m := range found {
+		rights[what] = m.yes()
 	}
-	return allow
+	return rights
 }
 
 // lacks names a right that a role gives and a granter does not have under all the
-// same relations. A granter who acts for somebody needs the rights of both, and
-// one with scopes needs those too. Jobs of the host lack nothing.
-func (s *snapshot) lacks(granter crmguard.Subject, role string) (right, bool) {
-	holders := holdersOf(granter)
-	gives := s.rights(node{granter.Tenant, rolePrefix + role})
-	order := slices.SortedFunc(maps.Keys(gives), compareRights) // so that the same lack is named each time
-	for _, holder := range holders {
-		has := s.rights(node{granter.Tenant, personPrefix + holder})
-		for _, what := range order {
-			kind, _, _ := strings.Cut(what.object, "#")
-			narrowed := granter.Scopes != nil && !inScopes(granter.Scopes, kind, crmguard.Action(what.action))
-			if gives[what]&^has[what] != 0 || gives[what] != 0 && narrowed {
+// same relations, from now until the end of the grant. A granter who acts for
+// somebody needs the rights of both, and one with scopes needs those too. Jobs of
+// the host lack nothing.
+func (s *snapshot) lacks(granter crmguard.Subject, role string, now, end int64) (right, bool) {
+	gives := s.rights(granter.Tenant, rolePrefix+role, now) // what roles give one another has no end
+	order := slices.SortedFunc(maps.Keys(gives), compareRights)
+	for _, moment := range s.moments(now, end, granter.Tenant, holdersOf(granter)...) {
+		held := s.heldBy(granter, moment)
+		for _, what := range order { // so that the same lack is named each time
+			if gives[what] != 0 && !held.cover(what, gives[what]) {
 				return what, true
 			}
 		}
 	}
 	return right{}, false
+}
+
+// held is what a subject can give: what it may do itself, and whom it acts for.
+type held struct {
+	scopes []string
+	by     []map[right]relationSet
+}
+
+func (s *snapshot) heldBy(subject crmguard.Subject, now int64) held {
+	h := held{scopes: subject.Scopes}
+	for _, holder := range holdersOf(subject) {
+		h.by = append(h.by, s.rights(subject.Tenant, personPrefix+holder, now))
+	}
+	return h
+}
+
+// cover reports whether a right is held under all of some relations.
+func (h held) cover(what right, under relationSet) bool {
+	kind, _, _ := strings.Cut(what.object, "#")
+	if h.scopes != nil && !inScopes(h.scopes, kind, crmguard.Action(what.action)) {
+		return false
+	}
+	return !slices.ContainsFunc(h.by, func(has map[right]relationSet) bool { return under&^has[what] != 0 })
+}
+
+// moments are now and those before an end at which roles of some persons end.
+func (s *snapshot) moments(now, end int64, tenant string, persons ...string) []int64 {
+	moments := []int64{now}
+	in, _ := s.rows.name(tenant)
+	for _, person := range persons {
+		of, _ := s.rows.name(personPrefix + person)
+		for _, l := range s.rows.linksOf(in, of) {
+			if now < l.end && l.end < end {
+				moments = append(moments, l.end)
+			}
+		}
+	}
+	slices.Sort(moments)
+	return slices.Compact(moments)
 }
 
 // holdersOf are those who must hold what a subject gives: jobs of the host lack nothing.
@@ -108,22 +117,32 @@ func (s *snapshot) narrowed(stored []row) []row {
 			there[r.key()] = true
 		}
 	}
-	l := linksOf(s.rows)
 	var kept []row
-	for _, r := range s.rows {
+	for _, r := range s.rows.all() {
 		switch {
 		case there[r.key()] || r.denies():
 			kept = append(kept, r)
-		case r.kind == "g":
-			lost := l.identities(node{r.fields[2], r.fields[1]})
-			for _, rule := range s.rows {
-				if rule.denies() && rule.fields[1] == r.fields[2] && lost[rule.fields[0]] {
-					fields := slices.Clone(rule.fields)
-					fields[0] = r.fields[0]
-					kept = append(kept, row{rule.where, "p", fields})
-				}
+		case r.kind != "p":
+			kept = append(kept, s.denialsThrough(r)...)
+		}
+	}
+	return kept
+}
+
+// denialsThrough are the rules that deny and that a subject has through a link, as
+// its own.
+func (s *snapshot) denialsThrough(link row) []row {
+	in, _ := s.rows.name(link.fields[2])
+	role, _ := s.rows.name(link.fields[1])
+	var denials []row
+	for _, identity := range s.rows.identities(in, role, 0) {
+		for _, rule := range s.rows.rulesOf(in, identity) {
+			if rule.effect == effectDeny {
+				r := s.rows.rule(rule)
+				r.fields[0] = link.fields[0]
+				denials = append(denials, r)
 			}
 		}
 	}
-	return distinct(kept)
+	return denials
 }

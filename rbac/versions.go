@@ -3,6 +3,7 @@ package rbac
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/casbin/casbin/v2/persist"
@@ -86,11 +87,20 @@ func withDefaultReason(ctx context.Context, reason string) context.Context {
 // Digest names rows, each with its type first, in whatever order they come:
 // [Engine.Version] of a policy that has them. Equal rows count once.
 func Digest(rules [][]string) string {
-	rows := make([]row, 0, len(rules))
+	encoded := make([]string, 0, len(rules))
 	for _, rule := range rules {
-		rows = append(rows, rowOf("", rule))
+		var b []byte
+		for _, field := range rowOf("", rule).rule() {
+			b = appendField(b, field)
+		}
+		encoded = append(encoded, string(b))
 	}
-	return digest(distinct(rows))
+	slices.Sort(encoded)
+	h := newDigest()
+	for _, e := range slices.Compact(encoded) {
+		h.Write(appendField(nil, e))
+	}
+	return sumOf(h)
 }
 
 // rowOf makes a row of a rule, whose type comes first.
@@ -109,7 +119,7 @@ func (r row) tenant() string {
 	switch {
 	case r.kind == "p" && len(r.fields) > 1:
 		return r.fields[1]
-	case r.kind == "g" && len(r.fields) > 2:
+	case (r.kind == "g" || r.kind == "p2") && len(r.fields) > 2:
 		return r.fields[2]
 	}
 	return ""
