@@ -97,20 +97,19 @@ func TestCountsAreSpooled(t *testing.T) {
 // What was acknowledged is told, whoever closes meanwhile.
 func TestCloseWaitsForWhoRecords(t *testing.T) {
 	r := newRig(t, audit.FailoverOptions{})
-	var held atomic.Bool
 	inside, goOn := make(chan struct{}), make(chan struct{})
-	f, err := audit.NewFailover(r.log, t.TempDir(), &audit.FailoverOptions{Clock: func() time.Time {
-		if held.CompareAndSwap(true, false) {
+	f, err := audit.NewFailover(r.log, t.TempDir(), &audit.FailoverOptions{Policy: func(e crmguard.Event) audit.Policy {
+		if e.Action == crmguard.List {
 			close(inside)
 			<-goOn
 		}
-		return r.clock.Now()
+		return audit.PolicyOf(e)
 	}})
 	require.NoError(t, err)
-	require.NoError(t, f.Record(t.Context(), knock(crmguard.View, "acme")))
-	held.Store(true)
+	r.store.set(errDown, nil)
+	require.NoError(t, f.Record(t.Context(), act(crmguard.View, "")))
 	ended, closed := make(chan error, 1), make(chan error, 1)
-	go func() { ended <- f.Record(t.Context(), knock(crmguard.View, "acme")) }()
+	go func() { ended <- f.Record(t.Context(), act(crmguard.List, "")) }()
 	<-inside
 	go func() { closed <- f.Close() }()
 	select {
@@ -121,6 +120,6 @@ func TestCloseWaitsForWhoRecords(t *testing.T) {
 	close(goOn)
 	require.NoError(t, <-ended)
 	require.NoError(t, <-closed)
-	require.Equal(t, 2, refusals(t, r))
-	require.ErrorIs(t, f.Record(t.Context(), knock(crmguard.View, "acme")), audit.ErrClosed)
+	require.Zero(t, f.Status().Dropped, "neither journal nor spool know of it")
+	require.ErrorIs(t, f.Record(t.Context(), act(crmguard.View, "")), audit.ErrClosed)
 }
