@@ -187,7 +187,8 @@ func (s *spool) load() error {
 func spoolName(n int) string { return fmt.Sprintf("%010d%s", n, spoolSuffix) }
 
 // scan finds the frames of a file that some process wrote. What a crash cut short
-// was never acknowledged; other damage is gone over.
+// was never acknowledged; other damage is gone over, and told of: what a crash left of
+// the last batch in the middle of it is not told from what was changed.
 func (g *spoolSegment) scan(content []byte) {
 	kind, head, at, state := readFrame(content, 0)
 	if state != frameOK || kind != frameFile || string(head) != spoolHead {
@@ -202,8 +203,8 @@ func (g *spoolSegment) scan(content []byte) {
 			g.frames = append(g.frames, spoolFrame{at: int64(at), size: n, tenant: tenant})
 			g.open++
 			at += n
-		case state == frameTorn || !batchAfter(content, at):
-			return
+		case state == frameTorn || content[len(content)-1] == 0 && !batchAfter(content, at):
+			return // the file ends within a write, perhaps in zeros
 		default:
 			g.bad++
 			at = nextSpoolFrame(content, at+1)

@@ -212,16 +212,22 @@ func TestTornSpool(t *testing.T) {
 	require.True(t, r.Status().OK())
 }
 
-// A byte changed on the disk costs the entry that it is in, and is told of.
+// A byte changed on the disk costs the entry that it is in, and is told of, in the last
+// batch too.
 func TestDamagedSpool(t *testing.T) {
-	r := spooledRig(t, 3)
-	name := only(spoolFiles(t, r.dir))
-	content := spoolFiles(t, r.dir)[name]
-	at := audit.SpoolOffsets(content)
-	content[at[1]+20] ^= 1
-	require.NoError(t, os.WriteFile(filepath.Join(r.dir, name), content, 0o600))
-	require.Equal(t, []string{"spooled-0", "spooled-2"}, r.replayed(t))
-	require.Equal(t, 1, r.Status().Left)
+	for damaged, left := range [][]string{{"spooled-1", "spooled-2"}, {"spooled-0", "spooled-2"}, {"spooled-0", "spooled-1"}} {
+		for _, offset := range []int{1, 5, 20} { // in the kind, the length, the payload
+			r := spooledRig(t, 3)
+			name := only(spoolFiles(t, r.dir))
+			content := spoolFiles(t, r.dir)[name]
+			at := audit.SpoolOffsets(content)
+			content[at[damaged]+offset] ^= 1
+			require.NoError(t, os.WriteFile(filepath.Join(r.dir, name), content, 0o600))
+			require.Equal(t, left, r.replayed(t))
+			require.Equal(t, 1, r.Status().Left)
+			r.until(t, func() bool { return strings.HasSuffix(only(spoolFiles(t, r.dir)), ".left") })
+		}
+	}
 }
 
 // What the disk does not give back is tried again, and then set aside: it holds
