@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,20 +66,22 @@ type anchoring struct {
 	log    *Log
 	news   chan *Checkpoint // the newest that was not handed over yet
 
-	mu     sync.Mutex
-	status AnchorStatus
+	mu       sync.Mutex
+	status   AnchorStatus
+	attempts int // that have ended
 }
 
 // anchors are those of a log.
 type anchors struct {
-	all    []*anchoring
-	quit   chan struct{}
-	ended  chan struct{} // all goroutines have
-	cancel context.CancelFunc
+	all      []*anchoring
+	quit     chan struct{}
+	ended    chan struct{} // all goroutines have
+	cancel   context.CancelFunc
+	patience time.Duration // with one attempt
 }
 
-func (l *Log) startAnchors(ctx context.Context, list []Anchor) {
-	l.anchors = anchors{quit: make(chan struct{}), ended: make(chan struct{})}
+func (l *Log) startAnchors(ctx context.Context, list []Anchor, patience time.Duration) {
+	l.anchors = anchors{quit: make(chan struct{}), ended: make(chan struct{}), patience: cmp.Or(patience, anchorTimeout)}
 	ctx, l.anchors.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	for _, a := range list {
@@ -181,15 +184,30 @@ func (w *anchoring) requeue(c *Checkpoint) {
 	}
 }
 
-// keep hands over a checkpoint, and says once that the anchor fails and once that it
-// works again.
+// keep hands over a checkpoint. An anchor that is deaf to its deadline fails, too.
 func (w *anchoring) keep(ctx context.Context, c *Checkpoint) bool {
-	attempt, cancel := context.WithTimeout(ctx, anchorTimeout)
+	attempt, cancel := context.WithTimeout(ctx, w.log.anchors.patience)
 	defer cancel()
+	n := w.attempts // nobody else counts them
+	late := time.AfterFunc(w.log.anchors.patience, func() { w.settle(ctx, n, false, c, errHangs) })
+	defer late.Stop()
 	err := w.anchor.Keep(attempt, bytes.Clone(c.Note))
-	now := w.log.clock()
+	w.settle(ctx, n, true, c, err)
+	return err == nil
+}
 
+// settle remembers how attempt n goes, or ended, and says once that the anchor fails
+// and once that it works again.
+func (w *anchoring) settle(ctx context.Context, n int, ended bool, c *Checkpoint, err error) {
+	now := w.log.clock()
 	w.mu.Lock()
+	if w.attempts != n {
+		w.mu.Unlock()
+		return
+	}
+	if ended {
+		w.attempts++
+	}
 	before := w.status.Err
 	w.status.Err = err
 	name := w.status.Name
@@ -207,7 +225,6 @@ func (w *anchoring) keep(ctx context.Context, c *Checkpoint) bool {
 	case err == nil && before != nil:
 		w.log.logger.LogAttrs(ctx, slog.LevelInfo, "audit: checkpoints are kept outside again", slog.String("anchor", name))
 	}
-	return err == nil
 }
 
 // Anchors tells how the anchors of Options.Anchors do, in their order.

@@ -2,10 +2,12 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -35,8 +37,9 @@ func (v *verification) askAnchors(ctx context.Context) (*asked, error) {
 			return nil, err
 		}
 	}
+	v.opts.patience = cmp.Or(v.opts.patience, anchorTimeout)
 	for _, a := range v.opts.Anchors {
-		newest, at, err := a.Newest(ctx)
+		newest, at, err := askNewest(ctx, a, v.opts.patience)
 		if err == nil && newest != nil {
 			v.opts.Kept = append(v.opts.Kept, Kept{Note: newest, At: v.noLater(ctx, newest, at)})
 		}
@@ -56,6 +59,71 @@ func (v *verification) askAnchors(ctx context.Context) (*asked, error) {
 		}
 	}
 	return said, nil
+}
+
+var errHangs = errors.New("audit: the anchor does not answer")
+
+// askNewest waits for an answer, but not for ever: an anchor that hangs is one that
+// cannot be read, and keeps nobody from verifying.
+func askNewest(ctx context.Context, a Anchor, patience time.Duration) ([]byte, time.Time, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errHangs)
+	defer cancel()
+	type answer struct {
+		note []byte
+		at   time.Time
+		err  error
+	}
+	answers := make(chan answer, 1) // buffered: it ends even if nobody waits any more
+	go func() {
+		note, at, err := a.Newest(ctx)
+		answers <- answer{note, at, err}
+	}()
+	select {
+	case got := <-answers:
+		return got.note, got.at, got.err
+	case <-ctx.Done():
+		return nil, time.Time{}, context.Cause(ctx)
+	}
+}
+
+// patiently returns what an anchor tells, and waits as long for each checkpoint.
+func patiently(ctx context.Context, h history, patience time.Duration) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		type told struct {
+			note []byte
+			err  error
+		}
+		list := make(chan told)
+		go func() {
+			defer close(list)
+			for note, err := range h.All(ctx) {
+				select {
+				case list <- told{note, err}:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		late := time.NewTimer(patience)
+		defer late.Stop()
+		for {
+			select {
+			case got, more := <-list:
+				if !more || !yield(got.note, got.err) {
+					return
+				}
+				late.Reset(patience)
+			case <-late.C:
+				yield(nil, errHangs)
+				return
+			case <-ctx.Done():
+				yield(nil, ctx.Err())
+				return
+			}
+		}
+	}
 }
 
 // statement is the digest of what a checkpoint says, whoever signed it.
@@ -90,7 +158,7 @@ func (v *verification) askHistory(ctx context.Context, h history, own map[[32]by
 	if !ignorable(err) {
 		return fmt.Errorf("audit: read the head: %w", err)
 	}
-	for note, err := range h.All(ctx) {
+	for note, err := range patiently(ctx, h, v.opts.patience) {
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package audit_test
 import (
 	"context"
 	"errors"
+	"iter"
 	"path/filepath"
 	"testing"
 	"time"
@@ -209,4 +210,81 @@ func TestVerifyWhileAnchorsAreFed(t *testing.T) {
 	r, err := log.Verify(t.Context(), verifier, nil)
 	require.NoError(t, err)
 	require.Equal(t, audit.Intact, r.Verdict, r.Detail)
+}
+
+// hung is an anchor that is deaf, when it is asked, in the middle of what it tells, or
+// when it is to keep something.
+type hung struct {
+	audit.Anchor
+	goOn              chan struct{}
+	newest, all, keep bool
+}
+
+func (h *hung) Keep(ctx context.Context, note []byte) error {
+	if h.keep {
+		<-h.goOn
+	}
+	return h.Anchor.Keep(ctx, note)
+}
+
+func (h *hung) Newest(ctx context.Context) ([]byte, time.Time, error) {
+	if h.newest {
+		<-h.goOn
+	}
+	return h.Anchor.Newest(ctx)
+}
+
+func (h *hung) All(ctx context.Context) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		note, _, err := h.Anchor.Newest(ctx)
+		if yield(note, err) && h.all {
+			<-h.goOn
+		}
+	}
+}
+
+// An anchor that hangs keeps nobody from verifying, and does not look as if it works.
+func TestHungAnchor(t *testing.T) {
+	for name, c := range map[string]struct {
+		anchor  hung
+		verdict audit.Verdict
+		fails   bool
+	}{
+		"none hangs": {hung{}, audit.Intact, false},
+		"newest":     {hung{newest: true}, audit.AnchorStale, false},
+		"history":    {hung{all: true}, audit.Intact, false},
+		"keep":       {hung{keep: true}, audit.AnchorStale, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			signer, verifier := journaltest.Signer(t)
+			file, err := audit.NewFileAnchor(filepath.Join(t.TempDir(), "anchor"), verifier)
+			require.NoError(t, err)
+			c.anchor.Anchor, c.anchor.goOn = file, make(chan struct{})
+			store, o, v := audit.NewMemory(), audit.Options{Anchors: []audit.Anchor{&c.anchor}}, audit.VerifyOptions{Anchors: []audit.Anchor{&c.anchor}}
+			patience := 50 * time.Millisecond
+			if name == "none hangs" {
+				patience = time.Minute
+			}
+			audit.Hurry(&o, &v, patience)
+			log, err := audit.New(t.Context(), store, journaltest.NewSealer(), signer, verifier, &o)
+			require.NoError(t, err)
+			defer func() {
+				close(c.anchor.goOn)
+				require.NoError(t, log.Close())
+			}()
+			require.NoError(t, log.Record(t.Context(), journaltest.Event(0)))
+			require.Eventually(t, func() bool { s := log.Anchors()[0]; return !s.Kept.IsZero() || c.fails && s.Err != nil }, time.Minute, time.Millisecond)
+			if c.fails {
+				require.False(t, log.Anchors()[0].FailingSince.IsZero())
+			}
+			r, err := audit.VerifyStore(t.Context(), store, verifier, &v)
+			require.NoError(t, err)
+			if name == "history" {
+				require.Contains(t, r.Detail, "does not answer")
+			}
+			require.Equal(t, c.verdict, r.Verdict, r.Detail)
+			_, err = log.Prune(admin(t), time.Now())
+			require.NoError(t, err)
+		})
+	}
 }

@@ -140,6 +140,8 @@ type Options struct {
 	// CheckpointEvery. So checkpoints of a silent log differ, and their age is
 	// covered by the signature.
 	Heartbeat time.Duration
+
+	patience time.Duration // with an anchor
 }
 
 // Log is a journal. It is a [crmguard.Recorder].
@@ -236,7 +238,7 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 		return nil, err
 	}
 	l.node = newNode(l)
-	l.startAnchors(ctx, opts.Anchors)
+	l.startAnchors(ctx, opts.Anchors, opts.patience)
 	c, err := openCommitter(ctx, l, opts.AcceptUnsigned)
 	if err != nil {
 		l.anchors.close()

@@ -92,7 +92,7 @@ func (l *Log) Extract(ctx context.Context, q Query, w io.Writer) (Extracted, err
 		return Extracted{}, fmt.Errorf("audit: extract: %w", err)
 	}
 	var found []int64
-	r, err := verifyStore(ctx, l.store, l.verify, VerifyOptions{Clock: l.clock, Anchors: l.anchors.list()}, l.every+slack, func(row *Row, _ int64) {
+	r, err := verifyStore(ctx, l.store, l.verify, VerifyOptions{Clock: l.clock, Anchors: l.anchors.list(), patience: l.anchors.patience}, l.every+slack, func(row *Row, _ int64) {
 		if row.Seq < tree.N && row.Keys.matches(&q) && (len(found) == 0 || row.Seq > found[len(found)-1]) {
 			found = append(found, row.Seq)
 		}

@@ -87,7 +87,7 @@ type Failover struct {
 	endErr error
 	closed atomic.Bool
 	inside sync.RWMutex // read by who records; Close waits for them, or what they counted would be lost
-	slowed int // how often counts went to the spool in this outage
+	slowed int          // how often counts went to the spool in this outage
 }
 
 var _ crmguard.Recorder = (*Failover)(nil)

@@ -285,7 +285,7 @@ func (f *Failover) Close() error {
 		f.closed.Store(true)
 		f.cancel()
 		<-f.ended
-		f.inside.Lock() // who records has ended
+		f.inside.Lock()   // who records has ended
 		f.inside.Unlock() //nolint:staticcheck // nobody begins any more
 		ctx, cancel := context.WithTimeout(context.Background(), 4*f.limit)
 		defer cancel()

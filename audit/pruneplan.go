@@ -22,7 +22,7 @@ func (l *Log) planPrune(ctx context.Context, before time.Time) (*prunePlan, erro
 	holds := make(holdSet)
 	young := int64(-1) // the first entry that is too young
 	own := ownTenant(l.id)
-	r, err := verifyStore(ctx, l.store, l.verify, VerifyOptions{Clock: l.clock, Anchors: l.anchors.list(), tail: l.tailMark}, l.every+slack, func(row *Row, recorded int64) {
+	r, err := verifyStore(ctx, l.store, l.verify, VerifyOptions{Clock: l.clock, Anchors: l.anchors.list(), patience: l.anchors.patience, tail: l.tailMark}, l.every+slack, func(row *Row, recorded int64) {
 		if young < 0 && recorded >= micros(before) {
 			young = row.Seq
 		}

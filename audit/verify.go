@@ -105,7 +105,8 @@ type VerifyOptions struct {
 
 	Clock func() time.Time
 
-	tail func(context.Context) (*tailMark, error) // of a Log, which has the keys
+	tail     func(context.Context) (*tailMark, error) // of a Log, which has the keys
+	patience time.Duration                            // with an anchor
 }
 
 // Verify reads the whole log and recomputes everything: see [VerifyStore]. Entries
@@ -121,7 +122,7 @@ func (l *Log) Verify(ctx context.Context, v note.Verifier, o *VerifyOptions) (Re
 	if opts.Anchors == nil {
 		opts.Anchors = l.anchors.list()
 	}
-	opts.tail = l.tailMark
+	opts.tail, opts.patience = l.tailMark, l.anchors.patience
 	return verifyStore(ctx, l.store, v, opts, l.every+slack, nil)
 }
 
