@@ -74,13 +74,7 @@ func (s *Store) setAccount(ctx context.Context, tx *sql.Tx, a *audit.AccountChan
 		query = `UPDATE crmguard_audit_account SET version = $2, body = $3 WHERE log = $1 AND (version <= 0 OR version <> CAST(version AS BIGINT))`
 	}
 	result, err := tx.ExecContext(ctx, s.db.Q(query), args...)
-	if err != nil {
-		return err
-	}
-	if n, err := result.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(audit.ErrMoved, err)
-	}
-	return nil
+	return whole(result, err, 1)
 }
 
 // hear takes heartbeats out. Some may be gone: who removed them is found by the
