@@ -27,17 +27,18 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/internal/sqldb"
 )
 
-// Migrations are the tables, in goose's format. [New] applies them. A host whose
-// application may not create tables runs them before, as another role and with a
-// table of goose's versions for these files alone; the application's role needs
-// SELECT on crmguard_migrations, too.
+// Migrations are the tables, in goose's format, below sqlite/ and postgres/. [New]
+// applies them. A host whose application may not create tables runs them before, as
+// another role and with a table of goose's versions for these files alone; the
+// application's role needs SELECT on crmguard_migrations, too.
 //
-//go:embed migrations/*.sql
+//go:embed sqlite postgres
 var Migrations embed.FS
 
 // Options of a [Store]. Nil means all defaults.
@@ -80,7 +81,11 @@ func New(ctx context.Context, db *sql.DB, o *Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("auditsql: %w", err)
 	}
-	if err := d.Migrate(ctx, "audit", Migrations); err != nil {
+	files, err := fs.Sub(Migrations, d.Dialect.String())
+	if err != nil {
+		return nil, fmt.Errorf("auditsql: %w", err)
+	}
+	if err := d.Migrate(ctx, "audit", files); err != nil {
 		return nil, fmt.Errorf("auditsql: %w", err)
 	}
 	s := &Store{db: d, log: opts.Log}

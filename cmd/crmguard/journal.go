@@ -40,7 +40,7 @@ func openJournal(ctx context.Context, name, prefix string) (audit.Store, func() 
 // present refuses a database in which auditsql.New would make or change something:
 // evidence stays as it was found.
 func present(ctx context.Context, db *sqldb.DB) error {
-	files, err := fs.Glob(auditsql.Migrations, "migrations/*.sql")
+	files, err := fs.Glob(auditsql.Migrations, db.Dialect.String()+"/migrations/*.sql")
 	if err != nil {
 		return err
 	}
