@@ -427,13 +427,16 @@ type lost struct {
 	n      int64
 }
 
-// appendLost looks whether a record is one.
-func appendLost(list []lost, rec *record) []lost {
-	e := &rec.event
-	if e.Action != Missing && e.Action != InDoubt || rec.tenant != ownTenant(rec.log) {
+// appendLost looks whether a row, which is right, is one.
+func appendLost(list []lost, row *Row) []lost {
+	if action := row.Keys.Action; action != Missing && action != InDoubt {
 		return list
 	}
-	return append(list, lost{rec.seq, e.Action, int64(e.Count)})
+	rec, err := decodeRecord(row.Record)
+	if err != nil || rec.tenant != ownTenant(rec.log) {
+		return list
+	}
+	return append(list, lost{rec.seq, rec.event.Action, int64(rec.event.Count)})
 }
 
 // lose adds up what the entries before size tell.

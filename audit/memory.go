@@ -68,8 +68,10 @@ func (m *Memory) Append(_ context.Context, b Batch) error {
 		}
 		for i := range b.Rows {
 			m.known[b.Rows[i].Keys.id()] = struct{}{}
-			m.rows = append(m.rows, b.Rows[i].clone())
 		}
+		rows := cloneRows(b.Rows)
+		ownKeys(rows)
+		m.rows = append(m.rows, rows...)
 	}
 	m.addPseudonyms(b.Pseudonyms)
 	if b.Checkpoint != nil {

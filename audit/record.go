@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -65,20 +64,6 @@ type content struct {
 	timed  bool // the caller said when it happened; not part of the body
 
 	pseudonyms []Pseudonym // beside the record
-	addr       addrCache
-}
-
-// addrCache remembers the text of an address: neighbours often have the same one.
-type addrCache struct {
-	of netip.Addr
-	s  string
-}
-
-func (c *addrCache) text(a netip.Addr) string {
-	if a != c.of {
-		c.of, c.s = a, addrText(a)
-	}
-	return c.s
 }
 
 func appendHead(b []byte, log [16]byte, seq int64, recorded time.Time) []byte {
@@ -88,107 +73,39 @@ func appendHead(b []byte, log [16]byte, seq int64, recorded time.Time) []byte {
 	return appendTime(b, recorded)
 }
 
-// encodeBody returns false for what does not fit.
-func encodeBody(c *content) ([]byte, bool) {
-	e := &c.event
-	w := writer{b: make([]byte, 0, 512)}
-	w.text(c.tenant)
-	w.text(e.ID)
-	w.byte(byte(e.Outcome))
-	w.time(e.Time)
-	w.text(string(e.Action))
-	w.subject(&e.Subject)
-	w.resource(&e.Resource)
-	w.text(e.Reason)
-	w.texts(e.Fields)
-	w.int64(int64(e.Count))
-	w.text(e.Request)
-	w.text(e.Policy)
-	w.bool(c.isCut)
-	if c.isCut {
-		w.int64(c.cut.Fields)
-		w.int64(c.cut.Values)
-	}
-	w.count(len(c.sealed))
-	for i := range c.sealed {
-		w.sealed(&c.sealed[i], c.isCut)
-	}
-	return w.b, !w.tooLarge
-}
-
-// fit encodes c, or if it is too large what is left of it when it is cut.
-func (c *content) fit() []byte {
-	body, ok := encodeBody(c)
-	if ok {
-		return body
-	}
-	c.isCut, c.cut = true, Cut{Fields: int64(len(c.event.Fields)), Values: int64(len(c.sealed))}
-	c.event.Fields = nil
-	for _, list := range []*[]string{&c.event.Subject.Roles, &c.event.Subject.Units, &c.event.Subject.Scopes} {
-		*list = (*list)[:min(len(*list), maxHeadList)]
-	}
-	for i := range c.sealed {
-		if v := &c.sealed[i]; !v.Erased {
-			v.Digest, v.Size, v.Sealed = sha256.Sum256(v.Sealed), int64(len(v.Sealed)), nil
-		}
-	}
-	for { // the rest of it is bounded: about twenty-five texts and three short lists
-		if body, ok = encodeBody(c); ok {
-			return body
-		}
-		c.sealed = c.sealed[:len(c.sealed)/2]
-	}
-}
-
-// decodeBody accepts exactly what encodeBody returns.
 func decodeBody(b []byte) (*content, error) {
-	c := &content{}
-	if err := c.decode(newReader(b)); err != nil {
+	var o outline
+	if err := o.read(b); err != nil {
 		return nil, err
 	}
+	c := &content{}
+	o.decode(c)
 	return c, nil
 }
 
-// decode overwrites all of c, and reuses its lists.
-func (c *content) decode(r reader) error {
-	if len(r.rest()) > maxBody {
-		return errMalformed
-	}
-	e := &c.event
-	c.tenant = r.key()
-	e.ID = r.key()
-	e.Outcome = crmguard.Outcome(r.byte())
-	e.Time = r.time()
-	e.Action = crmguard.Action(r.key())
-	r.subject(&e.Subject)
-	r.resource(&e.Resource)
-	e.Reason = r.text()
-	e.Fields = r.texts(e.Fields)
-	e.Count = int(r.int64())
-	e.Request = r.text()
-	e.Policy = r.text()
-	c.cut = Cut{}
-	if c.isCut = r.bool(); c.isCut {
-		c.cut = Cut{Fields: r.int64(), Values: r.int64()}
-	}
-	c.sealed, e.Private = c.sealed[:0], e.Private[:0]
-	for range r.count() {
-		v := r.sealed(c.isCut)
-		if r.failed {
-			return errMalformed
-		}
-		c.sealed = append(c.sealed, v)
-		if !r.sparse {
-			e.Private = append(e.Private, crmguard.Private{Client: v.Client, Name: v.Name})
-		}
-	}
-	if r.failed || r.at != len(r.b) || c.tenant == "" || e.ID == "" || e.Time.IsZero() || e.Count < 0 ||
-		e.Outcome < crmguard.Attempted || e.Outcome > crmguard.Undecided ||
-		c.isCut && (c.cut.Fields < 0 || c.cut.Values < int64(len(c.sealed)) || len(e.Fields) > 0) {
-		return errMalformed
-	}
-	return nil
+// recordHead is what a record says before its body.
+type recordHead struct {
+	log      [16]byte
+	seq      int64
+	recorded int64 // microseconds since 1970
 }
+
+func parseHead(b []byte) (recordHead, error) {
+	if len(b) < headSize || len(b) > maxRecord {
+		return recordHead{}, errMalformed
+	}
+	if b[0] != recordVersion {
+		return recordHead{}, fmt.Errorf("audit: record of version %d, this program knows %d", b[0], recordVersion)
+	}
+	h := recordHead{log: [16]byte(b[1:]), seq: int64At(b, 1+16), recorded: recordedAt(b)}
+	if h.seq < 0 || h.seq > 1<<62 || h.recorded == 0 || !isTime(h.recorded) {
+		return recordHead{}, errMalformed
+	}
+	return h, nil
+}
+
+// recordedAt is when a record that has a head was recorded, microseconds since 1970.
+func recordedAt(rec []byte) int64 { return int64At(rec, 1+16+8) }
 
 // record is a decoded record.
 type record struct {
@@ -199,28 +116,17 @@ type record struct {
 }
 
 func decodeRecord(b []byte) (*record, error) {
-	rec := &record{}
-	if err := rec.decode(newReader(b)); err != nil {
+	head, err := parseHead(b)
+	if err != nil {
 		return nil, err
 	}
+	var o outline
+	if err := o.read(b[headSize:]); err != nil {
+		return nil, err
+	}
+	rec := &record{log: head.log, seq: head.seq, recorded: time.UnixMicro(head.recorded).UTC()}
+	o.decode(&rec.content)
 	return rec, nil
-}
-
-// decode overwrites all of rec, and reuses its lists.
-func (rec *record) decode(r reader) error {
-	if len(r.b) < headSize || len(r.b) > maxRecord {
-		return errMalformed
-	}
-	if version := r.byte(); version != recordVersion {
-		return fmt.Errorf("audit: record of version %d, this program knows %d", version, recordVersion)
-	}
-	rec.log = [16]byte(r.take(16))
-	rec.seq = r.int64()
-	rec.recorded = r.time()
-	if r.failed || rec.seq < 0 || rec.seq > 1<<62 || rec.recorded.IsZero() {
-		return errMalformed
-	}
-	return rec.content.decode(r)
 }
 
 func (r *record) entry() Entry {
@@ -232,12 +138,8 @@ func (r *record) entry() Entry {
 }
 
 // keys returns what the entry is found by.
-func (c *content) keys() Keys { return c.keysInto(nil) }
-
-// keysInto puts the clients into a list that is there.
-func (c *content) keysInto(clients []string) Keys {
+func (c *content) keys() Keys {
 	k := Keys{
-		Clients: clients,
 		Tenant:  keyText(c.tenant),
 		Event:   keyText(c.event.ID),
 		Outcome: c.event.Outcome,
@@ -245,17 +147,24 @@ func (c *content) keysInto(clients []string) Keys {
 		Kind:    keyText(c.event.Resource.Kind),
 		Record:  keyText(c.event.Resource.ID),
 		Action:  crmguard.Action(keyText(string(c.event.Action))),
-		Addr:    c.addr.text(c.event.Subject.Addr),
+		Addr:    addrText(c.event.Subject.Addr),
 		Time:    micros(c.event.Time),
 	}
 	for _, v := range c.sealed {
-		if v.Client != "" {
-			k.Clients = append(k.Clients, keyText(v.Client))
-		}
+		k.Clients = append(k.Clients, v.Client)
 	}
-	slices.Sort(k.Clients)
-	k.Clients = slices.Compact(k.Clients)
+	k.Clients = clientKeys(k.Clients)
 	return k
+}
+
+// clientKeys makes keys of the clients of private values, in place.
+func clientKeys(clients []string) []string {
+	clients = slices.DeleteFunc(clients, func(client string) bool { return client == "" })
+	for i, client := range clients {
+		clients[i] = keyText(client)
+	}
+	slices.Sort(clients)
+	return slices.Compact(clients)
 }
 
 func (k *Keys) equal(o *Keys) bool {
@@ -301,10 +210,13 @@ func (c *content) conflict() error {
 
 const digestPrefix = "sha256:"
 
+// isKey reports whether s stands for itself.
+func isKey(s string) bool { return len(s) <= maxKey && !strings.HasPrefix(s, digestPrefix) }
+
 // keyText returns s, or a digest if s is too long for an index, or might be taken
 // for a digest.
 func keyText(s string) string {
-	if len(s) <= maxKey && !strings.HasPrefix(s, digestPrefix) {
+	if isKey(s) {
 		return s
 	}
 	sum := sha256.Sum256([]byte(s))

@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"slices"
+	"strings"
 )
 
 // Check returns a *[BrokenError] unless number and keys of the row are what its
@@ -52,6 +53,27 @@ func cloneRows(rows []Row) []Row {
 		r.Keys.Clients = moved(&allClients, r.Keys.Clients)
 	}
 	return copies
+}
+
+// ownKeys gives keys memory of their own: that of a caller's strings may be one that a
+// framework uses again. What rows are compared by lies side by side.
+func ownKeys(rows []Row) {
+	each := func(visit func(s *string)) {
+		for i := range rows {
+			k := &rows[i].Keys
+			for _, s := range k.texts() {
+				visit(s)
+			}
+			visit(&k.Addr)
+			for c := range k.Clients {
+				visit(&k.Clients[c])
+			}
+		}
+	}
+	var all strings.Builder
+	each(func(s *string) { all.WriteString(*s) })
+	rest := all.String()
+	each(func(s *string) { *s, rest = rest[:len(*s)], rest[len(*s):] })
 }
 
 // moved copies list to the end of all, whose memory is large enough.

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -227,13 +228,14 @@ func nextSpoolFrame(b []byte, at int) int {
 
 // spooled is the payload of a frame: tenant, then what was sealed.
 func parseSpooled(payload []byte) (tenant string, sealed []byte, ok bool) {
-	r := newReader(payload)
-	tenant = r.text()
-	return tenant, r.rest(), !r.failed && tenant != "" && len(r.rest()) > 0
+	c := cutter{b: payload}
+	tenant = string(c.bytes(int(binary.BigEndian.Uint16(c.bytes(2)))))
+	return tenant, c.b, !c.failed && tenant != "" && clean(tenant) == tenant && len(c.b) > 0
 }
 
 func spooledFrame(tenant string, sealed []byte) []byte {
 	w := writer{}
+	w.count(len(tenant))
 	w.text(tenant)
 	return appendFrame(nil, frameEntry, w.b, sealed)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"hash"
 	"math/bits"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -18,24 +19,66 @@ func chainStart(log [16]byte) [32]byte {
 	return sha256.Sum256(append([]byte(chainDomain), log[:]...))
 }
 
-func chainNext(previous, leaf [32]byte) [32]byte {
-	var b [len(chainDomain) + 64]byte
-	copy(b[:], chainDomain)
-	copy(b[len(chainDomain):], previous[:])
-	copy(b[len(chainDomain)+32:], leaf[:])
-	return sha256.Sum256(b[:])
+// What is hashed for the chain and for a node of the tree.
+type (
+	chainInput [len(chainDomain) + 2*sha256.Size]byte
+	nodeInput  [1 + 2*sha256.Size]byte
+)
+
+func (in *chainInput) set(previous, leaf *[32]byte) []byte {
+	copy(in[:], chainDomain)
+	copy(in[len(chainDomain):], previous[:])
+	copy(in[len(chainDomain)+sha256.Size:], leaf[:])
+	return in[:]
 }
 
-// leafOf is [tlog.RecordHash] of a record after a zero byte, without an allocation.
-func leafOf(prefixed []byte) [32]byte { return sha256.Sum256(prefixed) }
+func (in *nodeInput) set(left, right *[32]byte) []byte {
+	in[0] = 1
+	copy(in[1:], left[:])
+	copy(in[1+sha256.Size:], right[:])
+	return in[:]
+}
+
+func chainNext(previous, leaf [32]byte) [32]byte {
+	var in chainInput
+	return sha256.Sum256(in.set(&previous, &leaf))
+}
 
 // nodeHash is [tlog.NodeHash] without an allocation.
 func nodeHash(left, right [32]byte) [32]byte {
-	var b [65]byte
-	b[0] = 1
-	copy(b[1:], left[:])
-	copy(b[33:], right[:])
-	return sha256.Sum256(b[:])
+	var in nodeInput
+	return sha256.Sum256(in.set(&left, &right))
+}
+
+// hasher compares with the same hashes, many of them in the same memory, which takes
+// less time.
+type hasher struct {
+	sha256 hash.Hash
+	sum    [32]byte
+	leaf   []byte // a zero byte and the record
+	chain  chainInput
+	node   nodeInput
+}
+
+func newHasher() *hasher { return &hasher{sha256: sha256.New()} }
+
+func (h *hasher) is(want *[32]byte, input []byte) bool {
+	h.sha256.Reset()
+	h.sha256.Write(input)
+	h.sha256.Sum(h.sum[:0])
+	return h.sum == *want
+}
+
+// isLeaf compares with [tlog.RecordHash].
+func (h *hasher) isLeaf(want *[32]byte, record []byte) bool {
+	h.leaf = append(append(h.leaf[:0], 0), record...)
+	return h.is(want, h.leaf)
+}
+
+func (h *hasher) isNode(want, left, right *[32]byte) bool { return h.is(want, h.node.set(left, right)) }
+
+func (h *hasher) isChain(want, previous, leaf *[32]byte) bool {
+	return h.is(want, h.chain.set(previous, leaf))
 }
 
 // position is a log up to some entry: what is needed to add the next one and to

@@ -19,7 +19,6 @@ const (
 type page struct {
 	from, to int64
 	rows     []Row        // as far as they are right, each seen by itself and with those before it in the page
-	recorded []int64      // when each row was, microseconds since 1970
 	spans    []int        // rows that complete subtrees which began before the page
 	lost     []lost       // what rows say about the inbox
 	bad      *BrokenError // what is wrong with the row after them
@@ -66,7 +65,7 @@ func pages(ctx context.Context, s Store, log [16]byte, from, to int64, join func
 	})
 	for range workers {
 		wg.Go(func() {
-			c := checker{log: log}
+			c := checker{log: log, hash: newHasher()}
 			for p := range todo {
 				p.read(ctx, read, &c)
 				close(p.done)
@@ -113,59 +112,47 @@ func (p *page) read(ctx context.Context, read func(context.Context, int64, int) 
 
 // checker is what a goroutine uses again for each page.
 type checker struct {
-	log     [16]byte
-	data    []byte // 0x00 and record, of all rows that were read at once
-	rec     record
-	clients []string
-	addr    knownAddr
+	log  [16]byte
+	hash *hasher
+	body outline
 }
 
 // check appends rows to the page, up to the first that is wrong.
 func (c *checker) check(p *page, rows []Row) *BrokenError {
-	c.data = c.data[:0]
-	for i := range rows {
-		c.data = append(append(c.data, 0), rows[i].Record...)
-	}
-	text := string(c.data) // once for all texts of all records
-	if p.recorded == nil {
-		p.recorded = make([]int64, 0, len(rows))
-	}
 	first := len(p.rows)
 	if first == 0 {
 		p.rows = rows
 	} else {
 		p.rows = append(p.rows[:first:first], rows...)
 	}
-	for i, at := 0, 0; i < len(rows); i++ {
-		end := at + 1 + len(rows[i].Record)
-		r := reader{b: c.data[at+1 : end : end], s: text[at+1 : end], sparse: true, known: &c.addr}
-		if detail := c.row(p, first+i, c.data[at:end], r); detail != "" {
-			p.rows = p.rows[:first+i]
-			return &BrokenError{Seq: p.from + int64(first+i), Detail: detail}
+	for n := first; n < len(p.rows); n++ {
+		if detail := c.row(p, n); detail != "" {
+			p.rows = p.rows[:n]
+			return &BrokenError{Seq: p.from + int64(n), Detail: detail}
 		}
-		p.recorded = append(p.recorded, micros(c.rec.recorded))
-		p.lost = appendLost(p.lost, &c.rec)
-		at = end
+		p.lost = appendLost(p.lost, &p.rows[n])
 	}
 	return nil
 }
 
 // row says what is wrong with row n of the page. Those before it are right.
-func (c *checker) row(p *page, n int, prefixed []byte, r reader) string {
+func (c *checker) row(p *page, n int) string {
 	row, seq := &p.rows[n], p.from+int64(n)
 	if row.Seq != seq {
 		return fmt.Sprintf("missing; the next one is %d", row.Seq)
 	}
-	switch err := c.rec.decode(r); {
+	head, err := parseHead(row.Record)
+	if err == nil {
+		err = c.body.read(row.Record[headSize:])
+	}
+	switch {
 	case err != nil:
 		return "its record does not decode"
-	case c.rec.seq != seq:
-		return fmt.Sprintf("its record says that it is entry %d", c.rec.seq)
-	case c.rec.log != c.log:
+	case head.seq != seq:
+		return fmt.Sprintf("its record says that it is entry %d", head.seq)
+	case head.log != c.log:
 		return "its record is of another log"
-	}
-	leaf := leafOf(prefixed)
-	if len(row.Hashes) != hashCount(seq) || row.Hashes[0] != leaf {
+	case len(row.Hashes) != hashCount(seq) || !c.hash.isLeaf(&row.Hashes[0], row.Record):
 		return "the record does not have the hash that was stored"
 	}
 	for level := 1; level < len(row.Hashes); level++ {
@@ -174,16 +161,14 @@ func (c *checker) row(p *page, n int, prefixed []byte, r reader) string {
 			p.spans = append(p.spans, n)
 			break
 		}
-		if row.Hashes[level] != nodeHash(p.rows[left].Hashes[level-1], row.Hashes[level-1]) {
+		if !c.hash.isNode(&row.Hashes[level], &p.rows[left].Hashes[level-1], &row.Hashes[level-1]) {
 			return "a hash of the tree was changed"
 		}
 	}
-	if n > 0 && row.Chain != chainNext(p.rows[n-1].Chain, leaf) {
+	if n > 0 && !c.hash.isChain(&row.Chain, &p.rows[n-1].Chain, &row.Hashes[0]) {
 		return "the chain does not continue"
 	}
-	keys := c.rec.keysInto(c.clients[:0])
-	c.clients = keys.Clients
-	if !keys.equal(&row.Keys) {
+	if !c.body.says(&row.Keys) {
 		return "what it is found by is not what the record says"
 	}
 	return ""

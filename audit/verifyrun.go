@@ -182,7 +182,7 @@ func (v *verification) join(ctx context.Context, p *page) (done bool, err error)
 	p.continues(&v.at)
 	last := p.from + int64(len(p.rows))
 	if v.Signed == p.from && len(p.rows) > 0 {
-		v.since = p.recorded[0]
+		v.since = recordedAt(p.rows[0].Record)
 	}
 	signed := v.Signed
 	if done, err := v.checkpoints(ctx, last, func(size int64) (tlog.Hash, bool) {
@@ -192,7 +192,7 @@ func (v *verification) join(ctx context.Context, p *page) (done bool, err error)
 		return true, err
 	}
 	if v.Signed != signed && v.Signed < last {
-		v.since = p.recorded[v.Signed-p.from]
+		v.since = recordedAt(p.rows[v.Signed-p.from].Record)
 	}
 	if v.tailed(p.from, last, func(size int64) position { return p.position(&v.at, size) }) {
 		return true, nil
@@ -204,7 +204,7 @@ func (v *verification) join(ctx context.Context, p *page) (done bool, err error)
 		if v.visit == nil {
 			break
 		}
-		v.visit(&p.rows[i], p.recorded[i])
+		v.visit(&p.rows[i], recordedAt(p.rows[i].Record))
 	}
 	if p.bad != nil {
 		return true, v.broken(p.bad)
