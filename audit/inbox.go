@@ -93,6 +93,7 @@ type sequencer struct {
 
 	account  *account // nil: it has to be read
 	highest  int64    // version of the account that was there
+	counted  int64    // of the heartbeats of this process, the last that was in it
 	tampered []finding
 	begun    bool      // a pass has
 	listened time.Time // when heartbeats were read

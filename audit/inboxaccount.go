@@ -245,16 +245,13 @@ func (c *committer) loadAccount(ctx context.Context) error {
 // loadBeats reads what the nodes said, before the pass over the inbox that judges it,
 // and then the account: what others took in meanwhile is known to it.
 func (c *committer) loadBeats(ctx context.Context) error {
-	s := &c.seq
+	s, said := &c.seq, c.node.spoken()
 	list, err := c.node.ledger.Beats(ctx, maxBatch)
 	if err != nil {
 		return fmt.Errorf("audit: read the heartbeats of the inbox: %w", err)
 	}
 	if err := c.loadAccount(ctx); err != nil {
 		return err
-	}
-	if len(list)+len(s.tampered) == 0 {
-		return nil
 	}
 	a, found := s.account.clone(), s.tampered
 	for i := range list {
@@ -273,11 +270,14 @@ func (c *committer) loadBeats(ctx context.Context) error {
 		}
 		if p.n != n.beat+1 {
 			found = append(found, finding{Missing, node, fmt.Sprintf("heartbeats %d to %d were removed", n.beat+1, p.n-1), nil})
-			// What they said is not known; what has not come is in doubt.
-			n.doubtful.addAll(spans{{0, max(p.next, 1)}}.minus(n.done).minus(n.committed).minus(n.told))
+			n.doubt(p.next) // what they said is not known
 		}
 		n.take(p, c.clock())
 		s.heard[node] = heard{p.n, c.clock()}
+	}
+	found = append(found, c.unheard(a, said, len(list))...)
+	if len(list)+len(found) == 0 {
+		return nil
 	}
 	if err := c.keepAccount(ctx, a, found, nil, list); err != nil {
 		return err

@@ -84,6 +84,7 @@ type node struct {
 	now    pulseOf             // of the next heartbeat
 	opened map[int64]time.Time // numbers that are not settled
 	failed bool                // the last heartbeat was not kept, and that was said
+	said   spoken
 }
 
 func newNode(l *Log) *node {
@@ -189,9 +190,14 @@ func (n *node) run(ctx context.Context) {
 			return false
 		}
 	}
+	var look <-chan time.Time // nil: never
 	for {
 		select {
 		case <-n.kick:
+		case <-look:
+			look = nil
+			n.lookAfter(ctx)
+			continue
 		case <-idle.C:
 			if n.silent() {
 				continue
@@ -215,6 +221,9 @@ func (n *node) run(ctx context.Context) {
 					return
 				}
 			}
+		}
+		if n.log.outbox != nil {
+			look = time.After(unheardAfter)
 		}
 	}
 }
@@ -256,6 +265,9 @@ func (n *node) send(ctx context.Context, p *pulseOf) bool {
 		n.log.logger.LogAttrs(ctx, slog.LevelError, "audit: a heartbeat of the inbox was not kept", slog.Any("error", err))
 	}
 	n.failed = err != nil
+	if err == nil {
+		n.spoke(p)
+	}
 	return err == nil
 }
 
