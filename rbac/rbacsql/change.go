@@ -195,7 +195,7 @@ func (a *Adapter) enter(ctx context.Context, tx *sql.Tx, was int64, d *document)
 		}
 	}
 	if _, err := tx.ExecContext(ctx, a.db.Q(`INSERT INTO crmguard_version (`+headColumns+`, added, removed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`),
-		d.Number, sqldb.Micros(d.Time), d.Tenant, d.Author, d.Reason, d.Digest, int64(flag(d.Whole)), d.changes, d.mac, added, removed); err != nil {
+		d.Number, sqldb.Micros(d.Time), d.Tenant, d.Author, d.Reason, d.Digest, int64(asByte(d.Whole)), d.changes, d.mac, added, removed); err != nil {
 		return err
 	}
 	found, _, _, err := documents(ctx, tx, false, a.db.Q(`SELECT `+headColumns+` FROM crmguard_version ORDER BY number DESC LIMIT 2`))

@@ -54,7 +54,7 @@ func (d *document) authenticated() []byte {
 	for _, s := range []string{d.Tenant, d.Author, d.Reason, d.Digest, d.changes} {
 		b = appendString(b, s)
 	}
-	return append(b, flag(d.Whole))
+	return append(b, asByte(d.Whole))
 }
 
 func appendString(b []byte, s string) []byte { return append(appendCount(b, len(s)), s...) }
@@ -63,7 +63,7 @@ func appendCount(b []byte, n int) []byte {
 	return binary.BigEndian.AppendUint32(b, uint32(n)) //nolint:gosec // databases hold less in a value
 }
 
-func flag(on bool) byte {
+func asByte(on bool) byte {
 	if on {
 		return 1
 	}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"database/sql"
 	"fmt"
 	"sync"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/internal/sqldb"
 	"github.com/crmguard/crmguard/rbac/rbacsql"
 )
 
@@ -51,3 +53,23 @@ func (m *memoryMarks) Raise(_ context.Context, tenant string, version int64) (in
 }
 
 var _ rbacsql.Marks = (*memoryMarks)(nil)
+
+// tableMarks are shared by processes.
+type tableMarks struct{ db *sql.DB }
+
+func newTableMarks(ctx context.Context, db *sql.DB) (tableMarks, error) {
+	m := tableMarks{db}
+	_, err := m.db.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS marks (tenant TEXT PRIMARY KEY, version BIGINT NOT NULL)`)
+	return m, err
+}
+
+func (m tableMarks) Raise(ctx context.Context, tenant string, version int64) (highest int64, err error) {
+	d, err := sqldb.New(ctx, m.db, "")
+	if err != nil {
+		return 0, err
+	}
+	return highest, d.Retry(ctx, func() error {
+		return m.db.QueryRowContext(ctx, `INSERT INTO marks (tenant, version) VALUES ($1, $2) ON CONFLICT (tenant)
+			DO UPDATE SET version = CASE WHEN excluded.version > marks.version THEN excluded.version ELSE marks.version END RETURNING version`, tenant, version).Scan(&highest)
+	})
+}

@@ -43,6 +43,7 @@ func TestMain(m *testing.M) {
 			return func(int) (int, error) { return try(ctx, n) }, err
 		})
 	}
+	tasks["read"], tasks["write"], tasks["change"] = reader, writer, changer
 	processtest.Main(tasks)
 	os.Exit(m.Run())
 }
