@@ -158,8 +158,8 @@ func (e *Engine) RevokeRole(ctx context.Context, tenant, subject, role string) e
 //
 // It takes effect in this process at once, before the store is asked, whatever the
 // store does and however long that takes, and lasts until a Reload finds the rows
-// still stored. An error says that they may be. Other processes hear of it when
-// they Reload.
+// still stored. An error says that they may be. Other processes take it over as
+// [Engine.Watch] says.
 func (e *Engine) Revoke(ctx context.Context, tenant, subject string) (crmguard.Revoked, error) {
 	revoked := crmguard.Revoked{What: "roles and rules"}
 	if err := reaches(ctx, tenant, subject); err != nil {

@@ -68,9 +68,13 @@
 // included: a decision never mixes two.
 //
 // What GrantRole, RevokeRole and Revoke change holds in this process from the next
-// question on, and in other processes on the same store from their next Reload:
-// nothing tells them, so a host of several calls Reload as often as it wants them
-// to agree.
+// question on. Other processes on the same store take it over when [Engine.Watch] looks, or
+// Reload is called; with Watch no answer is by a policy that is older than the stated bound,
+// and one that cannot be compared with the store for so long decides nothing.
+//
+// A [Store], such as that of package rbacsql, keeps versions: who changed what, when and
+// why. Changes are made out of the newest version or not at all, and what was changed past the store, or is older
+// than what was in force, is refused.
 //
 // Nobody grants what they lack, nor to themselves; see [Engine.GrantRole].
 //

@@ -273,7 +273,7 @@ func newDigest() hash.Hash {
 	return h
 }
 
-func sumOf(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:16]) }
+func sumOf(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
 
 // rowHasher writes encoded rows.
 type rowHasher struct {

@@ -72,7 +72,7 @@ func actionOf(v *rbac.Version) crmguard.Action {
 		return crmguard.Revoke
 	}
 	for _, rule := range v.Added {
-		if rule[0] != "g" {
+		if rule[0] == "p" || rule[0] == "g2" {
 			return crmguard.Configure
 		}
 	}

@@ -57,9 +57,11 @@ func watch(t *testing.T, e *rbac.Engine, o *rbac.WatchOptions) (stop func()) {
 	return stop
 }
 
-func mayList(e *rbac.Engine, id string) bool {
-	return e.Check(context.Background(), employee("default", id), crmguard.List, crmguard.Resource{Tenant: "default", Kind: "contacts"}) == nil
+func list(e *rbac.Engine, id string) error {
+	return e.Check(context.Background(), employee("default", id), crmguard.List, crmguard.Resource{Tenant: "default", Kind: "contacts"})
 }
+
+func mayList(e *rbac.Engine, id string) bool { return list(e, id) == nil }
 
 func TestPollingTakesOverWhatOthersChange(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
