@@ -218,7 +218,9 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if a.journal, err = audit.New(ctx, entries, keys, a.vault.signer, a.vault.verifier, &audit.Options{Anchors: []audit.Anchor{anchor}, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+	if a.journal, err = audit.New(ctx, entries, keys, a.vault.signer, a.vault.verifier, &audit.Options{
+		Anchors: []audit.Anchor{anchor}, Findable: foundBy, Pseudonyms: keys, Logger: a.log, Clock: a.cfg.Clock,
+	}); err != nil {
 		return fmt.Errorf("the journal does not continue what was signed before: %w", err)
 	}
 	if a.recorder, err = audit.NewFailover(a.journal, a.spool(), &audit.FailoverOptions{Policy: whenDown, Logger: a.log, Clock: a.cfg.Clock}); err != nil {

@@ -181,6 +181,7 @@ func (a *App) reveal(w http.ResponseWriter, r *http.Request) error {
 	if c.Damaged {
 		return errDamaged
 	}
+	guard.Describe(r.Context(), func(e *guard.Details) { e.Private = append(e.Private, c.sealedValues(name)...) })
 	p := a.page(r, "Contact", true, body)
 	p.HideAfter, p.Back = hideAfter, "/contacts/"+c.ID
 	return a.render(w, http.StatusOK, "card", p)

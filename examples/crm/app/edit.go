@@ -95,6 +95,7 @@ func (a *App) create(w http.ResponseWriter, r *http.Request) error {
 	}
 	c.Created = a.now()
 	c.Updated = c.Created
+	guard.Describe(ctx, func(e *guard.Details) { e.Private = c.sealedValues(foundBy...) })
 	err := a.save(ctx, c, func(tx *sql.Tx) error { return insertContact(ctx, tx, c, nil) })
 	if err != nil {
 		return err
@@ -125,7 +126,7 @@ func (a *App) edit(w http.ResponseWriter, r *http.Request) error {
 		return a.conflict(r, &before)
 	}
 	if changed := differences(&before, c); len(changed) > 0 {
-		guard.Describe(ctx, func(e *guard.Details) { e.Fields = changed })
+		guard.Describe(ctx, func(e *guard.Details) { e.Fields, e.Private = changed, changedValues(&before, c, changed) })
 		within, err := a.within(ctx, crmguard.Update)
 		if err != nil {
 			return err

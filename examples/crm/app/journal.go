@@ -36,6 +36,8 @@ type journalView struct {
 	Live                              bool   // it loads itself again
 	Follow                            string // the address of the live view
 	MayOpen                           bool
+	Value, Problem                    string // of a search for a sealed value
+	OlderThan                         int64  // its next page
 	Opened                            *opened
 }
 
@@ -114,7 +116,7 @@ func (a *App) journalView(r *http.Request, asked url.Values, live bool) (journal
 	} else if view.Person != "" {
 		view.Subtitle = "Timeline of " + view.Person + ". Newest first."
 	}
-	view.MayOpen = a.may(r, crmguard.Reveal, crmguard.Resource{Tenant: tenant, Kind: "journal", ID: "any"})
+	view.MayOpen = a.mayOpenSealed(r)
 	view.Filtered = view.Person != "" || view.Record != "" || q.Outcome != 0
 	var err error
 	if q.Before, err = cursor(asked.Get("before")); err != nil {
@@ -159,7 +161,7 @@ func (v *journalView) checkFilter() error {
 	}
 	return &guard.Problem{
 		Status: http.StatusUnprocessableEntity, Title: "The journal cannot be narrowed to that", Code: "journal-filter",
-		Detail: "Give the login of a person, or the id of a contact as its card's address shows it. Names, phones and e-mail addresses of clients are not in the journal.",
+		Detail: "Give the login of a person, or the id of a contact as its card's address shows it. What addresses hold is kept in histories: look for a phone number or e-mail address in the other field.",
 	}
 }
 
@@ -237,8 +239,8 @@ func describe(e audit.Entry) entry {
 	if ev.Count > 0 {
 		details = append(details, plural(ev.Count, "record"))
 	}
-	for _, p := range ev.Private {
-		details = append(details, "sealed: "+p.Name)
+	if names := sealedNames(e); len(names) > 0 {
+		details = append(details, "sealed: "+strings.Join(names, ", "))
 	}
 	if ev.Subject.Addr.IsValid() && ev.Action == crmguard.SignIn {
 		details = append(details, "from "+ev.Subject.Addr.String())
@@ -246,6 +248,17 @@ func describe(e audit.Entry) entry {
 	line.Sealed = len(ev.Private) > 0
 	line.Details = strings.Join(details, " · ")
 	return line
+}
+
+// sealedNames are the names of what is sealed in an entry, each once: of a change the old
+// value and the new one have the same.
+func sealedNames(e audit.Entry) (names []string) {
+	for _, p := range e.Event.Private {
+		if !slices.Contains(names, p.Name) {
+			names = append(names, p.Name)
+		}
+	}
+	return names
 }
 
 func plural(n int, word string) string {

@@ -66,11 +66,7 @@ func facts(e audit.Entry) []fact {
 	if ev.Count > 0 {
 		add("Records", strconv.Itoa(ev.Count))
 	}
-	var names []string
-	for _, p := range ev.Private {
-		names = append(names, p.Name)
-	}
-	add("Sealed", strings.Join(names, ", "))
+	add("Sealed", strings.Join(sealedNames(e), ", "))
 	add("On behalf of", ev.Subject.OnBehalfOf)
 	if ev.Subject.Addr.IsValid() {
 		add("Address", ev.Subject.Addr.String())

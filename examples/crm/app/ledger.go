@@ -121,16 +121,18 @@ func (a *App) replayErasure(ctx context.Context, line ledgerLine) error {
 }
 
 // recordErasure empties what is left of a client, with the journal's entry and the
-// ledger's in one transaction.
+// ledger's in one transaction, and what finds the client's entries in the journal.
 func (a *App) recordErasure(ctx context.Context, receipt encrypt.Receipt, reason string) error {
 	e := systemEvent(ctx, crmguard.Erase, crmguard.Resource{Tenant: receipt.Tenant, Kind: kind, ID: receipt.Client}, a.now())
 	e.Reason = reason
-	return a.recorded(ctx, e, func(ctx context.Context, tx *sql.Tx) error {
+	err := a.recorded(ctx, e, func(ctx context.Context, tx *sql.Tx) error {
 		if err := tombstone(ctx, tx, receipt.Client, a.now()); err != nil {
 			return err
 		}
 		return enterReceipt(ctx, tx, receipt)
 	})
+	_, forgotten := a.journal.Forget(ctx, receipt.Tenant, receipt.Client)
+	return errors.Join(err, forgotten)
 }
 
 // takeaway is a file with clients' data that somebody took out of the CRM.

@@ -211,5 +211,10 @@ func (a *App) eraseKey(ctx context.Context, c *Contact) (encrypt.Receipt, error)
 	if err != nil {
 		return encrypt.Receipt{}, err
 	}
-	return a.vault.keys.Erase(ctx, tenant, c.ID, copies...)
+	receipt, err := a.vault.keys.Erase(ctx, tenant, c.ID, copies...)
+	if err != nil {
+		return receipt, err
+	}
+	_, err = a.journal.Forget(ctx, tenant, c.ID) // and again when the key is destroyed
+	return receipt, err
 }

@@ -50,6 +50,7 @@ func (a *App) routes() http.Handler {
 	mux.Handle("POST /contacts/{id}/attachments/{file}/delete", g.ProtectAct(crmguard.Update, a.attachmentOf, a.detach))
 
 	mux.Handle("GET /journal", g.Protect(crmguard.Access, section("journal"), a.journalPage))
+	mux.Handle("POST /journal/find", g.Protect(crmguard.Access, section("journal"), a.findInJournal))
 	mux.HandleFunc("GET /journal/live", a.liveJournal)
 	mux.Handle("GET /journal/entries/{entry}", g.Protect(crmguard.Access, numbered("entry"), a.entryPage))
 	mux.Handle("GET /journal/entries/{entry}/proof", g.Protect(crmguard.Access, numbered("proof"), a.proveEntry))

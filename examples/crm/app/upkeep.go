@@ -64,7 +64,7 @@ func (a *App) upkeep(ctx context.Context) error {
 		return err
 	}
 	_, err = a.table.MaintainIndex(ctx, tenant, rows, nil)
-	return errors.Join(err, a.ageImportKey(ctx), a.sweep(ctx))
+	return errors.Join(err, a.ageImportKey(ctx), a.ageJournalKeys(ctx), a.sweep(ctx))
 }
 
 // importKeyScope is the key of [App.importKeys], named as docs/formats/encrypt.md says.
@@ -74,7 +74,13 @@ var importKeyScope = encrypt.IndexScope(tenant, kind, importKeyField, "")
 // that of the search's keys ends: who holds one can try what rows were imported. So a row
 // is known for half that life at least, and whole that life at most.
 func (a *App) ageImportKey(ctx context.Context) error {
-	versions, err := a.vault.store.Load(ctx, []encrypt.Scope{importKeyScope})
+	return a.ageKey(ctx, importKeyScope, func() error { return nil })
+}
+
+// ageKey replaces a key at half its life, and removes versions that have lived it, after
+// before was done.
+func (a *App) ageKey(ctx context.Context, scope encrypt.Scope, before func() error) error {
+	versions, err := a.vault.store.Load(ctx, []encrypt.Scope{scope})
 	if err != nil || len(versions) == 0 {
 		return err
 	}
@@ -83,12 +89,15 @@ func (a *App) ageImportKey(ctx context.Context) error {
 		return v.Version == newest.Version || a.now().Sub(v.CreatedAt) < indexLife
 	})
 	if keep > 0 {
-		if _, err := a.vault.keys.Retire(ctx, importKeyScope, versions[keep].Version); err != nil {
+		if err := before(); err != nil {
+			return err
+		}
+		if _, err := a.vault.keys.Retire(ctx, scope, versions[keep].Version); err != nil {
 			return err
 		}
 	}
 	if a.now().Sub(newest.CreatedAt) >= indexLife/2 {
-		_, err = a.vault.keys.Rotate(ctx, importKeyScope)
+		_, err = a.vault.keys.Rotate(ctx, scope)
 	}
 	return err
 }

@@ -1,0 +1,107 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/encrypt"
+)
+
+// foundBy are the fields whose values entries of the journal hold, sealed, and are
+// found by.
+var foundBy = []string{"phone", "email"}
+
+// sealedValues are what the journal holds of a contact, in the form in which it is
+// looked for.
+func (c *Contact) sealedValues(fields ...string) (list []crmguard.Private) {
+	for _, field := range fields {
+		if value := soughtValue(field, *c.text(field)); slices.Contains(foundBy, field) && value != "" {
+			list = append(list, crmguard.Private{Client: c.ID, Name: field, Value: []byte(value)})
+		}
+	}
+	return list
+}
+
+// changedValues are those of a contact before and after a change of these fields.
+func changedValues(before, after *Contact, fields []string) []crmguard.Private {
+	return append(before.sealedValues(fields...), after.sealedValues(fields...)...)
+}
+
+// soughtValue leaves out what tells two writings of one value apart: an extension, and
+// capitals.
+func soughtValue(field, stored string) string {
+	if field == "phone" {
+		stored, _, _ = strings.Cut(stored, " ")
+		return stored
+	}
+	return strings.ToLower(stored)
+}
+
+// readSought says which sealed value somebody looks for.
+func readSought(typed string) (p crmguard.Private, problem string) {
+	field := wholeField(typed)
+	value, err := cleanText(field, typed)
+	if err == nil && field == "phone" {
+		value, err = cleanPhone(value, homeRegion)
+	} else if err == nil {
+		value, err = cleanEmail(value)
+	}
+	if field == "" || value == "" || err != nil {
+		return p, "Type a whole phone number or e-mail address."
+	}
+	return crmguard.Private{Name: field, Value: []byte(soughtValue(field, value))}, ""
+}
+
+// findInJournal shows the entries that hold a phone number or e-mail address: who
+// entered, changed or saw it. What was typed comes in the body of the form and goes into
+// the answer, and nowhere else; that somebody looked for such a value is an entry.
+func (a *App) findInJournal(w http.ResponseWriter, r *http.Request) error {
+	if err := readForm(r); err != nil {
+		return err
+	}
+	before, err := cursor(r.PostForm.Get("before"))
+	if err != nil {
+		return err
+	}
+	view := journalView{Value: strings.TrimSpace(r.PostForm.Get("value")), Filtered: true, Subtitle: "Entries that hold this phone number or e-mail address, sealed. Newest first."}
+	for _, o := range outcomes {
+		view.Outcomes = append(view.Outcomes, o.String())
+	}
+	status := http.StatusUnprocessableEntity
+	sought, problem := readSought(view.Value)
+	if view.Problem = problem; problem == "" {
+		status = http.StatusOK
+		found, err := a.journal.Read(r.Context(), audit.Query{Tenant: tenant, Private: sought, Before: before, Limit: pageSize})
+		if err != nil {
+			return err
+		}
+		for _, e := range found.Entries {
+			view.Entries = append(view.Entries, describe(e))
+		}
+		view.OlderThan = found.Next
+		view.MayOpen = a.mayOpenSealed(r)
+	}
+	return a.render(w, status, "journal", a.page(r, "Journal", true, view))
+}
+
+func (a *App) mayOpenSealed(r *http.Request) bool {
+	return a.may(r, crmguard.Reveal, crmguard.Resource{Tenant: tenant, Kind: "journal", ID: "any"})
+}
+
+// ageJournalKeys ends the life of the keys by which sealed values are found. Before an
+// old one goes, all entries are entered under the newest.
+func (a *App) ageJournalKeys(ctx context.Context) error {
+	var errs []error
+	for _, field := range foundBy {
+		errs = append(errs, a.ageKey(ctx, encrypt.IndexScope(tenant, "audit", field, ""), func() error {
+			_, err := a.journal.Reindex(ctx, tenant)
+			return err
+		}))
+	}
+	return errors.Join(errs...)
+}
