@@ -7,8 +7,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/internal/jsontext"
 )
 
 // Format is how an entry is written: as one line, whatever its texts hold.
@@ -81,7 +83,7 @@ func (f Format) Append(b []byte, r *Record) ([]byte, error) {
 	if err != nil {
 		return b, fmt.Errorf("auditout: entry %d: %w", r.Seq, err)
 	}
-	return append(append(b, line...), '\n'), nil
+	return append(append(b, jsontext.Printable(line)...), '\n'), nil
 }
 
 // appendAll adds the lines of all records.
@@ -214,14 +216,33 @@ func appendCSV(b []byte, r *Record) ([]byte, error) {
 	return append(b, line.String()...), nil
 }
 
-var oneLine = strings.NewReplacer("\r\n", " ", "\n", " ", "\r", " ")
+// formulaSigns begin what a spreadsheet takes for a formula; some take the full-width
+// ones for the same. cellEnds are after what another cell may begin: a spreadsheet
+// takes the separator of its country for one, where the quotes of a cell do not hold.
+const (
+	formulaSigns = "=+-@\t\r＝＋－＠"
+	cellEnds     = ",;|\t\"\r\n"
+)
 
-// cell makes a text one that a spreadsheet shows and does not run.
+// cell makes a text one that a spreadsheet shows and does not run, in one line and
+// without commands to a terminal.
 func cell(s string) string {
-	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
-		s = "'" + s
+	var out strings.Builder
+	begins := true
+	for i, r := range s {
+		if begins && strings.ContainsRune(formulaSigns, r) {
+			out.WriteByte('\'')
+		}
+		begins = strings.ContainsRune(cellEnds, r)
+		switch {
+		case r == '\r' && strings.HasPrefix(s[i:], "\r\n"):
+		case unicode.IsControl(r) || r == '\u2028' || r == '\u2029':
+			out.WriteByte(' ')
+		default:
+			out.WriteRune(r)
+		}
 	}
-	return oneLine.Replace(s)
+	return out.String()
 }
 
 func stamp(t time.Time) string {

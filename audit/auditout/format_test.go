@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -94,7 +96,7 @@ func nasty(text string) auditout.Record {
 
 var attacks = []string{
 	"=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "a\r\nb", "a\n=cmd|' /C calc'!A0", "\"", `","=1`, "\u2028x", "</script>", "a b", "\x7f\x1b[31m",
-	"<13>1 - forged - - - - no", "ü\xff",
+	"<13>1 - forged - - - - no", "ü\xff", "x;=1+1", "x|+1", "x\t-1", "＝1+1", `x;"=1&";y`, "\u009b2K\u0085\u202e",
 }
 
 func checkLine(t testing.TB, f auditout.Format, text string) {
@@ -107,7 +109,16 @@ func checkLine(t testing.TB, f auditout.Format, text string) {
 	require.False(t, bytes.ContainsAny(body, "\r\n"), "%q", text)
 	if f != auditout.CSV {
 		require.True(t, json.Valid(body), "%q", text)
+		for _, r := range string(body) {
+			require.True(t, unicode.IsPrint(r), "%q", text)
+		}
 		return
+	}
+	require.False(t, bytes.ContainsFunc(body, unicode.IsControl), "%q", text)
+	for _, separator := range ";|" { // as a spreadsheet of another country reads it, without regard to quotes
+		for part := range strings.SplitSeq(string(body), string(separator)) {
+			require.Empty(t, formulas([][]string{{strings.TrimLeft(part, `"`)}}), "%q", text)
+		}
 	}
 	rows, err := csv.NewReader(bytes.NewReader(b)).ReadAll()
 	require.NoError(t, err, "%q", text)
@@ -120,7 +131,7 @@ func checkLine(t testing.TB, f auditout.Format, text string) {
 func formulas(rows [][]string) (found []string) {
 	for _, row := range rows {
 		for _, c := range row {
-			if c != "" && strings.ContainsRune("=+-@\t\r", rune(c[0])) {
+			if first, size := utf8.DecodeRuneInString(c); size > 0 && strings.ContainsRune("=+-@\t\r＝＋－＠", first) {
 				found = append(found, c)
 			}
 		}
@@ -231,6 +242,12 @@ func TestSlog(t *testing.T) {
 	for _, personal := range []string{"192.0.2.7", "d-1", "s-1", "client-17", "sealed-bytes"} {
 		require.NotContains(t, text, personal)
 	}
+	out.Reset()
+	read := samples()[0]
+	read.Event.Action, read.Event.Fields = audit.Reading, []string{"addr=203.0.113.9", "kind=contacts"}
+	require.NoError(t, sink.Send(t.Context(), []auditout.Record{read}))
+	require.Contains(t, out.String(), `"fields":["addr","kind=contacts"]`, "an address that somebody asked for is one, too")
+	require.Equal(t, "addr=203.0.113.9", read.Event.Fields[0])
 	out.Reset()
 	sink = auditout.NewSlog(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	for _, attack := range attacks {

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/audit"
 )
 
 // Slog is a [Sink] that makes a record of log/slog of each entry: message "audit",
@@ -60,10 +63,25 @@ func slogOf(r *Record) slog.Record {
 		record.AddAttrs(slog.Int("count", e.Count))
 	}
 	if len(e.Fields) > 0 {
-		record.AddAttrs(slog.Any("fields", e.Fields))
+		record.AddAttrs(slog.Any("fields", withoutAddr(e)))
 	}
 	if list := names(e); len(list) > 0 {
 		record.AddAttrs(slog.Any("private", list))
 	}
 	return record
+}
+
+// withoutAddr are the fields of an entry without the address that somebody asked for
+// who read the journal.
+func withoutAddr(e *crmguard.Event) []string {
+	if e.Action != audit.Reading {
+		return e.Fields
+	}
+	fields := slices.Clone(e.Fields)
+	for i, field := range fields {
+		if strings.HasPrefix(field, "addr=") {
+			fields[i] = "addr"
+		}
+	}
+	return fields
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -73,10 +74,10 @@ func lineOf(e *audit.Entry) string {
 	if ev.Resource.Field != "" {
 		what += "." + ev.Resource.Field
 	}
-	parts := []string{fmt.Sprint(e.Seq), ev.Time.UTC().Format(time.RFC3339), plain(e.Tenant), plain(who), plain(string(ev.Action)), plain(what), ev.Outcome.String()}
+	parts := []string{fmt.Sprint(e.Seq), ev.Time.UTC().Format(time.RFC3339), column(e.Tenant), column(who), column(string(ev.Action)), column(what), ev.Outcome.String()}
 	add := func(name, value string) {
 		if value != "" {
-			parts = append(parts, name+"="+plain(value))
+			parts = append(parts, name+"="+column(value))
 		}
 	}
 	add("for", ev.Subject.OnBehalfOf)
@@ -92,4 +93,12 @@ func lineOf(e *audit.Entry) string {
 		add("sealed", s.Name)
 	}
 	return strings.Join(parts, "  ")
+}
+
+// column quotes what could write to a terminal, or be taken for two columns.
+func column(text string) string {
+	if !strings.Contains(text, "  ") {
+		return plain(text)
+	}
+	return strings.ReplaceAll(strconv.Quote(text), "  ", ` \x20`)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encryptsql"
+	"github.com/crmguard/crmguard/internal/jsontext"
 )
 
 var keysList = command{
@@ -121,8 +122,11 @@ func (c *call) printKeys(lines []keyCount, now time.Time) error {
 	return w.Flush()
 }
 
+// printJSON prints what cannot write to the terminal.
 func printJSON(w io.Writer, value any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(value)
+	text, err := json.MarshalIndent(value, "", "  ")
+	if err == nil {
+		_, err = w.Write(append(jsontext.Printable(text), '\n'))
+	}
+	return err
 }

@@ -124,6 +124,17 @@ func TestEntriesDoNotWriteToTheTerminal(t *testing.T) {
 	for _, r := range line {
 		require.True(t, unicode.IsPrint(r), "%q", line)
 	}
+	line = lineOf(&audit.Entry{Tenant: "acme", Event: crmguard.Event{
+		Subject: crmguard.Subject{ID: "anna"}, Action: crmguard.Delete, Outcome: crmguard.Denied, Resource: crmguard.Resource{Kind: "contacts", ID: "17  done   reason=ok"},
+	}})
+	require.Len(t, strings.Split(line, "  "), 7, "no text is two columns: %s", line)
+	var out bytes.Buffer
+	require.NoError(t, printJSON(&out, []string{evil}))
+	entry, err := jsonOf(&audit.Entry{Tenant: evil, Event: crmguard.Event{ID: evil}})
+	require.NoError(t, err)
+	for _, r := range out.String() + string(entry) {
+		require.True(t, r == '\n' || unicode.IsPrint(r), "%q", out.String())
+	}
 }
 
 func publicKey(t *testing.T) string {
