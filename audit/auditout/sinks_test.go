@@ -61,6 +61,32 @@ func TestFileSink(t *testing.T) {
 	require.Error(t, err)
 }
 
+// Who rotates files renames, removes or empties the one that is written: nothing is
+// delivered to where nobody finds it, and each file is one by itself.
+func TestFileSinkIsRotated(t *testing.T) {
+	for name, f := range formats {
+		for what, rotate := range map[string]func(path string) error{
+			"renamed": func(path string) error { return os.Rename(path, path+".1") },
+			"removed": os.Remove,
+			"emptied": func(path string) error { return os.Truncate(path, 0) },
+			"replaced": func(path string) error {
+				return errors.Join(os.Rename(path, path+".1"), os.WriteFile(path, nil, 0o600))
+			},
+		} {
+			path := filepath.Join(t.TempDir(), "journal")
+			sink, err := auditout.NewFile(path, f)
+			require.NoError(t, err)
+			require.NoError(t, sink.Send(t.Context(), samples()[:2]))
+			require.NoError(t, rotate(path))
+			require.NoError(t, sink.Send(t.Context(), samples()[2:]))
+			require.NoError(t, sink.Close())
+			content, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.Equal(t, string(lines(t, f, samples()[2:]...)), string(content), "%s %s", name, what)
+		}
+	}
+}
+
 // short is a writer that takes half of what it is given, once.
 type short struct {
 	bytes.Buffer

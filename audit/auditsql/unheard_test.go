@@ -93,7 +93,9 @@ func TestSwallowedInboxOfAnotherProcess(t *testing.T) {
 		require.False(t, logged.has("vanish"), "nobody chains: it waits")
 		log := openLog(t, db, signer, verifier)
 		require.NoError(t, app.Record(t.Context(), journaltest.Event(1)))
-		require.Eventually(t, func() bool { return count(t, db, "crmguard_audit_beats") == 0 && events(t, newStore(t, db))["event-1"] == 1 }, time.Minute, 5*time.Millisecond)
+		require.Eventually(t, func() bool {
+			return count(t, db, "crmguard_audit_beats") == 0 && events(t, newStore(t, db))["event-1"] == 1
+		}, time.Minute, 5*time.Millisecond)
 		time.Sleep(3 * time.Second)
 		require.False(t, logged.has("vanish"), "counted")
 		swallow(t, db, "crmguard_audit_inbox")
