@@ -33,7 +33,7 @@ func sequenceJournal(c *call) int {
 	fmt.Fprintln(c.err, "chaining and signing; Ctrl-C ends it")
 	<-c.Done()
 	if err := w.close(); err != nil {
-		return c.fail(unable, "%v", err)
+		return c.fail(failure(err), "%v", err)
 	}
 	return good
 }

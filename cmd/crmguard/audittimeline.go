@@ -45,6 +45,11 @@ func showTimeline(c *call) int {
 		return code
 	}
 	defer done() //nolint:errcheck // nothing was written
+	if _, err := store.Head(c); err != nil { // of a folder nothing is read beyond damage
+		if code = c.fail(failure(err), "%v", err); code != tampered {
+			return code
+		}
+	}
 	for shown := 0; ; {
 		q.Limit = timelinePage
 		if *n > 0 {
@@ -129,7 +134,9 @@ func followJournal(c *call) int {
 	}
 	head, err := store.Head(c)
 	if err != nil {
-		return c.fail(failure(err), "%v", err)
+		if code = c.fail(failure(err), "%v", err); code != tampered {
+			return code
+		}
 	}
 	if *n > 0 && head.Size > 0 {
 		q := q
