@@ -2,6 +2,7 @@ package audit
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"net/netip"
 	"slices"
 
@@ -51,7 +52,12 @@ func (o *outline) read(b []byte) error {
 		return errMalformed
 	}
 	values := texts
-	for lengths := b[o.lengths:texts]; len(lengths) >= 2; lengths = lengths[2:] {
+	lengths := b[o.lengths:texts]
+	for ; len(lengths) >= 8; lengths = lengths[8:] {
+		four := binary.BigEndian.Uint64(lengths)
+		values += int(four>>48 + four>>32&0xffff + four>>16&0xffff + four&0xffff) //nolint:gosec // 18 bits
+	}
+	for ; len(lengths) >= 2; lengths = lengths[2:] {
 		values += countAt(lengths, 0)
 	}
 	o.texts, o.values = texts, values
@@ -209,13 +215,15 @@ func (o *outline) says(k *Keys) bool {
 	if crmguard.Outcome(o.b[atOutcome]) != k.Outcome || int64At(o.b, atTime) != k.Time || o.addr.key != k.Addr {
 		return false
 	}
-	b, length, at := o.b, o.lengths+2, o.texts+len(o.addr.text)
+	lengths, texts := o.b[o.lengths+2:o.texts], o.b[o.texts+len(o.addr.text):o.values]
 	for _, key := range k.texts() {
-		end := at + countAt(b, length)
-		if text := b[at:end]; (string(text) != *key || !isKey(*key)) && keyText(string(text)) != *key {
-			return false
+		n := countAt(lengths, 0)
+		if text := texts[:n]; string(text) != *key || !isKey(*key) {
+			if keyText(string(text)) != *key {
+				return false
+			}
 		}
-		length, at = length+2, end
+		lengths, texts = lengths[2:], texts[n:]
 	}
 	if o.private == 0 {
 		return len(k.Clients) == 0

@@ -83,29 +83,25 @@ func decodeBody(b []byte) (*content, error) {
 	return c, nil
 }
 
-// recordHead is what a record says before its body.
-type recordHead struct {
-	log      [16]byte
-	seq      int64
-	recorded int64 // microseconds since 1970
-}
-
-func parseHead(b []byte) (recordHead, error) {
+// checkHead reports what keeps the head of a record from being read.
+func checkHead(b []byte) error {
 	if len(b) < headSize || len(b) > maxRecord {
-		return recordHead{}, errMalformed
+		return errMalformed
 	}
 	if b[0] != recordVersion {
-		return recordHead{}, fmt.Errorf("audit: record of version %d, this program knows %d", b[0], recordVersion)
+		return fmt.Errorf("audit: record of version %d, this program knows %d", b[0], recordVersion)
 	}
-	h := recordHead{log: [16]byte(b[1:]), seq: int64At(b, 1+16), recorded: recordedAt(b)}
-	if h.seq < 0 || h.seq > 1<<62 || h.recorded == 0 || !isTime(h.recorded) {
-		return recordHead{}, errMalformed
+	if seq := numberOf(b); seq < 0 || seq > 1<<62 || recordedAt(b) == 0 || !isTime(recordedAt(b)) {
+		return errMalformed
 	}
-	return h, nil
+	return nil
 }
 
-// recordedAt is when a record that has a head was recorded, microseconds since 1970.
-func recordedAt(rec []byte) int64 { return int64At(rec, 1+16+8) }
+// What is in the head of a record.
+
+func logOf(rec []byte) [16]byte   { return [16]byte(rec[1:]) }
+func numberOf(rec []byte) int64   { return int64At(rec, 1+16) }
+func recordedAt(rec []byte) int64 { return int64At(rec, 1+16+8) } // microseconds since 1970
 
 // record is a decoded record.
 type record struct {
@@ -116,15 +112,14 @@ type record struct {
 }
 
 func decodeRecord(b []byte) (*record, error) {
-	head, err := parseHead(b)
-	if err != nil {
+	if err := checkHead(b); err != nil {
 		return nil, err
 	}
 	var o outline
 	if err := o.read(b[headSize:]); err != nil {
 		return nil, err
 	}
-	rec := &record{log: head.log, seq: head.seq, recorded: time.UnixMicro(head.recorded).UTC()}
+	rec := &record{log: logOf(b), seq: numberOf(b), recorded: timeAt(b, 1+16+8)}
 	o.decode(&rec.content)
 	return rec, nil
 }

@@ -141,18 +141,15 @@ func (c *checker) row(p *page, n int) string {
 	if row.Seq != seq {
 		return fmt.Sprintf("missing; the next one is %d", row.Seq)
 	}
-	head, err := parseHead(row.Record)
-	if err == nil {
-		err = c.body.read(row.Record[headSize:])
-	}
+	rec := row.Record
 	switch {
-	case err != nil:
+	case checkHead(rec) != nil || c.body.read(rec[headSize:]) != nil:
 		return "its record does not decode"
-	case head.seq != seq:
-		return fmt.Sprintf("its record says that it is entry %d", head.seq)
-	case head.log != c.log:
+	case numberOf(rec) != seq:
+		return fmt.Sprintf("its record says that it is entry %d", numberOf(rec))
+	case logOf(rec) != c.log:
 		return "its record is of another log"
-	case len(row.Hashes) != hashCount(seq) || !c.hash.isLeaf(&row.Hashes[0], row.Record):
+	case len(row.Hashes) != hashCount(seq) || !c.hash.isLeaf(&row.Hashes[0], rec):
 		return "the record does not have the hash that was stored"
 	}
 	for level := 1; level < len(row.Hashes); level++ {
