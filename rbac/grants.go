@@ -80,7 +80,7 @@ func (e *Engine) GrantRole(ctx context.Context, tenant, subject, role string) er
 // has a role more than once has it until the last end, so to shorten a grant means to
 // take it with RevokeRole and to give it again.
 func (e *Engine) GrantRoleUntil(ctx context.Context, tenant, subject, role string, end time.Time) error {
-	if !end.After(e.clock()) {
+	if end = end.Truncate(time.Second); !end.After(e.clock()) {
 		return fmt.Errorf("rbac: grant: the end %s is over", end.UTC().Format(time.RFC3339))
 	}
 	return e.grant(ctx, tenant, subject, role, end.Unix())

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Org is the host's tree of departments.
@@ -105,12 +107,13 @@ func (p *placement) nonEmptyUnits() []string {
 // maxTenants bounds the trees that are kept. Beyond it all are dropped.
 const maxTenants = 4096
 
-// orgCache keeps the tree of each tenant for as long as its version stays.
+// orgCache keeps the tree of each tenant for as long as its version stays. Decisions
+// take no lock; whoever brings a new tree replaces the map.
 type orgCache struct {
 	source Org // nil: the host has no departments
 
-	mu    sync.RWMutex
-	trees map[string]cachedTree
+	mu    sync.Mutex // one replacement at a time
+	trees atomic.Pointer[map[string]cachedTree]
 }
 
 type cachedTree struct {
@@ -129,10 +132,7 @@ func (c *orgCache) tree(ctx context.Context, tenant string) (*tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rbac: version of the departments: %w", err)
 	}
-	c.mu.RLock()
-	known, ok := c.trees[tenant]
-	c.mu.RUnlock()
-	if ok && known.version == version {
+	if known, ok := of(&c.trees)[tenant]; ok && known.version == version {
 		return known.tree, nil
 	}
 	units, err := c.source.Units(ctx, tenant)
@@ -142,18 +142,33 @@ func (c *orgCache) tree(ctx context.Context, tenant string) (*tree, error) {
 	built := newTree(units)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.trees == nil || len(c.trees) >= maxTenants {
-		c.trees = make(map[string]cachedTree)
-	}
-	c.trees[tenant] = cachedTree{version, built}
+	replaceIn(&c.trees, tenant, cachedTree{version, built}, maxTenants)
 	return built, nil
+}
+
+// of is the map that is in place now.
+func of[V any](maps *atomic.Pointer[map[string]V]) map[string]V {
+	if m := maps.Load(); m != nil {
+		return *m
+	}
+	return nil
+}
+
+// replaceIn puts a copy with a new value in its place, alone if it is full.
+func replaceIn[V any](in *atomic.Pointer[map[string]V], key string, value V, limit int) {
+	next := make(map[string]V)
+	if old := of(in); len(old) < limit {
+		maps.Copy(next, old)
+	}
+	next[key] = value
+	in.Store(&next)
 }
 
 // StaticOrg is an [Org] in memory, for tests and for hosts whose departments
 // rarely change. The zero value has no departments.
 type StaticOrg struct {
-	mu    sync.RWMutex
-	trees map[string]versionedUnits
+	mu    sync.Mutex // one Set at a time
+	trees atomic.Pointer[map[string]versionedUnits]
 }
 
 type versionedUnits struct {
@@ -169,22 +184,16 @@ func (o *StaticOrg) Set(tenant string, units Units) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.trees == nil {
-		o.trees = make(map[string]versionedUnits)
-	}
-	o.trees[tenant] = versionedUnits{o.trees[tenant].version + 1, Units{Parent: maps.Clone(units.Parent), Members: members}}
+	next := versionedUnits{of(&o.trees)[tenant].version + 1, Units{Parent: maps.Clone(units.Parent), Members: members}}
+	replaceIn(&o.trees, tenant, next, math.MaxInt)
 }
 
 // Version counts the calls of Set for the tenant.
 func (o *StaticOrg) Version(_ context.Context, tenant string) (int64, error) {
-	o.mu.RLock()
-	defer o.mu.RUnlock()
-	return o.trees[tenant].version, nil
+	return of(&o.trees)[tenant].version, nil
 }
 
 // Units returns what Set got.
 func (o *StaticOrg) Units(_ context.Context, tenant string) (Units, error) {
-	o.mu.RLock()
-	defer o.mu.RUnlock()
-	return o.trees[tenant].units, nil
+	return of(&o.trees)[tenant].units, nil
 }

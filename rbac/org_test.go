@@ -117,7 +117,7 @@ func TestTreesAreKeptPerTenantAndBounded(t *testing.T) {
 		_, err := cache.tree(t.Context(), strconv.Itoa(i))
 		require.NoError(t, err)
 	}
-	require.Len(t, cache.trees, 1)
+	require.Len(t, of(&cache.trees), 1)
 	org.Set("a", Units{Members: map[string][]string{"anna": {"north"}}})
 	a, err := cache.tree(t.Context(), "a")
 	require.NoError(t, err)

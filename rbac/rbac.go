@@ -94,6 +94,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -254,6 +255,7 @@ func readRows(ctx context.Context, adapter persist.Adapter) (stored Stored, rows
 	default:
 		rows, err = casbinRows(ctx, adapter)
 	}
+	rows = slices.Grow(rows, len(stored.Rules))
 	for i, rule := range stored.Rules {
 		rows = append(rows, rowOf(stored.Where[i], rule))
 	}
