@@ -2,6 +2,7 @@ package rbac
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -51,6 +52,30 @@ func BenchmarkCheckStranger(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		_ = e.Check(ctx, nobody, crmguard.View, benchRecord)
+	}
+}
+
+// A thousand people of a hundred companies ask in turn.
+func BenchmarkCheckManyPeople(b *testing.B) {
+	var text strings.Builder
+	subjects, records := make([]crmguard.Subject, 1000), make([]crmguard.Resource, 1000)
+	for i := range subjects {
+		tenant, id := fmt.Sprint("company-", i/10), fmt.Sprint("person-", i)
+		fmt.Fprintf(&text, "g, u:%s, role:r%d, %s\n", id, i%4, tenant)
+		for j := range 10 {
+			fmt.Fprintf(&text, "p, role:r%d, %s, kind%d, view, tree, allow\n", j%4, tenant, (i+j)%40)
+		}
+		subjects[i] = crmguard.Subject{Tenant: tenant, ID: id, Kind: crmguard.KindEmployee}
+		records[i] = crmguard.Resource{Tenant: tenant, Kind: "kind0", ID: "1", Owner: id}
+	}
+	e, ctx := engineFromCSV(b, text.String(), nil), b.Context()
+	rand.Shuffle(len(subjects), func(i, j int) {
+		subjects[i], subjects[j] = subjects[j], subjects[i]
+		records[i], records[j] = records[j], records[i]
+	})
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		_ = e.Check(ctx, subjects[i%1000], crmguard.View, records[i%1000])
 	}
 }
 

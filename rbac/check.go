@@ -18,8 +18,8 @@ import (
 // "no-record" (a question about one record that names none) and "system-name" (a
 // person who is called like a job of the host).
 func (e *Engine) Check(ctx context.Context, s crmguard.Subject, a crmguard.Action, r crmguard.Resource) error {
-	d, err := e.decision(ctx, &s, r.Tenant)
-	if err != nil {
+	d := decision{subject: &s}
+	if err := e.begin(ctx, &d, r.Tenant); err != nil {
 		return err
 	}
 	return d.check(a, &r)
@@ -29,7 +29,8 @@ func (e *Engine) Check(ctx context.Context, s crmguard.Subject, a crmguard.Actio
 // departments for all of it. The answers are in the order of rs.
 func (e *Engine) CheckAll(ctx context.Context, s crmguard.Subject, a crmguard.Action, rs []crmguard.Resource) []error {
 	answers := make([]error, len(rs))
-	d, err := e.decision(ctx, &s, s.Tenant)
+	d := decision{subject: &s}
+	err := e.begin(ctx, &d, s.Tenant)
 	for i := range rs {
 		switch {
 		case err != nil:
@@ -54,8 +55,8 @@ type FieldRights struct {
 // give any. For a whole kind (empty ID, Owner and Unit) they are the rights that
 // hold on every record of it.
 func (e *Engine) Fields(ctx context.Context, s crmguard.Subject, r crmguard.Resource, fields ...string) (map[string]FieldRights, error) {
-	d, err := e.decision(ctx, &s, r.Tenant)
-	if err != nil {
+	d := decision{subject: &s}
+	if err := e.begin(ctx, &d, r.Tenant); err != nil {
 		return nil, err
 	}
 	rights := make(map[string]FieldRights, len(fields))
@@ -82,10 +83,10 @@ func (e *Engine) Fields(ctx context.Context, s crmguard.Subject, r crmguard.Reso
 }
 
 // decision is what stays the same while one call decides: subject, policy, moment,
-// departments. It is passed by value, so that it needs no heap.
+// departments.
 type decision struct {
 	subject *crmguard.Subject
-	policy  *tenant
+	policy  *snapshot
 	parties [2]party // the subject, and whom it acts for if it does
 }
 
@@ -98,27 +99,32 @@ type party struct {
 	shares bool // it is known what is shared with it
 }
 
-func (e *Engine) decision(ctx context.Context, s *crmguard.Subject, tenant string) (decision, error) {
+// begin fills in the decision of a subject where it stands, so that it is not copied
+// and needs no heap.
+func (e *Engine) begin(ctx context.Context, d *decision, tenant string) error {
+	s := d.subject
 	if err := admit(s, tenant); err != nil {
-		return decision{}, err
+		return err
 	}
 	units, err := e.org.tree(ctx, tenant)
 	if err != nil {
-		return decision{}, err
+		return err
 	}
-	policy, err := e.inForce()
-	if err != nil {
-		return decision{}, err
+	if d.policy, err = e.inForce(); err != nil {
+		return err
 	}
-	d := decision{subject: s, policy: policy.tenant(tenant)}
-	d.parties[0] = party{s.ID, d.policy.people[s.ID].at(e.clock), placement{units.Members[s.ID], units}, true, true}
-	if e.org.source == nil {
-		d.parties[0].place.units = s.Units
+	p := &d.parties[0]
+	p.person, p.holder = s.ID, d.policy.people[who{tenant, s.ID}].at(e.clock)
+	p.place, p.placed, p.shares = placement{s.Units, units}, true, true
+	if e.org.source != nil {
+		p.place.units = units.Members[s.ID]
 	}
 	if s.OnBehalfOf != "" {
-		d.parties[1] = party{s.OnBehalfOf, d.policy.people[s.OnBehalfOf].at(e.clock), placement{units.Members[s.OnBehalfOf], units}, e.org.source != nil, false}
+		p = &d.parties[1]
+		p.person, p.holder = s.OnBehalfOf, d.policy.people[who{tenant, s.OnBehalfOf}].at(e.clock)
+		p.place, p.placed = placement{units.Members[s.OnBehalfOf], units}, e.org.source != nil
 	}
-	return d, nil
+	return nil
 }
 
 // all lists the parties that there are.
@@ -173,8 +179,8 @@ const systemPrefix = "system:"
 // under the name of a job: a login somebody chose must not be one that the policy
 // trusts.
 func admit(s *crmguard.Subject, tenant string) error {
-	if err := crmguard.CheckTenant(*s, tenant); err != nil {
-		return fmt.Errorf("rbac: %w", err)
+	if s.Tenant != tenant || tenant == "" || s.ID == "" || s.Kind < crmguard.KindEmployee || s.Kind > crmguard.KindSystem { // CheckTenant, without a copy
+		return foreign(*s, tenant)
 	}
 	if strings.HasPrefix(s.ID, systemPrefix) != (s.Kind == crmguard.KindSystem) {
 		return systemName(s.ID)
@@ -183,6 +189,13 @@ func admit(s *crmguard.Subject, tenant string) error {
 		return systemName(s.OnBehalfOf)
 	}
 	return nil
+}
+
+func foreign(s crmguard.Subject, tenant string) error {
+	if err := crmguard.CheckTenant(s, tenant); err != nil {
+		return fmt.Errorf("rbac: %w", err)
+	}
+	return &crmguard.Denial{By: "rbac", Code: "tenant"} // the two disagree, so no
 }
 
 func systemName(id string) error {

@@ -7,25 +7,32 @@ import (
 	"time"
 )
 
-// tenant is what one tenant's rows come to. It holds nothing of another's, so that
-// no look-up in it can reach there.
-//
-// A question is three look-ups of names, and one of numbers for each thing that the
-// person is: itself and its roles, as far as rules name them. How many rules and
-// people there are makes no difference, nor whether it was asked before.
-type tenant struct {
-	people  map[string]*holder // by ID, without prefix; who has no rights is not in it
-	objects map[string]*object // by kind
-	rights  map[cell]masks
+// compiled is what the rows of a policy come to. A question is a look-up of the person,
+// one of the kind, and for each thing that the person is, itself and its roles, as far
+// as rules name them, a search by halving in the objects that it has rights on. How many
+// rules and people there are makes no difference, nor whether it was asked before.
+type compiled struct {
+	people map[who]*holder // who has no rights is not in it
+	kinds  map[string]*kind
+
+	// What each identity has lies together, by ascending number of the object.
+	objects []uint32
+	cells   [][acts]masks // of the object at the same index
 }
 
-// holder is what a person is, as numbers that cells have, until a moment. People who
-// are the same share one.
+// who is a person of a tenant, without prefix.
+type who struct{ tenant, person string }
+
+// holder is what a person is until a moment: itself and its roles. People who are the
+// same share one.
 type holder struct {
-	is   []uint32
+	is   []part
 	end  int64   // in Unix seconds; noEnd
 	then *holder // from the end on; nil with noEnd
 }
+
+// part is what an identity has: from, up to and without to.
+type part struct{ from, to uint32 }
 
 // at is what the person is at a moment. Grants that end make a chain of holders, so
 // that nothing has to happen when one does.
@@ -39,23 +46,14 @@ func (h *holder) at(clock func() time.Time) *holder {
 	return h
 }
 
-// object is a kind of records. The numbers are those that cells have.
-type object struct {
+// kind is a kind of records. The numbers are those of names.
+type kind struct {
 	number uint32
 	fields map[string]uint32
 }
 
-// cell is an identity, an object and an action in one number.
-type cell uint64
-
-const (
-	actBits    = 5 // acts < 1<<actBits
-	objectBits = 27
-)
-
-func cellOf(identity, object uint32, a act) cell {
-	return cell(identity)<<(actBits+objectBits) | cell(object)<<actBits | cell(a)
-}
+// noObject is no number of an object.
+const noObject = 1<<32 - 1
 
 // masks are the relations under which rules allow and deny something.
 type masks struct{ allow, deny relationSet }
@@ -87,198 +85,182 @@ func (m masks) verdict(set relationSet) verdict {
 }
 
 // ask returns what rules say about a field of a kind, or about records of it if
-// field is empty. A nil tenant is one without rows, a nil holder somebody unknown.
-func (t *tenant) ask(h *holder, kind, field string, a act) (m masks) {
+// field is empty. A nil holder is somebody unknown.
+func (c *compiled) ask(h *holder, of, field string, a act) (m masks) {
 	if h == nil || a == 0 {
 		return masks{}
 	}
-	o := t.objects[kind]
-	if o == nil {
+	k := c.kinds[of]
+	if k == nil {
 		return masks{}
 	}
-	number := o.number
+	number := k.number
 	if field != "" {
-		if number = o.fields[field]; number == 0 {
+		var ok bool
+		if number, ok = k.fields[field]; !ok {
 			return masks{}
 		}
 	}
-	for _, identity := range h.is {
-		rule := t.rights[cellOf(identity, number, a)]
-		m.allow |= rule.allow
-		m.deny |= rule.deny
+	for _, p := range h.is {
+		low, high := p.from, p.to
+		for low < high {
+			if middle := (low + high) / 2; c.objects[middle] < number {
+				low = middle + 1
+			} else {
+				high = middle
+			}
+		}
+		if low < p.to && c.objects[low] == number {
+			rule := c.cells[low][a]
+			m.allow |= rule.allow
+			m.deny |= rule.deny
+		}
 	}
 	return m
 }
 
-// compiler makes tenants of rows.
+// compiler makes a compiled policy of rows.
 type compiler struct {
-	rows    *rowSet
-	tenants map[uint32]*tenantCompiler // by number of the name
+	compiled
+	rows     *rowSet
+	parts    map[node]part      // by identity, as far as it has rules
+	closures map[node][]part    // by role: what it is
+	holders  map[string]*holder // by what they are
 }
 
-type tenantCompiler struct {
-	tenant
-	number     uint32
-	cells      int
-	identities map[uint32]uint32   // subject → its number in cells
-	objects    map[uint32]uint32   // object → its number in cells
-	closures   map[uint32][]uint32 // role → the numbers of all that it is
-	holders    map[string]*holder  // by what they are
-}
-
-func compileTenants(rows *rowSet) map[string]*tenant {
-	c := &compiler{rows, make(map[uint32]*tenantCompiler)}
-	c.count()
+func compileRows(rows *rowSet) compiled {
+	c := &compiler{
+		compiled: compiled{people: make(map[who]*holder), kinds: make(map[string]*kind)},
+		rows:     rows, parts: make(map[node]part), closures: make(map[node][]part), holders: make(map[string]*holder),
+	}
 	c.rules()
-	c.people()
-	tenants := make(map[string]*tenant, len(c.tenants))
-	for number, t := range c.tenants {
-		made := t.tenant
-		tenants[rows.names[number]] = &made
-	}
-	return tenants
+	c.persons()
+	return c.compiled
 }
 
-func (c *compiler) tenant(number uint32) *tenantCompiler {
-	t := c.tenants[number]
-	if t == nil {
-		t = &tenantCompiler{
-			number: number, identities: make(map[uint32]uint32), objects: make(map[uint32]uint32),
-			closures: make(map[uint32][]uint32), holders: make(map[string]*holder),
-		}
-		t.tenant.objects = make(map[string]*object)
-		t.tenant.people = make(map[string]*holder)
-		c.tenants[number] = t
-	}
-	return t
-}
-
-// count finds how many cells each tenant has, so that no map grows.
-func (c *compiler) count() {
-	for i, r := range c.rows.rules {
-		if i > 0 {
-			if last := c.rows.rules[i-1]; r.subject == last.subject && r.tenant == last.tenant && r.object == last.object && r.act == last.act {
-				continue
-			}
-		}
-		c.tenant(r.tenant).cells++
-	}
-}
-
+// rules relies on their order: by subject, tenant, object.
 func (c *compiler) rules() {
-	var t *tenantCompiler
-	var identity uint32
-	for i, r := range c.rows.rules {
-		if i == 0 || r.subject != c.rows.rules[i-1].subject || r.tenant != c.rows.rules[i-1].tenant {
-			t = c.tenant(r.tenant)
-			identity = uint32(len(t.identities)) // #nosec G115 -- as in rowBuilder.id
-			t.identities[r.subject] = identity
+	rules := c.rows.rules
+	cells := 0
+	for i, r := range rules {
+		if i == 0 || !sameCell(r, rules[i-1]) {
+			cells++
 		}
-		if t.rights == nil {
-			t.rights = make(map[cell]masks, t.cells)
+	}
+	c.objects, c.cells = make([]uint32, 0, cells), make([][acts]masks, 0, cells)
+	for i, r := range rules {
+		if i == 0 || !sameCell(r, rules[i-1]) {
+			c.object(r.object)
+			c.objects = append(c.objects, r.object)
+			c.cells = append(c.cells, [acts]masks{})
+			of, n := node{r.tenant, r.subject}, uint32(len(c.objects)) // #nosec G115 -- as in rowBuilder.id
+			p, known := c.parts[of]
+			if !known {
+				p.from = n - 1
+			}
+			c.parts[of] = part{p.from, n}
 		}
-		key := cellOf(identity, t.object(c.rows.names, r.object), r.act)
-		t.rights[key] = t.rights[key].with(r)
+		last := &c.cells[len(c.cells)-1][r.act]
+		*last = last.with(r)
 	}
 }
 
-// object numbers kinds and fields from 1 on.
-func (t *tenantCompiler) object(names []string, name uint32) uint32 {
-	if number, ok := t.objects[name]; ok {
-		return number
-	}
-	number := uint32(len(t.objects)) + 1 // #nosec G115 -- as in rowBuilder.id
-	t.objects[name] = number
-	kind, field, isField := strings.Cut(names[name], "#")
-	o := t.tenant.objects[kind]
-	if o == nil {
-		o = &object{}
-		t.tenant.objects[kind] = o
+func sameCell(a, b rule) bool {
+	return a.subject == b.subject && a.tenant == b.tenant && a.object == b.object
+}
+
+func (c *compiler) object(name uint32) {
+	of, field, isField := strings.Cut(c.rows.names[name], "#")
+	k := c.kinds[of]
+	if k == nil {
+		k = &kind{number: noObject}
+		c.kinds[of] = k
 	}
 	if !isField {
-		o.number = number
-		return number
+		k.number = name
+		return
 	}
-	if o.fields == nil {
-		o.fields = make(map[string]uint32)
+	if k.fields == nil {
+		k.fields = make(map[string]uint32)
 	}
-	o.fields[field] = number
-	return number
+	k.fields[field] = name
 }
 
-// people makes a holder for each person who has rules or links to some.
-func (c *compiler) people() {
+// persons makes a holder for each person who has rules or links to some.
+func (c *compiler) persons() {
 	links := c.rows.links
 	for i := 0; i < len(links); {
 		from := i
 		for i < len(links) && links[i].subject == links[from].subject && links[i].tenant == links[from].tenant {
 			i++
 		}
-		c.person(links[from].tenant, links[from].subject, links[from:i])
+		c.person(node{links[from].tenant, links[from].subject}, links[from:i])
 	}
-	for _, t := range c.tenants {
-		for subject := range t.identities {
-			if len(c.rows.linksOf(t.number, subject)) == 0 {
-				c.person(t.number, subject, nil)
-			}
+	for of := range c.parts {
+		if len(c.rows.linksOf(of.tenant, of.name)) == 0 {
+			c.person(of, nil)
 		}
 	}
 }
 
-func (c *compiler) person(tenantNumber, subject uint32, links []link) {
-	id, ok := strings.CutPrefix(c.rows.names[subject], personPrefix)
+func (c *compiler) person(of node, links []link) {
+	id, ok := strings.CutPrefix(c.rows.names[of.name], personPrefix)
 	if !ok {
 		return
 	}
-	t := c.tenant(tenantNumber)
-	if h := c.holder(t, subject, links); len(h.is) > 0 || h.then != nil {
-		t.people[id] = h
+	if h := c.holder(of, links); len(h.is) > 0 || h.then != nil {
+		c.people[who{c.rows.names[of.tenant], id}] = h
 	}
 }
 
-// holder is the chain of what a person is from now until the last end of its links.
-func (c *compiler) holder(t *tenantCompiler, subject uint32, links []link) *holder {
+// holder is the chain of what a person is from the beginning of time until the last
+// end of its links.
+func (c *compiler) holder(of node, links []link) *holder {
 	end := int64(noEnd)
-	var is []uint32
-	if own, ok := t.identities[subject]; ok {
-		is = append(is, own)
-	}
+	is := c.own(of)
 	for _, l := range links {
-		is = append(is, c.closure(t, l.role)...)
+		is = append(is, c.closure(node{l.tenant, l.role})...)
 		end = min(end, l.end)
 	}
-	slices.Sort(is)
-	is = slices.Compact(is)
+	is = each(is)
 	if end != noEnd {
 		left := slices.DeleteFunc(slices.Clone(links), func(l link) bool { return l.end == end })
-		return &holder{slices.Clip(is), end, c.holder(t, subject, left)}
+		return &holder{is, end, c.holder(of, left)}
 	}
 	key := make([]byte, 0, 4*len(is))
-	for _, identity := range is {
-		key = binary.NativeEndian.AppendUint32(key, identity)
+	for _, p := range is { // where it begins tells it from all others
+		key = binary.NativeEndian.AppendUint32(key, p.from)
 	}
-	h := t.holders[string(key)]
+	h := c.holders[string(key)]
 	if h == nil {
-		h = &holder{slices.Clip(is), noEnd, nil}
-		t.holders[string(key)] = h
+		h = &holder{is, noEnd, nil}
+		c.holders[string(key)] = h
 	}
 	return h
 }
 
+func (c *compiler) own(of node) []part {
+	if p, ok := c.parts[of]; ok {
+		return []part{p}
+	}
+	return nil
+}
+
 // closure is all that a role is. Links between roles have no ends and no cycles.
-func (c *compiler) closure(t *tenantCompiler, role uint32) []uint32 {
-	if is, ok := t.closures[role]; ok {
+func (c *compiler) closure(role node) []part {
+	if is, ok := c.closures[role]; ok {
 		return is
 	}
-	var is []uint32
-	if own, ok := t.identities[role]; ok {
-		is = append(is, own)
+	is := c.own(role)
+	for _, l := range c.rows.linksOf(role.tenant, role.name) {
+		is = append(is, c.closure(node{l.tenant, l.role})...)
 	}
-	for _, l := range c.rows.linksOf(t.number, role) {
-		is = append(is, c.closure(t, l.role)...)
-	}
-	slices.Sort(is)
-	is = slices.Compact(is)
-	t.closures[role] = is
-	return is
+	c.closures[role] = each(is)
+	return c.closures[role]
+}
+
+// each has every part once, in order.
+func each(is []part) []part {
+	slices.SortFunc(is, func(a, b part) int { return int(int64(a.from) - int64(b.from)) })
+	return slices.Clip(slices.Compact(is))
 }

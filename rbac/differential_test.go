@@ -183,7 +183,9 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 			return eachRight(s, func(m masks) masks { return masks{allow: m.allow} })
 		},
 		"tenant": func(s *snapshot) *snapshot { // one has the other's
-			s.tenants[someTenants[0]] = s.tenants[someTenants[1]]
+			for _, person := range somePersons {
+				s.people[who{someTenants[0], person}] = s.people[who{someTenants[1], person}]
+			}
 			return s
 		},
 		"scope": func(s *snapshot) *snapshot { // tree does not cover dept
@@ -202,8 +204,8 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 			})
 		},
 		"roles of another": func(s *snapshot) *snapshot {
-			for _, t := range s.tenants {
-				t.people[somePersons[0]] = t.people[somePersons[1]]
+			for _, tenant := range someTenants {
+				s.people[who{tenant, somePersons[0]}] = s.people[who{tenant, somePersons[1]}]
 			}
 			return s
 		},
@@ -222,9 +224,9 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 
 // eachRight changes what rules come to.
 func eachRight(s *snapshot, change func(m masks) masks) *snapshot {
-	for _, t := range s.tenants {
-		for of, m := range t.rights {
-			t.rights[of] = change(m)
+	for i := range s.cells {
+		for of, m := range s.cells[i] {
+			s.cells[i][of] = change(m)
 		}
 	}
 	return s

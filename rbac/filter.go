@@ -29,8 +29,8 @@ type filterPart struct {
 // row it is a filter that chooses none; errors are only for what could not be
 // decided.
 func (e *Engine) Filter(ctx context.Context, s crmguard.Subject, a crmguard.Action, kind string) (Filter, error) {
-	d, err := e.decision(ctx, &s, s.Tenant)
-	if err != nil {
+	d := decision{subject: &s}
+	if err := e.begin(ctx, &d, s.Tenant); err != nil {
 		return Filter{}, err
 	}
 	if kind == "" || isSection(kind) {

@@ -24,14 +24,14 @@ func (q question) object() string {
 
 // decide asks the engine what is asked of Casbin.
 func (s *snapshot) decide(q question) verdict {
-	return s.decideFor(s.tenant(q.tenant).people[q.person], q)
+	return s.decideFor(s.people[who{q.tenant, q.person}], q)
 }
 
 func (s *snapshot) decideFor(h *holder, q question) verdict {
 	if kind, field, _ := strings.Cut(q.kind, "#"); q.field == "" && field != "" {
 		q.kind, q.field = kind, field
 	}
-	return s.tenant(q.tenant).ask(h, q.kind, q.field, actOf(q.action)).verdict(1 << q.relation)
+	return s.ask(h, q.kind, q.field, actOf(q.action)).verdict(1 << q.relation)
 }
 
 // oracle decides from rows as the package comment says, without Casbin, without

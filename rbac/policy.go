@@ -43,22 +43,12 @@ const (
 type snapshot struct {
 	version string
 	rows    *rowSet
-	tenants map[string]*tenant
+	compiled
 }
 
 // newSnapshot compiles rows that passed lint.
 func newSnapshot(rows *rowSet) *snapshot {
-	return &snapshot{version: rows.version(), rows: rows, tenants: compileTenants(rows)}
-}
-
-// noTenant is that of which the policy has no rows.
-var noTenant = new(tenant)
-
-func (s *snapshot) tenant(name string) *tenant {
-	if t := s.tenants[name]; t != nil {
-		return t
-	}
-	return noTenant
+	return &snapshot{version: rows.version(), rows: rows, compiled: compileRows(rows)}
 }
 
 // roles lists the roles of a person at a moment, those that come through other roles

@@ -213,7 +213,7 @@ func TestGrantsThatEndAgainstCasbin(t *testing.T) {
 				q := randomQuestion(rnd, oracle{rows: alive})
 				want := enforce(t, plain, q)
 				s := e.current.Load()
-				holder := s.tenant(q.tenant).people[q.person].at(clock.now)
+				holder := s.people[who{q.tenant, q.person}].at(clock.now)
 				got := s.decideFor(holder, q) == allowed
 				require.Equal(t, want, got, "%v\n%+v at %d", rows, q, moment)
 				asked++
