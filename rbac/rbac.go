@@ -125,6 +125,7 @@ type Engine struct {
 	freshUntil atomic.Int64  // uptime after which nothing is decided, 0: never; see watch.go
 	store      chan struct{} // full while somebody asks the adapter, see change.go
 	watched    watched
+	uptime     quickClock
 
 	mu      sync.Mutex // one replacement of current at a time
 	leaving []*removals
@@ -142,7 +143,7 @@ func New(ctx context.Context, adapter persist.Adapter, o *Options) (*Engine, err
 	if o == nil {
 		o = &Options{}
 	}
-	e := &Engine{adapter: adapter, org: orgCache{source: o.Org}, log: o.Logger, clock: o.Clock, store: make(chan struct{}, 1)}
+	e := &Engine{adapter: adapter, org: orgCache{source: o.Org}, log: o.Logger, clock: o.Clock, store: make(chan struct{}, 1), uptime: quickClock{began: time.Now()}}
 	if e.log == nil {
 		e.log = slog.Default()
 	}

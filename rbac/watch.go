@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/crmguard/crmguard/internal/uptime"
@@ -19,7 +20,7 @@ const (
 // WatchOptions of [Engine.Watch].
 type WatchOptions struct {
 	Every  time.Duration // between two looks at the store; 0: DefaultEvery
-	MaxAge time.Duration // since the last look that succeeded; beyond it nothing is decided; 0: DefaultMaxAge
+	MaxAge time.Duration // since the last look that succeeded; beyond it nothing is decided, so it is longer than to read the whole policy takes; 0: DefaultMaxAge
 
 	// Listen waits for signs that the policy has changed and calls changed at each,
 	// until ctx ends; whatever it misses, the next look finds. When it fails it is
@@ -71,11 +72,33 @@ func (e *Engine) Status() Status {
 // inForce is the policy to decide by.
 func (e *Engine) inForce() (*snapshot, error) {
 	if until := e.freshUntil.Load(); until != 0 {
-		if now := uptime.Now(); now > time.Duration(until) {
+		if now := e.uptime.now(); now > time.Duration(until) {
 			return nil, e.stale(now)
 		}
 	}
 	return e.current.Load(), nil
+}
+
+// quickClock is uptime.Now at a tenth of its price, for decisions. That the machine was
+// suspended it learns from notice.
+type quickClock struct {
+	began time.Time
+	ahead atomic.Int64 // of the time since began
+}
+
+// noticeEvery bounds for how long after a suspension decisions may be by an old policy.
+const noticeEvery = 100 * time.Millisecond
+
+func (c *quickClock) now() time.Duration {
+	if uptime.Moved() != nil {
+		return uptime.Now()
+	}
+	return time.Since(c.began) + time.Duration(c.ahead.Load())
+}
+
+func (c *quickClock) notice() {
+	since := time.Since(c.began) // first: whatever delays the next line makes the clock fast, which is safe
+	c.ahead.Store(int64(uptime.Now() - since))
 }
 
 func (e *Engine) stale(now time.Duration) error {
@@ -151,7 +174,8 @@ func (e *Engine) seen() (stored Version, err error) {
 // ends: it looks for a new version, and takes it over as Reload does, every now and
 // then and at each sign. From now on nothing is decided, with a [*StaleError], once no look
 // has succeeded for MaxAge, also after Watch has ended: so each answer is by a policy
-// that was the stored one at most MaxAge ago, and normally Every. An adapter that is
+// that was the stored one at most MaxAge ago, and normally Every; where the machine was
+// suspended, from a tenth of a second after it goes on. An adapter that is
 // no [Store] is read whole each time.
 //
 // A policy that is refused for what it says leaves in force what is still stored of
@@ -176,21 +200,35 @@ func (e *Engine) Watch(ctx context.Context, o *WatchOptions) error {
 	}
 	defer e.endWatch()
 	signs := make(chan struct{}, 1)
-	var listening sync.WaitGroup
-	defer listening.Wait()
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { every(ctx, noticeEvery, e.uptime.notice) })
 	if opts.Listen != nil {
-		listening.Go(func() { e.listen(ctx, &opts, signs) })
+		beside.Go(func() { e.listen(ctx, &opts, signs) })
 	}
 	ticker := time.NewTicker(opts.Every)
 	defer ticker.Stop()
 	told := ""
 	for {
-		told = e.tell(ctx, told, e.lookOnce(ctx, opts.MaxAge/2))
+		told = e.tell(ctx, told, e.lookOnce(ctx, opts.MaxAge))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		case <-signs:
+		}
+	}
+}
+
+// every calls do now and then, until ctx ends.
+func every(ctx context.Context, period time.Duration, do func()) {
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		do()
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
 		}
 	}
 }
@@ -203,6 +241,7 @@ func (e *Engine) beginWatch(maxAge time.Duration) error {
 		return errors.New("rbac: watch: somebody watches already")
 	}
 	w.busy, w.maxAge = true, maxAge
+	e.uptime.notice() // before anybody asks it
 	e.extend()
 	return nil
 }
@@ -249,17 +288,23 @@ func (e *Engine) tell(ctx context.Context, told string, err error) string {
 	return err.Error()
 }
 
+// longestLoad is when a store that hangs is asked again. It is far beyond what a policy
+// takes that is read late: the next look makes up for that.
+const longestLoad = 2 * time.Minute
+
 // lookOnce takes over what is stored, if it is another version than before.
-func (e *Engine) lookOnce(ctx context.Context, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+func (e *Engine) lookOnce(ctx context.Context, maxAge time.Duration) error {
+	loading, cancel := context.WithTimeout(ctx, max(maxAge, longestLoad))
 	defer cancel()
 	store, ok := e.adapter.(Store)
 	if !ok {
-		return e.reload(ctx)
+		return e.reload(loading)
 	}
 	was, refused := e.seen()
 	l := beginLook()
-	head, err := store.Head(ctx)
+	asking, cancelAsking := context.WithTimeout(ctx, maxAge/2)
+	defer cancelAsking()
+	head, err := store.Head(asking)
 	if err != nil {
 		e.missed(err)
 		return err
@@ -268,7 +313,7 @@ func (e *Engine) lookOnce(ctx context.Context, timeout time.Duration) error {
 		e.sawAgain(l)
 		return refused
 	}
-	return e.reload(ctx)
+	return e.reload(loading)
 }
 
 // reload is Reload that leaves it to its caller to tell the logger of errors that are

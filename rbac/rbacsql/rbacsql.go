@@ -28,6 +28,9 @@
 // [Adapter.Adopt] is the way back after somebody changed the tables on purpose, and the way in
 // for a table that another adapter made.
 //
+// The key may rotate, but its old versions vouch for old versions of the policy: retired,
+// they take the history with them, and the newest version too unless it was made since.
+//
 // [NewWithoutKeys] is for a host without keys: versions, history and comparison are
 // the same, but whoever can write both tables can forge all of them.
 //

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"encoding/json"
 	"net/http"
 	"testing"
 
@@ -118,5 +119,33 @@ func TestARoleOfTheDatabase(t *testing.T) {
 		require.NoError(t, err)
 		_, err = in.app.AddAccount(t.Context(), NewAccount{Login: "boris", Role: "king"})
 		require.ErrorContains(t, err, "accountant, admin, auditor, head, owner, seller")
+	})
+}
+
+// TestRightsWithoutVersions: a database of before policies had versions is taken over as it
+// is, once; afterwards rights that have lost their versions are refused.
+func TestRightsWithoutVersions(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, nil)
+		before := in.app.rights.Version()
+		in.stop()
+		alter(t, in.cfg, `DELETE FROM casbin_version`)
+		in.refused(in.cfg, "older than those that were in force")
+
+		marks, err := openMarks(in.cfg.Keys)
+		require.NoError(t, err)
+		delete(marks.highest, "policy/"+tenant)
+		text, err := json.Marshal(marks.highest)
+		require.NoError(t, err)
+		require.NoError(t, writeWhole(marks.path, text))
+		in.start()
+		require.Equal(t, before, in.app.rights.Version())
+		history, err := in.app.rights.History(t.Context(), tenant, 0, 10)
+		require.NoError(t, err)
+		require.Len(t, history, 1)
+		require.Equal(t, "system:policy", history[0].Author)
+		in.stop()
+		alter(t, in.cfg, `DELETE FROM casbin_version`)
+		in.refused(in.cfg, "older than those that were in force")
 	})
 }
