@@ -159,7 +159,7 @@ type Log struct {
 	clock  func() time.Time
 
 	outbox Tx // not nil: this process chains nothing, see OpenInbox
-	queue  chan *waiter
+	queue  chan *item
 	nudge  chan struct{} // the inbox may hold something
 
 	anchors anchors
@@ -227,7 +227,7 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 		verify: verifier,
 		logger: opts.Logger,
 		clock:  opts.Clock,
-		queue:  make(chan *waiter, queueSize),
+		queue:  make(chan *item, queueSize),
 		nudge:  make(chan struct{}, 1),
 		quit:   make(chan struct{}),
 		ended:  make(chan struct{}),
@@ -247,13 +247,6 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 	l.node.start(context.WithoutCancel(ctx))
 	go c.run(context.WithoutCancel(ctx))
 	return l, nil
-}
-
-// waiter is an entry on its way to the committer.
-type waiter struct {
-	content *content
-	body    []byte
-	done    chan error // buffered: the committer never waits for a caller that gave up
 }
 
 // Record keeps an event. Nil means that the entry is chained and durable, or that
@@ -279,25 +272,26 @@ func (l *Log) put(ctx context.Context, c *content, body []byte) error {
 	if l.outbox != nil {
 		return l.deliver(ctx, c, body)
 	}
-	w := &waiter{content: c, body: body, done: make(chan error, 1)}
-	if err := l.enqueue(ctx, w); err != nil {
+	it := newItem(c, body)
+	it.done = make(chan struct{})
+	if err := l.enqueue(ctx, it); err != nil {
 		return err
 	}
 	select {
-	case err := <-w.done:
-		return err
+	case <-it.done:
+		return it.err
 	case <-ctx.Done():
 		return fmt.Errorf("audit: waiting for the store: %w", ctx.Err())
 	}
 }
 
-func (l *Log) enqueue(ctx context.Context, w *waiter) error {
+func (l *Log) enqueue(ctx context.Context, it *item) error {
 	if err := l.enter(); err != nil {
 		return err
 	}
 	defer l.entering.Done()
 	select {
-	case l.queue <- w:
+	case l.queue <- it:
 		return nil
 	case <-l.quit:
 		return ErrClosed

@@ -25,22 +25,31 @@ type committer struct {
 	tail    tailing
 	seq     sequencer
 	pulse   pulse
-	batched int           // size of the batch before
-	raced   time.Time     // when another process was first, the last time
-	took    time.Duration // how long the last append took
-	lagging bool          // the inbox could not be chained, and that was said
+	batched int                // size of the batch before
+	raced   time.Time          // when another process was first, the last time
+	took    time.Duration      // how long the last append took
+	lagging bool               // the inbox could not be chained, and that was said
+	seen    map[[32]byte]*item // of what is being appended
 }
 
-// item is an entry to be chained: of a waiter, or of the inbox.
+// item is an entry to be chained: of somebody who waits, or of the inbox.
 type item struct {
 	content *content
 	keys    Keys
+	id      [32]byte // of keys
 	body    []byte
-	waiter  *waiter  // or
-	waiting *Waiting // or neither, for an entry of the log about itself
-	of      originOf // who put it into the inbox
-	known   bool     // the log holds it already
-	err     error    // another one was there first
+	done    chan struct{} // closed when err says what became of it, or
+	waiting *Waiting      // or neither, for an entry of the log about itself
+	of      originOf      // who put it into the inbox
+	known   bool          // the log holds it already
+	err     error         // another one was there first
+}
+
+// newItem does what can be done before the entry has its place.
+func newItem(c *content, body []byte) *item {
+	it := &item{content: c, keys: c.keys(), body: body}
+	it.id = it.keys.id()
+	return it
 }
 
 // run is the life of the goroutine.
@@ -64,8 +73,8 @@ func (c *committer) run(ctx context.Context) {
 		}
 		due = false
 		select {
-		case w := <-c.queue:
-			c.commit(ctx, c.drain(w))
+		case it := <-c.queue:
+			c.commit(ctx, c.drain(it))
 		case <-c.nudge:
 			c.turn(ctx)
 		case <-poll:
@@ -138,11 +147,11 @@ func (c *committer) end(ctx context.Context) error {
 // drain takes what else waits. Callers of the batch before were just woken and may
 // be about to record again: one turn of the scheduler lets them join, so that
 // batches do not stay half as large as they could be.
-func (c *committer) drain(first *waiter) []*item {
+func (c *committer) drain(first *item) []*item {
 	items := make([]*item, 0, maxBatch)
-	w := first
+	it := first
 	for {
-		items = append(items, &item{content: w.content, keys: w.content.keys(), body: w.body, waiter: w})
+		items = append(items, it)
 		if len(items) == maxBatch {
 			return items
 		}
@@ -150,7 +159,7 @@ func (c *committer) drain(first *waiter) []*item {
 			runtime.Gosched()
 		}
 		select {
-		case w = <-c.queue:
+		case it = <-c.queue:
 		default:
 			c.batched = len(items)
 			return items
@@ -164,11 +173,10 @@ func (c *committer) commit(ctx context.Context, items []*item) {
 	defer cancel()
 	err := c.appendItems(ctx, items, nil, nil)
 	for _, it := range items {
-		if it.err != nil {
-			it.waiter.done <- it.err
-			continue
+		if it.err == nil {
+			it.err = err
 		}
-		it.waiter.done <- err
+		close(it.done)
 	}
 	c.giveWay()
 }
@@ -190,12 +198,11 @@ func (c *committer) giveWay() {
 // nil, and heartbeats are taken out. [ErrMoved] says that the inbox or the account is
 // not what it was.
 func (c *committer) appendItems(ctx context.Context, items []*item, account *AccountChange, beats []Beat) error {
-	seen := make(map[[32]byte]*item, len(items))
+	defer clear(c.seen)
 	for _, it := range items {
-		id := it.keys.id()
-		first := seen[id]
+		first := c.seen[it.id]
 		if first == nil {
-			seen[id] = it
+			c.seen[it.id] = it
 			continue
 		}
 		it.known = true
@@ -286,6 +293,11 @@ func (c *committer) batch(items []*item) (position, Batch, []*item) {
 	next := c.at.clone()
 	b := Batch{After: c.at.head(), Rows: make([]Row, 0, len(items))}
 	fresh := make([]*item, 0, len(items))
+	size := 0
+	for _, it := range items {
+		size += headSize + len(it.body)
+	}
+	records := make([]byte, 0, size) // all of them in one piece of memory
 	recorded := c.clock()
 	for _, it := range items {
 		if it.waiting != nil && it.err == nil {
@@ -294,8 +306,9 @@ func (c *committer) batch(items []*item) (position, Batch, []*item) {
 		if it.known {
 			continue
 		}
-		rec := appendHead(make([]byte, 0, headSize+len(it.body)), next.log, next.size, recorded)
-		row := next.add(append(rec, it.body...))
+		from := len(records)
+		records = append(appendHead(records, next.log, next.size, recorded), it.body...)
+		row := next.add(records[from:len(records):len(records)])
 		row.Keys = it.keys
 		b.Rows = append(b.Rows, row)
 		b.Pseudonyms = append(b.Pseudonyms, it.content.pseudonyms...)

@@ -93,7 +93,8 @@ func (f *File) appendRows(b Batch) error {
 	if f.head() != b.After {
 		return ErrMoved
 	}
-	if err := duplicates(f.known, b.Rows); err != nil {
+	ids, err := newIDs(f.known, b.Rows)
+	if err != nil {
 		return err
 	}
 	if s := f.segments[len(f.segments)-1]; s.size >= f.maxSegment {
@@ -102,7 +103,11 @@ func (f *File) appendRows(b Batch) error {
 		}
 	}
 	s := f.segments[len(f.segments)-1]
-	var data []byte
+	size := 0
+	for i := range b.Rows {
+		size += frameHead + entryBytes(&b.Rows[i]) + frameTail
+	}
+	data := make([]byte, 0, size)
 	offsets := make([]uint32, len(b.Rows))
 	for i := range b.Rows {
 		offsets[i] = uint32(s.size) + uint32(len(data)) //nolint:gosec // segments are small
@@ -116,8 +121,8 @@ func (f *File) appendRows(b Batch) error {
 		return err
 	}
 	s.offsets = append(s.offsets, offsets...)
-	for i := range b.Rows {
-		f.known[b.Rows[i].Keys.id()] = struct{}{}
+	for _, id := range ids {
+		f.known[id] = struct{}{}
 	}
 	last := &b.Rows[len(b.Rows)-1]
 	f.size, f.chain = last.Seq+1, last.Chain

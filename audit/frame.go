@@ -29,14 +29,25 @@ func appendFrame(b []byte, kind byte, payload ...[]byte) []byte {
 	for _, p := range payload {
 		n += len(p)
 	}
-	head := len(b)
-	b = append(b, kind, 0, 0, 0)
-	b = binary.BigEndian.AppendUint32(b, uint32(n)) //nolint:gosec // at most a record and its hashes
-	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b[head:], castagnoli))
+	b = beginFrame(b, kind, n)
 	body := len(b)
 	for _, p := range payload {
 		b = append(b, p...)
 	}
+	return endFrame(b, body)
+}
+
+// beginFrame appends the head of a frame. The payload, of n bytes, and then the end
+// come after it.
+func beginFrame(b []byte, kind byte, n int) []byte {
+	head := len(b)
+	b = append(b, kind, 0, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, uint32(n)) //nolint:gosec // at most a record and its hashes
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b[head:], castagnoli))
+}
+
+// endFrame ends the frame whose payload begins at body.
+func endFrame(b []byte, body int) []byte {
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b[body:], castagnoli))
 }
 

@@ -77,6 +77,6 @@ func (c *committer) own(e crmguard.Event) *item {
 	e.Resource = crmguard.Resource{Tenant: tenant, Kind: "journal", ID: hex.EncodeToString(c.id[:])}
 	e.Outcome, e.Time = crmguard.Done, stored(now)
 	own := &content{tenant: tenant, event: e}
-	body := own.fit()
-	return &item{content: own, keys: own.keys(), body: body}
+	body := own.fit() // before its keys: it may cut
+	return newItem(own, body)
 }

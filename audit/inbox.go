@@ -156,7 +156,9 @@ func (c *committer) sequence(ctx context.Context) (more bool, err error) {
 			leave(w, err)
 			continue
 		}
-		items = append(items, &item{content: o.content, keys: o.content.keys(), body: o.body, waiting: w, of: o.of})
+		it := newItem(o.content, o.body)
+		it.waiting, it.of = w, o.of
+		items = append(items, it)
 	}
 	err = c.arrive(ctx, items)
 	if errors.Is(err, ErrMoved) && s.moved < maxRaces { // another process took them

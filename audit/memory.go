@@ -63,11 +63,12 @@ func (m *Memory) Append(_ context.Context, b Batch) error {
 		if m.head() != b.After {
 			return ErrMoved
 		}
-		if err := duplicates(m.known, b.Rows); err != nil {
+		ids, err := newIDs(m.known, b.Rows)
+		if err != nil {
 			return err
 		}
 		for i := range b.Rows {
-			m.known[b.Rows[i].Keys.id()] = struct{}{}
+			m.known[ids[i]] = struct{}{}
 		}
 		rows := cloneRows(b.Rows)
 		ownKeys(rows)
@@ -80,17 +81,20 @@ func (m *Memory) Append(_ context.Context, b Batch) error {
 	return nil
 }
 
-func duplicates(known map[[32]byte]struct{}, rows []Row) error {
+// newIDs returns the ids of rows, and a *[DuplicateError] if some are known.
+func newIDs(known map[[32]byte]struct{}, rows []Row) ([][32]byte, error) {
 	var dup DuplicateError
+	ids := make([][32]byte, len(rows))
 	for i := range rows {
-		if _, ok := known[rows[i].Keys.id()]; ok {
+		ids[i] = rows[i].Keys.id()
+		if _, ok := known[ids[i]]; ok {
 			dup.Index = append(dup.Index, i)
 		}
 	}
 	if dup.Index != nil {
-		return &dup
+		return nil, &dup
 	}
-	return nil
+	return ids, nil
 }
 
 func compareSize(c Checkpoint, size int64) int { return cmp.Compare(c.Size, size) }

@@ -15,7 +15,7 @@ func openCommitter(ctx context.Context, l *Log, acceptUnsigned bool) (*committer
 		return nil, fmt.Errorf("audit: read the head: %w", err)
 	}
 	l.id = head.Log
-	c := &committer{Log: l, at: start(head.Log), seq: sequencer{odd: make(map[[32]byte]oddity), heard: make(map[[16]byte]heard)}}
+	c := &committer{Log: l, at: start(head.Log), seen: make(map[[32]byte]*item, maxBatch), seq: sequencer{odd: make(map[[32]byte]oddity), heard: make(map[[16]byte]heard)}}
 	c.tail.lenient = acceptUnsigned
 	if err := c.tail.begin(ctx, l); err != nil {
 		return nil, err

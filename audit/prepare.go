@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -70,18 +71,21 @@ func checkNames(e *crmguard.Event) error {
 	if len(e.Private) > maxPrivate {
 		return fmt.Errorf("%w; this one has %d private values, at most %d are kept", errEvent, len(e.Private), maxPrivate)
 	}
-	names := []string{e.ID, e.Subject.Tenant, e.Subject.ID}
-	if e.Outcome < crmguard.Denied || e.Subject.Tenant == "" {
-		names = append(names, e.Resource.Tenant)
-	}
-	for _, p := range e.Private {
-		names = append(names, p.Client)
-		if len(p.Client) > maxText { // a digest in its place would be another client
-			return fmt.Errorf("%w, the id of a client has at most %d bytes", errName, maxText)
-		}
+	names := [...]string{e.ID, e.Subject.Tenant, e.Subject.ID, e.Resource.Tenant}
+	if e.Outcome >= crmguard.Denied && e.Subject.Tenant != "" {
+		names[3] = ""
 	}
 	for _, name := range names {
 		if clean(name) != name {
+			return errName
+		}
+	}
+	for i := range e.Private {
+		client := e.Private[i].Client
+		if len(client) > maxText { // a digest in its place would be another client
+			return fmt.Errorf("%w, the id of a client has at most %d bytes", errName, maxText)
+		}
+		if clean(client) != client {
 			return errName
 		}
 	}
@@ -130,7 +134,7 @@ func normalise(e *crmguard.Event) {
 		*text = short(clean(*text))
 	}
 	e.Action = crmguard.Action(short(clean(string(e.Action))))
-	e.Fields, s.Roles, s.Units, s.Scopes = cleanAll(e.Fields), cleanAll(s.Roles), cleanAll(s.Units), cleanAll(s.Scopes)
+	cleanAll(&e.Fields, &s.Roles, &s.Units, &s.Scopes)
 	private := make([]crmguard.Private, len(e.Private)) // the caller's slice stays as it is
 	for i, p := range e.Private {
 		private[i] = crmguard.Private{Client: p.Client, Name: short(clean(p.Name)), Value: p.Value}
@@ -148,5 +152,9 @@ func newID(now time.Time) string {
 	}
 	b[6] = b[6]&0x0f | 0x70
 	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	text := hex.AppendEncode(make([]byte, 0, 36), b[:4])
+	for _, part := range [][]byte{b[4:6], b[6:8], b[8:10], b[10:]} {
+		text = hex.AppendEncode(append(text, '-'), part)
+	}
+	return string(text)
 }

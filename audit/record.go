@@ -242,15 +242,22 @@ func short(s string) string {
 	return s[:n] + end
 }
 
-func cleanAll(list []string) []string {
-	if len(list) == 0 {
-		return nil
+// cleanAll replaces lists by copies, which share one piece of memory: the caller's
+// stay as they are.
+func cleanAll(lists ...*[]string) {
+	n := 0
+	for _, list := range lists {
+		n += len(*list)
 	}
-	cleaned := make([]string, len(list))
-	for i, s := range list {
-		cleaned[i] = short(clean(s))
+	all := make([]string, 0, n)
+	for _, list := range lists {
+		if *list = moved(&all, *list); len(*list) == 0 {
+			*list = nil
+		}
+		for i, s := range *list {
+			(*list)[i] = short(clean(s))
+		}
 	}
-	return cleaned
 }
 
 // lastMicro is the last microsecond of the year 9999.

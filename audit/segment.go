@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -51,13 +52,16 @@ func parseSegmentHead(payload []byte) (log [16]byte, first int64, ok bool) {
 
 // appendEntry appends the frame of an entry: chain, hashes, record.
 func appendEntry(b []byte, kind byte, r *Row) []byte {
-	parts := make([][]byte, 0, 2+len(r.Hashes))
-	parts = append(parts, r.Chain[:])
+	b = beginFrame(b, kind, entryBytes(r))
+	body := len(b)
+	b = append(b, r.Chain[:]...)
 	for i := range r.Hashes {
-		parts = append(parts, r.Hashes[i][:])
+		b = append(b, r.Hashes[i][:]...)
 	}
-	return appendFrame(b, kind, append(parts, r.Record)...)
+	return endFrame(append(b, r.Record...), body)
 }
+
+func entryBytes(r *Row) int { return len(r.Chain) + len(r.Hashes)*sha256.Size + len(r.Record) }
 
 // parseEntry reads the entry with this number. How many hashes it has follows
 // from the number.
