@@ -31,6 +31,9 @@ func SetSync(f *File, sync func(*os.File) error) { f.sync = sync }
 // SetMaxSegment makes a store begin a new file sooner.
 func SetMaxSegment(f *File, n int64) { f.maxSegment = n }
 
+// SetRoom makes a store add room to files of n bytes, and n bytes of it.
+func SetRoom(f *File, n int64) { f.room = n }
+
 // ScanSegment reads the content of a file of entries, as OpenFile does.
 func ScanSegment(content []byte, first int64) (entries int, damaged int64, torn bool) {
 	var log [16]byte

@@ -13,12 +13,17 @@ import (
 	"sync"
 )
 
-// maxSegment is when a new file is begun.
-const maxSegment = 64 << 20
+const (
+	maxSegment  = 64 << 20  // when a new file is begun
+	segmentRoom = 512 << 10 // what is added to one at once, as soon as it holds as much
+)
+
+var zeros [segmentRoom]byte
 
 // File is a store in a folder of its own: for one process, without a database.
 //
-// Each batch is written and flushed once. A write that a crash cut short is
+// Each batch is written and flushed once. It is written over zeros, which is half the
+// work for the disk of making a file longer. A write that a crash cut short is
 // dropped when the next one is made: nobody was told that it succeeded. A file
 // that was changed otherwise still opens, so that [VerifyStore] can say where, but
 // a [Log] refuses it. A file that is removed, renamed or written by somebody else
@@ -46,6 +51,7 @@ type File struct {
 	flushed     bool     // what was there when opened is on the disk
 	poison      error    // ErrPoisoned or ErrClosed
 	maxSegment  int64
+	room        int64 // segmentRoom
 }
 
 var (
@@ -74,7 +80,9 @@ var realOps = ops{
 type tail struct {
 	file *os.File
 	size int64 // of what is right
-	end  int64 // of the file: beyond size is what a crash left
+	end  int64 // of the file: beyond size is what a crash left, or
+	room bool  // zeros, to be written over
+	step int64 // how much room it gets when it has to become longer
 	last int64 // where the last write that was found begins; 0: none was
 }
 
@@ -100,7 +108,7 @@ func openFile(dir string, o ops) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{ops: o, dir: dir, lock: lock, known: make(map[[32]byte]struct{}), maxSegment: maxSegment}
+	f := &File{ops: o, dir: dir, lock: lock, known: make(map[[32]byte]struct{}), maxSegment: maxSegment, room: segmentRoom}
 	// One after the other: checkpoints that were begun beside entries that could not
 	// be would make the next one who opens the folder miss the entries.
 	for _, load := range []func() error{f.loadPruned, f.load, f.loadCheckpoints} {
@@ -349,6 +357,7 @@ func (f *File) Close() error {
 	if errors.Is(f.poison, ErrClosed) {
 		return nil
 	}
+	f.giveBack()
 	f.poison = ErrClosed
 	return f.closeFiles()
 }

@@ -50,6 +50,7 @@ func TestTouchedWhileInUse(t *testing.T) {
 		"entries replaced":    func(dir string) error { return replace(dir + "/" + firstFile) },
 		"entries cut":         func(dir string) error { return os.Truncate(dir+"/"+firstFile, 100) },
 		"entries grown":       func(dir string) error { return grow(dir + "/" + firstFile) },
+		"room written to":     func(dir string) error { return useRoom(dir + "/" + firstFile) },
 		"checkpoints renamed": func(dir string) error { return os.Rename(dir+"/"+signed, dir+"/elsewhere") },
 		"checkpoints cut":     func(dir string) error { return os.Truncate(dir+"/"+signed, 100) },
 		"checkpoints grown":   func(dir string) error { return grow(dir + "/" + signed) },
@@ -59,6 +60,7 @@ func TestTouchedWhileInUse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "journal")
 			s := openFile(t, dir)
+			audit.SetRoom(s, 50)
 			j := open(t, s)
 			require.NoError(t, j.Record(t.Context(), smallEvent(0)))
 			require.NoError(t, touch(dir))
@@ -73,6 +75,16 @@ func TestTouchedWhileInUse(t *testing.T) {
 func grow(path string) error {
 	content, err := os.ReadFile(path)
 	return errors.Join(err, os.WriteFile(path, append(content, "of somebody else"...), 0o600))
+}
+
+// useRoom writes where the next entry would be written.
+func useRoom(path string) error {
+	content, err := os.ReadFile(path)
+	end := audit.EntryOffsets(content, 0)
+	if last := end[len(end)-1]; last+50 == len(content) {
+		return errors.Join(err, os.WriteFile(path, append(content[:last], bytes.Repeat([]byte{0x42}, 50)...), 0o600))
+	}
+	return errors.New("there is no room")
 }
 
 // replace puts a copy in place of a file.

@@ -55,13 +55,24 @@ func (f *File) untouched() error {
 			return errors.Join(fmt.Errorf("audit: %s was removed or renamed while it was in use: %w", file.Name(), ErrPoisoned), err)
 		}
 		for _, t := range []*tail{&live.tail, &f.signed} {
-			if t.file == file && opened.Size() != t.end {
+			if t.file == file && (opened.Size() != t.end || !t.empty()) {
 				f.poison = ErrPoisoned
 				return fmt.Errorf("audit: %s was written to or cut by somebody else: %w", file.Name(), ErrPoisoned)
 			}
 		}
 	}
 	return nil
+}
+
+// empty reports whether nobody else began to write where this process goes on.
+func (t *tail) empty() bool {
+	if !t.room {
+		return true
+	}
+	var head [frameHead]byte
+	b := head[:min(frameHead, t.end-t.size)]
+	_, err := t.file.ReadAt(b, t.size)
+	return err == nil && head == [frameHead]byte{}
 }
 
 // flushFound flushes what was there when the store was opened: a killed process
@@ -73,6 +84,9 @@ func (f *File) flushFound() error {
 		return nil
 	}
 	for _, t := range []*tail{&f.segments[len(f.segments)-1].tail, &f.signed} {
+		if err := f.cut(t); err != nil {
+			return err
+		}
 		if err := f.rewriteLast(t); err != nil {
 			return fmt.Errorf("audit: write what was found again: %w", err)
 		}
@@ -103,6 +117,9 @@ func (f *File) appendRows(b Batch) error {
 		}
 	}
 	s := f.segments[len(f.segments)-1]
+	if s.size >= f.room {
+		s.step = f.room
+	}
 	size := 0
 	for i := range b.Rows {
 		size += frameHead + entryBytes(&b.Rows[i]) + frameTail
@@ -140,14 +157,33 @@ func (f *File) appendCheckpoint(c Checkpoint) error {
 	return nil
 }
 
-// rotate begins a new segment.
+// rotate begins a new segment. The one before ends with its last entry, or entries would
+// be missed after it.
 func (f *File) rotate() error {
+	if n := len(f.segments); n > 0 && f.segments[n-1].room {
+		last := f.segments[n-1]
+		if err := f.cut(&last.tail); err != nil {
+			return err
+		}
+		if err := f.sync(last.file); err != nil {
+			f.poison = ErrPoisoned
+			return fmt.Errorf("flush: %w: %w", ErrPoisoned, err)
+		}
+	}
 	t, err := f.createFile(f.dir, segmentName(f.size), segmentHead(f.log, f.size))
 	if err != nil {
 		return err
 	}
 	f.segments = append(f.segments, &segment{tail: t, first: f.size})
 	return nil
+}
+
+// giveBack removes zeros that nothing was written over. If that fails, the next one who
+// writes does it.
+func (f *File) giveBack() {
+	if n := len(f.segments); n > 0 && f.segments[n-1].room && f.poison == nil && f.untouched() == nil {
+		_ = f.cut(&f.segments[n-1].tail)
+	}
 }
 
 func (f *File) write(t *tail, data []byte) error {
@@ -162,24 +198,51 @@ func (f *File) write(t *tail, data []byte) error {
 // opened, and flushes it. A write that failed is taken back, so that a full disk
 // can be cleared. After a flush that failed, or a write that cannot be taken back,
 // nothing can be known about the file, even if a second one succeeds: [ErrPoisoned].
+//
+// A file that has to become longer gets room for more, if the disk has that.
 func (o *ops) write(t *tail, data []byte) error {
-	if t.end > t.size {
-		if err := o.truncate(t.file, t.size); err != nil {
-			return fmt.Errorf("audit: drop an unfinished write: %w", err)
+	if !t.room {
+		if err := o.cut(t); err != nil {
+			return err
 		}
-		t.end = t.size
+	}
+	end := t.size + int64(len(data))
+	if t.step > 0 && end > t.end {
+		if _, err := o.writeAt(t.file, zeros[:t.step], end); err == nil {
+			t.end, t.room = end+t.step, true
+		} else if err := o.undo(t, nil); err != nil {
+			return err
+		}
 	}
 	if _, err := o.writeAt(t.file, data, t.size); err != nil {
-		if undo := o.truncate(t.file, t.size); undo != nil {
-			err = errors.Join(err, undo, ErrPoisoned)
-		}
-		return fmt.Errorf("audit: write: %w", err)
+		return fmt.Errorf("audit: write: %w", o.undo(t, err))
 	}
 	if err := o.sync(t.file); err != nil {
 		return fmt.Errorf("audit: flush: %w: %w", ErrPoisoned, err)
 	}
-	t.size += int64(len(data))
-	t.end = t.size
+	t.size, t.end = end, max(t.end, end)
+	t.room = t.end > t.size
+	return nil
+}
+
+// undo takes a write that failed back.
+func (o *ops) undo(t *tail, err error) error {
+	if undo := o.truncate(t.file, t.size); undo != nil {
+		return errors.Join(err, undo, ErrPoisoned)
+	}
+	t.end, t.room = t.size, false
+	return err
+}
+
+// cut drops what comes after the end of what is right.
+func (o *ops) cut(t *tail) error {
+	if t.end == t.size {
+		return nil
+	}
+	if err := o.truncate(t.file, t.size); err != nil {
+		return fmt.Errorf("audit: cut the end of a file: %w", err)
+	}
+	t.end, t.room = t.size, false
 	return nil
 }
 

@@ -32,6 +32,7 @@ func recordForever(ctx context.Context, p *processtest.Process) error {
 		return err
 	}
 	audit.SetMaxSegment(store, 20_000)
+	audit.SetRoom(store, 3_000)
 	signer, verifier, err := audit.OpenSigner(filepath.Join(dir, "key"), "crm.example/journal", true)
 	if err != nil {
 		return err
