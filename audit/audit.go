@@ -291,6 +291,11 @@ func (l *Log) enqueue(ctx context.Context, it *item) error {
 	}
 	defer l.entering.Done()
 	select {
+	case l.queue <- it: // almost always, and cheaper alone
+		return nil
+	default:
+	}
+	select {
 	case l.queue <- it:
 		return nil
 	case <-l.quit:

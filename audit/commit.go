@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -293,11 +294,12 @@ func (c *committer) batch(items []*item) (position, Batch, []*item) {
 	next := c.at.clone()
 	b := Batch{After: c.at.head(), Rows: make([]Row, 0, len(items))}
 	fresh := make([]*item, 0, len(items))
-	size := 0
-	for _, it := range items {
-		size += headSize + len(it.body)
+	nBytes, nHashes := 0, 0
+	for i, it := range items {
+		nBytes += 1 + headSize + len(it.body)
+		nHashes += hashCount(next.size + int64(i))
 	}
-	records := make([]byte, 0, size) // all of them in one piece of memory
+	records, hashes := make([]byte, 0, nBytes), make([][32]byte, 0, nHashes) // of all rows
 	recorded := c.clock()
 	for _, it := range items {
 		if it.waiting != nil && it.err == nil {
@@ -306,9 +308,11 @@ func (c *committer) batch(items []*item) (position, Batch, []*item) {
 		if it.known {
 			continue
 		}
-		from := len(records)
-		records = append(appendHead(records, next.log, next.size, recorded), it.body...)
-		row := next.add(records[from:len(records):len(records)])
+		from, to := len(records), len(hashes)+hashCount(next.size)
+		records = append(appendHead(append(records, 0), next.log, next.size, recorded), it.body...)
+		prefixed := records[from:len(records):len(records)] // by a zero byte: RFC 6962, section 2.1
+		row := next.addLeaf(prefixed[1:], sha256.Sum256(prefixed), hashes[len(hashes):len(hashes):to])
+		hashes = hashes[:to]
 		row.Keys = it.keys
 		b.Rows = append(b.Rows, row)
 		b.Pseudonyms = append(b.Pseudonyms, it.content.pseudonyms...)

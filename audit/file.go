@@ -16,6 +16,7 @@ import (
 const (
 	maxSegment  = 64 << 20  // when a new file is begun
 	segmentRoom = 512 << 10 // what is added to one at once, as soon as it holds as much
+	maxFrames   = 1 << 20   // of memory that is kept from batch to batch
 )
 
 var zeros [segmentRoom]byte
@@ -32,7 +33,7 @@ var zeros [segmentRoom]byte
 type File struct {
 	ops
 	dir  string
-	lock *os.File
+	lock tail // nothing is written to it
 
 	mu          sync.RWMutex
 	log         [16]byte
@@ -51,7 +52,8 @@ type File struct {
 	flushed     bool     // what was there when opened is on the disk
 	poison      error    // ErrPoisoned or ErrClosed
 	maxSegment  int64
-	room        int64 // segmentRoom
+	room        int64  // segmentRoom
+	frames      []byte // memory for those of a batch
 }
 
 var (
@@ -83,7 +85,9 @@ type tail struct {
 	end  int64 // of the file: beyond size is what a crash left, or
 	room bool  // zeros, to be written over
 	step int64 // how much room it gets when it has to become longer
-	last int64 // where the last write that was found begins; 0: none was
+
+	opened os.FileInfo // what it is; nil: not asked yet
+	last   int64       // where the last write that was found begins; 0: none was
 }
 
 // OpenFile opens the store in dir, or makes one. A second process, or a second
@@ -108,7 +112,12 @@ func openFile(dir string, o ops) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{ops: o, dir: dir, lock: lock, known: make(map[[32]byte]struct{}), maxSegment: maxSegment, room: segmentRoom}
+	locked, err := lock.Stat()
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	held := tail{file: lock, opened: locked, size: locked.Size(), end: locked.Size()}
+	f := &File{ops: o, dir: dir, lock: held, known: make(map[[32]byte]struct{}), maxSegment: maxSegment, room: segmentRoom}
 	// One after the other: checkpoints that were begun beside entries that could not
 	// be would make the next one who opens the folder miss the entries.
 	for _, load := range []func() error{f.loadPruned, f.load, f.loadCheckpoints} {
@@ -370,5 +379,5 @@ func (f *File) closeFiles() error {
 	if f.signed.file != nil {
 		err = errors.Join(err, f.signed.file.Close())
 	}
-	return errors.Join(err, f.lock.Close())
+	return errors.Join(err, f.lock.file.Close())
 }

@@ -46,20 +46,26 @@ func (f *File) Append(_ context.Context, b Batch) error {
 // nobody else wrote to them: whoever removes the lock lets a second process in,
 // whose entries this one must not write over.
 func (f *File) untouched() error {
-	live := f.segments[len(f.segments)-1]
-	for _, file := range []*os.File{f.lock, live.file, f.signed.file} {
-		opened, err := file.Stat()
-		named, errName := os.Stat(file.Name())
-		if err = errors.Join(err, errName); err != nil || !os.SameFile(opened, named) {
+	for _, t := range []*tail{&f.lock, &f.segments[len(f.segments)-1].tail, &f.signed} {
+		if err := t.untouched(); err != nil {
 			f.poison = ErrPoisoned
-			return errors.Join(fmt.Errorf("audit: %s was removed or renamed while it was in use: %w", file.Name(), ErrPoisoned), err)
+			return err
 		}
-		for _, t := range []*tail{&live.tail, &f.signed} {
-			if t.file == file && (opened.Size() != t.end || !t.empty()) {
-				f.poison = ErrPoisoned
-				return fmt.Errorf("audit: %s was written to or cut by somebody else: %w", file.Name(), ErrPoisoned)
-			}
-		}
+	}
+	return nil
+}
+
+// untouched asks the system only what may have changed: which file has the name now.
+func (t *tail) untouched() (err error) {
+	if t.opened == nil {
+		t.opened, err = t.file.Stat()
+	}
+	named, errName := os.Stat(t.file.Name())
+	if err = errors.Join(err, errName); err != nil || !os.SameFile(t.opened, named) {
+		return errors.Join(fmt.Errorf("audit: %s was removed or renamed while it was in use: %w", t.file.Name(), ErrPoisoned), err)
+	}
+	if named.Size() != t.end || !t.empty() {
+		return fmt.Errorf("audit: %s was written to or cut by somebody else: %w", t.file.Name(), ErrPoisoned)
 	}
 	return nil
 }
@@ -124,7 +130,10 @@ func (f *File) appendRows(b Batch) error {
 	for i := range b.Rows {
 		size += frameHead + entryBytes(&b.Rows[i]) + frameTail
 	}
-	data := make([]byte, 0, size)
+	data := slices.Grow(f.frames, size)[:0]
+	if cap(data) <= maxFrames {
+		f.frames = data
+	}
 	offsets := make([]uint32, len(b.Rows))
 	for i := range b.Rows {
 		offsets[i] = uint32(s.size) + uint32(len(data)) //nolint:gosec // segments are small

@@ -66,6 +66,7 @@ func (l *life) open(r *rapid.T) {
 		l.file, err = audit.OpenFile(l.dir)
 		require.NoError(r, err)
 		audit.SetMaxSegment(l.file, 30_000)
+		audit.SetRoom(l.file, 5_000)
 		audit.SetSync(l.file, func(*os.File) error { return nil })
 		store = l.file
 	}

@@ -95,10 +95,14 @@ func start(log [16]byte) position { return position{log: log, chain: chainStart(
 // add appends a record and returns its row, without keys. The hashes of the row
 // are the leaf and then the root of each subtree that this leaf completes.
 func (p *position) add(rec []byte) Row {
-	leaf := tlog.RecordHash(rec)
+	return p.addLeaf(rec, tlog.RecordHash(rec), make([][32]byte, 0, hashCount(p.size)))
+}
+
+// addLeaf does the same with a leaf that is known, and puts the hashes into memory that
+// is there.
+func (p *position) addLeaf(rec []byte, leaf [32]byte, hashes [][32]byte) Row {
 	p.chain = chainNext(p.chain, leaf)
-	row := Row{Seq: p.size, Record: rec, Chain: p.chain, Hashes: make([][32]byte, 1, hashCount(p.size))}
-	row.Hashes[0] = leaf
+	row := Row{Seq: p.size, Record: rec, Chain: p.chain, Hashes: append(hashes, leaf)}
 	node := leaf
 	for range bits.TrailingZeros64(^uint64(p.size)) { //nolint:gosec // never negative
 		last := len(p.peaks) - 1
