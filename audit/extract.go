@@ -49,6 +49,7 @@ type extractHead struct {
 
 type extractQuery struct {
 	Tenant  string           `json:"tenant"`
+	Event   string           `json:"event,omitempty"`
 	Subject string           `json:"subject,omitempty"`
 	Kind    string           `json:"kind,omitempty"`
 	Record  string           `json:"record,omitempty"`
@@ -163,11 +164,11 @@ func (e *extractWriter) line(v any) {
 }
 
 func queryOf(q *Query) extractQuery {
-	return extractQuery{q.Tenant, q.Subject, q.Kind, q.Record, q.Client, q.Action, q.Outcome, q.Addr, q.From, q.To}
+	return extractQuery{q.Tenant, q.Event, q.Subject, q.Kind, q.Record, q.Client, q.Action, q.Outcome, q.Addr, q.From, q.To}
 }
 
 func (q *extractQuery) query() Query {
-	return Query{Tenant: q.Tenant, Subject: q.Subject, Kind: q.Kind, Record: q.Record, Client: q.Client, Action: q.Action, Outcome: q.Outcome, Addr: q.Addr, From: q.From, To: q.To}
+	return Query{Tenant: q.Tenant, Event: q.Event, Subject: q.Subject, Kind: q.Kind, Record: q.Record, Client: q.Client, Action: q.Action, Outcome: q.Outcome, Addr: q.Addr, From: q.From, To: q.To}
 }
 
 // CheckExtract checks a file that [Log.Extract] wrote, with the public key of the log

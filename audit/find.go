@@ -105,7 +105,7 @@ func (q *Query) normalise() error {
 	} else if len(q.Pseudonyms) == 0 {
 		return errors.New("audit: private values are found by Log.Find only")
 	}
-	for _, text := range []*string{&q.Tenant, &q.Subject, &q.Kind, &q.Record, &q.Client} {
+	for _, text := range []*string{&q.Tenant, &q.Event, &q.Subject, &q.Kind, &q.Record, &q.Client} {
 		*text = keyText(short(clean(*text)))
 	}
 	q.Action = crmguard.Action(keyText(short(clean(string(q.Action)))))
@@ -113,31 +113,20 @@ func (q *Query) normalise() error {
 	return nil
 }
 
-// holds reports whether the log holds an entry that says the same. All that it can
-// be found by is the same, too, so other entries need not be looked at.
+// holds reports whether the log holds an entry that says the same. It is looked for by
+// what makes it unique, however much there is of the same person and kind: everybody
+// who records waits meanwhile.
 func (l *Log) holds(ctx context.Context, c *content) (bool, error) {
 	k := c.keys()
-	q := Query{Tenant: k.Tenant, Subject: k.Subject, Kind: k.Kind, Record: k.Record, Action: k.Action, Outcome: k.Outcome, Addr: c.event.Subject.Addr.Unmap().WithZone(""), Limit: maxLimit}
-	if c.timed {
-		q.From, q.To = time.UnixMicro(k.Time), time.UnixMicro(k.Time+1)
+	rows, err := l.store.Find(ctx, Query{Tenant: k.Tenant, Event: k.Event, Outcome: k.Outcome, Limit: 1})
+	if err != nil {
+		return false, fmt.Errorf("audit: find the entry that is there: %w", err)
 	}
-	for {
-		rows, err := l.store.Find(ctx, q)
-		if err != nil {
-			return false, fmt.Errorf("audit: find the entry that is there: %w", err)
-		}
-		for i := range rows {
-			if rows[i].Keys.Event != k.Event {
-				continue
-			}
-			rec, err := decodeRecord(rows[i].Record)
-			return err == nil && rec.same(c, c.timed), nil
-		}
-		if len(rows) < q.Limit || rows[len(rows)-1].Seq == 0 {
-			return false, nil
-		}
-		q.Before = rows[len(rows)-1].Seq
+	if len(rows) == 0 {
+		return false, nil
 	}
+	rec, err := decodeRecord(rows[0].Record)
+	return err == nil && rec.same(c, c.timed), nil
 }
 
 // OpenPrivate opens the private values of an entry through the sealer, so that its

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -119,6 +120,36 @@ func TestIdempotent(t *testing.T) {
 	require.Regexp(t, `^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`, page.Entries[0].Event.ID)
 	require.NotEqual(t, page.Entries[0].Event.ID, page.Entries[1].Event.ID)
 	require.WithinDuration(t, time.Now(), page.Entries[0].Event.Time, time.Minute)
+}
+
+// looks counts what is read to find entries.
+type looks struct {
+	audit.Store
+	rows atomic.Int64
+}
+
+func (a *looks) Find(ctx context.Context, q audit.Query) ([]audit.Row, error) {
+	rows, err := a.Store.Find(ctx, q)
+	a.rows.Add(int64(len(rows)))
+	return rows, err
+}
+
+// Whoever uses an ID again holds up nobody, however long the journal is.
+func TestAnIDUsedAgainCostsOneLook(t *testing.T) {
+	s := &looks{Store: audit.NewMemory()}
+	j := open(t, s)
+	for i := range 50 {
+		require.NoError(t, j.Record(t.Context(), act(crmguard.List, fmt.Sprint(i))))
+	}
+	other := act(crmguard.List, "7")
+	other.Reason = "other"
+	require.ErrorAs(t, j.Record(t.Context(), other), new(*audit.ConflictError))
+	require.NoError(t, j.Record(t.Context(), act(crmguard.List, "7")))
+	require.EqualValues(t, 2, s.rows.Load())
+	page, err := j.Find(t.Context(), audit.Query{Tenant: "acme", Event: "7"})
+	require.NoError(t, err)
+	require.Len(t, page.Entries, 1)
+	require.Equal(t, "7", page.Entries[0].Event.ID)
 }
 
 func TestEventsThatAreRefused(t *testing.T) {

@@ -98,6 +98,7 @@ func shape(q *Query, known bool) []string {
 			fields = append(fields, name)
 		}
 	}
+	add("event", q.Event)
 	add("subject", q.Subject)
 	add("kind", q.Kind)
 	add("record", q.Record)

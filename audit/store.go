@@ -133,6 +133,7 @@ type Checkpoint struct {
 // Query says which entries to find. An empty field matches all.
 type Query struct {
 	Tenant  string // required
+	Event   string // id of the event: what was attempted and what came of it share one
 	Subject string // who acted
 	Kind    string // of the resource
 	Record  string // id of the resource
@@ -211,6 +212,7 @@ func addrText(a netip.Addr) string {
 // the number of the row is not concerned.
 func (k *Keys) matches(q *Query) bool {
 	if k.Tenant != q.Tenant ||
+		q.Event != "" && k.Event != q.Event ||
 		q.Subject != "" && k.Subject != q.Subject ||
 		q.Kind != "" && k.Kind != q.Kind ||
 		q.Record != "" && k.Record != q.Record ||

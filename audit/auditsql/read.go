@@ -165,7 +165,7 @@ func (s *Store) Find(ctx context.Context, q audit.Query) ([]audit.Row, error) {
 	}
 	and("tenant =", q.Tenant)
 	for _, c := range []struct{ column, value string }{
-		{"subject =", q.Subject}, {"kind =", q.Kind}, {"object =", q.Record}, {"action =", string(q.Action)},
+		{"event =", q.Event}, {"subject =", q.Subject}, {"kind =", q.Kind}, {"object =", q.Record}, {"action =", string(q.Action)},
 	} {
 		if c.value != "" {
 			and(c.column, c.value)

@@ -188,6 +188,7 @@ func findsPages(t require.TestingT, ctx context.Context, s audit.Store) {
 		matches func(audit.Row) bool
 	}{
 		"tenant":  {audit.Query{}, func(audit.Row) bool { return true }},
+		"event":   {audit.Query{Event: k.Event}, func(r audit.Row) bool { return r.Keys.Event == k.Event }},
 		"subject": {audit.Query{Subject: k.Subject}, func(r audit.Row) bool { return r.Keys.Subject == k.Subject }},
 		"record":  {audit.Query{Kind: k.Kind, Record: k.Record}, func(r audit.Row) bool { return r.Keys.Record == k.Record }},
 		"client":  {audit.Query{Client: k.Clients[0]}, func(r audit.Row) bool { return slices.Contains(r.Keys.Clients, k.Clients[0]) }},

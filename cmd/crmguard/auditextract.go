@@ -78,6 +78,7 @@ func describeQuery(q *audit.Query) string {
 		}
 	}
 	add("tenant", q.Tenant)
+	add("event", q.Event)
 	add("client", q.Client)
 	add("person", q.Subject)
 	add("kind", q.Kind)

@@ -44,7 +44,7 @@ func showTimeline(c *call) int {
 	if !ok {
 		return code
 	}
-	defer done() //nolint:errcheck // nothing was written
+	defer done()                             //nolint:errcheck // nothing was written
 	if _, err := store.Head(c); err != nil { // of a folder nothing is read beyond damage
 		if code = c.fail(failure(err), "%v", err); code != tampered {
 			return code
