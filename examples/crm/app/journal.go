@@ -38,6 +38,7 @@ type journalView struct {
 	MayOpen                           bool
 	Value, Problem                    string // of a search for a sealed value
 	OlderThan                         int64  // its next page
+	Health                            journalHealth
 	Opened                            *opened
 }
 
@@ -67,6 +68,7 @@ func (a *App) journalPage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *App) showJournal(w http.ResponseWriter, r *http.Request, view journalView) error {
+	view.Health = health(a.recorder.Status())
 	p := a.page(r, "Journal", true, view)
 	if view.Live {
 		p.Reload, p.ReloadFrom = int(alertsReload.Seconds()), strings.Replace(view.address(0), "/journal", "/journal/live", 1)

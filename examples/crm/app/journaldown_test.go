@@ -40,7 +40,13 @@ func TestJournalDown(t *testing.T) {
 		status, _ = seller.post(card+"/edit", "name", "Another")
 		require.Equal(t, http.StatusServiceUnavailable, status)
 		require.True(t, in.app.recorder.Status().Down)
-		status, page := admin.post("/staff/seller5/dismiss")
+		status, page := admin.get("/lockdown")
+		require.Equal(t, http.StatusOK, status)
+		has(t, page, "The journal is down")
+		has(t, page, "Since ")
+		has(t, page, "on the disk of this machine, sealed")
+		has(t, page, "not kept one by one: ")
+		status, page = admin.post("/staff/seller5/dismiss")
 		require.Equal(t, http.StatusOK, status, page)
 		status, _ = in.browser().post("/sign-in", "login", "seller5", "password", in.password(), "code", "000000")
 		require.Equal(t, http.StatusUnauthorized, status)
@@ -51,6 +57,10 @@ func TestJournalDown(t *testing.T) {
 
 		exec(repair)
 		require.Eventually(t, func() bool { return in.app.recorder.Status().OK() }, time.Minute, 10*time.Millisecond)
+		status, page = in.signedIn("owner").get("/lockdown")
+		require.Equal(t, http.StatusOK, status)
+		has(t, page, "The journal takes all entries")
+		has(t, page, "Nothing waits, nothing was dropped.")
 		report, err := in.app.journal.Verify(t.Context(), in.app.vault.verifier, nil)
 		require.NoError(t, err)
 		require.True(t, report.OK(), report.Detail)
@@ -72,4 +82,31 @@ func TestJournalDown(t *testing.T) {
 			require.Contains(t, done, want)
 		}
 	})
+}
+
+// Every state of the way into the journal has words of its own.
+func TestJournalHealth(t *testing.T) {
+	since := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		state audit.FailoverStatus
+		title string
+		lines []string
+	}{
+		"works":   {audit.FailoverStatus{}, "The journal takes all entries", nil},
+		"again":   {audit.FailoverStatus{Since: since}, "The journal takes all entries", nil},
+		"down":    {audit.FailoverStatus{Down: true, Since: since}, "The journal is down", []string{"Nobody changes"}},
+		"spooled": {audit.FailoverStatus{Spooled: 1, SpoolBytes: 1025, SpoolLimit: 1 << 20}, "catches up", []string{"1 entry waits on the disk of this machine, sealed (2 KiB of 1,024)"}},
+		"many":    {audit.FailoverStatus{Spooled: 1200, Dropped: 3456}, "catches up", []string{"1,200 entries wait", "one by one: 3,456."}},
+		"disk":    {audit.FailoverStatus{SpoolErr: audit.ErrPoisoned}, "catches up", []string{"takes no more"}},
+		"planted": {audit.FailoverStatus{Left: 2}, "catches up", []string{"or damaged: 2."}},
+	} {
+		h := health(c.state)
+		require.Equal(t, c.state.OK(), h.OK, name)
+		require.Contains(t, h.Title, c.title, name)
+		require.Equal(t, c.state.Since, h.Since, name)
+		require.Len(t, h.Lines, len(c.lines), name)
+		for i, line := range c.lines {
+			require.Contains(t, h.Lines[i], line, name)
+		}
+	}
 }

@@ -16,6 +16,7 @@ func lockdownResource(*http.Request) (crmguard.Resource, error) {
 // lockdownView is what lockdown.html shows.
 type lockdownView struct {
 	Closed, MayLock, MayReopen bool
+	Journal                    journalHealth
 }
 
 func (a *App) lockdownPage(w http.ResponseWriter, r *http.Request) error {
@@ -24,7 +25,7 @@ func (a *App) lockdownPage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	emergency, _ := lockdownResource(r)
-	view := lockdownView{Closed: closed, MayLock: a.may(r, crmguard.Revoke, emergency), MayReopen: a.may(r, crmguard.Grant, emergency)}
+	view := lockdownView{Closed: closed, MayLock: a.may(r, crmguard.Revoke, emergency), MayReopen: a.may(r, crmguard.Grant, emergency), Journal: health(a.recorder.Status())}
 	return a.render(w, http.StatusOK, "lockdown", a.page(r, "Emergency", false, view))
 }
 
