@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -199,7 +200,7 @@ func CheckExtract(r io.Reader, v note.Verifier, visit func(Proven) error) (Extra
 		if err := in.line(&line); err != nil {
 			return Extracted{}, err
 		}
-		if line.Statement != "" {
+		if line.Statement != "" && line.Proof == "" {
 			return x, in.end(&x, line.Statement, before, v)
 		}
 		p, err := CheckProof([]byte(line.Proof), nil, v)
@@ -247,10 +248,13 @@ func (e *extractReader) line(v any) error {
 		return fmt.Errorf("%w: %w", errExtract, err)
 	}
 	_, _ = e.sum.Write(b) // never fails
-	d := json.NewDecoder(strings.NewReader(string(b)))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+	if err := json.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("%w: %w", errExtract, err)
+	}
+	// One form of each line: the last one is under no signature, and what stood beside
+	// the statement might be taken for something that was checked.
+	if again, err := json.Marshal(v); err != nil || !bytes.Equal(append(again, '\n'), b) {
+		return fmt.Errorf("%w: a line has another form", errExtract)
 	}
 	return nil
 }

@@ -83,6 +83,17 @@ func TestForgedExtracts(t *testing.T) {
 		return err
 	}
 	require.NoError(t, check(lines))
+	statement := string(lines[len(lines)-1])
+	for _, forged := range []string{
+		strings.Replace(statement, `{`, `{"proof":"an act that never was",`, 1),
+		strings.Replace(statement, "}\n", "} {\"proof\":\"an act that never was\"}\n", 1),
+		strings.Replace(statement, `"statement"`, `"Statement"`, 1),
+		strings.Replace(statement, "}\n", ",\"statement\":\"\"}\n", 1),
+		strings.Replace(statement, ":", ": ", 1),
+	} {
+		require.NotEqual(t, statement, forged)
+		require.Error(t, check(append(slices.Clone(lines[:len(lines)-1]), []byte(forged))), "beside the statement: %s", forged)
+	}
 	for i := range lines {
 		require.Error(t, check(slices.Delete(slices.Clone(lines), i, i+1)), "line %d is left out", i)
 		require.Error(t, check(slices.Insert(slices.Clone(lines), i, lines[i])), "line %d is there twice", i)
