@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/crmguard/crmguard"
 )
@@ -112,7 +111,11 @@ func (l *Log) Extract(ctx context.Context, q Query, w io.Writer) (Extracted, err
 	out := extractWriter{w: bufio.NewWriter(w), sum: sha256.New()}
 	out.line(extractHead{Format: extractFormat, Log: x.Log, Query: queryOf(&asked), Size: x.Size, Pruned: x.Pruned, Made: x.Made})
 	for _, seq := range found {
-		proof, err := proveIn(ctx, l.store, tree, checkpoint, seq)
+		row, err := readOne(ctx, l.store, seq)
+		var proof []byte
+		if err == nil {
+			proof, err = proveRow(ctx, l.store, l.verify, &row, tree, checkpoint)
+		}
 		if err != nil {
 			return Extracted{}, fmt.Errorf("audit: extract: %w", err)
 		}
@@ -124,23 +127,6 @@ func (l *Log) Extract(ctx context.Context, q Query, w io.Writer) (Extracted, err
 	}
 	out.line(extractLine{Statement: string(signed)})
 	return x, errors.Join(out.err, out.w.Flush())
-}
-
-// proveIn proves an entry against a checkpoint that is at hand.
-func proveIn(ctx context.Context, s Store, tree tlog.Tree, c *Checkpoint, seq int64) ([]byte, error) {
-	row, err := readOne(ctx, s, seq)
-	if err != nil {
-		return nil, err
-	}
-	path, err := tlog.ProveRecord(tree.N, seq, hashReader(ctx, s))
-	if err != nil {
-		return nil, fmt.Errorf("prove entry %d: %w", seq, err)
-	}
-	if tlog.CheckRecord(path, tree.N, tree.Hash, seq, tlog.RecordHash(row.Record)) != nil {
-		return nil, &BrokenError{Seq: seq, Detail: "the entry, or hashes of the tree beside it, are not those that were signed"}
-	}
-	p := proofFile{record: row.Record, index: seq, path: path, note: c.Note}
-	return p.encode(), nil
 }
 
 // extractText says that the lines with this digest are all there are.

@@ -76,15 +76,37 @@ func ProveStore(ctx context.Context, s Store, v note.Verifier, seq int64) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	path, err := tlog.ProveRecord(tree.N, seq, hashReader(ctx, s))
+	return proveRow(ctx, s, v, &row, tree, last)
+}
+
+// proveRow leads from a row to the root of a checkpoint that is at hand.
+func proveRow(ctx context.Context, s Store, v note.Verifier, row *Row, tree tlog.Tree, c *Checkpoint) ([]byte, error) {
+	path, err := tlog.ProveRecord(tree.N, row.Seq, hashReader(ctx, s))
+	if err == nil && tlog.CheckRecord(path, tree.N, tree.Hash, row.Seq, tlog.RecordHash(row.Record)) != nil {
+		err = &BrokenError{Seq: row.Seq, Detail: "the entry, or hashes of the tree beside it, are not those that were signed"}
+	}
+	if err != nil && wasPruned(ctx, s, v, row) {
+		return nil, fmt.Errorf("entry %d: %w", row.Seq, ErrPruned)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("audit: prove entry %d: %w", seq, err)
+		return nil, fmt.Errorf("audit: prove entry %d: %w", row.Seq, err)
 	}
-	if tlog.CheckRecord(path, tree.N, tree.Hash, seq, tlog.RecordHash(row.Record)) != nil {
-		return nil, &BrokenError{Seq: seq, Detail: "the entry, or hashes of the tree beside it, are not those that were signed"}
-	}
-	p := proofFile{record: row.Record, index: seq, path: path, note: last.Note}
+	p := proofFile{record: row.Record, index: row.Seq, path: path, note: c.Note}
 	return p.encode(), nil
+}
+
+// wasPruned reports whether a row that was there was removed by retention meanwhile.
+func wasPruned(ctx context.Context, s Store, v note.Verifier, row *Row) bool {
+	p, err := prunedOf(ctx, s)
+	if err != nil || row.Seq >= p.Size {
+		return false
+	}
+	rec, err := decodeRecord(row.Record)
+	if err != nil {
+		return false
+	}
+	_, err = p.open(v, rec.log)
+	return err == nil
 }
 
 // CheckProof checks a file that [Log.Prove] made, without the log: the record is

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,6 +16,8 @@ type prunePlan struct {
 	nodes []Node
 	seen  int64 // entries whose holds are known
 }
+
+var errPrunedMeanwhile = errors.New("somebody else removed entries meanwhile: try again")
 
 // planPrune verifies the journal, collects all holds and then goes through what is
 // old enough, tile by tile.
@@ -44,9 +47,15 @@ func (l *Log) planPrune(ctx context.Context, before time.Time) (*prunePlan, erro
 	if plan.at, err = l.prunedPosition(ctx); err != nil {
 		return nil, err
 	}
+	if plan.at.size != plan.From {
+		return nil, errPrunedMeanwhile
+	}
 	sizes := checkpointSizes{store: l.store, after: plan.From}
 	for plan.To+tileSize <= end && plan.Held == nil {
 		if err := l.planTile(ctx, plan, holds, &sizes); err != nil {
+			if at, errAt := l.prunedPosition(ctx); errAt == nil && at.size > plan.From {
+				err = errPrunedMeanwhile
+			}
 			return nil, err
 		}
 	}

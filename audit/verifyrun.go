@@ -39,8 +39,22 @@ type verification struct {
 // microseconds since 1970.
 type visitor func(row *Row, recorded int64)
 
-// verifyStore begins anew if entries were pruned while it read them.
+// verifyStore makes a verdict of whatever was read and is wrong.
 func verifyStore(ctx context.Context, s Store, v note.Verifier, o VerifyOptions, allowed time.Duration, visit visitor) (Report, error) {
+	r, err := verifyAgain(ctx, s, v, o, allowed, visit)
+	broken, ok := errors.AsType[*BrokenError](err)
+	if !ok {
+		return r, err
+	}
+	head, err := s.Head(ctx)
+	if !ignorable(err) {
+		return Report{}, err
+	}
+	return Report{Verdict: Broken, Log: hex.EncodeToString(head.Log[:]), At: broken.Seq, Detail: broken.Detail}, nil
+}
+
+// verifyAgain begins anew if entries were pruned while it read them.
+func verifyAgain(ctx context.Context, s Store, v note.Verifier, o VerifyOptions, allowed time.Duration, visit visitor) (Report, error) {
 	for {
 		before, err := prunedOf(ctx, s)
 		if err != nil {

@@ -115,3 +115,22 @@ func TestPruneHeedsHoldsInTheInbox(t *testing.T) {
 		require.Equal(t, 1, events(t, newStore(t, db))["event-0"])
 	})
 }
+
+// What is no statement at all is a verdict, not a reason why there is none.
+func TestNonsenseInThePlaceOfAStatement(t *testing.T) {
+	db := sqldbtest.SQLite(t)
+	signer, verifier := journaltest.Signer(t)
+	log := openLog(t, db, signer, verifier)
+	require.NoError(t, log.Record(t.Context(), journaltest.Event(0)))
+	require.NoError(t, log.Close())
+	conn, err := db.Conn(t.Context())
+	require.NoError(t, err)
+	for _, statement := range []string{`PRAGMA ignore_check_constraints = 1`, `INSERT INTO crmguard_audit_pruned (log, size, note) VALUES ('main', 'x', 'y')`, `PRAGMA ignore_check_constraints = 0`} {
+		_, err = conn.ExecContext(t.Context(), statement)
+		require.NoError(t, err)
+	}
+	require.NoError(t, conn.Close())
+	r := verify(t, newStore(t, db), verifier)
+	require.Equal(t, audit.Broken, r.Verdict)
+	require.Contains(t, r.Detail, "no number")
+}
