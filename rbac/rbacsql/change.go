@@ -61,7 +61,7 @@ func (a *Adapter) Adopt(ctx context.Context, reason string) (rbac.Version, error
 	if len(stored.Rules) == 0 {
 		return rbac.Version{}, errors.New("rbacsql: adopt: there are no rows")
 	}
-	genuine, err := a.newestGenuine(ctx)
+	genuine, err := a.newestGenuine(ctx, newest.Number) // not of versions that came after the rows were read
 	if err != nil {
 		return rbac.Version{}, err
 	}
@@ -81,28 +81,23 @@ func (a *Adapter) Adopt(ctx context.Context, reason string) (rbac.Version, error
 	return d.Version, err
 }
 
-// newestGenuine returns the number of the newest version that verify passes, 0 if none does.
-func (a *Adapter) newestGenuine(ctx context.Context) (int64, error) {
-	for before := int64(-1); ; {
-		query, args := `SELECT `+headColumns+` FROM crmguard_version ORDER BY number DESC LIMIT 100`, []any(nil)
-		if before >= 0 {
-			query, args = strings.Replace(query, "ORDER", "WHERE number < $1 ORDER", 1), []any{before}
-		}
-		found, _, _, err := documents(ctx, a.db, false, a.db.Q(query), args...)
+// newestGenuine returns the number of the newest version up to one that verify passes,
+// 0 if none does.
+func (a *Adapter) newestGenuine(ctx context.Context, upTo int64) (int64, error) {
+	for {
+		found, _, _, err := documents(ctx, a.db, false, a.db.Q(`SELECT `+headColumns+` FROM crmguard_version WHERE number <= $1 ORDER BY number DESC LIMIT 100`), upTo)
 		if err != nil {
 			return 0, fmt.Errorf("rbacsql: read the versions: %w", err)
-		}
-		if len(found) == 0 {
-			return 0, nil
 		}
 		for i := range found {
 			err := a.verify(ctx, &found[i])
 			if err == nil || !errors.Is(err, ErrTampered) {
 				return found[i].Number, err
 			}
-			if before = found[i].Number; before <= 0 {
-				return 0, nil
-			}
+			upTo = found[i].Number - 1
+		}
+		if len(found) == 0 || upTo < 1 {
+			return 0, nil
 		}
 	}
 }

@@ -43,6 +43,8 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
+func textLogger(b *lockedBuffer) *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
+
 // watch watches until the test ends, and then waits for Watch to return.
 func watch(t *testing.T, e *rbac.Engine, o *rbac.WatchOptions) (stop func()) {
 	t.Helper()
@@ -102,7 +104,7 @@ func TestWhatAWatcherDoesNotTakeOver(t *testing.T) {
 		var log lockedBuffer
 		other, err := rbacsql.New(t.Context(), db, testKeys, nil)
 		require.NoError(t, err)
-		e, err := rbac.New(t.Context(), other, &rbac.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		e, err := rbac.New(t.Context(), other, &rbac.Options{Logger: textLogger(&log)})
 		require.NoError(t, err)
 		watch(t, e, &rbac.WatchOptions{Every: 5 * time.Millisecond, MaxAge: moment})
 
@@ -258,7 +260,7 @@ func TestLostSigns(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := open(t, sqldbtest.SQLite(t), nil, rbac.StarterPolicy()+people2)
 			var log lockedBuffer
-			e, err := rbac.New(t.Context(), a, &rbac.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			e, err := rbac.New(t.Context(), a, &rbac.Options{Logger: textLogger(&log)})
 			require.NoError(t, err)
 			watch(t, e, &rbac.WatchOptions{Every: 5 * time.Millisecond, MaxAge: moment, Listen: listen})
 			require.NoError(t, a.RemovePolicy("g", "g", []string{"u:anna", "role:seller", "default"}))
