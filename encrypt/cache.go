@@ -71,8 +71,10 @@ func (c *cache) tenantHash(tenant string) uint64 {
 // tag is what of a hash does not choose the set.
 func tag(hash uint64) uint32 { return uint32(hash) } //nolint:gosec // its lower half
 
-func (c *cache) get(s *Scope) *scopeKeys {
-	hash := c.hash(s)
+func (c *cache) get(s *Scope) *scopeKeys { return c.getAt(s, c.hash(s)) }
+
+// getAt is get for those who have hashed the scope already.
+func (c *cache) getAt(s *Scope, hash uint64) *scopeKeys {
 	set := &c.sets[c.set(hash)]
 	for i := range set.slots {
 		if set.tags[i].Load() != tag(hash) {
@@ -89,10 +91,12 @@ func (c *cache) get(s *Scope) *scopeKeys {
 }
 
 // put remembers keys and returns what get returns from now on. A scope that is
-// known to be closed stays so, because a slow reader may have seen it active. The
-// strings of the scope are kept: see [Scope.clone].
-func (c *cache) put(keys *scopeKeys) *scopeKeys {
-	hash := c.hash(&keys.scope)
+// known to be closed stays so, because a slow reader may have seen it active. Leases of the keys
+// that were there are taken over. The strings of the scope are kept: see [Scope.clone].
+func (c *cache) put(keys *scopeKeys) *scopeKeys { return c.putAt(keys, c.hash(&keys.scope)) }
+
+// putAt is put for those who have hashed the scope already.
+func (c *cache) putAt(keys *scopeKeys, hash uint64) *scopeKeys {
 	n := c.set(hash)
 	set, lock := &c.sets[n], &c.locks[n%cacheLocks]
 	lock.Lock()
@@ -110,6 +114,7 @@ func (c *cache) put(keys *scopeKeys) *scopeKeys {
 			if known.state != Active && keys.state == Active {
 				return known
 			}
+			keys.takeLeases(known)
 			set.slots[i].Store(keys)
 			set.used.Or(1 << i)
 			return keys

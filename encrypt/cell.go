@@ -25,7 +25,8 @@ type group struct {
 	scope    Scope
 	first    int // of the cells
 	end      int
-	messages int64 // cells that are not NULL
+	messages int64  // cells that are not NULL
+	newest   uint32 // version that any of them was sealed with
 	keys     *scopeKeys
 }
 
@@ -43,15 +44,18 @@ func groupsFor(cells []Cell, few []group) []group {
 	return make([]group, 0, runs)
 }
 
-// addToGroup adds the next cell, in most cases to the group of the one before.
-func addToGroup(groups []group, cells []Cell, i int) []group {
+// addToGroup adds the next cell, in most cases to the group of the one before. The version is 0
+// for one that is not sealed yet.
+func addToGroup(groups []group, cells []Cell, i int, version uint32) []group {
 	place := &cells[i].Place
 	if n := len(groups); n > 0 && groups[n-1].scope.Name == place.Client {
-		groups[n-1].end = i + 1
-		groups[n-1].messages++
+		g := &groups[n-1]
+		g.end = i + 1
+		g.messages++
+		g.newest = max(g.newest, version)
 		return groups
 	}
-	return append(groups, group{scope: Scope{place.Tenant, DataKey, place.Client}, first: i, end: i + 1, messages: 1})
+	return append(groups, group{scope: Scope{place.Tenant, DataKey, place.Client}, first: i, end: i + 1, messages: 1, newest: version})
 }
 
 // keysOfGroups gives groups their keys, and returns those of more scopes. Keys that do
@@ -78,7 +82,7 @@ func (k *Keyring) keysOfGroups(ctx context.Context, tenant string, groups []grou
 func (k *Keyring) cachedGroups(groups []group) bool {
 	for i := range groups {
 		g := &groups[i]
-		if g.keys = k.cached(&g.scope); g.keys == nil {
+		if g.keys = k.cached(&g.scope, k.cache.hash(&g.scope)); g.keys == nil {
 			return false
 		}
 	}

@@ -154,7 +154,7 @@ type Options struct {
 	// is counted.
 	OnOpen func(ctx context.Context, tenant string, clients []string) error
 
-	CacheEntries int           // 0: 16,000 clients, about 2 kB each, and as many tenants
+	CacheEntries int           // 0: 16,000 clients, little more than 1 kB each, and as many tenants
 	CacheAge     time.Duration // 0: 15 minutes after the KEK was asked for a tenant it is asked again
 
 	// BackupRetention is the age at which the last backup of the key store is

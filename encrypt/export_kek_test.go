@@ -3,7 +3,6 @@ package encrypt
 import (
 	"context"
 	"crypto/cipher"
-	"sync"
 
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
@@ -40,7 +39,7 @@ func ParsePassphraseFile(file []byte) (head, sealed []byte, err error) {
 
 // HMAC is what MACs are made of.
 func HMAC(secret []byte, version uint32, at crmguard.Place, data []byte) []byte {
-	return (&key{macs: new(sync.Pool), secret: secret, version: version}).hmac(domainMAC, &at, data)
+	return (&key{mac: &macKey{secret: secret}, version: version}).hmac(domainMAC, &at, data)
 }
 
 // HMACMessage is what HMAC authenticates.
@@ -54,6 +53,6 @@ func NewGCM(secret []byte) (cipher.AEAD, error) { return newGCM(secret) }
 // Unwrap makes stored keys of one scope ready for use, as for a client that is opened
 // for the first time.
 func (k *Keyring) Unwrap(ctx context.Context, records, tenantRecords []Record) error {
-	keys, made := newScopeKeys(len(records))
-	return k.unwrapAll(ctx, keys, made, records, tenantRecords)
+	unwrap := unwrapper{keyring: k, keysets: tenantRecords}
+	return unwrap.all(ctx, newScopeKeys(len(records)), records)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/crmguard/crmguard"
 )
@@ -52,7 +51,7 @@ func (m *Model) entries(cells []Cell, indexed []indexedCell, scopes []Scope, key
 			return nil, err
 		}
 		place, normal := &cells[x.cell].Place, []byte(x.normal)
-		for _, key := range slices.Backward(keys[x.scope].versions) {
+		for key := range keys[x.scope].newestFirst() {
 			entries = append(entries, IndexEntry{
 				Tenant: place.Tenant, Client: place.Client, Kind: place.Kind, Record: place.Record, Field: place.Field,
 				Index: x.index.name, Unique: x.index.unique, Version: key.version, Value: key.pseudonym(place, x.index.name, normal),

@@ -11,11 +11,7 @@ func (k *Keyring) fetch(ctx context.Context, s Scope, create bool) (*scopeKeys, 
 	s = s.clone()        // a flight may outlive the caller
 	for range attempts { // the first flight may have begun before an Erase that has ended since
 		keys, err := share(ctx, k, scopeFlight(s, create), func(ctx context.Context) (*scopeKeys, error) {
-			found, err := k.load(ctx, s.Tenant, []Scope{s}, create)
-			if err != nil {
-				return nil, err
-			}
-			return found[0], nil
+			return k.loadScope(ctx, s, create)
 		})
 		if err != nil {
 			return nil, err

@@ -108,10 +108,10 @@ func appendPlaceAD(b []byte, domain string, h header, at *crmguard.Place) []byte
 // wrapping key, version is the key's own.
 func scopeAD(domain string, h header, s Scope, version uint32) []byte {
 	const numbers = 1 + 1 + 4 + 1 + 4 + 4 + 4
-	return appendScopeAD(make([]byte, 0, len(domain)+numbers+len(s.Tenant)+len(s.Name)), domain, h, s, version)
+	return appendScopeAD(make([]byte, 0, len(domain)+numbers+len(s.Tenant)+len(s.Name)), domain, h, &s, version)
 }
 
-func appendScopeAD(b []byte, domain string, h header, s Scope, version uint32) []byte {
+func appendScopeAD(b []byte, domain string, h header, s *Scope, version uint32) []byte {
 	b = appendAD(b, domain, h)
 	b = append(b, byte(s.Purpose))
 	b = binary.BigEndian.AppendUint32(b, version)

@@ -28,7 +28,7 @@ func TestFlightNamesAreInjective(t *testing.T) {
 // with them.
 func TestKeysOfAnotherScopeAreRefused(t *testing.T) {
 	theirs := Scope{"acme", DataKey, "c1"}
-	keys := &scopeKeys{scope: theirs, state: Active, versions: []*key{{scope: theirs, version: 1}}}
+	keys := &scopeKeys{scope: theirs, state: Active, versions: []key{{version: 1}}}
 	require.NoError(t, keys.usable(&theirs))
 	for _, other := range []Scope{{"acme", DataKey, "c2"}, {"other", DataKey, "c1"}, {"acme", MACKey, "c1"}} {
 		require.ErrorIs(t, keys.usable(&other), errScope)

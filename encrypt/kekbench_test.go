@@ -2,12 +2,14 @@ package encrypt_test
 
 import (
 	"bytes"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 
+	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
 )
 
@@ -60,9 +62,39 @@ func coldKey(tb testing.TB) func() {
 	}
 }
 
-// A cold client is a few objects, mostly the two of AES-GCM.
-func TestColdKeyAllocations(t *testing.T) {
-	require.LessOrEqual(t, testing.AllocsPerRun(100, coldKey(t)), 10.0)
+// coldPage opens a page of fifty clients of which no key is in memory.
+func coldPage(tb testing.TB) func() {
+	const page = 50
+	k := newKeyring(tb, encrypt.NewMemory(), nil)
+	ctx := job("acme")
+	cells := make([]encrypt.Cell, page)
+	for i := range cells {
+		client := "c" + strconv.Itoa(i)
+		cells[i] = encrypt.Cell{Plaintext: fieldValue, Place: crmguard.Place{Tenant: "acme", Client: client, Kind: "contacts", Record: client, Field: "phone"}}
+	}
+	require.NoError(tb, k.SealAll(ctx, "acme", cells))
+	return func() {
+		k.Invalidate()
+		if err := k.OpenAll(ctx, "acme", cells); err != nil || cells[page-1].Err != nil {
+			tb.Fatal(err, cells[page-1].Err)
+		}
+	}
+}
+
+// BenchmarkColdPage includes a call of the KEK.
+func BenchmarkColdPage(b *testing.B) {
+	open := coldPage(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		open()
+	}
+}
+
+// A cold client is three objects, two of AES-GCM and one that holds the rest; what else a page
+// needs, the clients share.
+func TestColdAllocations(t *testing.T) {
+	require.LessOrEqual(t, testing.AllocsPerRun(100, coldKey(t)), 6.0)
+	require.LessOrEqual(t, testing.AllocsPerRun(100, coldPage(t)), 50*3+120.0)
 }
 
 // BenchmarkKeyFile is a call of the KEK, with the look at the file that goes with it.

@@ -6,13 +6,10 @@ import (
 	"crypto/cipher"
 	"errors"
 	"fmt"
-	"slices"
+	"iter"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"unicode/utf8"
-
-	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/crmguard/crmguard"
 )
@@ -21,9 +18,9 @@ import (
 type scopeKeys struct {
 	scope      Scope
 	state      State
-	versions   []*key // oldest first; the last one seals
-	loaded     int64  // when the query began
-	unwrapped  int64  // when the KEK was asked
+	versions   []key // oldest first; the last one seals
+	loaded     int64 // when the query began
+	unwrapped  int64 // when the KEK was asked
 	generation uint64
 	change     int64        // the newest of this process when the query began
 	sought     atomic.Int64 // when a version was looked for that the store did not have
@@ -32,17 +29,13 @@ type scopeKeys struct {
 
 // key is one version, ready for use.
 type key struct {
-	scope     Scope
-	version   uint32
-	aead      cipher.AEAD // of a data key
-	secret    []byte      // of an index or MAC key
-	macs      *sync.Pool  // of hash.Hash with that secret
-	prefix    []byte      // of the associated data, the same for all fields of a scope
-	wrap      tink.AEAD   // of a tenant's keyset
-	unwrapped int64       // when the KEK was asked for it
-	epoch     uint64      // of the Keyring at that time, for a tenant's keyset
-	left      atomic.Int64
-	scratch   atomic.Pointer[[]byte] // for associated data, see adPool
+	version uint32
+	left    atomic.Int64
+	aead    cipher.AEAD            // of a data key
+	prefix  []byte                 // of the associated data, the same for all fields of a scope
+	scratch atomic.Pointer[[]byte] // for associated data, see adPool
+	mac     *macKey                // of an index or MAC key
+	keyset  *tenantKeyset          // of a tenant
 }
 
 // errScope is never returned as long as the package has no bug.
@@ -63,15 +56,32 @@ func (s *scopeKeys) usable(of *Scope) error {
 	return nil
 }
 
-func (s *scopeKeys) newest() *key { return s.versions[len(s.versions)-1] }
+func (s *scopeKeys) newest() *key { return &s.versions[len(s.versions)-1] }
+
+// newestFirst is the order of searches: most values are of the newest version.
+func (s *scopeKeys) newestFirst() iter.Seq[*key] {
+	return func(yield func(*key) bool) {
+		for i := len(s.versions) - 1; i >= 0 && yield(&s.versions[i]); i-- {
+		}
+	}
+}
 
 func (s *scopeKeys) version(v uint32) *key {
-	for _, key := range slices.Backward(s.versions) { // most values are of the newest
+	for key := range s.newestFirst() {
 		if key.version == v {
 			return key
 		}
 	}
 	return nil
+}
+
+// takeLeases takes over what keys that these replace have left of their messages.
+func (s *scopeKeys) takeLeases(from *scopeKeys) {
+	for key := range s.newestFirst() {
+		if old := from.version(key.version); old != nil {
+			key.left.Add(max(0, old.left.Swap(0)))
+		}
+	}
 }
 
 // valid says whether cached keys may be used now, without asking anybody.
@@ -117,13 +127,14 @@ func (k *Keyring) still(ctx context.Context, s *Scope, keys *scopeKeys) (*scopeK
 	return keys, keys.usable(s)
 }
 
-// cached returns keys that may be used, nil when the store must be asked.
-func (k *Keyring) cached(s *Scope) *scopeKeys {
+// cached returns keys that may be used, nil when the store must be asked. The hash is the cache's
+// of the scope.
+func (k *Keyring) cached(s *Scope, hash uint64) *scopeKeys {
 	now := k.now()
 	if now > k.pollDue.Load() && k.polled.Load() {
 		k.pollSoon(now)
 	}
-	if keys := k.cache.get(s); keys != nil && k.valid(keys, now) {
+	if keys := k.cache.getAt(s, hash); keys != nil && k.valid(keys, now) {
 		return keys
 	}
 	return nil
@@ -131,7 +142,7 @@ func (k *Keyring) cached(s *Scope) *scopeKeys {
 
 // keysOf returns the keys of a scope; with create it makes the first one.
 func (k *Keyring) keysOf(ctx context.Context, s *Scope, create bool) (*scopeKeys, error) {
-	keys := k.cached(s)
+	keys := k.cached(s, k.cache.hash(s))
 	if keys != nil && keys.state == Active && keys.broken == nil && len(keys.versions) > 0 { // the cache compared the scope
 		return keys, nil
 	}

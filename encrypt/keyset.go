@@ -31,9 +31,15 @@ type gcmKey struct {
 	aead   cipher.AEAD
 }
 
+// keysetAEAD is an AEAD that can decrypt into memory of the caller's.
+type keysetAEAD interface {
+	tink.AEAD
+	decryptTo(dst, ciphertext, associatedData []byte) ([]byte, error)
+}
+
 // newKeysetAEAD returns the AEAD of a keyset. Keysets with keys of other types than
 // AES-GCM are left to Tink.
-func newKeysetAEAD(handle *keyset.Handle) (tink.AEAD, error) {
+func newKeysetAEAD(handle *keyset.Handle) (keysetAEAD, error) {
 	var all gcmKeyset
 	for i := range handle.Len() {
 		entry, err := handle.Entry(i)
@@ -75,7 +81,15 @@ func newGCMKey(entry *keyset.Entry) (gcmKey, bool, error) {
 	return gcmKey{key.OutputPrefix(), gcm}, true, err
 }
 
-func otherAEAD(handle *keyset.Handle) (tink.AEAD, error) {
+// tinkAEAD is Tink's own primitive of a keyset.
+type tinkAEAD struct{ tink.AEAD }
+
+func (a tinkAEAD) decryptTo(dst, ciphertext, associatedData []byte) ([]byte, error) {
+	plaintext, err := a.Decrypt(ciphertext, associatedData)
+	return append(dst, plaintext...), err
+}
+
+func otherAEAD(handle *keyset.Handle) (keysetAEAD, error) {
 	if fips140.Enforced() {
 		return nil, ErrFIPS
 	}
@@ -83,7 +97,7 @@ func otherAEAD(handle *keyset.Handle) (tink.AEAD, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encrypt: not an AEAD keyset: %w", err)
 	}
-	return primitive, nil
+	return tinkAEAD{primitive}, nil
 }
 
 func (s *gcmKeyset) Encrypt(plaintext, associatedData []byte) ([]byte, error) {
@@ -96,9 +110,13 @@ func (s *gcmKeyset) Encrypt(plaintext, associatedData []byte) ([]byte, error) {
 var errNoDecrypt = errors.New("encrypt: decryption failed")
 
 func (s *gcmKeyset) Decrypt(ciphertext, associatedData []byte) ([]byte, error) {
+	return s.decryptTo(nil, ciphertext, associatedData)
+}
+
+func (s *gcmKeyset) decryptTo(dst, ciphertext, associatedData []byte) ([]byte, error) {
 	for _, key := range s.keys { // keys without a prefix fit everything
 		if sealed, ok := bytes.CutPrefix(ciphertext, key.prefix); ok {
-			if plaintext, err := key.aead.Open(nil, nil, sealed, associatedData); err == nil {
+			if plaintext, err := key.aead.Open(dst, nil, sealed, associatedData); err == nil {
 				return plaintext, nil
 			}
 		}

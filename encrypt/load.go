@@ -9,8 +9,6 @@ import (
 	"iter"
 	"maps"
 	"slices"
-	"strings"
-	"sync"
 )
 
 // keysOfAll returns the keys of scopes of one tenant, in their order, with one query for those that
@@ -19,89 +17,63 @@ import (
 func (k *Keyring) keysOfAll(ctx context.Context, tenant string, scopes []Scope, create bool) ([]*scopeKeys, error) {
 	all := make([]*scopeKeys, len(scopes))
 	for range attempts {
-		if err := k.readAll(ctx, tenant, scopes, all, create); err != nil {
-			return nil, err
+		var missing *query
+		for i := range scopes {
+			s := &scopes[i]
+			hash := k.cache.hash(s)
+			if all[i] = k.cached(s, hash); all[i] != nil {
+				continue
+			}
+			if missing == nil {
+				missing = newQuery(tenant, len(scopes)-i)
+			}
+			missing.add(i, s, hash)
 		}
-		settled := true
-		for _, keys := range all {
-			settled = settled && k.settled(keys)
+		if missing != nil {
+			if err := k.load(ctx, missing, all, create); err != nil {
+				return nil, err
+			}
 		}
-		if settled {
+		if !slices.ContainsFunc(all, func(keys *scopeKeys) bool { return !k.settled(keys) }) {
 			return all, nil
 		}
 	}
 	return nil, errStalled
 }
 
-func (k *Keyring) readAll(ctx context.Context, tenant string, scopes []Scope, all []*scopeKeys, create bool) error {
-	var missing []int
-	for i := range scopes {
-		if all[i] = k.cached(&scopes[i]); all[i] == nil {
-			missing = append(missing, i)
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
+// load asks the store, in one query, puts what it finds into the cache, and into keys where
+// the query has them; those of scopes without a key are nil. Another query follows only when the
+// KEK turned while the first was read.
+func (k *Keyring) load(ctx context.Context, q *query, keys []*scopeKeys, create bool) error {
 	if k.closed.Load() {
 		return errClosed
 	}
-	wanted := make([]Scope, len(missing))
-	for j, i := range missing {
-		wanted[j] = scopes[i]
+	if err := q.check(); err != nil {
+		return err
 	}
-	found, err := k.load(ctx, tenant, wanted, create)
+	if err := k.firstPoll(ctx); err != nil {
+		return err
+	}
+	found, keysets, err := k.loadOnce(ctx, q, create)
+	if k.turnedSince(ctx, q.scopes[0], keysets, found, err) {
+		found, _, err = k.loadOnce(ctx, q, create)
+	}
 	if err != nil {
 		return err
 	}
-	for j, i := range missing {
-		all[i] = found[j]
+	for _, p := range q.places {
+		keys[p.keys] = found[p.scope]
 	}
 	return nil
 }
 
-// load asks the store for scopes of one tenant, in one query, and remembers what
-// it finds. Another one follows only when the KEK turned while it was read. The answer
-// is in the order of the scopes, which may repeat; nil are those without a key.
-func (k *Keyring) load(ctx context.Context, tenant string, scopes []Scope, create bool) ([]*scopeKeys, error) {
-	if err := checkName(tenant); err != nil {
-		return nil, err
-	}
-	tenantScope := Scope{Tenant: strings.Clone(tenant), Purpose: TenantKeyset}
-	unique := make([]Scope, 1, 1+len(scopes))
-	unique[0] = tenantScope
-	at, known := make([]int, len(scopes)), make(map[Scope]int, 1+len(scopes))
-	known[tenantScope] = 0
-	for i, s := range scopes {
-		if j, again := known[s]; again {
-			at[i] = j
-			continue
-		}
-		if err := checkName(s.Name); err != nil {
-			return nil, err
-		}
-		if s.Tenant != tenant {
-			return nil, errScope
-		}
-		at[i] = len(unique)
-		known[s] = at[i]
-		unique = append(unique, Scope{tenantScope.Tenant, s.Purpose, s.Name})
-	}
-	if err := k.firstPoll(ctx); err != nil {
-		return nil, err
-	}
-	found, keysets, err := k.loadOnce(ctx, unique, known, create)
-	if k.turnedSince(ctx, tenantScope, keysets, found, err) {
-		found, _, err = k.loadOnce(ctx, unique, known, create)
-	}
-	if err != nil {
-		return nil, err
-	}
-	all := make([]*scopeKeys, len(scopes))
-	for i := range all {
-		all[i] = found[at[i]]
-	}
-	return all, nil
+// loadScope is load for one scope.
+func (k *Keyring) loadScope(ctx context.Context, s Scope, create bool) (*scopeKeys, error) {
+	var keys [1]*scopeKeys
+	q := newQuery(s.Tenant, 1)
+	q.add(0, &s, k.cache.hash(&s))
+	err := k.load(ctx, q, keys[:], create)
+	return keys[0], err
 }
 
 // turnedSince says whether keys could not be unwrapped because the tenant's keyset has
@@ -122,88 +94,58 @@ func (k *Keyring) turnedSince(ctx context.Context, tenantScope Scope, keysets []
 	return err == nil && len(now) > 0 && now[len(now)-1].Version > keysets[len(keysets)-1].Version
 }
 
-// loadOnce takes the tenant's keyset first and then scopes, each once, and which of them is
-// where.
-func (k *Keyring) loadOnce(ctx context.Context, scopes []Scope, at map[Scope]int, create bool) (found []*scopeKeys, keysets []Record, err error) {
+// loadOnce returns the keys of what a query asks for, in its order, and the tenant's keysets.
+func (k *Keyring) loadOnce(ctx context.Context, q *query, create bool) (found []*scopeKeys, keysets []Record, err error) {
 	started, generation, change := k.now(), k.generation.Load(), k.changed.last.Load()
 	if k.closed.Load() { // which Close sets before it ends the generation
 		return nil, nil, errClosed
 	}
-	records, err := k.store.Load(ctx, scopes)
+	records, err := k.store.Load(ctx, q.scopes)
 	if err != nil {
 		return nil, nil, unavailable("key store", err)
 	}
-	stored := make([][]Record, len(scopes))
-	next := 0
-	for group := range groups(records) {
-		i, asked := next, next < len(scopes) && scopes[next] == group[0].Scope // most stores keep the order
-		if !asked {
-			i, asked = at[group[0].Scope]
-		}
-		next = i + 1
-		if asked {
-			if stored[i] == nil {
-				stored[i] = group
-			} else {
-				stored[i] = append(stored[i], group...)
-			}
-		}
-	}
+	stored := q.sort(records, k.cache)
 	var mine map[Scope]bool
 	if create && slices.ContainsFunc(stored[1:], func(r []Record) bool { return len(r) == 0 }) {
 		byScope := groupRecords(records)
-		mine, err = k.create(ctx, scopes[0], scopes[1:], byScope)
-		for i, s := range scopes {
+		mine, err = k.create(ctx, q.scopes[0], q.scopes[1:], byScope)
+		for i, s := range q.scopes {
 			stored[i] = byScope[s]
 		}
 		if err != nil {
 			return nil, stored[0], err
 		}
 	}
-	keysets = stored[0]
-	found = make([]*scopeKeys, len(scopes))
+	found = make([]*scopeKeys, len(stored))
+	unwrap := unwrapper{keyring: k, keysets: stored[0]}
 	for i, records := range stored {
 		if i == 0 || len(records) == 0 {
 			continue
 		}
 		// The name is the store's own: that of the caller may be a piece of something large.
-		s := Scope{scopes[0].Tenant, scopes[i].Purpose, records[0].Scope.Name}
+		s := Scope{q.scopes[0].Tenant, q.scopes[i].Purpose, records[0].Scope.Name}
 		versions := len(records)
 		if records[0].State != Active {
 			versions = 0
 		}
-		keys, made := newScopeKeys(versions)
+		keys := newScopeKeys(versions)
 		keys.scope, keys.state, keys.loaded, keys.unwrapped, keys.generation, keys.change = s, records[0].State, started, started, generation, change
 		if keys.state == Active {
-			err := k.unwrapAll(ctx, keys, made, records, keysets)
+			err := unwrap.all(ctx, keys, records)
 			if errors.Is(err, ErrDamaged) {
 				found[i] = &scopeKeys{scope: s, broken: err}
 				continue
 			}
 			if err != nil {
-				return nil, keysets, err
+				return nil, stored[0], err
 			}
-			k.keepLeases(&s, keys)
 			if mine[s] {
 				keys.newest().left.Store(leaseSize(s))
 			}
 		}
-		found[i] = k.cache.put(keys)
+		found[i] = k.cache.putAt(keys, q.hashes[i])
 	}
-	return found, keysets, nil
-}
-
-// keepLeases takes over from cached keys what they have left of their messages.
-func (k *Keyring) keepLeases(s *Scope, keys *scopeKeys) {
-	known := k.cache.get(s)
-	if known == nil || known.state != Active {
-		return
-	}
-	for _, key := range keys.versions {
-		if old := known.version(key.version); old != nil {
-			key.left.Store(max(0, old.left.Swap(0)))
-		}
-	}
+	return found, stored[0], nil
 }
 
 // groups are the runs of records of one scope; a store may have several of one.
@@ -309,13 +251,13 @@ func (k *Keyring) createUnder(ctx context.Context, keysets []Record, scopes []Sc
 }
 
 // newRecord makes a random key.
-func (k *Keyring) newRecord(s Scope, version uint32, wrapping *key) (Record, error) {
+func (k *Keyring) newRecord(s Scope, version uint32, wrapping *tenantKeyset) (Record, error) {
 	secret := make([]byte, keySize)
 	if _, err := rand.Read(secret); err != nil {
 		return Record{}, err
 	}
 	s = s.clone() // a store keeps it
-	wrapped, err := wrapKey(wrapping, s, version, secret)
+	wrapped, err := wrapping.wrap(s, version, secret)
 	if err != nil {
 		return Record{}, err
 	}
@@ -348,42 +290,17 @@ func (k *Keyring) insert(ctx context.Context, fresh []Record, byScope map[Scope]
 	return mine, nil
 }
 
-// newScopeKeys returns keys with n versions, and where those are.
-func newScopeKeys(n int) (*scopeKeys, []key) {
+// newScopeKeys returns keys with room for n versions.
+func newScopeKeys(n int) *scopeKeys {
 	if n == 1 { // as most scopes have
 		one := new(struct {
 			keys     scopeKeys
-			made     [1]key
-			versions [1]*key
-			prefix   [64]byte // of the key, if it fits
+			versions [1]key
+			prefix   [80]byte // of the key, if it fits
 		})
 		one.keys.versions = one.versions[:]
-		one.made[0].prefix = one.prefix[:0]
-		return &one.keys, one.made[:]
+		one.versions[0].prefix = one.prefix[:0]
+		return &one.keys
 	}
-	return &scopeKeys{versions: make([]*key, n)}, make([]key, n)
-}
-
-// unwrapAll makes records of one scope ready for use.
-func (k *Keyring) unwrapAll(ctx context.Context, keys *scopeKeys, made []key, records, tenantRecords []Record) error {
-	for i := range records {
-		r, ready := &records[i], &made[i]
-		secret, since, err := k.unwrapKey(ctx, r, tenantRecords)
-		if err != nil {
-			return err
-		}
-		keys.unwrapped = min(keys.unwrapped, since)
-		ready.scope, ready.version = keys.scope, r.Version
-		if r.Scope.Purpose == DataKey {
-			if ready.aead, err = newGCM(secret); err != nil {
-				return err
-			}
-			size := len(domainField) + 14 + len(r.Scope.Tenant) + len(r.Scope.Name)
-			ready.prefix = appendAD(slices.Grow(ready.prefix, size), domainField, header{algorithmGCM, r.Version}, r.Scope.Tenant, r.Scope.Name)
-		} else {
-			ready.secret, ready.macs = secret, new(sync.Pool)
-		}
-		keys.versions[i] = ready
-	}
-	return nil
+	return &scopeKeys{versions: make([]key, n)}
 }

@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/crmguard/crmguard"
 )
@@ -41,7 +41,7 @@ func (k *Keyring) Pseudonyms(ctx context.Context, at crmguard.Place, value []byt
 // pseudonyms are those of all live versions, the newest first.
 func (s *scopeKeys) pseudonyms(at *crmguard.Place, index string, value []byte) [][]byte {
 	pseudonyms := make([][]byte, 0, len(s.versions))
-	for _, key := range slices.Backward(s.versions) {
+	for key := range s.newestFirst() {
 		pseudonyms = append(pseudonyms, key.pseudonym(at, index, value))
 	}
 	return pseudonyms
@@ -120,12 +120,18 @@ func (k *Keyring) compare(ctx context.Context, at crmguard.Place, data, mac []by
 	return nil
 }
 
+// macKey is the secret of an index or MAC key.
+type macKey struct {
+	secret []byte
+	hashes sync.Pool // of hash.Hash with that secret
+}
+
 func (key *key) hmac(domain string, at *crmguard.Place, data []byte) []byte {
-	h, ok := key.macs.Get().(hash.Hash)
+	h, ok := key.mac.hashes.Get().(hash.Hash)
 	if ok {
 		h.Reset() // which is faster than to begin with the key again
 	} else {
-		h = hmac.New(sha256.New, key.secret)
+		h = hmac.New(sha256.New, key.mac.secret)
 	}
 	pooled := adPool.Get().(*[]byte)
 	ad := appendPlaceAD((*pooled)[:0], domain, header{algorithmHMAC, key.version}, at)
@@ -134,7 +140,7 @@ func (key *key) hmac(domain string, at *crmguard.Place, data []byte) []byte {
 	adPool.Put(pooled)
 	h.Write(data)
 	sum := h.Sum(make([]byte, 0, macSize))
-	key.macs.Put(h)
+	key.mac.hashes.Put(h)
 	return sum
 }
 

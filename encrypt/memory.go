@@ -37,13 +37,33 @@ func (m *Memory) Load(_ context.Context, scopes []Scope) ([]Record, error) {
 }
 
 func (m *Memory) load(scopes []Scope) []Record {
-	found := make([]Record, 0, len(scopes))
-	for _, scope := range scopes {
-		for _, r := range m.scopes[scope] {
-			found = append(found, r.clone())
-		}
+	versions := make([][]Record, len(scopes))
+	for i := range scopes {
+		versions[i] = m.scopes[scopes[i]]
 	}
-	return found
+	return cloned(slices.Concat(versions...))
+}
+
+// cloned gives records bytes of their own, in one piece of memory.
+func cloned(records []Record) []Record {
+	size := 0
+	for i := range records {
+		size += len(records[i].Wrapped) + len(records[i].Note)
+	}
+	memory := make([]byte, 0, size)
+	own := func(b []byte) []byte {
+		if b == nil {
+			return nil
+		}
+		start := len(memory)
+		memory = append(memory, b...)
+		return memory[start:len(memory):len(memory)]
+	}
+	for i := range records {
+		r := &records[i]
+		r.Wrapped, r.Note = own(r.Wrapped), own(r.Note)
+	}
+	return records
 }
 
 // clone shares no bytes with r.

@@ -32,22 +32,24 @@ func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, mo
 	if _, err := k.keysOfGroups(ctx, tenant, groups, nil, false); err != nil {
 		return err
 	}
-	if err := k.newerVersions(ctx, tenant, groups, cells); err != nil {
+	if err := k.newerVersions(ctx, tenant, groups); err != nil {
 		return err
 	}
+	asked := false
 	if !allowed {
-		if err := k.askForGroups(ctx, tenant, groups, more); err != nil {
+		var err error
+		if asked, err = k.askForGroups(ctx, tenant, groups, more); err != nil {
 			return err
 		}
 	}
-	if k.anyRunOut(groups) { // asking took long
-		asked := slices.Clone(groups)
+	if asked && k.anyRunOut(groups) { // that took long
+		before := slices.Clone(groups)
 		if _, err := k.keysOfGroups(ctx, tenant, groups, nil, false); err != nil {
 			return err
 		}
 		for i := range groups {
-			if asked[i].keys.usable(&asked[i].scope) != nil { // it was not asked about this one
-				groups[i].keys = asked[i].keys
+			if before[i].keys.usable(&before[i].scope) != nil { // it was not asked about this one
+				groups[i].keys = before[i].keys
 			}
 		}
 	}
@@ -103,10 +105,12 @@ func openGroups(ctx context.Context, tenant string, cells []Cell, groups []group
 		if c.Sealed == nil {
 			continue
 		}
-		if _, _, c.Err = parseField(c.Sealed); c.Err != nil {
+		_, version, err := parseField(c.Sealed)
+		if err != nil {
+			c.Err = err
 			continue
 		}
-		groups = addToGroup(groups, cells, i)
+		groups = addToGroup(groups, cells, i, version)
 		size += len(c.Sealed) - Overhead
 	}
 	return groups, size, nil
@@ -128,50 +132,39 @@ func (k *Keyring) openCell(ctx context.Context, g *group, c *Cell, into []byte, 
 
 // newerVersions reads anew, in one query, the keys of all groups that another node may
 // have sealed with a version made since.
-func (k *Keyring) newerVersions(ctx context.Context, tenant string, groups []group, cells []Cell) error {
+func (k *Keyring) newerVersions(ctx context.Context, tenant string, groups []group) error {
 	var wanted []int
 	for i := range groups {
-		g := &groups[i]
-		if g.keys.usable(&g.scope) != nil {
-			continue
-		}
-		for _, c := range cells[g.first:g.end] {
-			if _, version, err := parseField(c.Sealed); err == nil && c.Err == nil && k.maySeek(g.keys, version) {
-				wanted = append(wanted, i)
-				break
-			}
+		if g := &groups[i]; g.keys.usable(&g.scope) == nil && k.maySeek(g.keys, g.newest) {
+			wanted = append(wanted, i)
 		}
 	}
 	if len(wanted) == 0 {
 		return nil
 	}
-	scopes := make([]Scope, len(wanted))
+	q := newQuery(tenant, len(wanted))
 	for j, i := range wanted {
-		scopes[j] = groups[i].scope
+		s := &groups[i].scope
+		q.add(j, s, k.cache.hash(s))
 	}
-	found, err := k.load(ctx, tenant, scopes, false)
-	if err != nil {
+	found := make([]*scopeKeys, len(wanted))
+	if err := k.load(ctx, q, found, false); err != nil {
 		return err
 	}
 	for j, i := range wanted {
 		g, keys := &groups[i], found[j]
 		g.keys = keys
-		if keys.usable(&g.scope) != nil {
-			continue
-		}
-		for _, c := range cells[g.first:g.end] {
-			if _, version, err := parseField(c.Sealed); err == nil && c.Err == nil && version > keys.newest().version {
-				keys.sought.Store(k.now())
-			}
+		if keys.usable(&g.scope) == nil && g.newest > keys.newest().version {
+			keys.sought.Store(k.now())
 		}
 	}
 	return nil
 }
 
 // askForGroups asks once for all clients that can be opened, and more, and were not yet.
-func (k *Keyring) askForGroups(ctx context.Context, tenant string, groups []group, more []string) error {
+func (k *Keyring) askForGroups(ctx context.Context, tenant string, groups []group, more []string) (asked bool, err error) {
 	if k.opts.OnOpen == nil {
-		return nil
+		return false, nil
 	}
 	act := crmguard.ActFrom(ctx)
 	var clients []string
@@ -191,9 +184,9 @@ func (k *Keyring) askForGroups(ctx context.Context, tenant string, groups []grou
 		}
 	}
 	if len(clients) == 0 {
-		return nil
+		return false, nil
 	}
-	return k.askOnOpen(ctx, act, tenant, clients)
+	return true, k.askOnOpen(ctx, act, tenant, clients)
 }
 
 func (k *Keyring) anyRunOut(groups []group) bool {

@@ -109,7 +109,7 @@ func (m *Model) outdated(ctx context.Context, tenant string, cells []Cell, where
 	if _, err := m.keys.keysOfGroups(ctx, tenant, groups, nil, false); err != nil {
 		return nil, err
 	}
-	if err := m.keys.newerVersions(ctx, tenant, groups, cells); err != nil {
+	if err := m.keys.newerVersions(ctx, tenant, groups); err != nil {
 		return nil, err
 	}
 	fine := make([]bool, len(cells))

@@ -119,11 +119,11 @@ func (k *Keyring) Retire(ctx context.Context, s Scope, before uint32) (removed i
 // job that rotates thousands leaves there what it has rotated last.
 func (k *Keyring) reread(ctx context.Context, s Scope) error {
 	k.changed.add(s, k.clock.exact())
-	found, err := k.load(ctx, s.Tenant, []Scope{s}, false)
+	keys, err := k.loadScope(ctx, s, false)
 	if err != nil {
 		return err
 	}
-	return found[0].usable(&s)
+	return keys.usable(&s)
 }
 
 func (k *Keyring) checkRotation(ctx context.Context, s Scope) error {

@@ -79,7 +79,7 @@ func sealGroups(ctx context.Context, tenant string, cells []Cell, groups []group
 		if c.Pad < 0 || c.Pad > maxPad || len(c.Plaintext) > maxPlaintext {
 			return nil, 0, c.error(i, errTooLong)
 		}
-		groups = addToGroup(groups, cells, i)
+		groups = addToGroup(groups, cells, i, 0)
 		size += c.sealedSize()
 	}
 	return groups, size, nil
@@ -111,7 +111,7 @@ func (k *Keyring) reserveGroups(ctx context.Context, groups []group, cells []Cel
 			if _, err := k.rotate(ctx, scope, groups[i].keys.newest()); err != nil {
 				return err
 			}
-			if next := k.cached(&scope); next.usable(&scope) == nil {
+			if next := k.cached(&scope, k.cache.hash(&scope)); next.usable(&scope) == nil {
 				groups[i].keys = next
 			}
 		}

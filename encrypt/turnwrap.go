@@ -18,7 +18,7 @@ type tenantTurn struct {
 	scope   Scope
 	records []Record // its keysets
 	newest  uint32   // the one under the new generation of the KEK
-	keysets map[uint32]*key
+	keysets map[uint32]*tenantKeyset
 }
 
 // page wraps anew what is not under the newest keyset of its tenant.
@@ -83,7 +83,7 @@ func (w *wrapping) wrap(ctx context.Context, r Record) (*Record, error) {
 }
 
 // keyset holds what the cache might forget between two keys of a tenant.
-func (w *wrapping) keyset(ctx context.Context, version uint32) (*key, error) {
+func (w *wrapping) keyset(ctx context.Context, version uint32) (*tenantKeyset, error) {
 	if known := w.tenant.keysets[version]; known != nil {
 		return known, nil
 	}
@@ -102,7 +102,7 @@ func (w *wrapping) begin(ctx context.Context, tenant string) error {
 	if err != nil {
 		return unavailable("key store", err)
 	}
-	w.tenant = &tenantTurn{scope: scope, records: records, keysets: make(map[uint32]*key)}
+	w.tenant = &tenantTurn{scope: scope, records: records, keysets: make(map[uint32]*tenantKeyset)}
 	if len(records) == 0 {
 		return nil // it has erased clients at most
 	}
@@ -135,24 +135,24 @@ func (w *wrapping) begin(ctx context.Context, tenant string) error {
 		return ErrTurning // only a Turn makes the next version
 	}
 	w.made = w.k.clock.exact()
-	w.k.rememberKeyset(fresh.key)
+	w.k.rememberKeyset(fresh.tenantKeyset)
 	w.tenant.records, w.tenant.newest = byScope[scope], record.Version
-	w.tenant.keysets[record.Version] = fresh.key
+	w.tenant.keysets[record.Version] = fresh.tenantKeyset
 	w.done.Tenants++
 	w.progress.Tenants++
 	return nil
 }
 
 // rewrap returns a record whose key, wrapped by one keyset, is wrapped by another.
-func rewrap(r Record, from, to *key) (Record, error) {
-	_, ciphertext, err := parse(r.Wrapped, algorithmWrapped, keySize)
+func rewrap(r Record, from, to *tenantKeyset) (Record, error) {
+	_, payload, err := parse(r.Wrapped, algorithmWrapped, keySize)
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: version %d of %q", ErrDamaged, r.Version, r.Scope)
 	}
-	secret, err := unwrapWith(from, &r, ciphertext)
+	secret, err := from.unwrap(nil, &r, payload, new([]byte))
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: version %d of %q", err, r.Version, r.Scope)
 	}
-	r.Wrapped, err = wrapKey(to, r.Scope, r.Version, secret)
+	r.Wrapped, err = to.wrap(r.Scope, r.Version, secret)
 	return r, err
 }

@@ -1,6 +1,7 @@
 package encrypt
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -13,49 +14,89 @@ import (
 	"github.com/tink-crypto/tink-go/v2/tink"
 )
 
-// wrapKey wraps a key of a scope under the tenant's keyset.
-func wrapKey(wrapping *key, s Scope, version uint32, secret []byte) ([]byte, error) {
-	h := header{algorithmWrapped, wrapping.version}
-	ciphertext, err := wrapping.wrap.Encrypt(secret, scopeAD(domainKey, h, s, version))
+// tenantKeyset is one version of a tenant's keyset, ready for use.
+type tenantKeyset struct {
+	scope     Scope
+	version   uint32
+	aead      keysetAEAD
+	unwrapped int64  // when the KEK was asked for it
+	epoch     uint64 // of the Keyring at that time
+}
+
+// wrap wraps a key of a scope.
+func (t *tenantKeyset) wrap(s Scope, version uint32, secret []byte) ([]byte, error) {
+	h := header{algorithmWrapped, t.version}
+	ciphertext, err := t.aead.Encrypt(secret, scopeAD(domainKey, h, s, version))
 	if err != nil {
 		return nil, fmt.Errorf("encrypt: wrap a key: %w", err)
 	}
 	return append(h.append(nil), ciphertext...), nil
 }
 
-// errNewerKeyset says that a key was wrapped by a keyset that is newer than what was
-// read of the tenant's.
-var errNewerKeyset = fmt.Errorf("%w: no such version of the tenant's keyset yet", ErrDamaged)
-
-// unwrapKey is the inverse of wrapKey for a stored record. It says since when the
-// tenant's keyset has been unwrapped.
-func (k *Keyring) unwrapKey(ctx context.Context, r *Record, tenantRecords []Record) (secret []byte, since int64, err error) {
-	version, ciphertext, err := parse(r.Wrapped, algorithmWrapped, keySize)
-	if err != nil {
-		return nil, 0, ErrDamaged
-	}
-	wrapping, err := k.tenantKey(ctx, tenantRecords, version)
-	if err != nil {
-		return nil, 0, err
-	}
-	secret, err = unwrapWith(wrapping, r, ciphertext)
-	return secret, wrapping.unwrapped, err
-}
-
-func unwrapWith(wrapping *key, r *Record, ciphertext []byte) ([]byte, error) {
-	pooled := adPool.Get().(*[]byte)
-	*pooled = appendScopeAD((*pooled)[:0], domainKey, header{algorithmWrapped, wrapping.version}, r.Scope, r.Version)
-	secret, err := wrapping.wrap.Decrypt(ciphertext, *pooled)
-	adPool.Put(pooled)
-	if err != nil || len(secret) != keySize {
+// unwrap is the inverse of wrap for the payload of a stored record. It appends to dst, and the
+// memory of ad is used.
+func (t *tenantKeyset) unwrap(dst []byte, r *Record, payload []byte, ad *[]byte) ([]byte, error) {
+	*ad = appendScopeAD((*ad)[:0], domainKey, header{algorithmWrapped, t.version}, &r.Scope, r.Version)
+	secret, err := t.aead.decryptTo(dst, payload, *ad)
+	if err != nil || len(secret)-len(dst) != keySize {
 		return nil, ErrDamaged
 	}
 	return secret, nil
 }
 
+// errNewerKeyset says that a key was wrapped by a keyset that is newer than what was
+// read of the tenant's.
+var errNewerKeyset = fmt.Errorf("%w: no such version of the tenant's keyset yet", ErrDamaged)
+
+// unwrapper unwraps keys of one tenant. All go through the same memory.
+type unwrapper struct {
+	keyring *Keyring
+	keysets []Record      // of the tenant
+	last    *tenantKeyset // most keys are under the same
+	ad      []byte
+	secret  [keySize]byte
+}
+
+// all makes records of one scope ready for use.
+func (u *unwrapper) all(ctx context.Context, keys *scopeKeys, records []Record) error {
+	for i := range records {
+		r, ready := &records[i], &keys.versions[i]
+		secret, err := u.one(ctx, r)
+		if err != nil {
+			return err
+		}
+		keys.unwrapped = min(keys.unwrapped, u.last.unwrapped)
+		ready.version = r.Version
+		if r.Scope.Purpose != DataKey {
+			ready.mac = &macKey{secret: bytes.Clone(secret)}
+			continue
+		}
+		if ready.aead, err = newGCM(secret); err != nil {
+			return err
+		}
+		size := len(domainField) + 14 + len(r.Scope.Tenant) + len(r.Scope.Name)
+		ready.prefix = appendAD(slices.Grow(ready.prefix, size), domainField, header{algorithmGCM, r.Version}, r.Scope.Tenant, r.Scope.Name)
+	}
+	return nil
+}
+
+// one returns a secret that lasts until the next one.
+func (u *unwrapper) one(ctx context.Context, r *Record) ([]byte, error) {
+	version, payload, err := parse(r.Wrapped, algorithmWrapped, keySize)
+	if err != nil {
+		return nil, ErrDamaged
+	}
+	if u.last == nil || u.last.version != version {
+		if u.last, err = u.keyring.tenantKey(ctx, u.keysets, version); err != nil {
+			return nil, err
+		}
+	}
+	return u.last.unwrap(u.secret[:0], r, payload, &u.ad)
+}
+
 // tenantKey returns one version of a tenant's keyset: from the cache, or with one
 // call to the KEK, however many ask at the same time.
-func (k *Keyring) tenantKey(ctx context.Context, records []Record, version uint32) (*key, error) {
+func (k *Keyring) tenantKey(ctx context.Context, records []Record, version uint32) (*tenantKeyset, error) {
 	i := slices.IndexFunc(records, func(r Record) bool { return r.Version == version })
 	switch {
 	case i < 0 && (len(records) == 0 || version > records[len(records)-1].Version):
@@ -67,26 +108,26 @@ func (k *Keyring) tenantKey(ctx context.Context, records []Record, version uint3
 	if key := k.cachedTenantKey(scope, version); key != nil {
 		return key, nil
 	}
-	return share(ctx, k, keysetFlight(scope, version, k.epoch.Load()), func(ctx context.Context) (*key, error) {
+	return share(ctx, k, keysetFlight(scope, version, k.epoch.Load()), func(ctx context.Context) (*tenantKeyset, error) {
 		if key := k.cachedTenantKey(scope, version); key != nil {
 			return key, nil
 		}
 		started, epoch := k.now(), k.epoch.Load()
-		wrap, err := k.unwrapKeyset(ctx, records[i])
+		primitive, err := k.unwrapKeyset(ctx, records[i])
 		if err != nil {
 			return nil, err
 		}
-		unwrapped := &key{scope: scope, version: version, wrap: wrap, unwrapped: started, epoch: epoch}
+		unwrapped := &tenantKeyset{scope, version, primitive, started, epoch}
 		k.rememberKeyset(unwrapped)
 		return unwrapped, nil
 	})
 }
 
 // cachedTenantKey heeds the age only: a tenant has no state besides its clients'.
-func (k *Keyring) cachedTenantKey(scope Scope, version uint32) *key {
+func (k *Keyring) cachedTenantKey(scope Scope, version uint32) *tenantKeyset {
 	if keys := k.tenants.get(&scope); keys != nil {
-		if key := keys.version(version); key != nil && k.fresh(key) {
-			return key
+		if key := keys.version(version); key != nil && k.fresh(key.keyset) {
+			return key.keyset
 		}
 	}
 	return nil
@@ -94,23 +135,27 @@ func (k *Keyring) cachedTenantKey(scope Scope, version uint32) *key {
 
 // fresh says whether a keyset was unwrapped less than CacheAge ago, and since the
 // last [Keyring.Invalidate].
-func (k *Keyring) fresh(keyset *key) bool {
-	return k.now()-keyset.unwrapped < int64(k.opts.CacheAge) && keyset.epoch == k.epoch.Load()
+func (k *Keyring) fresh(t *tenantKeyset) bool {
+	return k.now()-t.unwrapped < int64(k.opts.CacheAge) && t.epoch == k.epoch.Load()
 }
 
 // rememberKeyset adds a version of a tenant's keyset to those in the cache: while the
 // KEK turns, keys are wrapped by two of them.
-func (k *Keyring) rememberKeyset(unwrapped *key) {
-	all := []*key{unwrapped}
+func (k *Keyring) rememberKeyset(unwrapped *tenantKeyset) {
+	all := []*tenantKeyset{unwrapped}
 	if known := k.tenants.get(&unwrapped.scope); known != nil {
-		for _, other := range known.versions {
-			if other.version != unwrapped.version && k.fresh(other) {
+		for key := range known.newestFirst() {
+			if other := key.keyset; other.version != unwrapped.version && k.fresh(other) {
 				all = append(all, other)
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b *key) int { return cmp.Compare(a.version, b.version) })
-	k.tenants.put(&scopeKeys{scope: unwrapped.scope, state: Active, versions: all, loaded: unwrapped.unwrapped})
+	slices.SortFunc(all, func(a, b *tenantKeyset) int { return cmp.Compare(a.version, b.version) })
+	keys := &scopeKeys{scope: unwrapped.scope, state: Active, versions: make([]key, len(all)), loaded: unwrapped.unwrapped}
+	for i, t := range all {
+		keys.versions[i].version, keys.versions[i].keyset = t.version, t
+	}
+	k.tenants.put(keys)
 }
 
 // createTenant makes a tenant's keyset, once it is sure that the KEK is the right
@@ -134,7 +179,7 @@ func (k *Keyring) createTenant(ctx context.Context, scope Scope, byScope map[Sco
 			return err
 		}
 		if mine[scope] {
-			k.rememberKeyset(keyset.key)
+			k.rememberKeyset(keyset.tenantKeyset)
 		}
 		if len(byScope[scope]) > 0 {
 			return nil
@@ -145,7 +190,7 @@ func (k *Keyring) createTenant(ctx context.Context, scope Scope, byScope map[Sco
 
 // freshKeyset is one that this process has just made.
 type freshKeyset struct {
-	*key
+	*tenantKeyset
 	handle *keyset.Handle
 }
 
@@ -154,11 +199,11 @@ func (k *Keyring) newKeyset(scope Scope, version uint32) (freshKeyset, error) {
 	if err != nil {
 		return freshKeyset{}, fmt.Errorf("encrypt: make a keyset: %w", err)
 	}
-	wrap, err := newKeysetAEAD(handle)
+	primitive, err := newKeysetAEAD(handle)
 	if err != nil {
 		return freshKeyset{}, err
 	}
-	return freshKeyset{&key{scope: scope, version: version, wrap: wrap, unwrapped: k.now(), epoch: k.epoch.Load()}, handle}, nil
+	return freshKeyset{&tenantKeyset{scope, version, primitive, k.now(), k.epoch.Load()}, handle}, nil
 }
 
 // wrapped asks the KEK, of the generation of its check.
@@ -172,7 +217,7 @@ func (f freshKeyset) wrapped(ctx context.Context, k *Keyring, check *kekCheck) (
 	return Record{Scope: f.scope, Version: f.version, State: Active, Wrapped: append(h.append(nil), encrypted...), Under: check.Wrapped, CreatedAt: k.wallClock()}, nil
 }
 
-func (k *Keyring) unwrapKeyset(ctx context.Context, r Record) (tink.AEAD, error) {
+func (k *Keyring) unwrapKeyset(ctx context.Context, r Record) (keysetAEAD, error) {
 	generation, ciphertext, err := parse(r.Wrapped, algorithmKeyset, 1)
 	if err != nil {
 		return nil, fmt.Errorf("%w: the tenant's keyset", ErrDamaged)
@@ -186,11 +231,11 @@ func (k *Keyring) unwrapKeyset(ctx context.Context, r Record) (tink.AEAD, error)
 	case err != nil:
 		return nil, fmt.Errorf("%w: the tenant's keyset", ErrDamaged)
 	}
-	wrap, err := newKeysetAEAD(handle)
+	primitive, err := newKeysetAEAD(handle)
 	if err != nil {
 		return nil, fmt.Errorf("%w: the tenant's keyset: %w", ErrDamaged, err)
 	}
-	return wrap, nil
+	return primitive, nil
 }
 
 // keysetCiphertext is what Tink writes an encrypted keyset to and reads it from.
