@@ -180,6 +180,14 @@ func per(n int, m measurement) measurement {
 	}
 }
 
+// before prepares each round of a measurement.
+func before(prepare func(), m measurement) measurement {
+	return func(ctx context.Context) (float64, error) {
+		prepare()
+		return m(ctx)
+	}
+}
+
 // counted is a measurement that counts and does not time: once is enough.
 func counted(count func(ctx context.Context) (float64, error)) measurement {
 	var known *float64

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/keyset"
@@ -41,8 +40,10 @@ var (
 )
 
 // placeAD is what docs/formats/encrypt.md says a field's associated data is.
-func placeAD(at crmguard.Place) []byte {
-	ad := append([]byte("crmguard/encrypt field\x00"), 1, 1, 0, 0, 0, 1) // format, algorithm, version of the key
+func placeAD(at crmguard.Place) []byte { return appendPlaceAD(nil, &at) }
+
+func appendPlaceAD(ad []byte, at *crmguard.Place) []byte {
+	ad = append(ad, "crmguard/encrypt field\x00\x01\x01\x00\x00\x00\x01"...) // format, algorithm, version of the key
 	for _, s := range []string{at.Tenant, at.Client, at.Kind, at.Field, at.Record} {
 		ad = binary.BigEndian.AppendUint32(ad, uint32(len(s))) // #nosec G115 -- the strings above
 		ad = append(ad, s...)
@@ -180,60 +181,6 @@ func openIndex(ctx context.Context, _ *servers) (trial, error) {
 		}),
 		peer: perOp(func() error {
 			_, err := set.ComputePrimaryPRF(message, 16)
-			return err
-		}),
-		close: p.close,
-	}, nil
-}
-
-// openCold opens pages of fifty clients, a value each, whose keys are in the store and not in
-// the cache, and says what a client costs; the peer reads an encrypted Tink keyset of each client
-// and builds its AEAD. Stores are in memory on both sides.
-func openCold(ctx context.Context, _ *servers) (trial, error) {
-	p, err := newPair(ctx)
-	if err != nil {
-		return trial{}, err
-	}
-	fail := func(err error) (trial, error) { return trial{}, errors.Join(err, p.close()) }
-	const page = 50
-	cells := make([][]encrypt.Cell, coldPages) // each is cold in its turn
-	for i := range cells {
-		for j := range page {
-			cell := encrypt.Cell{Place: phonePlace, Plaintext: shortText}
-			cell.Place.Client = "c-" + strconv.Itoa(page*i+j)
-			cells[i] = append(cells[i], cell)
-		}
-		if err := p.ours.SealAll(p.ctx, phonePlace.Tenant, cells[i]); err != nil {
-			return fail(err)
-		}
-	}
-	keysets := make(map[string][]byte, coldPages*page)
-	for i := range coldPages * page {
-		handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
-		if err != nil {
-			return fail(err)
-		}
-		var stored bytes.Buffer
-		if err := handle.WriteWithAssociatedData(keyset.NewBinaryWriter(&stored), p.peer, p.ad); err != nil {
-			return fail(err)
-		}
-		keysets[cells[i/page][i%page].Place.Client] = stored.Bytes()
-	}
-	next, nextKeyset := 0, 0
-	return trial{
-		ours: per(page, perOp(func() error {
-			next = (next + 1) % coldPages
-			err := p.ours.OpenAll(p.ctx, phonePlace.Tenant, cells[next])
-			return errors.Join(err, cells[next][0].Err)
-		})),
-		peer: perOp(func() error {
-			nextKeyset = (nextKeyset + 1) % len(keysets)
-			stored := keysets[cells[nextKeyset/page][nextKeyset%page].Place.Client]
-			handle, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(stored)), p.peer, p.ad)
-			if err != nil {
-				return err
-			}
-			_, err = aead.New(handle)
 			return err
 		}),
 		close: p.close,
