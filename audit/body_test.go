@@ -282,3 +282,38 @@ func TestEncodedDecodes(t *testing.T) {
 		require.Equal(t, c, decoded)
 	}
 }
+
+// checkedRows are a page of rows of one log.
+func checkedRows(t testing.TB) ([]Row, *checker) {
+	t.Helper()
+	c, err := decodeRecord(goldenRecord(t))
+	require.NoError(t, err)
+	c.event.Private = nil
+	log := [16]byte{1}
+	return FullRows(log, c.event, 256), &checker{log: log, hash: newHasher()}
+}
+
+func TestCheckAllocatesNothing(t *testing.T) {
+	rows, c := checkedRows(t)
+	check := func() {
+		require.Nil(t, c.check(&page{to: int64(len(rows))}, rows))
+	}
+	check()
+	require.LessOrEqual(t, testing.AllocsPerRun(10, check), 2.0, "for 256 rows")
+}
+
+// BenchmarkCheck is what a verification does with 256 rows.
+func BenchmarkCheck(b *testing.B) {
+	rows, c := checkedRows(b)
+	size := 0
+	for i := range rows {
+		size += len(rows[i].Record)
+	}
+	b.SetBytes(int64(size))
+	b.ReportAllocs()
+	for b.Loop() {
+		if c.check(&page{to: int64(len(rows))}, rows) != nil {
+			b.Fatal("they are right")
+		}
+	}
+}
