@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -19,18 +20,9 @@ const sqliteMagic = "SQLite format 3\x00"
 
 // openAnchor opens an anchor that exists, to read: a database, or a file with checkpoints.
 func (c *call) openAnchor(name string, v note.Verifier, prefix string) (anchor audit.Anchor, done func() error, err error) {
-	database := isPostgres(name)
-	if !database {
-		begins := make([]byte, len(sqliteMagic))
-		file, err := os.Open(name) //nolint:gosec // the caller's own path
-		if err != nil {
-			return nil, nil, err
-		}
-		n, _ := file.Read(begins) // a file of fewer bytes is none of SQLite
-		if err := file.Close(); err != nil {
-			return nil, nil, err
-		}
-		database = string(begins[:n]) == sqliteMagic
+	database, err := isDatabase(name)
+	if err != nil {
+		return nil, nil, err
 	}
 	if !database {
 		anchor, err = audit.NewFileAnchor(name, v)
@@ -47,6 +39,130 @@ func (c *call) openAnchor(name string, v note.Verifier, prefix string) (anchor a
 		return nil, nil, errors.Join(err, db.Close())
 	}
 	return anchor, db.Close, nil
+}
+
+// isDatabase tells a database from a file with checkpoints.
+func isDatabase(name string) (bool, error) {
+	if isPostgres(name) || strings.HasPrefix(name, "sqlite:") {
+		return true, nil
+	}
+	begins := make([]byte, len(sqliteMagic))
+	file, err := os.Open(name) //nolint:gosec // the caller's own path
+	if err != nil {
+		return false, err
+	}
+	n, _ := file.Read(begins) // a file of fewer bytes is none of SQLite
+	return string(begins[:n]) == sqliteMagic, file.Close()
+}
+
+// anchorHelp is what commands say of the anchors that they keep.
+const anchorHelp = `An -anchor is a file, which is made, or a database, in which a table is made: a SQLite file that
+exists (one that is still empty as sqlite:PATH), or a URL of PostgreSQL. A -webhook gets each checkpoint
+signed with the secret in -webhook-secret, as Standard Webhooks says. A -witness is one of C2SP: its address
+and its public key, with a space between them; what it signs is kept in the first -anchor.
+`
+
+// anchorFlags say where checkpoints are kept besides.
+type anchorFlags struct {
+	anchors, webhooks, witnesses []string
+	secret                       string // file
+}
+
+func (c *call) anchorFlags() *anchorFlags {
+	f := &anchorFlags{}
+	list := func(to *[]string, name, usage string) {
+		c.flags.Func(name, usage+"; may be given several times", func(text string) error {
+			*to = append(*to, text)
+			return nil
+		})
+	}
+	list(&f.anchors, "anchor", "`file` or database to which checkpoints are added")
+	list(&f.webhooks, "webhook", "`address` to which checkpoints are sent")
+	c.flags.StringVar(&f.secret, "webhook-secret", "", "`file` with the secret that webhooks share, of at least 32 bytes")
+	list(&f.witnesses, "witness", "`'URL KEY'` of a witness that signs checkpoints, too")
+	return f
+}
+
+func (f *anchorFlags) check() error {
+	for _, w := range f.witnesses {
+		if len(strings.Fields(w)) != 2 {
+			return errors.New("-witness is the address and the public key of a witness, with a space between them")
+		}
+	}
+	switch {
+	case len(f.webhooks) > 0 && f.secret == "":
+		return errors.New("-webhook needs -webhook-secret")
+	case len(f.witnesses) > 0 && len(f.anchors) == 0:
+		return errors.New("-witness needs an -anchor: what a witness signed is kept there")
+	}
+	return nil
+}
+
+// open opens all anchors of a journal, to write.
+func (f *anchorFlags) open(c *call, store audit.Store, v note.Verifier, prefix string) (list []audit.Anchor, done func() error, err error) {
+	var databases []*sql.DB
+	closeAll := func() (err error) {
+		for _, db := range databases {
+			err = errors.Join(err, db.Close())
+		}
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeAll())
+		}
+	}()
+	for _, name := range f.anchors {
+		database, err := isDatabase(name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, err
+		}
+		if !database {
+			anchor, err := audit.NewFileAnchor(name, v)
+			if err != nil {
+				return nil, nil, err
+			}
+			list = append(list, anchor)
+			continue
+		}
+		db, err := openToWrite(c, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		databases = append(databases, db)
+		anchor, err := auditsql.NewAnchor(c, db, v, &auditsql.Options{TablePrefix: prefix})
+		if err != nil {
+			return nil, nil, err
+		}
+		list = append(list, anchor)
+	}
+	for _, text := range f.witnesses {
+		url, key, _ := strings.Cut(strings.TrimSpace(text), " ")
+		cosigner, err := audit.NewCosigner(strings.TrimSpace(key))
+		if err != nil {
+			return nil, nil, err
+		}
+		witness, err := audit.NewWitness(url, cosigner, store, v, list[0], nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		list = append(list, witness)
+	}
+	if len(f.webhooks) == 0 {
+		return list, closeAll, nil
+	}
+	secret, err := passphraseFile(f.secret)
+	if err != nil {
+		return nil, nil, fmt.Errorf("-webhook-secret: %w", err)
+	}
+	for _, address := range f.webhooks {
+		hook, err := audit.NewWebhook(address, secret, nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		list = append(list, hook)
+	}
+	return list, closeAll, nil
 }
 
 // anchored refuses a database without the table of an anchor: none is made there.

@@ -16,27 +16,24 @@ PASSFILE holds the passphrase of a KEK file that was made with one, in a file th
 read; - asks on the terminal or reads it from a pipe. A database is the path of a SQLite file
 or a URL of PostgreSQL; for passwords use PGPASSWORD or a .pgpass file, as others can see the
 command line.
-`
 
-const logArgs = "-db DATABASE -signer FILE -store DATABASE -kek FILE [-passphrase PASSFILE] [-anchor FILE]… [-journal-prefix P] [-prefix P]"
+` + anchorHelp
+
+const logArgs = "-db DATABASE -signer FILE -store DATABASE -kek FILE [-passphrase PASSFILE] [-anchor FILE|DATABASE]… [-webhook URL -webhook-secret FILE] [-witness 'URL KEY'] [-journal-prefix P] [-prefix P]"
 
 // logFlags say where a journal is that is written to.
 type logFlags struct {
 	journal journalFlags
 	signer  string
 	keys    *keyFlags
-	anchors []string
+	anchors *anchorFlags
 }
 
 func (c *call) logFlags() *logFlags {
-	f := &logFlags{keys: c.keyFlags()}
+	f := &logFlags{keys: c.keyFlags(), anchors: c.anchorFlags()}
 	c.flags.StringVar(&f.journal.db, "db", "", "`database` of the journal")
 	c.flags.StringVar(&f.journal.prefix, "journal-prefix", "", "`prefix` of the tables of the journal, if the CRM has chosen one")
 	c.flags.StringVar(&f.signer, "signer", "", "`file` with the signing key of the journal, such as crm-keys/journal.key")
-	c.flags.Func("anchor", "`file` to which checkpoints are added; may be given several times", func(name string) error {
-		f.anchors = append(f.anchors, name)
-		return nil
-	})
 	return f
 }
 
@@ -44,7 +41,7 @@ func (f *logFlags) check() error {
 	if f.journal.db == "" || f.signer == "" || f.keys.store == "" || f.keys.kek == "" {
 		return errors.New("-db, -signer, -store and -kek are needed")
 	}
-	return nil
+	return f.anchors.check()
 }
 
 // writing is a journal that is open to write.
@@ -96,13 +93,6 @@ func (c *call) openLog(f *logFlags) (w *writing, err error) {
 		return w, err
 	}
 	o := &audit.Options{Logger: slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: slog.LevelWarn}))}
-	for _, name := range f.anchors {
-		anchor, err := audit.NewFileAnchor(name, verifier)
-		if err != nil {
-			return w, err
-		}
-		o.Anchors = append(o.Anchors, anchor)
-	}
 	db, err := openToWrite(c, strings.TrimPrefix(f.journal.db, "sqlite:"))
 	if err != nil {
 		return w, err
@@ -112,6 +102,12 @@ func (c *call) openLog(f *logFlags) (w *writing, err error) {
 	if err != nil {
 		return w, err
 	}
+	anchors, closeAnchors, err := f.anchors.open(c, store, verifier, f.journal.prefix)
+	if err != nil {
+		return w, err
+	}
+	o.Anchors = anchors
+	w.done = func() error { return errors.Join(db.Close(), closeAnchors()) }
 	w.Log, err = audit.New(c, store, w.keys, signer, verifier, o)
 	return w, err
 }

@@ -18,7 +18,7 @@
 //	crmguard audit tail -db … -key FILE.pub -tenant T
 //	crmguard audit export -db … -key FILE.pub [-tenant T] [-after N] [-format jsonl|ocsf|csv] [-o FILE | -syslog HOST:PORT]
 //	crmguard audit extract -tenant T [-client ID] -o FILE -db … -signer FILE -store … -kek FILE
-//	crmguard audit sequence -db … -signer FILE -store … -kek FILE [-anchor FILE]
+//	crmguard audit sequence -db … -signer FILE -store … -kek FILE [-anchor FILE|DATABASE] [-webhook URL] [-witness 'URL KEY']
 //	crmguard audit prune -before TIME -db … -signer FILE -store … -kek FILE
 //	crmguard audit hold [-tenant T -id ID -reason CODE [-release]] -db … -signer FILE -store … -kek FILE
 //	crmguard policy lint FILE|-
