@@ -25,7 +25,7 @@ type FailoverOptions struct {
 	Policy func(crmguard.Event) Policy
 
 	Deadline   time.Duration // for the log, and again for the spool; 0: two seconds
-	SpoolLimit int64         // bytes on disk; 0: 64 MiB. A full spool blocks what it cannot take
+	SpoolLimit int64         // bytes on disk; 0: 64 MiB. A full spool blocks what it cannot take; of its last eighth see Failover
 
 	Logger *slog.Logger // nil: none
 	Clock  func() time.Time
@@ -59,7 +59,9 @@ type FailoverOptions struct {
 //
 // What cannot be decided is refused: when the keys fail, nothing can be sealed, so
 // events of Spool return the error, as those of Block do; and so they do when the
-// spool is full or its disk fails. An event that is wrong in itself is refused under
+// spool is full or its disk fails. The last eighth of the spool takes only what ends
+// access and the ends of acts that have begun, so that nobody who signs in again and
+// again keeps a dismissal out of the journal. An event that is wrong in itself is refused under
 // each policy. While entries of a tenant wait in the spool, others of that tenant go
 // behind them.
 //
@@ -357,7 +359,7 @@ func (f *Failover) keep(ctx context.Context, tenant string, made *entry) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.limit)
 	defer cancel()
-	if err := f.spool.append(ctx, tenant, sealed); err != nil {
+	if err := f.spool.append(ctx, tenant, sealed, f.must(&m.content.event)); err != nil {
 		return fmt.Errorf("audit: not spooled: %w", err)
 	}
 	return nil

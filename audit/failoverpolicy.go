@@ -59,6 +59,12 @@ func (f *Failover) policyFor(e crmguard.Event) Policy {
 	return Block
 }
 
+// must reports whether an event is one for which the spool keeps room: what it tells of
+// is done whether it is recorded or not.
+func (f *Failover) must(e *crmguard.Event) bool {
+	return e.Action == crmguard.Revoke || e.Outcome != crmguard.Attempted && f.begun.has(e)
+}
+
 // maxBegun is how many acts may be under way until the oldest is forgotten; its end
 // then blocks, as if it had no beginning.
 const maxBegun = 8192

@@ -39,7 +39,8 @@ type Proven struct {
 
 // Prove returns a file that proves to whoever has the public key that the log holds
 // entry seq: see [ProveStore]. An entry is covered by a checkpoint within
-// Options.CheckpointEvery; until then the error is [ErrUnsigned].
+// Options.CheckpointEvery; until then the error is [ErrUnsigned]. Whose entry it is, and
+// who may have its proof, is for the caller to check.
 func (l *Log) Prove(ctx context.Context, seq int64) ([]byte, error) {
 	return ProveStore(ctx, l.store, l.verify, seq)
 }

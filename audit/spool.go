@@ -24,6 +24,7 @@ const (
 	spoolLeft       = ".left" // added to the name of a file of which something could not be recorded
 	maxSpoolSegment = 1 << 20
 	maxSpoolBatch   = 64
+	spoolReserve    = 8 // of the limit this part is for what must be kept
 	maxUnread       = 5 // tries until an entry is given up that the disk does not give back
 )
 
@@ -123,6 +124,7 @@ type spoolFrame struct {
 type spoolWrite struct {
 	tenant string
 	frame  []byte
+	must   bool
 	done   chan error // buffered
 }
 

@@ -337,6 +337,13 @@ func TestSpoolLimit(t *testing.T) {
 	}
 	require.ErrorContains(t, err, "full")
 	require.Greater(t, taken, 10)
+	require.LessOrEqual(t, r.Status().SpoolBytes, int64(10_000-10_000/8))
+	require.NoError(t, r.Record(t.Context(), act(crmguard.Revoke, "dismissed")), "there is room for what ends access")
+	err = nil
+	for n := 0; n < 1000 && err == nil; n++ {
+		err = r.Record(t.Context(), act(crmguard.Revoke, fmt.Sprint("out-", n)))
+	}
+	require.ErrorContains(t, err, "full")
 	require.LessOrEqual(t, r.Status().SpoolBytes, int64(10_000))
 	require.NoError(t, r.Record(t.Context(), act(crmguard.View, "v")), "counted")
 	r.store.set(nil, nil)

@@ -9,9 +9,9 @@ import (
 )
 
 // append returns nil when the entry is on the disk. When ctx ends it may still get
-// there.
-func (s *spool) append(ctx context.Context, tenant string, sealed []byte) error {
-	w := &spoolWrite{tenant: tenant, frame: spooledFrame(tenant, sealed), done: make(chan error, 1)}
+// there. Only what must be kept takes the last of the room.
+func (s *spool) append(ctx context.Context, tenant string, sealed []byte, must bool) error {
+	w := &spoolWrite{tenant: tenant, frame: spooledFrame(tenant, sealed), must: must, done: make(chan error, 1)}
 	if _, err := s.health(); err != nil {
 		return err
 	}
@@ -61,7 +61,11 @@ func (s *spool) write(first *spoolWrite) {
 	var data []byte
 	taken := batch[:0]
 	for _, w := range batch {
-		if len(data)+len(w.frame) > room {
+		left := room
+		if !w.must {
+			left -= int(s.limit / spoolReserve)
+		}
+		if len(data)+len(w.frame) > left {
 			w.done <- errSpoolFull
 			continue
 		}

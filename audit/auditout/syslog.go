@@ -27,7 +27,9 @@ const (
 //
 // The protocol has no receipts: bytes that the network has taken may never arrive. So
 // each batch has a connection of its own, and counts as delivered when the receiver
-// has read it to the end and closed its side.
+// has read it to the end and closed its side. Many log servers close without saying so
+// under TLS: who controls the network between can then make a batch look delivered
+// that is not. Where that matters use [Webhook], whose answers are authenticated.
 type Syslog struct {
 	address  string
 	config   *tls.Config
