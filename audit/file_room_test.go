@@ -54,6 +54,9 @@ func TestRoom(t *testing.T) {
 	for name, content := range closed {
 		require.False(t, bytes.HasSuffix(content, make([]byte, 8)), name)
 	}
+	left := folder(t, closed) // a planted fault: a new file begun without giving room back
+	require.NoError(t, os.WriteFile(filepath.Join(left, firstFile), append(bytes.Clone(closed[firstFile]), make([]byte, 300)...), 0o600))
+	require.Equal(t, audit.Broken, verify(t, openFile(t, left), verifier).Verdict)
 	for i, content := range killed {
 		dir := folder(t, content)
 		s := roomy(t, dir)
