@@ -8,7 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/casbin/casbin/v2"
+	"github.com/casbin/casbin/v2/model"
 	stringadapter "github.com/casbin/casbin/v2/persist/string-adapter"
 
 	"github.com/crmguard/crmguard"
@@ -167,4 +170,78 @@ func ExampleEngine_Resolve() {
 	fmt.Println(roles, units, err)
 	// Output:
 	// [head] [sales] <nil>
+}
+
+// A policy may be part of the program.
+func ExampleFromPolicy() {
+	rights, err := rbac.FromPolicy(context.Background(), rbac.Policy{
+		Rules: []rbac.Rule{
+			{Subject: "role:seller", Tenant: "default", Object: "contacts", Action: crmguard.View, Scope: rbac.Own},
+			{Subject: "u:boris", Tenant: "default", Object: "contacts", Action: crmguard.View, Scope: rbac.All, Deny: true},
+		},
+		Links: []rbac.Link{{Subject: "u:anna", Role: "role:seller", Tenant: "default"}},
+	}, &rbac.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		panic(err)
+	}
+	card := crmguard.Resource{Tenant: crmguard.SingleTenant, Kind: "contacts", ID: "17", Owner: "anna"}
+	fmt.Println(rights.Check(context.Background(), anna, crmguard.View, card))
+	// Output: <nil>
+}
+
+// A host that has a Casbin model of its own keeps it.
+func ExampleWrap() {
+	m, err := model.NewModelFromString(`[request_definition]
+r = sub, obj, act
+[policy_definition]
+p = sub, obj, act
+[policy_effect]
+e = some(where (p.eft == allow))
+[matchers]
+m = (r.sub.ID == r.obj.Owner || r.sub.ID == p.sub) && keyMatch(r.obj.Kind, p.obj) && r.act == p.act`)
+	if err != nil {
+		panic(err)
+	}
+	enforcer, err := casbin.NewEnforcer(m, stringadapter.NewAdapter("p, vera, contacts*, view"))
+	if err != nil {
+		panic(err)
+	}
+	rights, err := rbac.Wrap(enforcer, func(s crmguard.Subject, a crmguard.Action, r crmguard.Resource) ([]any, error) {
+		return []any{s, r, string(a)}, nil
+	})
+	if err != nil {
+		panic(err)
+	}
+	card := crmguard.Resource{Tenant: crmguard.SingleTenant, Kind: "contacts", ID: "17", Owner: "boris"}
+	fmt.Println(rights.Check(context.Background(), vera, crmguard.View, card))
+	fmt.Println(rights.Check(context.Background(), anna, crmguard.View, card))
+	err = rights.Change(func(e *casbin.Enforcer) error { // and so does a watcher's callback
+		_, err := e.AddPolicy("anna", "contacts", "view")
+		return err
+	})
+	fmt.Println(rights.Check(context.Background(), anna, crmguard.View, card), err)
+	// Output:
+	// <nil>
+	// crmguard: denied by rbac: no-rule
+	// <nil> <nil>
+}
+
+// A deputy has a role until the evening.
+func ExampleEngine_GrantRoleUntil() {
+	now := time.Date(2026, 7, 1, 9, 0, 0, 0, time.UTC)
+	e, err := rbac.FromPolicy(context.Background(), rbac.Policy{
+		Rules: []rbac.Rule{{Subject: "role:head", Tenant: "default", Object: "contacts", Action: crmguard.View, Scope: rbac.Tree}},
+	}, &rbac.Options{Logger: slog.New(slog.DiscardHandler), Clock: func() time.Time { return now }})
+	if err != nil {
+		panic(err)
+	}
+	ctx := crmguard.System(context.Background(), crmguard.SingleTenant, "deputies")
+	fmt.Println(e.GrantRoleUntil(ctx, crmguard.SingleTenant, "boris", "head", now.Add(9*time.Hour)))
+	fmt.Println(e.Resolve(ctx, crmguard.SingleTenant, "boris"))
+	now = now.Add(9 * time.Hour)
+	fmt.Println(e.Resolve(ctx, crmguard.SingleTenant, "boris"))
+	// Output:
+	// <nil>
+	// [head] [] <nil>
+	// [] [] <nil>
 }

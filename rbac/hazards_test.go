@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/casbin/casbin/v2"
+	"github.com/casbin/casbin/v2/model"
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard"
@@ -87,8 +89,44 @@ func TestHazardStaleAnswers(t *testing.T) {
 	for range 3 {
 		require.NoError(t, e.Check(t.Context(), person("anna"), crmguard.View, mine))
 	}
+	m, err := model.NewModelFromString(Model)
+	require.NoError(t, err)
+	cached, err := casbin.NewCachedEnforcer(m)
+	require.NoError(t, err)
+	_, err = cached.AddPolicy("role:seller", "acme", "contacts", "view", "own", "allow")
+	require.NoError(t, err)
+	_, err = cached.AddGroupingPolicy("u:anna", "role:seller", "acme")
+	require.NoError(t, err)
+	_, err = cached.AddNamedGroupingPolicies("g2", ScopeRows())
+	require.NoError(t, err)
+	theirs := func() bool {
+		ok, err := cached.Enforce("u:anna", "acme", "contacts", "view", "own")
+		require.NoError(t, err)
+		return ok
+	}
+	require.True(t, theirs())
+
 	require.NoError(t, e.RevokeRole(t.Context(), "acme", "anna", "seller"))
 	requireDenied(t, e.Check(t.Context(), person("anna"), crmguard.View, mine), "no-rule")
+	_, err = cached.DeleteRoleForUser("u:anna", "role:seller", "acme")
+	require.NoError(t, err)
+	require.True(t, theirs(), "Casbin no longer has the hazard: say so")
+}
+
+// While the store is asked and a policy is put in place, nobody waits who decides.
+func TestNoDecisionWaitsForAChange(t *testing.T) {
+	e := engineFromCSV(t, teamPolicy, teamOrg())
+	vera := person("vera")
+	below := crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Unit: "north-1"}
+	require.NoError(t, e.Check(t.Context(), vera, crmguard.View, below)) // asks for the departments, once for each version of them
+	require.NoError(t, e.lock(t.Context()))
+	defer e.unlock()
+	for _, lock := range []sync.Locker{&e.mu, &e.watched.mu, &e.org.mu} {
+		lock.Lock()
+		defer lock.Unlock()
+	}
+	require.NoError(t, e.Check(t.Context(), vera, crmguard.View, below))
+	requireDenied(t, e.Check(t.Context(), vera, crmguard.Delete, below), "no-rule")
 }
 
 // Casbin joins parts of keys with "$$", "," and NUL. Parts that contain those

@@ -20,10 +20,12 @@
 //	p, role:owner, acme, section:journal, access, all, allow
 //	g, u:anna, role:seller, acme
 //	g, unit:support, role:seller, acme
+//	p2, u:boris, role:seller, acme, 2026-12-31T18:00:00Z
 //
 // Subjects are u:ID (a person, an integration, or a job of the host, which is
 // u:system:REASON and has the rights that rows give it, like anybody else; nobody
-// else may be called so), role:NAME and unit:NAME. Roles and units are what g rows say; being a member of
+// else may be called so), role:NAME and unit:NAME. Roles and units are what g rows say, so a team is a unit
+// whose people they name; being a member of
 // a department in [Org] places a person in the tree of departments and gives no
 // role.
 //
@@ -32,6 +34,10 @@
 // (shared with the person) and all. A record can be own and shared at once, so
 // rules of both apply. One rule that denies outweighs all that allow, in whatever
 // order they stand.
+//
+// A p2 row is a g row of a person that ends: from that moment on it is as if it were
+// not there, without a reload, by the clock of this process ([Options].Clock).
+// Roles of roles do not end.
 //
 // An object is a kind of record, a field of it (kind#field) or a section of the
 // CRM (section:NAME, whose scope is always all). Actions are those of package
@@ -64,8 +70,12 @@
 // other than allow and deny, short and long rows, names without a prefix or that
 // Casbin could confuse, unknown scopes and actions, cycles and chains of roles
 // longer than Casbin follows, an empty policy. When a Reload is refused, what is in
-// force and still stored stays. Each version of the policy is immutable, answers
-// included: a decision never mixes two.
+// force and still stored stays. Each version of the policy is immutable:
+// a decision never mixes two.
+//
+// A policy is compiled when it is loaded, and no Casbin enforcer decides. A decision
+// costs two look-ups and a short search for each role of the person, whatever is asked and however many rules there
+// are; it allocates nothing, takes no lock, waits for no change and remembers nothing, so nobody fills its memory.
 //
 // What GrantRole, RevokeRole and Revoke change holds in this process from the next
 // question on. Other processes on the same store take it over when [Engine.Watch] looks, or
@@ -86,7 +96,8 @@
 //
 // docs/formats/rbac.md specifies the rows, the file and the version of a policy. A
 // policy that loads here gives the same answers in any Casbin enforcer with [Model]
-// and [ScopeRows].
+// and [ScopeRows], save that no enforcer gives what p2 rows give: there all of them
+// have ended. Policies in other Casbin models are asked through [Wrap].
 package rbac
 
 import (

@@ -68,7 +68,7 @@ func (d *dev) kill(ctx context.Context) (err error) {
 		}
 	}
 	d.out.printf("\nProcesses are killed %s times\n", rounds)
-	args := []string{"go", "test", "-count=1", "-timeout=2h", "-run=^Test(Kill|ManyProcesses)", "./..."}
+	args := []string{"go", "test", "-count=1", "-timeout=2h", "-run=^Test(Kill|ManyProcesses|ManyDecisions)", "./..."}
 	return command{dir: d.root, env: env, stdout: d.out, stderr: d.err, args: args}.run(ctx)
 }
 
