@@ -91,6 +91,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -161,6 +162,7 @@ type Log struct {
 	outbox Tx // not nil: this process chains nothing, see OpenInbox
 	queue  chan *item
 	nudge  chan struct{} // the inbox may hold something
+	waking atomic.Bool   // it will be said, see soon
 
 	anchors anchors
 	growth  growth

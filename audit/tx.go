@@ -5,9 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/crmguard/crmguard"
 )
+
+// chainAfter is how long an entry at least waits in the inbox.
+const chainAfter = 20 * time.Millisecond
 
 type txKey struct{}
 
@@ -78,7 +82,7 @@ func (l *Log) InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context,
 		return fmt.Errorf("audit: commit: %w", err)
 	}
 	if len(in.numbers) > 0 {
-		l.wake()
+		l.soon()
 	}
 	return nil
 }
@@ -100,7 +104,7 @@ func (l *Log) RecordTx(ctx context.Context, tx Tx, e crmguard.Event) (settle fun
 			return
 		}
 		l.node.settle(committed, in.numbers...)
-		l.wake()
+		l.soon()
 	}, nil
 }
 
@@ -205,6 +209,17 @@ func (l *Log) inPlaceOf(ctx context.Context, tx Tx, w Waiting, c *content) error
 		return c.conflict()
 	}
 	return nil
+}
+
+// soon has the committer look into the inbox, after those have come that are about to: a
+// look takes as long for many entries as for one.
+func (l *Log) soon() {
+	if l.waking.CompareAndSwap(false, true) {
+		time.AfterFunc(chainAfter, func() {
+			l.waking.Store(false)
+			l.wake()
+		})
+	}
 }
 
 func (l *Log) wake() {

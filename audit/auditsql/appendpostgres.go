@@ -7,38 +7,49 @@ import (
 	"github.com/crmguard/crmguard/internal/sqldb"
 )
 
-// batchAtOnce is the whole of a batch, of any size, in one statement: PostgreSQL
-// prepares it once for each connection, and answers once. Rows come as an array for
-// each column, and as one value that holds the bytes of all of them: of each its chain
-// hash, its hashes and its record. Nothing is written unless the log stands where the
-// batch begins.
-const batchAtOnce = `WITH before AS MATERIALIZED (
+// A batch of any size is one statement, which PostgreSQL prepares once for each
+// connection and answers once. Rows come as an array for each column, and as one value
+// that holds the bytes of all of them: of each its chain hash, its hashes and its record.
+// Nothing is written unless the log stands where the batch begins.
+const (
+	batchBegins = `WITH before AS MATERIALIZED (
 	SELECT 1 WHERE $2::BIGINT = 0 OR EXISTS (SELECT 1 FROM crmguard_audit_entries WHERE log = $1 AND seq = $2 - 1 AND chain = $3)
 ), tail AS (
 	INSERT INTO crmguard_audit_tail (log, body) SELECT $1, $4::BYTEA FROM before WHERE $4 IS NOT NULL
 	ON CONFLICT (log) DO UPDATE SET body = excluded.body
-), clients AS (
+)`
+
+	// A row that is there stays as it is: whoever planted it said what the record
+	// says, too.
+	batchClients = `, clients AS (
 	INSERT INTO crmguard_audit_clients (log, tenant, client, seq)
 	SELECT $1, c.tenant, c.client, c.seq
-	FROM before, unnest($5::TEXT[], $6::TEXT[], $7::BIGINT[]) AS c (tenant, client, seq)
+	FROM before, unnest($19::TEXT[], $20::TEXT[], $21::BIGINT[]) AS c (tenant, client, seq)
 	ON CONFLICT DO NOTHING
-)
+)`
+
+	batchRows = `
 INSERT INTO crmguard_audit_entries (log, seq, tenant, event, outcome, subject, kind, object, action, addr, occurred, chain, hashes, record)
 SELECT $1, r.seq, r.tenant, r.event, r.outcome, r.subject, r.kind, r.object, r.action, r.addr, r.occurred,
-	substring($8::BYTEA FROM r.start FOR 32),
-	substring($8::BYTEA FROM r.start + 32 FOR r.hashes),
-	substring($8::BYTEA FROM r.start + 32 + r.hashes FOR r.record)
-FROM before, unnest($9::BIGINT[], $10::TEXT[], $11::TEXT[], $12::SMALLINT[], $13::TEXT[], $14::TEXT[], $15::TEXT[], $16::TEXT[], $17::TEXT[], $18::BIGINT[],
-	$19::INT[], $20::INT[], $21::INT[])
+	substring($5::BYTEA FROM r.start FOR 32),
+	substring($5::BYTEA FROM r.start + 32 FOR r.hashes),
+	substring($5::BYTEA FROM r.start + 32 + r.hashes FOR r.record)
+FROM before, unnest($6::BIGINT[], $7::TEXT[], $8::TEXT[], $9::SMALLINT[], $10::TEXT[], $11::TEXT[], $12::TEXT[], $13::TEXT[], $14::TEXT[], $15::BIGINT[],
+	$16::INT[], $17::INT[], $18::INT[])
 	AS r (seq, tenant, event, outcome, subject, kind, object, action, addr, occurred, start, hashes, record)`
+)
 
 // insertAtOnce adds the rows of a batch with all that belongs to them.
 func (s *Store) insertAtOnce(ctx context.Context, tx audit.Tx, b *audit.Batch) error {
 	if len(b.Rows) == 0 && b.Tail == nil {
 		return nil
 	}
-	var clientTenant, client, clientSeq sqldb.Array
 	var seq, tenant, event, outcome, subject, kind, object, action, addr, occurred, start, hashes, record sqldb.Array
+	for _, column := range []*sqldb.Array{&seq, &tenant, &event, &outcome, &subject, &kind, &object, &action, &addr, &occurred, &start, &hashes, &record} {
+		column.Grow(16 * len(b.Rows))
+	}
+	var clientTenant, client, clientSeq sqldb.Array
+	clients := 0
 	size := 0
 	for i := range b.Rows {
 		size += 32 + 32*len(b.Rows[i].Hashes) + len(b.Rows[i].Record)
@@ -64,6 +75,7 @@ func (s *Store) insertAtOnce(ctx context.Context, tx audit.Tx, b *audit.Batch) e
 		action.Text(string(k.Action))
 		addr.Text(k.Addr)
 		occurred.Number(k.Time)
+		clients += len(k.Clients)
 		for _, c := range k.Clients {
 			clientTenant.Text(k.Tenant)
 			client.Text(c)
@@ -78,10 +90,17 @@ func (s *Store) insertAtOnce(ctx context.Context, tx audit.Tx, b *audit.Batch) e
 	if b.Tail != nil {
 		tail = b.Tail
 	}
-	result, err := tx.ExecContext(ctx, s.db.Q(batchAtOnce), s.log, after.Size, after.Chain[:], tail,
-		clientTenant.String(), client.String(), clientSeq.String(), bytes,
+	query := batchBegins + batchRows
+	args := []any{
+		s.log, after.Size, after.Chain[:], tail, bytes,
 		seq.String(), tenant.String(), event.String(), outcome.String(), subject.String(), kind.String(), object.String(), action.String(), addr.String(), occurred.String(),
-		start.String(), hashes.String(), record.String())
+		start.String(), hashes.String(), record.String(),
+	}
+	if clients > 0 {
+		query = batchBegins + batchClients + batchRows
+		args = append(args, clientTenant.String(), client.String(), clientSeq.String())
+	}
+	result, err := tx.ExecContext(ctx, s.db.Q(query), args...)
 	return whole(result, err, len(b.Rows))
 }
 

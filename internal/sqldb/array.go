@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -9,6 +10,9 @@ import (
 // every driver sends as it is: name the type in the statement, as in $1::TEXT[]. The
 // zero value is an empty array.
 type Array struct{ b []byte }
+
+// Grow makes room for n more bytes of text.
+func (a *Array) Grow(n int) { a.b = slices.Grow(a.b, n) }
 
 func (a *Array) next() {
 	if len(a.b) == 0 {

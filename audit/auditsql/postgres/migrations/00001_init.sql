@@ -1,7 +1,8 @@
 -- +goose Up
 -- Texts are compared as bytes (COLLATE "C"): they are looked up, not sorted for people.
 -- That is faster, and no update of the system's collations breaks an index. Indexes
--- begin with the column that tells most rows apart.
+-- begin with the column that tells most rows apart; those that end with seq hold
+-- nothing twice.
 CREATE TABLE IF NOT EXISTS crmguard_migrations (
 	store      TEXT   NOT NULL,
 	version    BIGINT NOT NULL,
@@ -36,15 +37,15 @@ CREATE TABLE crmguard_audit_entries (
 
 CREATE UNIQUE INDEX crmguard_audit_once ON crmguard_audit_entries (event, tenant, outcome, log);
 
-CREATE INDEX crmguard_audit_by_tenant ON crmguard_audit_entries (tenant, log, seq);
+CREATE INDEX crmguard_audit_by_tenant ON crmguard_audit_entries (tenant, log, seq) WITH (deduplicate_items = off);
 
-CREATE INDEX crmguard_audit_by_subject ON crmguard_audit_entries (subject, tenant, log, seq);
+CREATE INDEX crmguard_audit_by_subject ON crmguard_audit_entries (subject, tenant, log, seq) WITH (deduplicate_items = off);
 
-CREATE INDEX crmguard_audit_by_object ON crmguard_audit_entries (object, kind, tenant, log, seq);
+CREATE INDEX crmguard_audit_by_object ON crmguard_audit_entries (object, kind, tenant, log, seq) WITH (deduplicate_items = off);
 
-CREATE INDEX crmguard_audit_by_action ON crmguard_audit_entries (action, tenant, log, seq);
+CREATE INDEX crmguard_audit_by_action ON crmguard_audit_entries (action, tenant, log, seq) WITH (deduplicate_items = off);
 
-CREATE INDEX crmguard_audit_by_addr ON crmguard_audit_entries (addr, tenant, log, seq);
+CREATE INDEX crmguard_audit_by_addr ON crmguard_audit_entries (addr, tenant, log, seq) WITH (deduplicate_items = off);
 
 CREATE TABLE crmguard_audit_clients (
 	log    TEXT COLLATE "C" NOT NULL,
@@ -97,7 +98,7 @@ CREATE TABLE crmguard_audit_inbox (
 	PRIMARY KEY (event, tenant, outcome, log)
 );
 
-CREATE INDEX crmguard_audit_inbox_order ON crmguard_audit_inbox (log, since, tenant, event, outcome);
+CREATE INDEX crmguard_audit_inbox_order ON crmguard_audit_inbox (log, since);
 
 -- What processes say that they put into the inbox, and what became of it.
 CREATE TABLE crmguard_audit_beats (

@@ -95,7 +95,7 @@ CREATE TABLE crmguard_audit_inbox (
 	PRIMARY KEY (event, tenant, outcome, log)
 );
 
-CREATE INDEX crmguard_audit_inbox_order ON crmguard_audit_inbox (log, since, tenant, event, outcome);
+CREATE INDEX crmguard_audit_inbox_order ON crmguard_audit_inbox (log, since);
 
 -- What processes say that they put into the inbox, and what became of it.
 CREATE TABLE crmguard_audit_beats (
