@@ -89,7 +89,7 @@ func (l *Log) InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context,
 
 // RecordTx writes an entry inside a transaction of the host's: it exists if and
 // only if that commits. Call settle when it has ended, and was committed or rolled
-// back for certain: then the entry is chained at once, and its removal before that is
+// back for certain: then the entry is chained in a moment, and its removal before that is
 // noticed. Without settle it is chained within about a second, and whether there was
 // one is in doubt ([InDoubt]) if none comes within an hour. Another entry in its
 // place is a *[ConflictError]: roll back.

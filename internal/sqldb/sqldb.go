@@ -3,10 +3,11 @@
 // that are tried again when the database asks for it, and SQLite files opened
 // with the same settings on every connection.
 //
-// Stores write one SQL text for both dialects: parameters are $1, $2, …, in the
-// order in which the arguments are given; bytes are BYTEA, times are BIGINT
-// microseconds since 1970 (see [Micros]), flags are SMALLINT. Table names start
-// with "crmguard_", which [DB.Q] replaces by the prefix that the host chose.
+// Stores write one SQL text for both dialects, but where one of them has a much faster
+// way ([Array]): parameters are $1, $2, …, in the order in which the arguments are given;
+// bytes are BYTEA, times are BIGINT microseconds since 1970 (see [Micros]), flags are
+// SMALLINT. Table names start with "crmguard_", which [DB.Q] replaces by the prefix that
+// the host chose.
 //
 // # Migrations
 //
