@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -187,10 +189,39 @@ func (w *Witness) Newest(ctx context.Context) (checkpoint []byte, at time.Time, 
 	if err != nil || checkpoint == nil {
 		return nil, time.Time{}, err
 	}
-	if _, at, err = cosigned(checkpoint, w.verifier, w.witness); err != nil {
-		return nil, time.Time{}, err
+	if _, at, err = cosigned(checkpoint, w.verifier, w.witness); err == nil {
+		return checkpoint, at, nil
 	}
-	return checkpoint, at, nil
+	if earlier, at, errAll := w.newestCosigned(ctx); errAll != nil || earlier != nil {
+		return earlier, at, errAll
+	}
+	return nil, time.Time{}, err
+}
+
+// newestCosigned is for an anchor that keeps more than what the witness signed: the
+// log's own checkpoints, or what somebody put there.
+func (w *Witness) newestCosigned(ctx context.Context) (newest []byte, at time.Time, err error) {
+	type candidate struct {
+		checkpoint []byte
+		size       int64
+	}
+	var signed []candidate
+	line := []byte("\n— " + w.witness.Name() + " ")
+	for checkpoint, err := range w.All(ctx) {
+		if err != nil {
+			return nil, time.Time{}, err
+		}
+		if size, err := sizeOf(checkpoint); err == nil && bytes.Contains(checkpoint, line) {
+			signed = append(signed, candidate{checkpoint, size})
+		}
+	}
+	slices.SortStableFunc(signed, func(a, b candidate) int { return cmp.Compare(a.size, b.size) })
+	for _, c := range slices.Backward(signed) {
+		if _, at, err := cosigned(c.checkpoint, w.verifier, w.witness); err == nil {
+			return c.checkpoint, at, nil
+		}
+	}
+	return nil, time.Time{}, nil
 }
 
 // All returns what the witness signed, if the anchor that keeps it does.

@@ -259,3 +259,41 @@ func FuzzNewCosigner(f *testing.F) {
 		require.Contains(t, key, fmt.Sprintf("+%08x+", v.KeyHash()))
 	})
 }
+
+// What the witness signed is found in an anchor that keeps the log's own checkpoints,
+// too, and of somebody else's: nobody makes it blind with a newer one.
+func TestWitnessSharesAnAnchor(t *testing.T) {
+	signer, verifier := journaltest.Signer(t)
+	service := audittest.NewWitness(t, "witness.example/w1", verifier)
+	store := audit.NewMemory()
+	file := fileAnchor(t, filepath.Join(t.TempDir(), "anchor"), verifier)
+	w := witnessKept(t, service.URL, service.Key, store, verifier, file)
+	log, err := audit.New(t.Context(), store, journaltest.NewSealer(), signer, verifier, nil)
+	require.NoError(t, err)
+	var notes [][]byte
+	for i := range 3 {
+		require.NoError(t, log.Record(t.Context(), journaltest.Event(i)))
+		require.NoError(t, log.Close())
+		list, err := store.Checkpoints(t.Context(), int64(i), 1)
+		require.NoError(t, err)
+		notes = append(notes, list[0].Note)
+		log, err = audit.New(t.Context(), store, journaltest.NewSealer(), signer, verifier, nil)
+		require.NoError(t, err)
+	}
+	require.NoError(t, log.Close())
+	require.NoError(t, file.Keep(t.Context(), notes[0]))
+	_, _, err = w.Newest(t.Context())
+	require.Error(t, err, "the witness signed nothing")
+	require.NoError(t, w.Keep(t.Context(), notes[0]))
+	require.NoError(t, w.Keep(t.Context(), notes[1]))
+	want, _ := newestOf(t, w)
+	for _, n := range [][]byte{notes[1], notes[2]} { // of the same size, and of more entries
+		require.NoError(t, file.Keep(t.Context(), n))
+		got, at := newestOf(t, w)
+		require.Equal(t, want, got)
+		require.WithinDuration(t, time.Now(), at, time.Minute)
+	}
+	require.NoError(t, w.Keep(t.Context(), notes[2]))
+	got, _ := newestOf(t, w)
+	require.True(t, strings.HasPrefix(got, string(notes[2])))
+}
