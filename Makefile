@@ -2,7 +2,7 @@
 #              NOINSTALL=1               installs nothing
 #              CRMGUARD_TEST_POSTGRES=…  URL of a server to use
 # make lint    gofmt, go vet, golangci-lint, tidy module files
-# make fuzz    every fuzz target; FUZZTIME=10s; then processes are killed 500 times
+# make fuzz    every fuzz target; FUZZTIME=10s; then processes and PostgreSQL are killed 500 times
 # make bench   benchmarks, and the claims of the README
 # make clean   removes what these built
 

@@ -199,7 +199,7 @@ func (v *verification) noLater(ctx context.Context, note []byte, at time.Time) t
 
 // judge says what the anchors mean for a report in which nothing else is wrong.
 func (s *asked) judge(r *Report, anchors int) {
-	if !r.OK() {
+	if !r.sound() {
 		return
 	}
 	if s.contradicted != nil {

@@ -101,7 +101,7 @@ func (l *Log) Extract(ctx context.Context, q Query, w io.Writer) (Extracted, err
 	if err != nil {
 		return Extracted{}, err
 	}
-	if !r.OK() {
+	if !r.sound() {
 		return Extracted{}, fmt.Errorf("audit: extract: %w", &VerifyError{r})
 	}
 	if err := l.Record(ctx, reading(subject, append(shape(&asked, len(found) > 0), "extract"), len(found))); err != nil {

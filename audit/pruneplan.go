@@ -36,7 +36,7 @@ func (l *Log) planPrune(ctx context.Context, before time.Time) (*prunePlan, erro
 	if err != nil {
 		return nil, err
 	}
-	if !r.OK() {
+	if !r.sound() {
 		return nil, &VerifyError{r}
 	}
 	end := r.Signed - 1 // the newest checkpoint needs the entry before it

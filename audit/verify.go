@@ -58,11 +58,15 @@ type Report struct {
 	Detail     string    `json:"detail"`     // for people
 }
 
-// OK reports whether every entry is as it was written, as far as can be told. With
-// the verdict [Unanchored] that is not far: whoever writes the store can remove
-// checkpoints from the end and rewrite what only they covered. With [AnchorStale] it
-// is as far as Report.PinnedAt.
-func (r Report) OK() bool {
+// OK reports whether nothing is wrong, as far as can be told. With the verdict
+// [Unanchored] that is not far: whoever writes the store can remove checkpoints from
+// the end and rewrite what only they covered. [AnchorStale] is not OK: something
+// outside should vouch for the log, and has not done so since Report.PinnedAt.
+func (r Report) OK() bool { return r.sound() && r.Verdict != AnchorStale }
+
+// sound reports whether all that is there is as it was signed, whatever anchors say:
+// one that is out of reach stops neither Prune nor Extract.
+func (r Report) sound() bool {
 	return r.Verdict == Intact || r.Verdict == Pruned || r.Verdict == Unanchored || r.Verdict == AnchorStale
 }
 

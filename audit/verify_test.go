@@ -330,7 +330,12 @@ func TestVerifyOfALogInUse(t *testing.T) {
 func TestVerdictWords(t *testing.T) {
 	require.Equal(t, "cannot verify", audit.Verdict(0).String(), "the zero value is not a good one")
 	require.False(t, audit.Report{}.OK())
-	require.True(t, audit.Report{Verdict: audit.Intact}.OK())
+	for _, v := range []audit.Verdict{audit.Intact, audit.Pruned, audit.Unanchored} {
+		require.True(t, audit.Report{Verdict: v}.OK(), v)
+	}
+	for _, v := range []audit.Verdict{audit.CannotVerify, audit.AnchorStale, audit.Broken, audit.Truncated, audit.Forked, audit.Restored} {
+		require.False(t, audit.Report{Verdict: v}.OK(), v)
+	}
 	require.Equal(t, "Verdict(99)", audit.Verdict(99).String())
 	text, err := audit.AnchorStale.MarshalText()
 	require.NoError(t, err)

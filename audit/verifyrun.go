@@ -61,7 +61,7 @@ func verifyAgain(ctx context.Context, s Store, v note.Verifier, o VerifyOptions,
 			return Report{}, err
 		}
 		r, err := verifyOnce(ctx, s, v, o, allowed, visit)
-		if err != nil || r.OK() {
+		if err != nil || r.sound() {
 			return r, err
 		}
 		if after, err := prunedOf(ctx, s); err != nil || after.Size <= before.Size {

@@ -79,7 +79,8 @@ func TestManyProcesses(t *testing.T) {
 }
 
 // PostgreSQL crashes again and again while entries are recorded, some of them in
-// transactions of the host: every acknowledged one is there, and none twice.
+// transactions of the host: every acknowledged one is there, and none twice. It does so
+// three times, or as often as processtest.Rounds says if that is set.
 func TestKillPostgres(t *testing.T) {
 	server, err := testservers.StartPostgres(t.Context())
 	if errors.Is(err, testservers.ErrNotInstalled) {
@@ -140,7 +141,11 @@ func TestKillPostgres(t *testing.T) {
 			}
 		})
 	}
-	for range max(3, processtest.Rounds()/10) {
+	crashes := 3
+	if processtest.Long() {
+		crashes = processtest.Rounds()
+	}
+	for range crashes {
 		mu.Lock()
 		before := len(acknowledged)
 		mu.Unlock()

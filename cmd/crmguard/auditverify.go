@@ -132,12 +132,12 @@ func (c *call) conclude(r audit.Report, save string, asJSON bool) int {
 		fmt.Fprintln(c.out)
 	}
 	code, next := judge(r)
-	if next != "" && (save == "" || !r.OK() || r.Verdict == audit.AnchorStale) {
+	if next != "" && (save == "" || !r.OK()) {
 		fmt.Fprintf(c.err, "Next: %s\n", next)
 	}
 	switch {
 	case save == "":
-	case !r.OK() || r.Verdict == audit.AnchorStale:
+	case !r.OK():
 		fmt.Fprintf(c.err, "%s was left as it is\n", plain(save))
 	case r.Signed < r.Pinned:
 		fmt.Fprintf(c.err, "%s was left as it is: it covers more than any checkpoint in the journal, from which later ones were removed\n", plain(save))

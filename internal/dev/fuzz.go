@@ -67,7 +67,7 @@ func (d *dev) kill(ctx context.Context) (err error) {
 			return startErr
 		}
 	}
-	d.out.printf("\nProcesses are killed %s times\n", rounds)
+	d.out.printf("\nProcesses and PostgreSQL are killed %s times\n", rounds)
 	args := []string{"go", "test", "-count=1", "-timeout=2h", "-run=^Test(Kill|ManyProcesses|ManyDecisions)", "./..."}
 	return command{dir: d.root, env: env, stdout: d.out, stderr: d.err, args: args}.run(ctx)
 }

@@ -25,6 +25,10 @@ func Rounds() int {
 	return 20
 }
 
+// Long reports whether [RoundsVariable] is set: what takes a second each time is then
+// repeated as often, too.
+func Long() bool { return os.Getenv(RoundsVariable) != "" }
+
 // Kill starts [Rounds] processes, one after the other, for a task that never ends by itself, kills each some time
 // after its first line, at most the longest, and returns all lines that they wrote.
 // A line counts when it is whole: a process writes each with one call.
