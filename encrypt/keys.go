@@ -30,12 +30,12 @@ type scopeKeys struct {
 // key is one version, ready for use.
 type key struct {
 	version uint32
+	aead    cipher.AEAD   // of a data key
+	prefix  []byte        // of the associated data, the same for all fields of a scope
+	mac     *macKey       // of an index or MAC key
+	keyset  *tenantKeyset // of a tenant
 	left    atomic.Int64
-	aead    cipher.AEAD            // of a data key
-	prefix  []byte                 // of the associated data, the same for all fields of a scope
 	scratch atomic.Pointer[[]byte] // for associated data, see adPool
-	mac     *macKey                // of an index or MAC key
-	keyset  *tenantKeyset          // of a tenant
 }
 
 // errScope is never returned as long as the package has no bug.
