@@ -284,6 +284,26 @@ p, u:dent, acme, contacts, list, tree, allow
 	}
 }
 
+// A team is a unit whose people rows name. What it may is theirs, and being of a
+// department of that name gives nothing.
+func TestTeams(t *testing.T) {
+	org := &StaticOrg{}
+	org.Set("acme", Units{Members: map[string][]string{"boris": {"support"}}})
+	e := engineFromCSV(t, goodRule+`
+p, unit:support, acme, tickets, view, all, allow
+g, unit:support, role:seller, acme
+g, u:anna, unit:support, acme
+p2, u:vera, unit:support, acme, 2999-12-31T00:00:00Z
+`, org)
+	ticket := crmguard.Resource{Tenant: "acme", Kind: "tickets", ID: "1", Unit: "support"}
+	for id, want := range map[string]bool{"anna": true, "vera": true, "boris": false, "support": false} {
+		mine := card
+		mine.Owner = id
+		require.Equal(t, want, e.Check(t.Context(), person(id), crmguard.View, ticket) == nil, id)
+		require.Equal(t, want, e.Check(t.Context(), person(id), crmguard.View, mine) == nil, id)
+	}
+}
+
 func TestRolesOfTheSubjectAreNotRead(t *testing.T) {
 	e := engineFromCSV(t, teamPolicy, nil)
 	s := person("nobody")

@@ -170,6 +170,7 @@ func FuzzDifferential(f *testing.F) {
 	f.Add(teamPolicy, "acme", "anna", "contacts", "phone", "read", uint8(5))
 	f.Add(chainOfRoles(10)+"\np, role:r10, acme, contacts, view, dept, allow", "acme", "anna", "contacts", "", "view", uint8(6))
 	f.Add("p, unit:Юг, t, a, view, all, allow\ng, role:x, unit:Юг, t\ng, u:o$leg, role:x, t\np, u:o$leg, t, a, view, shared, deny", "t", "o$leg", "a", "", "view", uint8(4))
+	f.Add("p, role:a, t, k, view, all, allow\np2, u:x, role:a, t, 2026-12-31T18:00:00Z\np2, u:x, role:b, t, 2026-12-30T18:00:00Z\np, role:b, t, k, view, own, deny", "t", "x", "k", "", "view", uint8(0))
 	f.Fuzz(func(t *testing.T, text, tenant, person, kind, field, action string, rel uint8) {
 		_, rows, err := readRows(t.Context(), textSource{text: text})
 		if err != nil || len(rows) > 200 {

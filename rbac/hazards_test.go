@@ -17,6 +17,32 @@ import (
 
 // Each test here is something that Casbin, used plainly, gets wrong for its host.
 
+// What Casbin misreads and a row can say is refused at load, with its place and why. The
+// others, 3, 7 and 8, are below: answers that outlive a role, changes during a decision,
+// slices that are still in use.
+func TestHazardsInRowsAreRefused(t *testing.T) {
+	for hazard, test := range map[string]struct{ row, reason string }{
+		"1: rules by priority, whose order a removal changes": {"p, 10, role:a, acme, contacts, view, own, deny", "7 fields; want 6"},
+		"2: a rule that matches the empty question":           {`p, "", "", "", "", "", ""`, "is empty"},
+		"4: the separator of the cache's keys":                {"p, u:a$$b, acme, contacts, view, own, allow", "has $$"},
+		"5: the separator of the map of rules":                {`p, "u:a,b", acme, contacts, view, own, allow`, "has a comma"},
+		"6: the separator of remembered roles":                {"g, u:a\x00b, role:a, acme", "invisible character"},
+		"9: a pattern that means less than it says":           {"p, role:a, acme, contacts/*/notes, view, own, deny", "has a *"},
+		"10: a person called like a role":                     {"g, u:role:owner, role:a, acme", "no other prefix"},
+		"11: links that are not followed":                     {chainOfRoles(11), "chain of 11"},
+		"12: an effect that is ignored":                       {"p, role:a, acme, contacts, view, own, Deny", "Casbin would ignore the row"},
+		"12: a short rule, over which every decision fails":   {"p, role:a, acme, contacts, view, own", "5 fields; want 6"},
+		"13: a name in another Unicode form":                  {"g, u:Зои\u0306, role:a, acme", "NFC"},
+	} {
+		t.Run(hazard, func(t *testing.T) {
+			var refused *PolicyError
+			require.ErrorAs(t, lintText(goodRule+"\n"+test.row), &refused)
+			require.Contains(t, refused.Findings[0].Reason, test.reason)
+			require.Regexp(t, `^policy\.csv:\d+$`, refused.Findings[0].Where)
+		})
+	}
+}
+
 func person(id string) crmguard.Subject {
 	return crmguard.Subject{Tenant: "acme", ID: id, Kind: crmguard.KindEmployee}
 }

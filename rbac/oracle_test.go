@@ -3,6 +3,7 @@ package rbac
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/crmguard/crmguard"
 )
@@ -22,9 +23,10 @@ func (q question) object() string {
 	return q.kind + "#" + q.field
 }
 
-// decide asks the engine what is asked of Casbin.
+// decide asks the engine what is asked of Casbin, which takes grants that end for
+// ended.
 func (s *snapshot) decide(q question) verdict {
-	return s.decideFor(s.people[who{q.tenant, q.person}], q)
+	return s.decideFor(s.people[who{q.tenant, q.person}].at(func() time.Time { return time.Unix(1<<60, 0) }), q)
 }
 
 func (s *snapshot) decideFor(h *holder, q question) verdict {

@@ -24,28 +24,26 @@
 //
 // Subjects are u:ID (a person, an integration, or a job of the host, which is
 // u:system:REASON and has the rights that rows give it, like anybody else; nobody
-// else may be called so), role:NAME and unit:NAME. Roles and units are what g rows say, so a team is a unit
-// whose people they name; being a member of
-// a department in [Org] places a person in the tree of departments and gives no
-// role.
+// else may be called so), role:NAME and unit:NAME. Roles and units are what g rows
+// say, so a team is a unit whose people they name; being a member of a department in
+// [Org] places a person in the tree of departments and gives no role.
 //
 // Scopes are own (the person is responsible for the record), dept (own, or of a
-// department of the person), tree (dept, or of a department below), shared
-// (shared with the person) and all. A record can be own and shared at once, so
-// rules of both apply. One rule that denies outweighs all that allow, in whatever
-// order they stand.
+// department of the person), tree (dept, or of a department below), shared (shared
+// with the person) and all. A record can be own and shared at once, so rules of both
+// apply. One rule that denies outweighs all that allow, in whatever order they
+// stand.
 //
 // A p2 row is a g row of a person that ends: from that moment on it is as if it were
-// not there, without a reload, by the clock of this process ([Options].Clock).
-// Roles of roles do not end.
+// not there, without a reload, by the clock of this process ([Options].Clock). Roles
+// of roles do not end.
 //
-// An object is a kind of record, a field of it (kind#field) or a section of the
-// CRM (section:NAME, whose scope is always all). Actions are those of package
-// crmguard. Asked about a field, View and List want the right "read", and Create,
-// Update and Import want "write"; search, reveal, unmask, call, export and erase
-// are rights of their own. Only rows that name a field give rights on it; there
-// are no wildcards. A question about a field is not one about its record: ask both
-// where both matter.
+// An object is a kind of record, a field of it (kind#field) or a section of the CRM
+// (section:NAME, whose scope is always all). Actions are those of package crmguard.
+// Asked about a field, View and List want the right "read", and Create, Update and
+// Import want "write"; search, reveal, unmask, call, export and erase are rights of
+// their own. Only rows that name a field give rights on it; there are no wildcards.
+// A question about a field is not one about its record: ask both where both matter.
 //
 // # Questions
 //
@@ -60,9 +58,9 @@
 // A decision is the intersection of three: the rights of the subject, the scopes of
 // its credential ("contacts:view", "contacts:*", "section:journal:access"; nil
 // narrows nothing, empty allows nothing), and the rights of whom it acts for. What
-// is shared with that person nobody says, nor, without [Org], the departments:
-// what is not known must make no difference, or the answer is no. Subject.Roles are
-// not read.
+// is shared with that person nobody says, nor, without [Org], the departments: what
+// is not known must make no difference, or the answer is no. Subject.Roles are not
+// read.
 //
 // # Security notes
 //
@@ -70,21 +68,23 @@
 // other than allow and deny, short and long rows, names without a prefix or that
 // Casbin could confuse, unknown scopes and actions, cycles and chains of roles
 // longer than Casbin follows, an empty policy. When a Reload is refused, what is in
-// force and still stored stays. Each version of the policy is immutable:
-// a decision never mixes two.
+// force and still stored stays. Each version of the policy is immutable: a decision
+// never mixes two.
 //
 // A policy is compiled when it is loaded, and no Casbin enforcer decides. A decision
-// costs two look-ups and a short search for each role of the person, whatever is asked and however many rules there
-// are; it allocates nothing, takes no lock, waits for no change and remembers nothing, so nobody fills its memory.
+// costs two look-ups and a short search for each role of the person, whatever is
+// asked and however many rules there are; it allocates nothing, takes no lock, waits
+// for no change and remembers nothing, so nobody fills its memory.
 //
 // What GrantRole, RevokeRole and Revoke change holds in this process from the next
-// question on. Other processes on the same store take it over when [Engine.Watch] looks, or
-// Reload is called; with Watch no answer is by a policy that is older than the stated bound,
-// and one that cannot be compared with the store for so long decides nothing.
+// question on. Other processes on the same store take it over when [Engine.Watch]
+// looks, or Reload is called; with Watch no answer is by a policy that is older than
+// the stated bound, and one that cannot be compared with the store for so long
+// decides nothing.
 //
-// A [Store], such as that of package rbacsql, keeps versions: who changed what, when and
-// why. Changes are made out of the newest version or not at all, and what was changed past the store, or is older
-// than what was in force, is refused.
+// A [Store], such as that of package rbacsql, keeps versions: who changed what, when
+// and why. Changes are made out of the newest version or not at all, and what was
+// changed past the store, or is older than what was in force, is refused.
 //
 // Nobody grants what they lack, nor to themselves; see [Engine.GrantRole].
 //
