@@ -252,18 +252,24 @@ func (d *decision) answer(a crmguard.Action, r *crmguard.Resource, need relation
 	right := actOf(a)
 	for i := range d.all() {
 		p := &d.parties[i]
-		m := d.policy.ask(p.holder, r.Kind, r.Field, right)
-		var v verdict
-		if r.ID == "" && r.Owner == "" && r.Unit == "" && !isSection(r.Kind) {
-			v = p.some(m, need)
-		} else {
-			v = m.verdict(p.relations(r))
-		}
-		if v != allowed {
+		if v := p.verdict(d.policy.ask(p.holder, r.Kind, r.Field, right), r, need); v != allowed {
 			return v, nil
 		}
 	}
 	return allowed, nil
+}
+
+// verdict is what rules come to for the party; of a whole kind, need is as in answer.
+func (p *party) verdict(m masks, r *crmguard.Resource, need relationSet) verdict {
+	if isWhole(r) {
+		return p.some(m, need)
+	}
+	return m.verdict(p.relations(r))
+}
+
+// isWhole reports whether a question is about a kind of records, not about one.
+func isWhole(r *crmguard.Resource) bool {
+	return r.ID == "" && r.Owner == "" && r.Unit == "" && !isSection(r.Kind)
 }
 
 // some is yes if the party may do it under all relations in need, and under any.

@@ -62,6 +62,9 @@
 // is not known must make no difference, or the answer is no. Subject.Roles are not
 // read.
 //
+// [Engine.Explain] tells for whoever administers rights why the answer is what it is, and
+// which rows are missing where it is no.
+//
 // # Security notes
 //
 // What Casbin misreads is refused at load, all of it in one [*PolicyError]: effects
