@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -206,7 +207,7 @@ func (g *spoolSegment) scan(content []byte) {
 			g.frames = append(g.frames, spoolFrame{at: int64(at), size: n, tenant: tenant})
 			g.open++
 			at += n
-		case state == frameTorn || content[len(content)-1] == 0 && !batchAfter(content, at):
+		case state == frameTorn || bytes.HasSuffix(content, spoolZeros) && !batchAfter(content, at):
 			return // the file ends within a write, perhaps in zeros
 		default:
 			g.bad++
@@ -214,6 +215,9 @@ func (g *spoolSegment) scan(content []byte) {
 		}
 	}
 }
+
+// spoolZeros are more than a frame that is whole ends with.
+var spoolZeros = make([]byte, 2*frameTail)
 
 // nextSpoolFrame looks for a whole frame from b[at:] on.
 func nextSpoolFrame(b []byte, at int) int {
