@@ -6,10 +6,20 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
+
+// printed stops what prints when it has.
+type printed struct {
+	strings.Builder
+	stop func()
+}
+
+func (p *printed) Write(b []byte) (int, error) {
+	defer p.stop()
+	return p.Builder.Write(b)
+}
 
 // Of a folder that is damaged in the middle, and a database with what is no entry's,
 // that is told and the rest is shown.
@@ -34,8 +44,12 @@ func TestDamageIsToldAndTheRestShown(t *testing.T) {
 			if name == database && args[1] == "export" {
 				continue // reads the entries, and none of them is wrong
 			}
-			ctx, stop := context.WithTimeout(t.Context(), 2*time.Second) // a tail goes on
-			var out, complaint strings.Builder
+			ctx, stop := context.WithCancel(t.Context())
+			out := printed{stop: func() {}}
+			if args[1] == "tail" { // it goes on
+				out.stop = stop
+			}
+			var complaint strings.Builder
 			code := run(ctx, append(args, "-db", name), nil, &out, &complaint)
 			stop()
 			require.Equal(t, tampered, code, "%s of %s: %s", args[1], name, complaint.String())
