@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,9 +25,24 @@ import (
 // spoolFiles are the contents of the files of a spool, without its lock.
 func spoolFiles(t *testing.T, dir string) map[string][]byte {
 	t.Helper()
-	all := files(t, dir)
-	delete(all, "lock")
-	return all
+again:
+	for {
+		entries, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		all := make(map[string][]byte)
+		for _, e := range entries {
+			if e.Name() == "lock" {
+				continue
+			}
+			content, err := os.ReadFile(filepath.Join(dir, e.Name()))
+			if errors.Is(err, fs.ErrNotExist) { // removed or renamed since: a spool works meanwhile
+				continue again
+			}
+			require.NoError(t, err)
+			all[e.Name()] = content
+		}
+		return all
+	}
 }
 
 // spooledRig has n entries in its spool and is closed; its log goes on.
