@@ -160,6 +160,9 @@ func followJournal(c *call) int {
 		if err == nil {
 			err = c.print(out, entry)
 		}
+		if c.Err() != nil { // what was interrupted has not failed
+			break
+		}
 		if err != nil {
 			return c.fail(unable, "%v", err)
 		}
