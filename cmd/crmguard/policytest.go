@@ -1,0 +1,223 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/rbac"
+)
+
+var policyTest = command{
+	name:  "policy test",
+	args:  "FILE",
+	about: "say which expectations a policy does not meet, and why",
+	help: `Reads expectations, one a line, and asks the policy that the file names:
+
+    policy policy.csv
+    tenant acme
+    # person  action  object          relation  answer
+    anna      view    contacts        own       allow
+    anna      read    contacts#phone  dept      deny
+    anna      list    contacts                  allow
+    oleg      access  section:journal           deny
+
+The relation is what the person is to the record: own, dept, tree (of a department below),
+shared, none, own+shared, dept+shared or tree+shared. Without one the question is about
+the kind as a whole. The file of the policy is beside this one; the tenant is "default"
+unless the file says otherwise. A name with spaces stands in double quotes.
+
+Exit codes: 0 all are met, 1 some are not, 2 not understood, 3 cannot be read, is no test,
+or the policy is refused.
+`,
+	do: testPolicy,
+}
+
+// expectation is one line of a test.
+type expectation struct {
+	line     int
+	text     string
+	subject  crmguard.Subject
+	action   crmguard.Action
+	resource crmguard.Resource
+	allow    bool
+}
+
+// expectations are a test.
+type expectations struct {
+	policy string
+	list   []expectation
+}
+
+func testPolicy(c *call) int {
+	rest, code, ok := c.parse(1)
+	if !ok {
+		return code
+	}
+	text, err := os.ReadFile(rest[0])
+	if err != nil {
+		return c.fail(unable, "%v", err)
+	}
+	test, err := parseExpectations(string(text))
+	if err != nil {
+		return c.fail(unable, "%s:%v", rest[0], err)
+	}
+	org := &rbac.StaticOrg{}
+	path := test.policy
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(filepath.Dir(rest[0]), path)
+	}
+	engine, ok := c.openPolicy(path, org)
+	if !ok {
+		return unable
+	}
+	unmet := 0
+	for _, x := range test.list {
+		org.Set(x.subject.Tenant, rbac.Units{Parent: map[string]string{below: home}, Members: map[string][]string{x.subject.ID: {home}}})
+		why, err := engine.Explain(c, x.subject, x.action, x.resource)
+		if err == nil {
+			err = pointless(why)
+		}
+		if err != nil {
+			return c.fail(unable, "%s:%d: %v", rest[0], x.line, err)
+		}
+		if (why.Denial == nil) == x.allow {
+			continue
+		}
+		unmet++
+		fmt.Fprintf(c.out, "%s:%d: not met: %s\n  %s", plain(rest[0]), x.line, plain(x.text), strings.ReplaceAll(strings.TrimSuffix(why.String(), "\n"), "\n", "\n  ")+"\n")
+	}
+	fmt.Fprintf(c.out, "%s: %s, %d not met\n", plain(rest[0]), count(len(test.list), "expectation"), unmet)
+	if unmet > 0 {
+		return bad
+	}
+	return good
+}
+
+// pointless refuses questions that no policy answers with yes: a test that expects a no
+// would be met whatever the policy says.
+func pointless(why rbac.Explanation) error {
+	if why.Denial == nil {
+		return nil
+	}
+	switch {
+	case why.Denial.Code == "no-record":
+		return fmt.Errorf("%s is done to one record: say what it is to the person, such as own", plain(string(why.Action)))
+	case why.Denial.Code == "no-rule" && len(why.By[0].Missing) == 0:
+		return errors.New("no row of a policy could allow it; are the names right?")
+	case len(why.By) == 0:
+		return why.Denial
+	}
+	return nil
+}
+
+// The departments of a test.
+const (
+	home  = "home"  // the person's
+	below = "below" // below it
+)
+
+// places are what a record of each relation is like; its owner, if it has one, is the person.
+var places = map[string]struct {
+	owned  bool
+	unit   string
+	shared bool
+}{
+	"none": {}, "own": {owned: true}, "dept": {unit: home}, "tree": {unit: below},
+	"shared": {shared: true}, "own+shared": {owned: true, shared: true}, "dept+shared": {unit: home, shared: true}, "tree+shared": {unit: below, shared: true},
+}
+
+func parseExpectations(text string) (expectations, error) {
+	test, tenant, number := expectations{}, crmguard.SingleTenant, 0
+	for line := range strings.Lines(text) {
+		number++
+		words, err := splitWords(line)
+		if err != nil {
+			return test, fmt.Errorf("%d: %w", number, err)
+		}
+		switch {
+		case len(words) == 0:
+			continue
+		case len(words) == 2 && words[0] == "policy" && test.policy == "":
+			test.policy = words[1]
+		case len(words) == 2 && words[0] == "tenant":
+			tenant = words[1]
+		default:
+			x, err := expect(tenant, words)
+			if err != nil {
+				return test, fmt.Errorf("%d: %w", number, err)
+			}
+			x.line, x.text = number, strings.Join(words, " ")
+			test.list = append(test.list, x)
+		}
+	}
+	switch {
+	case test.policy == "":
+		return test, errors.New(" no line says which policy, such as: policy policy.csv")
+	case len(test.list) == 0:
+		return test, errors.New(" nothing is expected in it")
+	}
+	return test, nil
+}
+
+func expect(tenant string, words []string) (x expectation, err error) {
+	const form = "want: person action object [relation] allow|deny"
+	if len(words) != 4 && len(words) != 5 {
+		return x, fmt.Errorf("%s; %s", count(len(words), "word"), form)
+	}
+	answer := words[len(words)-1]
+	if !slices.Contains([]string{"allow", "deny"}, answer) {
+		return x, fmt.Errorf("%s is neither allow nor deny; %s", plain(answer), form)
+	}
+	x.allow = answer == "allow"
+	if x.subject, err = person(tenant, words[0]); err != nil {
+		return x, err
+	}
+	x.action = crmguard.Action(words[1])
+	x.resource.Tenant = tenant
+	x.resource.Kind, x.resource.Field, _ = strings.Cut(words[2], "#")
+	if len(words) == 4 {
+		return x, nil
+	}
+	is, ok := places[words[3]]
+	if !ok || strings.HasPrefix(words[2], "section:") {
+		return x, fmt.Errorf("%s is no relation to %s; %s", plain(words[3]), plain(words[2]), form)
+	}
+	x.resource.ID, x.resource.Unit, x.resource.Shared = "1", is.unit, is.shared
+	if is.owned {
+		x.resource.Owner = x.subject.ID
+	}
+	return x, nil
+}
+
+// splitWords splits a line at white space. A word in double quotes is a string of Go;
+// a line that begins with # has no words.
+func splitWords(line string) (words []string, err error) {
+	line = strings.TrimSpace(line)
+	if strings.HasPrefix(line, "#") {
+		return nil, nil
+	}
+	for line != "" {
+		word := strings.Fields(line)[0]
+		if line[0] == '"' {
+			quoted, err := strconv.QuotedPrefix(line)
+			if err != nil {
+				return nil, errors.New("a double quote is not closed")
+			}
+			line = line[len(quoted):]
+			if word, err = strconv.Unquote(quoted); err != nil {
+				return nil, errors.New("what stands in double quotes is not understood")
+			}
+		} else {
+			line = line[len(word):]
+		}
+		words = append(words, word)
+		line = strings.TrimSpace(line)
+	}
+	return words, nil
+}
