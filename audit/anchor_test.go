@@ -248,7 +248,7 @@ func TestHeartbeat(t *testing.T) {
 
 		rows := j.rows(t)
 		last := rows[len(rows)-1]
-		require.Equal(t, audit.Heartbeat, last.Keys.Action)
+		require.Equal(t, audit.ActHeartbeat, last.Keys.Action)
 		require.WithinDuration(t, time.Now(), time.UnixMicro(last.Keys.Time), 12*time.Minute, "the newest checkpoint tells when it was made")
 		page, err := j.Find(t.Context(), audit.Query{Tenant: "acme"})
 		require.NoError(t, err)

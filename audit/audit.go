@@ -39,7 +39,7 @@
 // gets each checkpoint: [FileAnchor] on another host, auditsql.Anchor in another
 // database, [Witness], [Webhook]. What an anchor holds is proved, and the verdict is
 // [Intact] while that is fresh. A silent log makes an entry from time to time
-// ([Heartbeat]), so that freshness is under the signature. Or keep Report.Checkpoint
+// ([ActHeartbeat]), so that freshness is under the signature. Or keep Report.Checkpoint
 // elsewhere and give it to the next verification, in [VerifyOptions].Kept.
 //
 // A tail without checkpoints is not called right, and not signed by [New], if it is
@@ -63,8 +63,8 @@
 // sequencer, is not chained. It is sealed as a whole under the tenant's key, so that
 // nobody plants or alters one who has no keys; such rows are left and told of. It is
 // numbered, and its process says in heartbeats, up to a second later, what became of it: a number
-// that was committed and never comes makes an entry [Missing], one of which nobody knows
-// [InDoubt]. On PostgreSQL give the application a role that can only put entries there
+// that was committed and never comes makes an entry [ActMissing], one of which nobody knows
+// [ActInDoubt]. On PostgreSQL give the application a role that can only put entries there
 // (auditsql.Grants) and have it call [OpenInbox]; then another process signs.
 //
 // [Log.Prune] removes the oldest entries and states, under the signing key, what was

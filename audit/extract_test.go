@@ -42,7 +42,7 @@ func extractOf(t testing.TB, n int) (file []byte, x audit.Extracted, verifier no
 	require.NoError(t, err)
 	_, err = log.Extract(crmguard.System(t.Context(), "other", "destruction"), audit.Query{Tenant: "acme", Client: "client-2"}, &out)
 	require.Error(t, err, "another tenant's")
-	page, err := log.Find(t.Context(), audit.Query{Tenant: "acme", Action: audit.Reading})
+	page, err := log.Find(t.Context(), audit.Query{Tenant: "acme", Action: audit.ActRead})
 	require.NoError(t, err)
 	require.Len(t, page.Entries, 1, "that it was read is an entry")
 	return out.Bytes(), x, verifier

@@ -294,7 +294,7 @@ func TestReadingIsAnEntry(t *testing.T) {
 	boss := crmguard.Subject{Tenant: "acme", ID: "boss", Kind: crmguard.KindEmployee}
 	ctx := crmguard.WithSubject(t.Context(), boss)
 	readings := func() []audit.Entry {
-		page, err := j.Find(t.Context(), audit.Query{Tenant: "acme", Action: audit.Reading})
+		page, err := j.Find(t.Context(), audit.Query{Tenant: "acme", Action: audit.ActRead})
 		require.NoError(t, err)
 		return page.Entries
 	}
@@ -319,7 +319,7 @@ func TestReadingIsAnEntry(t *testing.T) {
 
 	// To read readings is a reading, too: one each time.
 	for want := range 3 {
-		page, err = j.Read(ctx, audit.Query{Tenant: "acme", Action: audit.Reading})
+		page, err = j.Read(ctx, audit.Query{Tenant: "acme", Action: audit.ActRead})
 		require.NoError(t, err)
 		require.Len(t, page.Entries, 2+want)
 	}

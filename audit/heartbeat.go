@@ -20,8 +20,8 @@ import (
 
 const defaultHeartbeat = 10 * time.Minute
 
-// Heartbeat is the action of entries that the log makes by itself, after silence.
-const Heartbeat crmguard.Action = "heartbeat"
+// ActHeartbeat is the action of entries that the log makes by itself, after silence.
+const ActHeartbeat crmguard.Action = "heartbeat"
 
 // ownPrefix begins the tenant whose journal holds what the log says about itself.
 const ownPrefix = "audit:"
@@ -48,8 +48,8 @@ func (c *committer) live(ctx context.Context) bool {
 	defer cancel()
 	err := c.appendOwn(ctx, crmguard.Event{
 		// Of several processes that notice the silence at once, one makes the entry.
-		ID:     fmt.Sprintf("%s-%d", Heartbeat, c.at.size),
-		Action: Heartbeat,
+		ID:     fmt.Sprintf("%s-%d", ActHeartbeat, c.at.size),
+		Action: ActHeartbeat,
 	})
 	if err != nil && !c.lagging {
 		c.logger.LogAttrs(ctx, slog.LevelError, "audit: no heartbeat", slog.Any("error", err))

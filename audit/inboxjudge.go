@@ -12,15 +12,15 @@ import (
 // the node, "node=" and 32 hexadecimal digits, and its numbers, "numbers=" and ranges
 // like "3-5,9". Their Count is how many numbers these are.
 const (
-	// Missing is the action of an entry that says that others were removed before
+	// ActMissing is the action of an entry that says that others were removed before
 	// they were chained: a node said that their transactions committed, and they are
 	// neither in the inbox nor in the log.
-	Missing crmguard.Action = "audit.missing"
+	ActMissing crmguard.Action = "audit.missing"
 
-	// InDoubt is the action of an entry that says that nobody knows whether there
+	// ActInDoubt is the action of an entry that says that nobody knows whether there
 	// were others: their node ended while transactions were open, or did not learn
 	// how a commit ended.
-	InDoubt crmguard.Action = "audit.in-doubt"
+	ActInDoubt crmguard.Action = "audit.in-doubt"
 )
 
 const (
@@ -85,11 +85,11 @@ func (c *committer) judge(ctx context.Context) error {
 		}
 		suspects[id] = is
 		if missing := is.missing.both(s.suspects[id].missing); len(missing) > 0 {
-			found = append(found, finding{Missing, id, "entries were removed from the inbox before they were chained", missing})
+			found = append(found, finding{ActMissing, id, "entries were removed from the inbox before they were chained", missing})
 			a.of(id).done.addAll(missing)
 		}
 		if doubtful := is.doubtful.both(s.suspects[id].doubtful); len(doubtful) > 0 {
-			found = append(found, finding{InDoubt, id, reason, doubtful})
+			found = append(found, finding{ActInDoubt, id, reason, doubtful})
 			n := a.of(id)
 			n.told.addAll(doubtful)
 			n.doubtful = n.doubtful.minus(doubtful)
@@ -145,7 +145,7 @@ type lost struct {
 
 // appendLost looks whether a row, which is right, is one.
 func appendLost(list []lost, row *Row) []lost {
-	if action := row.Keys.Action; action != Missing && action != InDoubt {
+	if action := row.Keys.Action; action != ActMissing && action != ActInDoubt {
 		return list
 	}
 	rec, err := decodeRecord(row.Record)
@@ -160,7 +160,7 @@ func (r *Report) lose(list []lost, size int64) {
 	for _, l := range list {
 		switch {
 		case l.seq >= size:
-		case l.action == Missing:
+		case l.action == ActMissing:
 			r.Missing += l.n
 		default:
 			r.InDoubt += l.n

@@ -49,7 +49,7 @@ func (c *committer) loadAccount(ctx context.Context) error {
 	}
 	if wrong != "" && (s.highest > 0 || stored.Version != 0) {
 		c.logger.LogAttrs(ctx, slog.LevelError, "audit: the account of the inbox is not what was stored: somebody writes the database", slog.String("it", wrong))
-		s.tampered = []finding{{action: Missing, reason: "the account of the inbox " + wrong}}
+		s.tampered = []finding{{action: ActMissing, reason: "the account of the inbox " + wrong}}
 	}
 	s.account, s.highest = a, max(s.highest, a.version)
 	return nil
@@ -82,7 +82,7 @@ func (c *committer) loadBeats(ctx context.Context) error {
 			continue
 		}
 		if p.n != n.beat+1 {
-			found = append(found, finding{Missing, node, fmt.Sprintf("heartbeats %d to %d were removed", n.beat+1, p.n-1), nil})
+			found = append(found, finding{ActMissing, node, fmt.Sprintf("heartbeats %d to %d were removed", n.beat+1, p.n-1), nil})
 			n.doubt(p.next) // what they said is not known
 		}
 		n.take(p, c.clock())

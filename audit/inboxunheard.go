@@ -45,7 +45,7 @@ func (c *committer) unheard(a *account, said spoken, read int) []finding {
 	n := a.of(c.node.id)
 	n.doubt(said.next)
 	n.beat, n.next, n.seen = said.beat, max(n.next, said.next), micros(c.clock())
-	return []finding{{Missing, c.node.id, fmt.Sprintf("heartbeats %d to %d were removed", s.counted+1, said.beat), nil}}
+	return []finding{{ActMissing, c.node.id, fmt.Sprintf("heartbeats %d to %d were removed", s.counted+1, said.beat), nil}}
 }
 
 // doubt is what is known of numbers below next after heartbeats that nobody read.

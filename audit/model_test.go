@@ -213,7 +213,7 @@ func (l *life) follow(r *rapid.T) {
 		require.NoError(r, err)
 		subject, _ := crmguard.SubjectFrom(ctx)
 		l.add(c.query.Tenant, crmguard.Event{
-			Subject: subject, Action: audit.Reading, Time: l.now, Outcome: crmguard.Done, Resource: crmguard.Resource{Tenant: c.query.Tenant, Kind: "journal"},
+			Subject: subject, Action: audit.ActRead, Time: l.now, Outcome: crmguard.Done, Resource: crmguard.Resource{Tenant: c.query.Tenant, Kind: "journal"},
 		}, nil)
 	} else if c.query != nil {
 		tail = l.log.Follow(l.test, *c.query, c.after)

@@ -112,7 +112,7 @@ func TestFindableIsRefused(t *testing.T) {
 	page, err := log.Read(boss, byNote)
 	require.NoError(t, err)
 	require.Len(t, page.Entries, 2)
-	page, err = log.Find(t.Context(), audit.Query{Tenant: "acme", Action: audit.Reading})
+	page, err = log.Find(t.Context(), audit.Query{Tenant: "acme", Action: audit.ActRead})
 	require.NoError(t, err)
 	require.Equal(t, []string{"private:phone"}, page.Entries[0].Event.Fields)
 	require.NotContains(t, fmt.Sprintf("%+v", byNote), "+49300", "a query redacts what it looks for")

@@ -10,9 +10,9 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
-// Reading is the action of entries that tell who read the journal: [Log.Read] and
+// ActRead is the action of entries that tell who read the journal: [Log.Read] and
 // [Log.Watch] make them.
-const Reading crmguard.Action = "audit.read"
+const ActRead crmguard.Action = "audit.read"
 
 // readKind is the kind of resource of such entries.
 const readKind = "journal"
@@ -22,7 +22,7 @@ const readKind = "journal"
 // anything; if it cannot be made, they see nothing. Whether they may read is for the
 // caller to check, before.
 //
-// The entry has the action [Reading], the number of entries seen as its Count, and in
+// The entry has the action [ActRead], the number of entries seen as its Count, and in
 // Fields what was asked for: the name of each part of the query, and with it the
 // value if entries were found, because then the value stands in them already. What
 // somebody typed who found nothing may be anything, such as a client's name, and is
@@ -77,7 +77,7 @@ func whoReads(ctx context.Context, q *Query) (crmguard.Subject, error) {
 func reading(subject crmguard.Subject, fields []string, count int) crmguard.Event {
 	return crmguard.Event{
 		Subject:  subject,
-		Action:   Reading,
+		Action:   ActRead,
 		Resource: crmguard.Resource{Tenant: subject.Tenant, Kind: readKind},
 		Outcome:  crmguard.Done,
 		Fields:   fields,

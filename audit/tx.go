@@ -44,7 +44,7 @@ func WithTx(ctx context.Context) context.Context { return context.WithValue(ctx,
 // the clients concerned at hand: it cannot write while fn does.
 //
 // A savepoint that fn rolls back takes entries that were recorded after it along, and
-// the log says that they were removed ([Missing]): record after savepoints.
+// the log says that they were removed ([ActMissing]): record after savepoints.
 func (l *Log) InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error) error {
 	if l.inbox == nil {
 		return ErrNoInbox
@@ -91,7 +91,7 @@ func (l *Log) InTx(ctx context.Context, db *sql.DB, fn func(ctx context.Context,
 // only if that commits. Call settle when it has ended, and was committed or rolled
 // back for certain: then the entry is chained in a moment, and its removal before that is
 // noticed. Without settle it is chained within about a second, and whether there was
-// one is in doubt ([InDoubt]) if none comes within an hour. Another entry in its
+// one is in doubt ([ActInDoubt]) if none comes within an hour. Another entry in its
 // place is a *[ConflictError]: roll back.
 func (l *Log) RecordTx(ctx context.Context, tx Tx, e crmguard.Event) (settle func(committed bool), err error) {
 	in := &inTx{}

@@ -52,8 +52,8 @@ type Report struct {
 	PinnedAt   time.Time `json:"pinned_at"`  // when that was kept
 	Pruned     int64     `json:"pruned"`     // of these, removed by retention: entries 0 to Pruned-1
 	Tail       bool      `json:"tail"`       // a MAC covers the entries that no checkpoint covers; for Log.Verify only, which has the keys
-	Missing    int64     `json:"missing"`    // entries that the log says were removed before they were chained: see [Missing]
-	InDoubt    int64     `json:"in_doubt"`   // that may have been: see [InDoubt]
+	Missing    int64     `json:"missing"`    // entries that the log says were removed before they were chained: see [ActMissing]
+	InDoubt    int64     `json:"in_doubt"`   // that may have been: see [ActInDoubt]
 	Checkpoint string    `json:"checkpoint"` // the newest that is right; keep it elsewhere, for VerifyOptions
 	Detail     string    `json:"detail"`     // for people
 }

@@ -244,7 +244,7 @@ func TestSlog(t *testing.T) {
 	}
 	out.Reset()
 	read := samples()[0]
-	read.Event.Action, read.Event.Fields = audit.Reading, []string{"addr=203.0.113.9", "kind=contacts"}
+	read.Event.Action, read.Event.Fields = audit.ActRead, []string{"addr=203.0.113.9", "kind=contacts"}
 	require.NoError(t, sink.Send(t.Context(), []auditout.Record{read}))
 	require.Contains(t, out.String(), `"fields":["addr","kind=contacts"]`, "an address that somebody asked for is one, too")
 	require.Equal(t, "addr=203.0.113.9", read.Event.Fields[0])

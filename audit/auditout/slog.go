@@ -74,7 +74,7 @@ func slogOf(r *Record) slog.Record {
 // withoutAddr are the fields of an entry without the address that somebody asked for
 // who read the journal.
 func withoutAddr(e *crmguard.Event) []string {
-	if e.Action != audit.Reading {
+	if e.Action != audit.ActRead {
 		return e.Fields
 	}
 	fields := slices.Clone(e.Fields)

@@ -106,13 +106,13 @@ func TestRemovedFromInbox(t *testing.T) {
 		commit(t, log, db, 2, remove2)
 		commit(t, log, db, 3, nothing)
 		commit(t, log, db, 3, nothing) // again
-		require.Eventually(t, func() bool { return len(told(t, log, verifier, audit.Missing)) > 0 }, time.Minute, 50*time.Millisecond)
+		require.Eventually(t, func() bool { return len(told(t, log, verifier, audit.ActMissing)) > 0 }, time.Minute, 50*time.Millisecond)
 		require.NoError(t, second.Close())
-		missing := told(t, log, verifier, audit.Missing)
+		missing := told(t, log, verifier, audit.ActMissing)
 		require.Len(t, missing, 1)
 		require.Equal(t, "numbers=2", missing[0].Fields[1])
 		require.Equal(t, 1, missing[0].Count)
-		require.Empty(t, told(t, log, verifier, audit.InDoubt))
+		require.Empty(t, told(t, log, verifier, audit.ActInDoubt))
 		require.NoError(t, log.Close())
 		r := verify(t, newStore(t, db), verifier)
 		require.True(t, r.OK(), r.Detail)
@@ -165,7 +165,7 @@ func TestHeartbeats(t *testing.T) {
 				var all []string
 				require.Eventually(t, func() bool {
 					all = all[:0]
-					for _, e := range told(t, log, verifier, audit.Missing) {
+					for _, e := range told(t, log, verifier, audit.ActMissing) {
 						all = append(all, e.Reason)
 					}
 					return attack.want == "" || strings.Contains(strings.Join(all, "\n"), attack.want)
@@ -260,12 +260,12 @@ func TestRandomNodes(t *testing.T) {
 			}
 			return n
 		}
-		require.Eventually(t, func() bool { clock.add(time.Second); return sum(audit.Missing) >= removed }, time.Minute, 50*time.Millisecond)
+		require.Eventually(t, func() bool { clock.add(time.Second); return sum(audit.ActMissing) >= removed }, time.Minute, 50*time.Millisecond)
 		clock.add(2 * time.Minute)
-		require.Eventually(t, func() bool { clock.add(time.Second); return sum(audit.InDoubt) >= doubtful }, time.Minute, 50*time.Millisecond)
+		require.Eventually(t, func() bool { clock.add(time.Second); return sum(audit.ActInDoubt) >= doubtful }, time.Minute, 50*time.Millisecond)
 		time.Sleep(time.Second)
-		require.Equal(t, removed, sum(audit.Missing))
-		require.Equal(t, doubtful, sum(audit.InDoubt))
+		require.Equal(t, removed, sum(audit.ActMissing))
+		require.Equal(t, doubtful, sum(audit.ActInDoubt))
 		require.NoError(t, log.Close())
 		there := events(t, newStore(t, db))
 		maps.DeleteFunc(there, func(id string, _ int) bool { return len(id) > 5 })
@@ -289,15 +289,15 @@ func TestInDoubt(t *testing.T) {
 		require.NoError(t, tx.Rollback())
 		require.NoError(t, app.Close())
 		log, clock := openLate(t, db, signer, verifier)
-		require.Eventually(t, func() bool { clock.add(time.Second); return len(told(t, log, verifier, audit.InDoubt)) > 0 }, time.Minute, 50*time.Millisecond)
+		require.Eventually(t, func() bool { clock.add(time.Second); return len(told(t, log, verifier, audit.ActInDoubt)) > 0 }, time.Minute, 50*time.Millisecond)
 		for range 20 {
 			clock.add(time.Minute)
 			time.Sleep(50 * time.Millisecond)
 		}
-		doubts := told(t, log, verifier, audit.InDoubt)
+		doubts := told(t, log, verifier, audit.ActInDoubt)
 		require.Len(t, doubts, 1)
 		require.Equal(t, "numbers=1", doubts[0].Fields[1])
-		require.Empty(t, told(t, log, verifier, audit.Missing))
+		require.Empty(t, told(t, log, verifier, audit.ActMissing))
 		require.NoError(t, log.Close())
 		require.EqualValues(t, 1, verify(t, newStore(t, db), verifier).InDoubt)
 	})

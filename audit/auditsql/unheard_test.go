@@ -54,7 +54,7 @@ func TestSwallowedInbox(t *testing.T) {
 			return r.Missing > 0 && r.InDoubt >= 3
 		}, time.Minute, 50*time.Millisecond)
 		reasons := ""
-		for _, e := range told(t, log, verifier, audit.Missing) {
+		for _, e := range told(t, log, verifier, audit.ActMissing) {
 			reasons += e.Reason
 		}
 		require.Contains(t, reasons, "heartbeats ")

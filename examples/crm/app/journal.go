@@ -208,7 +208,7 @@ func describe(e audit.Entry) entry {
 		Outcome: ev.Outcome.String(), Class: outcomeClasses[ev.Outcome],
 	}
 	switch {
-	case ev.Action == audit.Reading:
+	case ev.Action == audit.ActRead:
 		line.What = "read the journal"
 	case ev.Resource.Kind == "journal":
 		line.What, line.Record = "open what is sealed", "entry "+ev.Resource.ID

@@ -129,7 +129,7 @@ func TestLiveJournal(t *testing.T) {
 		_, page := owner.get("/journal/live?person=seller1")
 		hasNot(t, page, "loads itself again", "no look was begun")
 		reads := func() int {
-			found, err := in.app.journal.Find(t.Context(), audit.Query{Tenant: tenant, Action: audit.Reading, Limit: 500})
+			found, err := in.app.journal.Find(t.Context(), audit.Query{Tenant: tenant, Action: audit.ActRead, Limit: 500})
 			require.NoError(t, err)
 			return len(found.Entries)
 		}

@@ -64,7 +64,7 @@ func TestJournalIsSearchedBySealedValues(t *testing.T) {
 		require.Len(t, owner.entriesWith(email), 2, "it was not changed")
 
 		// That somebody looked is an entry, without what was typed; addresses hold nothing.
-		page, err := in.app.journal.Find(t.Context(), audit.Query{Tenant: tenant, Action: audit.Reading, Limit: 1})
+		page, err := in.app.journal.Find(t.Context(), audit.Query{Tenant: tenant, Action: audit.ActRead, Limit: 1})
 		require.NoError(t, err)
 		require.Equal(t, []string{"private:email"}, page.Entries[0].Event.Fields)
 		for _, wrong := range []string{"", "Later", "916 777", "@", "a***@quill.example", strings.Repeat("9", 300)} {
