@@ -163,6 +163,17 @@ func rulesOf(tenant string, rules [][]string) (of [][]string) {
 }
 
 func (e *Engine) replacement(author crmguard.Subject, tenant string, stored Stored, rules [][]string) (edit, error) {
+	next, change, err := replaced(tenant, stored, rules)
+	if err != nil {
+		return edit{}, err
+	}
+	change.put = func() { e.put(next) }
+	return change, e.mayReplace(author, next, change)
+}
+
+// replaced is a policy in which rules have taken the place of all rows of a tenant, and
+// what that changes.
+func replaced(tenant string, stored Stored, rules [][]string) (*snapshot, edit, error) {
 	var findings []Finding
 	var rows []row
 	there, wanted := map[[7]string]bool{}, map[[7]string]bool{}
@@ -191,18 +202,17 @@ func (e *Engine) replacement(author crmguard.Subject, tenant string, stored Stor
 	if refused, ok := errors.AsType[*PolicyError](err); ok {
 		findings = append(findings, refused.Findings...)
 	} else if err != nil {
-		return edit{}, err
+		return nil, edit{}, err
 	}
 	if len(findings) > 0 {
-		return edit{}, &PolicyError{findings}
+		return nil, edit{}, &PolicyError{findings}
 	}
 	for _, r := range next.rows.all() {
 		if wanted[r.key()] && !there[r.key()] {
 			change.add = append(change.add, r.rule())
 		}
 	}
-	change.put = func() { e.put(next) }
-	return change, e.mayReplace(author, next, change)
+	return next, change, nil
 }
 
 // mayReplace refuses a policy by which somebody gets what its author lacks, or the

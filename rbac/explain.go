@@ -117,11 +117,7 @@ func (q asked) reasons(p *party) Reasons {
 	under := everyRelation
 	if !isWhole(q.resource) {
 		under = p.relations(q.resource)
-		for rel := range relation(relations) {
-			if under.has(rel) {
-				why.Relations = append(why.Relations, rel.String())
-			}
-		}
+		why.Relations = under.words()
 		why.Why = p.whyRelated(q.resource)
 	}
 	has := q.rulesOf(why.Subject)

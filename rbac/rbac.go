@@ -63,7 +63,8 @@
 // read.
 //
 // [Engine.Explain] tells for whoever administers rights why the answer is what it is, and
-// which rows are missing where it is no.
+// which rows are missing where it is no. Before a policy is stored, [Engine.Draft] and
+// [Engine.WhatIf] tell who would gain and lose what.
 //
 // # Security notes
 //

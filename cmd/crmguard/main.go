@@ -24,6 +24,7 @@
 //	crmguard policy lint FILE|-
 //	crmguard policy explain -policy FILE -as u:ID -do ACTION -on KIND [-field F] [-id ID] [-owner ID] [-unit U]
 //	crmguard policy test FILE
+//	crmguard policy diff OLD NEW
 //	crmguard scan FILE|- -db PATH|postgres://… -store PATH|postgres://… -kek FILE
 //
 // The exit code is 0 if all is well, 1 if it is not, 2 if the command was not
@@ -85,7 +86,7 @@ type command struct {
 }
 
 func commands() []command {
-	return []command{keysCreate, keysList, keysRotate, keysTurn, keysErase, keysReceipt, keysReplay, auditVerify, auditProve, auditCheck, auditTimeline, auditTail, auditExport, auditExtract, auditSequence, auditPrune, auditHold, policyLint, policyExplain, policyTest, scan}
+	return []command{keysCreate, keysList, keysRotate, keysTurn, keysErase, keysReceipt, keysReplay, auditVerify, auditProve, auditCheck, auditTimeline, auditTail, auditExport, auditExtract, auditSequence, auditPrune, auditHold, policyLint, policyExplain, policyTest, policyDiff, scan}
 }
 
 // call is one run of a command.

@@ -15,11 +15,11 @@ import (
 // row is a row of a policy that rbac accepts.
 type row struct {
 	line   int
-	kind   string // p, g or g2
+	kind   string // p, g, p2 or g2
 	fields []string
 }
 
-// The fields of p rows; those of g rows are subject, role, tenant.
+// The fields of p rows; those of g and p2 rows begin with subject, role, tenant.
 func (r row) subject() string { return r.fields[0] }
 func (r row) tenant() string  { return r.fields[1] }
 func (r row) object() string  { return r.fields[2] }
@@ -42,7 +42,7 @@ type policy struct {
 	rules     map[right][]row
 	ruled     map[holder]bool     // who has rules
 	elsewhere map[string]bool     // names that have rules in some tenant
-	roles     map[holder][]string // of a subject, by g rows
+	roles     map[holder][]string // of a subject, by g and p2 rows
 }
 
 // readPolicy reads rows with Casbin's own parser, a line at a time, to know where
@@ -60,7 +60,7 @@ func readPolicy(text string) (*policy, error) {
 		if err := persist.LoadPolicyLine(strings.TrimSpace(line), m); err != nil {
 			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
-		for _, kind := range []string{"p", "g", "g2"} {
+		for _, kind := range []string{"p", "p2", "g", "g2"} {
 			for _, fields := range m[kind[:1]][kind].Policy {
 				p.rows = append(p.rows, row{number, kind, fields})
 			}
@@ -74,7 +74,7 @@ func readPolicy(text string) (*policy, error) {
 			p.rules[about] = append(p.rules[about], r)
 			p.ruled[h] = true
 			p.elsewhere[h.name] = true
-		case "g":
+		case "g", "p2":
 			h := holder{r.fields[2], r.fields[0]}
 			p.roles[h] = append(p.roles[h], r.fields[1])
 		}
@@ -106,7 +106,7 @@ func (p *policy) suspicions() []suspicion {
 		switch r.kind {
 		case "p":
 			p.judgeRule(r, allowed, add)
-		case "g":
+		case "g", "p2":
 			p.judgeLink(r, add)
 		}
 	}
@@ -187,7 +187,7 @@ func (p *policy) unheld(add func(row, string, ...any)) {
 		switch r.kind {
 		case "p":
 			h = holder{r.tenant(), r.subject()}
-		case "g":
+		case "g", "p2":
 			h = holder{r.fields[2], r.fields[0]}
 		}
 		if peopled[h.tenant] && !isPerson(h.name) && !held[h] {

@@ -1,0 +1,178 @@
+package rbac
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/crmguard/crmguard"
+)
+
+// Draft returns an engine that decides by the policy in force, but for the rows of one
+// tenant: rules, each with its type first, take their place, as [Engine.Replace] would
+// have it. It is for looking at a policy before it is stored, with [Engine.WhatIf] and
+// with Check and Filter; what is changed through it goes nowhere.
+func (e *Engine) Draft(ctx context.Context, tenant string, rules [][]string) (*Engine, error) {
+	if err := reaches(ctx, tenant); err != nil {
+		return nil, err
+	}
+	policy, err := e.inForce()
+	if err != nil {
+		return nil, err
+	}
+	var stored Stored
+	for _, r := range policy.rows.all() {
+		stored.Where, stored.Rules = append(stored.Where, r.where), append(stored.Rules, r.rule())
+	}
+	next, _, err := replaced(tenant, stored, rules)
+	if err != nil {
+		return nil, err
+	}
+	adapter := &memory{}
+	for _, r := range next.rows.all() {
+		adapter.add(r.where, r.rule()...)
+	}
+	return New(ctx, adapter, &Options{Org: e.org.source, Logger: slog.New(slog.DiscardHandler), Clock: e.clock})
+}
+
+// Change is what another policy means for the people of a tenant.
+type Change struct {
+	Added, Removed [][]string    // rows, each with its type first
+	Rights         []RightChange // by person, object and action
+}
+
+// RightChange is a right that a person has under more relations than before, or under
+// fewer. Both can be.
+type RightChange struct {
+	Person string          // such as "u:anna"
+	Object string          // a kind, kind#field or section:name
+	Action crmguard.Action // as in rows
+
+	// Gains and Loses are relations to records, in the words of docs/formats/rbac.md. The only one to
+	// a section is none.
+	Gains, Loses []string
+}
+
+// WhatIf tells what would change in a tenant if the policy of another engine, such as a
+// [Engine.Draft], came into force: rows, and who gains and loses which rights, as grants
+// stand at this moment. How many records that means is the difference of what the two
+// engines' [Engine.Filter] choose. Who may ask is a question of the host.
+func (e *Engine) WhatIf(ctx context.Context, tenant string, other *Engine) (Change, error) {
+	if err := reaches(ctx, tenant); err != nil {
+		return Change{}, err
+	}
+	before, err := e.inForce()
+	if err != nil {
+		return Change{}, err
+	}
+	after, err := other.inForce()
+	if err != nil {
+		return Change{}, err
+	}
+	return changeBetween(before, after, tenant, e.now()), nil
+}
+
+func changeBetween(before, after *snapshot, tenant string, now int64) Change {
+	c := Change{Added: rowsOnlyIn(after, before, tenant), Removed: rowsOnlyIn(before, after, tenant)}
+	for _, name := range touched(tenant, before, after, edit{add: c.Added, remove: c.Removed}) {
+		if !strings.HasPrefix(name, personPrefix) {
+			continue
+		}
+		had, has := before.rights(tenant, name, now), after.rights(tenant, name, now)
+		both := maps.Clone(has)
+		if both == nil {
+			both = make(map[right]relationSet)
+		}
+		maps.Copy(both, had)
+		for _, what := range slices.SortedFunc(maps.Keys(both), compareRights) {
+			possible := everyRelation
+			if isSection(what.object) {
+				possible = 1 << relNone
+			}
+			gains, loses := has[what]&^had[what]&possible, had[what]&^has[what]&possible
+			if gains|loses != 0 {
+				c.Rights = append(c.Rights, RightChange{name, what.object, crmguard.Action(what.action), gains.words(), loses.words()})
+			}
+		}
+	}
+	return c
+}
+
+// rowsOnlyIn are the rows of a tenant that one policy has and the other has not.
+func rowsOnlyIn(one, other *snapshot, tenant string) (rows [][]string) {
+	there := make(map[[7]string]bool)
+	for _, r := range other.rows.all() {
+		if r.tenant() == tenant {
+			there[r.key()] = true
+		}
+	}
+	for _, r := range one.rows.all() {
+		if r.tenant() == tenant && !there[r.key()] {
+			rows = append(rows, r.rule())
+		}
+	}
+	return rows
+}
+
+func (s relationSet) words() (words []string) {
+	for rel := range relation(relations) {
+		if s.has(rel) {
+			words = append(words, rel.String())
+		}
+	}
+	return words
+}
+
+// String tells rows and rights, a line each.
+func (c Change) String() string {
+	var b strings.Builder
+	for _, row := range c.Removed {
+		fmt.Fprintf(&b, "- %s\n", strings.Join(row, ", "))
+	}
+	for _, row := range c.Added {
+		fmt.Fprintf(&b, "+ %s\n", strings.Join(row, ", "))
+	}
+	for _, r := range c.Rights {
+		b.WriteString(r.String() + "\n")
+	}
+	return b.String()
+}
+
+// String tells who gains and loses what.
+func (r RightChange) String() string {
+	var parts []string
+	for _, part := range []struct {
+		word      string
+		relations []string
+	}{{"gains", r.Gains}, {"loses", r.Loses}} {
+		if len(part.relations) > 0 {
+			parts = append(parts, fmt.Sprintf("%s %s %s%s", part.word, r.Action, r.Object, r.of(part.relations)))
+		}
+	}
+	return r.Person + " " + strings.Join(parts, " and ")
+}
+
+// of says of which records, and those that are shared too apart only where that makes a
+// difference.
+func (r RightChange) of(words []string) string {
+	switch {
+	case isSection(r.Object):
+		return ""
+	case len(words) == relations:
+		return " of all records"
+	}
+	var short []string
+	for _, word := range words {
+		unshared, isShared := strings.CutSuffix(word, "+shared")
+		if word == relShared.String() {
+			unshared, isShared = relNone.String(), true
+		}
+		if !isShared || !slices.Contains(words, unshared) {
+			short = append(short, word)
+		}
+	}
+	return " of records that are " + strings.Join(short, ", ")
+}
