@@ -81,7 +81,7 @@ func TestFilterOfTablesWithoutOwnerOrUnit(t *testing.T) {
 
 func TestFilterRefuses(t *testing.T) {
 	e := engineFromCSV(t, teamPolicy, nil)
-	for _, kind := range []string{"", "section:journal"} {
+	for _, kind := range []string{"", "section:journal", "contacts#", "#phone"} {
 		_, err := e.Filter(t.Context(), person("oleg"), crmguard.List, kind)
 		require.Error(t, err)
 	}
@@ -208,7 +208,7 @@ func filterRun(t *testing.T, db *sql.DB, change func(f Filter) Filter, rewrite f
 		if rnd.IntN(3) > 0 {
 			org = randomOrg(rnd, map[string]Units{})
 		}
-		e := engineOf(t, randomPolicy(rnd, 130, 0, 24), org)
+		e := engineOf(t, randomPolicy(rnd, 180, 0, 24), org)
 		for range 4 {
 			s := crmguard.Subject{Tenant: pick(rnd, someTenants), ID: pick(rnd, somePersons)}
 			s.Kind = kindOf(s.ID)
@@ -227,7 +227,11 @@ func filterRun(t *testing.T, db *sql.DB, change func(f Filter) Filter, rewrite f
 			if !withShares {
 				columns.Shares = nil
 			}
-			f, err := e.Filter(t.Context(), s, action, kind)
+			object, field := kind, pick(rnd, someFields)
+			if field != "" {
+				object += "#" + field
+			}
+			f, err := e.Filter(t.Context(), s, action, object)
 			require.NoError(t, err)
 			where, args, err := change(f).SQL(columns, 2)
 			require.NoError(t, err)
@@ -237,7 +241,7 @@ func filterRun(t *testing.T, db *sql.DB, change func(f Filter) Filter, rewrite f
 					continue
 				}
 				r := row.resource(kind)
-				r.Shared = withShares && shared(row.id, s.ID)
+				r.Field, r.Shared = field, withShares && shared(row.id, s.ID)
 				asked++
 				if e.Check(t.Context(), s, action, r) == nil {
 					want = append(want, row.id)
@@ -305,4 +309,23 @@ func TestPlantedFaultsInFiltersAreFound(t *testing.T) {
 		}, asItIs[string], 1)
 		require.NotZero(t, wrong)
 	})
+}
+
+func TestFilterOfAField(t *testing.T) {
+	e := engineFromCSV(t, teamPolicy, teamOrg())
+	for object, want := range map[string]string{
+		"contacts":       "(tenant = $1 AND (owner = $2 OR unit IN ($3, $4)))", // tree
+		"contacts#phone": "(tenant = $1 AND owner = $2)",                       // write: own
+		"contacts#email": "1=0",
+	} {
+		action := crmguard.Update
+		if object == "contacts" {
+			action = crmguard.View
+		}
+		f, err := e.Filter(t.Context(), person("vera"), action, object)
+		require.NoError(t, err)
+		where, _, err := f.SQL(Columns{Tenant: "tenant", Owner: "owner", Unit: "unit"}, 1)
+		require.NoError(t, err)
+		require.Equal(t, want, where, object)
+	}
 }

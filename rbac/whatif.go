@@ -59,7 +59,8 @@ type RightChange struct {
 // WhatIf tells what would change in a tenant if the policy of another engine, such as a
 // [Engine.Draft], came into force: rows, and who gains and loses which rights, as grants
 // stand at this moment. How many records that means is the difference of what the two
-// engines' [Engine.Filter] choose. Who may ask is a question of the host.
+// engines' [Engine.Filter] choose; of phones, that of contacts#phone. Who may ask is a
+// question of the host.
 func (e *Engine) WhatIf(ctx context.Context, tenant string, other *Engine) (Change, error) {
 	if err := reaches(ctx, tenant); err != nil {
 		return Change{}, err
