@@ -25,6 +25,7 @@
 //	crmguard policy explain -policy FILE -as u:ID -do ACTION -on KIND [-field F] [-id ID] [-owner ID] [-unit U]
 //	crmguard policy test FILE
 //	crmguard policy diff OLD NEW
+//	crmguard policy matrix -policy FILE
 //	crmguard scan FILE|- -db PATH|postgres://… -store PATH|postgres://… -kek FILE
 //
 // The exit code is 0 if all is well, 1 if it is not, 2 if the command was not
@@ -86,7 +87,7 @@ type command struct {
 }
 
 func commands() []command {
-	return []command{keysCreate, keysList, keysRotate, keysTurn, keysErase, keysReceipt, keysReplay, auditVerify, auditProve, auditCheck, auditTimeline, auditTail, auditExport, auditExtract, auditSequence, auditPrune, auditHold, policyLint, policyExplain, policyTest, policyDiff, scan}
+	return []command{keysCreate, keysList, keysRotate, keysTurn, keysErase, keysReceipt, keysReplay, auditVerify, auditProve, auditCheck, auditTimeline, auditTail, auditExport, auditExtract, auditSequence, auditPrune, auditHold, policyLint, policyExplain, policyTest, policyDiff, policyMatrix, scan}
 }
 
 // call is one run of a command.
