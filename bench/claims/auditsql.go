@@ -15,8 +15,8 @@ import (
 )
 
 // auditSQLClaims compare the journal on PostgreSQL with what a host would do instead.
-// All sides have 32 clients with a connection each, and wait for each commit as
-// PostgreSQL does by default. Entries of the journal are found by tenant, person, record,
+// All sides have 32 clients with a connection each, and each commit is flushed to the disk,
+// as PostgreSQL does by default. Entries of the journal are found by tenant, person, record,
 // action and address, in the order in which they came, rows of the others by person and time
 // alone: six indexes against two.
 func auditSQLClaims() []claim {
@@ -48,7 +48,7 @@ func newDatabase(ctx context.Context, s *servers) (_ *database, err error) {
 	schema := "claims_" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	query := u.Query()
 	query.Set("search_path", schema)
-	query.Set("synchronous_commit", "on") // a throwaway server's own default is for speed
+	query.Set("synchronous_commit", "on") // tests' own servers have it off
 	u.RawQuery = query.Encode()
 	d := &database{}
 	if d.DB, err = sql.Open("pgx", u.String()); err != nil {

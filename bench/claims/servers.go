@@ -16,7 +16,7 @@ func (s *servers) Postgres(ctx context.Context) (string, error) {
 		return url, nil
 	}
 	if s.postgres == nil {
-		started, err := testservers.StartPostgres(ctx)
+		started, err := testservers.StartDurablePostgres(ctx)
 		if err != nil {
 			return "", err
 		}

@@ -45,24 +45,34 @@ const (
 
 // Postgres is a running server.
 type Postgres struct {
-	bin  string
-	own  *account
-	port int
-	dir  string
-	url  string
-	cmd  *exec.Cmd
-	done chan struct{} // closed when the process has ended
-	stop func() error
+	bin      string
+	own      *account
+	settings []string
+	port     int
+	dir      string
+	url      string
+	cmd      *exec.Cmd
+	done     chan struct{} // closed when the process has ended
+	stop     func() error
 }
 
 // StartPostgres makes an empty cluster and starts it. Cancelling ctx ends only
 // the start; [Postgres.Stop] ends the server.
-func StartPostgres(ctx context.Context) (*Postgres, error) {
+func StartPostgres(ctx context.Context) (*Postgres, error) { return startFound(ctx, quick) }
+
+// StartDurablePostgres is StartPostgres for a server that flushes each commit to the
+// disk, as one does by default: for measurements.
+func StartDurablePostgres(ctx context.Context) (*Postgres, error) { return startFound(ctx, nil) }
+
+// quick are settings of a server whose data nobody misses.
+var quick = []string{"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"}
+
+func startFound(ctx context.Context, settings []string) (*Postgres, error) {
 	bin, err := FindPostgres()
 	if err != nil {
 		return nil, err
 	}
-	return start(ctx, bin)
+	return start(ctx, bin, settings)
 }
 
 // URL is how clients reach the server. It carries the password.
@@ -107,7 +117,7 @@ func hasPrograms(dir string) bool {
 	return true
 }
 
-func start(ctx context.Context, bin string) (_ *Postgres, err error) {
+func start(ctx context.Context, bin string, settings []string) (_ *Postgres, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "crmguard-postgres-")
@@ -129,7 +139,7 @@ func start(ctx context.Context, bin string) (_ *Postgres, err error) {
 	}
 	for attempt := range portAttempts {
 		var p *Postgres
-		p, err = serve(ctx, bin, dir, password, own)
+		p, err = serve(ctx, bin, dir, password, own, settings)
 		if err == nil {
 			return p, nil
 		}
@@ -163,14 +173,14 @@ func initCluster(ctx context.Context, bin, dir, password string, own *account) e
 }
 
 // serve runs the server on a free port.
-func serve(ctx context.Context, bin, dir, password string, own *account) (*Postgres, error) {
+func serve(ctx context.Context, bin, dir, password string, own *account, settings []string) (*Postgres, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
 	}
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	u := url.URL{Scheme: "postgres", User: url.UserPassword(user, password), Host: address, Path: "/postgres", RawQuery: "sslmode=disable"}
-	p := &Postgres{bin: bin, own: own, port: port, dir: dir, url: u.String()}
+	p := &Postgres{bin: bin, own: own, settings: settings, port: port, dir: dir, url: u.String()}
 	p.stop = sync.OnceValue(func() error { return errors.Join(p.end(), os.RemoveAll(dir)) })
 	return p, p.launch(ctx)
 }
@@ -190,10 +200,10 @@ func (p *Postgres) Crash(ctx context.Context) error {
 func (p *Postgres) launch(ctx context.Context) error {
 	var log bytes.Buffer // read only after the process has ended
 	data := filepath.Join(p.dir, "data")
-	cmd := exec.Command(filepath.Join(p.bin, "postgres"), "-D", data, "-p", strconv.Itoa(p.port), // #nosec G204 -- as above
-		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=300",
-		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off")
-	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = p.dir, &log, &log, stopTimeout // children may hold the log open
+	args := []string{"-D", data, "-p", strconv.Itoa(p.port),
+		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=300"}
+	cmd := exec.Command(filepath.Join(p.bin, "postgres"), append(args, p.settings...)...) // #nosec G204 -- as above
+	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = p.dir, &log, &log, stopTimeout       // children may hold the log open
 	p.own.prepare(cmd)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("testservers: %w", err)

@@ -115,7 +115,7 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bin, tmp := programs(t, c.initdb, c.postgres)
-			p, err := start(t.Context(), bin)
+			p, err := start(t.Context(), bin, quick)
 			require.ErrorContains(t, err, c.want)
 			require.Nil(t, p)
 			left, err := os.ReadDir(tmp)
@@ -136,7 +136,7 @@ func TestCancelledStartEndsTheServer(t *testing.T) {
 			}
 		}
 	}()
-	_, err := start(ctx, bin)
+	_, err := start(ctx, bin, quick)
 	require.ErrorIs(t, err, context.Canceled)
 	left, err := os.ReadDir(tmp)
 	require.NoError(t, err)
