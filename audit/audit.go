@@ -16,7 +16,7 @@
 //
 // A [Log] is one chain. Each record is hashed as it is stored; the hashes form a
 // chain and the Merkle tree of RFC 6962, whose root is signed every minute, every
-// 1024 entries and at Close. One goroutine per Log writes: it takes whatever
+// 4096 entries and at Close. One goroutine per Log writes: it takes whatever
 // waits, appends it in one step and only then acknowledges, so that many writers
 // share one flush. Several processes may share one database: an append is a
 // compare-and-swap on the head of the log, so the chain never forks.
@@ -44,8 +44,8 @@
 //
 // A tail without checkpoints is not called right, and not signed by [New], if it is
 // longer or older than what a log leaves. A checkpoint is begun every
-// CheckpointEvery and after 1024 entries; while the signer fails, or several
-// processes write, more entries wait for it (Report.Unsigned). More than 8192, or
+// CheckpointEvery and after 4096 entries; while the signer fails, or several
+// processes write, more entries wait for it (Report.Unsigned). More than 16384, or
 // some older than CheckpointEvery and ten minutes, make Verify say [CannotVerify];
 // New tolerates a week, since a crash leaves a tail, too, and logs that it signs it.
 // A forger who keeps a tail short and its times fresh is found by a kept checkpoint
@@ -101,14 +101,14 @@ import (
 
 const (
 	defaultEvery    = time.Minute
-	checkpointEvery = 1024 // entries
+	checkpointEvery = 4096 // entries
 	maxBatch        = 256
 	queueSize       = 1024
 	pollEvery       = time.Second      // for the inbox: entries of crashed or forgetful writers
 	storeTimeout    = 30 * time.Second // one step of the store, or one signature
 
 	maxEvery    = time.Hour           // Options.CheckpointEvery
-	maxUnsigned = 8 * checkpointEvery // entries; what a log in use leaves for a moment is less
+	maxUnsigned = 4 * checkpointEvery // entries; what a log in use leaves for a moment is less
 	slack       = 10 * time.Minute    // for a signer that fails for a while
 	maxDown     = 7 * 24 * time.Hour  // after a crash, until New signs what it finds
 

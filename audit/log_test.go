@@ -405,19 +405,19 @@ func TestCheckpointsWhileRunning(t *testing.T) {
 	var wg sync.WaitGroup
 	for w := range 16 {
 		wg.Go(func() {
-			for i := range 80 {
-				e := journaltest.Event(w*100 + i)
+			for i := range 260 {
+				e := journaltest.Event(w*1000 + i)
 				require.NoError(t, seldom.Record(t.Context(), e))
 			}
 		})
 	}
 	wg.Wait()
-	require.NoError(t, seldom.Record(t.Context(), journaltest.Event(9999)))
+	require.NoError(t, seldom.Record(t.Context(), journaltest.Event(99999)))
 	require.Eventually(t, func() bool {
 		r, err := seldom.Verify(t.Context(), verifier, nil)
 		require.NoError(t, err)
 		require.True(t, r.OK())
-		return r.Signed >= 1024
+		return r.Signed >= 4096
 	}, 10*time.Second, time.Millisecond, "signed after so many entries")
 }
 

@@ -249,13 +249,22 @@ func verified(r audit.Report, err error) error {
 	return err
 }
 
-// oneCore measures MB a second, while the program has one core.
+// oneCore measures MB a second, while the program has one core: the fastest of the
+// repetitions of a round, because others on the machine take caches, and never give any.
 func oneCore(bytes int, do func() error) measurement {
 	return func(context.Context) (float64, error) {
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 		runtime.GC()
-		start := time.Now()
-		err := do()
-		return float64(bytes) / 1e6 / time.Since(start).Seconds(), err
+		fastest := time.Duration(0)
+		for began := time.Now(); time.Since(began) < 2*roundTime; {
+			start := time.Now()
+			if err := do(); err != nil {
+				return 0, err
+			}
+			if took := time.Since(start); fastest == 0 || took < fastest {
+				fastest = took
+			}
+		}
+		return float64(bytes) / 1e6 / fastest.Seconds(), nil
 	}
 }
