@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -57,8 +58,8 @@ func TestLockingOneselfOut(t *testing.T) {
 		status, _ = owner.get("/settings")
 		require.Equal(t, http.StatusOK, status)
 
-		done := in.changes(addressSetting, crmguard.Done)
-		require.Len(t, done, 2)
+		var done []crmguard.Event
+		require.Eventually(t, func() bool { done = in.changes(addressSetting, crmguard.Done); return len(done) == 2 }, 10*time.Second, 5*time.Millisecond)
 		require.Equal(t, "version:2:reset", done[0].Reason)
 		require.Equal(t, "system:addresses", done[0].Subject.ID)
 		require.Equal(t, "version:1:forced", done[1].Reason)

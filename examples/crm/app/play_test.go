@@ -213,7 +213,7 @@ func TestPlay(t *testing.T) {
 			has(t, page, "reveal phone")
 			has(t, page, "sealed: reason")
 			hasNot(t, page, "Wafflewords")
-			sealed := regexp.MustCompile(`name="entry" value="(\d+)"`).FindStringSubmatch(page)
+			sealed := regexp.MustCompile(`(?s)sealed: reason.*?name="entry" value="(\d+)"`).FindStringSubmatch(page)
 			require.NotNil(t, sealed)
 			_, page = owner.post("/journal/open", "entry", sealed[1])
 			has(t, page, "reason: Wafflewords of the reason")
