@@ -17,6 +17,7 @@ import (
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/internal/journaltest"
+	"github.com/crmguard/crmguard/internal/racetest"
 )
 
 // kept is an anchor that does what a test tells it.
@@ -94,7 +95,7 @@ func (k *kept) sizes(t *testing.T) []int64 {
 func anchored(t *testing.T, s audit.Store, o audit.Options) *journal {
 	t.Helper()
 	signer, verifier := journaltest.Signer(t)
-	j := &journal{store: s, keys: journaltest.NewSealer(), verifier: verifier, logged: &lockedBuffer{}}
+	j := &journal{store: s, keys: journaltest.NewSealer(), verifier: verifier, logged: &racetest.Buffer{}}
 	o.Logger = slog.New(slog.NewTextHandler(j.logged, nil))
 	var err error
 	j.Log, err = audit.New(t.Context(), s, j.keys, signer, verifier, &o)

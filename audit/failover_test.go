@@ -22,6 +22,7 @@ import (
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/internal/journaltest"
 	"github.com/crmguard/crmguard/crmguardtest"
+	"github.com/crmguard/crmguard/internal/racetest"
 )
 
 var errDown = errors.New("the store is down")
@@ -144,7 +145,7 @@ type rig struct {
 	keys   *failing
 	clock  *crmguardtest.Clock
 	dir    string
-	logged *lockedBuffer
+	logged *racetest.Buffer
 	disk   atomic.Pointer[error]
 	flush  atomic.Pointer[error]
 	goOn   func() // ends what hangs; nil: nothing does
@@ -173,7 +174,7 @@ func newRig(t *testing.T, o audit.FailoverOptions) *rig {
 	memory := audit.NewMemory()
 	r := &rig{
 		memory: memory, store: &outage{Store: memory}, keys: &failing{Sealer: journaltest.NewSealer()},
-		clock: crmguardtest.NewClock(time.Now()), dir: filepath.Join(t.TempDir(), "spool"), logged: &lockedBuffer{},
+		clock: crmguardtest.NewClock(time.Now()), dir: filepath.Join(t.TempDir(), "spool"), logged: &racetest.Buffer{},
 	}
 	r.signer, r.verifier = journaltest.Signer(t)
 	r.reopenLog(t)

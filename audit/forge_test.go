@@ -15,6 +15,7 @@ import (
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/internal/journaltest"
+	"github.com/crmguard/crmguard/internal/racetest"
 )
 
 // Whoever writes the store removes checkpoints and makes the rest right again.
@@ -245,7 +246,7 @@ func (s brokenSigner) Sign(b []byte) ([]byte, error) {
 func TestFailingSignerIsToldOfOnce(t *testing.T) {
 	signer, verifier := journaltest.Signer(t)
 	away := brokenSigner{signer, &atomic.Bool{}}
-	logged := &lockedBuffer{}
+	logged := &racetest.Buffer{}
 	log, err := audit.New(t.Context(), audit.NewMemory(), journaltest.NewSealer(), away, verifier,
 		&audit.Options{CheckpointEvery: time.Millisecond, Logger: slog.New(slog.NewTextHandler(logged, nil))})
 	require.NoError(t, err)

@@ -1,7 +1,6 @@
 package audit_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,30 +25,13 @@ type journal struct {
 	store    audit.Store
 	keys     *journaltest.Sealer
 	verifier note.Verifier
-	logged   *lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	logged   *racetest.Buffer
 }
 
 func open(t *testing.T, s audit.Store) *journal {
 	t.Helper()
 	signer, verifier := journaltest.Signer(t)
-	j := &journal{store: s, keys: journaltest.NewSealer(), verifier: verifier, logged: &lockedBuffer{}}
+	j := &journal{store: s, keys: journaltest.NewSealer(), verifier: verifier, logged: &racetest.Buffer{}}
 	var err error
 	j.Log, err = audit.New(t.Context(), s, j.keys, signer, verifier, &audit.Options{Logger: slog.New(slog.NewTextHandler(j.logged, nil))})
 	require.NoError(t, err)

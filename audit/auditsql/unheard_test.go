@@ -1,12 +1,10 @@
 package auditsql_test
 
 import (
-	"bytes"
 	"database/sql"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +12,7 @@ import (
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/internal/journaltest"
+	"github.com/crmguard/crmguard/internal/racetest"
 	"github.com/crmguard/crmguard/internal/sqldb"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
@@ -62,46 +61,29 @@ func TestSwallowedInbox(t *testing.T) {
 	})
 }
 
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) has(text string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.Contains(b.b.String(), text)
-}
-
 // A process that does not chain says so where it can; not while nobody chains, nor
 // when all is well.
 func TestSwallowedInboxOfAnotherProcess(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
 		signer, verifier := journaltest.Signer(t)
-		logged := &buffer{}
+		logged := &racetest.Buffer{}
 		app, err := audit.OpenInbox(t.Context(), newStore(t, db), journaltest.NewSealer(), &audit.Options{Logger: slog.New(slog.NewTextHandler(logged, nil))})
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = app.Close() })
 		require.NoError(t, app.Record(t.Context(), journaltest.Event(0)))
 		time.Sleep(3 * time.Second) // it has looked
-		require.False(t, logged.has("vanish"), "nobody chains: it waits")
+		require.False(t, strings.Contains(logged.String(), "vanish"), "nobody chains: it waits")
 		log := openLog(t, db, signer, verifier)
 		require.NoError(t, app.Record(t.Context(), journaltest.Event(1)))
 		require.Eventually(t, func() bool {
 			return count(t, db, "crmguard_audit_beats") == 0 && events(t, newStore(t, db))["event-1"] == 1
 		}, time.Minute, 5*time.Millisecond)
 		time.Sleep(3 * time.Second)
-		require.False(t, logged.has("vanish"), "counted")
+		require.False(t, strings.Contains(logged.String(), "vanish"), "counted")
 		swallow(t, db, "crmguard_audit_inbox")
 		swallow(t, db, "crmguard_audit_beats")
 		require.NoError(t, app.Record(t.Context(), journaltest.Event(2)))
-		require.Eventually(t, func() bool { return logged.has("vanish") }, time.Minute, 5*time.Millisecond)
+		require.Eventually(t, func() bool { return strings.Contains(logged.String(), "vanish") }, time.Minute, 5*time.Millisecond)
 		require.NoError(t, log.Close())
 	})
 }

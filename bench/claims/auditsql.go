@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/crmguard/crmguard"
@@ -168,7 +169,9 @@ func openAuditTx(ctx context.Context, s *servers) (trial, error) {
 		return err
 	}
 	e := auditEvent()
+	var made atomic.Int64
 	changes := rate(pgClients, func(ctx context.Context) error {
+		made.Add(1)
 		return d.InTx(ctx, d.DB, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
 			return errors.Join(change(ctx, tx), record(e))
 		})
@@ -180,18 +183,17 @@ func openAuditTx(ctx context.Context, s *servers) (trial, error) {
 			if err != nil {
 				return 0, err
 			}
+			made.Store(0)
 			start := time.Now()
-			perSecond, err := changes(ctx)
-			if err != nil {
+			if _, err := changes(ctx); err != nil {
 				return 0, err
 			}
-			made := perSecond * time.Since(start).Seconds()
-			for now := before; float64(now.Size-before.Size) < 0.999*made; time.Sleep(time.Millisecond) {
+			for now := before; now.Size-before.Size < made.Load(); time.Sleep(time.Millisecond) {
 				if now, err = d.store.Head(ctx); err != nil {
 					return 0, err
 				}
 			}
-			return pgClients * 1000 * time.Since(start).Seconds() / made, nil
+			return pgClients * 1000 * time.Since(start).Seconds() / float64(made.Load()), nil
 		},
 		peer: each(rate(pgClients, func(ctx context.Context) error {
 			return inTx(ctx, d.DB, func(tx *sql.Tx) error { return change(ctx, tx) })

@@ -47,8 +47,8 @@ func rbacClaims() []claim {
 		{name: "rbac.flat", unit: "ns", direction: atMost, limit: 2, open: openRightsFlat(hotPeople)},
 		{name: "rbac.flat-uniform", unit: "ns", direction: atMost, limit: 15, open: openRightsFlat(0)},
 		{name: "rbac.cedar", unit: "/s", direction: atLeast, limit: 5, open: openRightsCedar},
-		{name: "rbac.load", unit: "s", direction: atMost, limit: 1.5, open: openRightsLoad},
-		{name: "rbac.memory", unit: "MB", direction: atMost, limit: 1, open: openRightsMemory},
+		{name: "rbac.load", unit: "s", direction: atMost, limit: 1.5, open: loading(timed)},
+		{name: "rbac.memory", unit: "MB", direction: atMost, limit: 1, open: loading(weighed)},
 	}
 }
 
@@ -278,55 +278,44 @@ func openRightsFlat(people int) func(ctx context.Context, s *servers) (trial, er
 	}
 }
 
-// openRightsLoad reads the file of many rules until it can be asked.
-func openRightsLoad(ctx context.Context, _ *servers) (trial, error) {
-	dir, remove, err := rightsDir()
-	if err != nil {
-		return trial{}, err
-	}
-	path, err := writePolicy(dir, manyRules)
-	if err != nil {
-		return trial{}, errors.Join(err, remove())
-	}
-	timed := func(load func() (any, error)) measurement {
-		return func(context.Context) (float64, error) {
-			runtime.GC() // of what the other side left
-			start := time.Now()
-			_, err := load()
-			return time.Since(start).Seconds(), err
+// loading loads a policy of many rules by ours and by Casbin, and measures each.
+func loading(measured func(load func() (any, error)) measurement) func(context.Context, *servers) (trial, error) {
+	return func(ctx context.Context, _ *servers) (trial, error) {
+		dir, remove, err := rightsDir()
+		if err != nil {
+			return trial{}, err
 		}
+		path, err := writePolicy(dir, manyRules)
+		if err != nil {
+			return trial{}, errors.Join(err, remove())
+		}
+		return trial{
+			ours:  measured(func() (any, error) { return loadRights(ctx, path) }),
+			peer:  measured(func() (any, error) { return loadCasbin(path) }),
+			close: remove,
+		}, nil
 	}
-	return trial{
-		ours:  timed(func() (any, error) { return loadRights(ctx, path) }),
-		peer:  timed(func() (any, error) { return loadCasbin(path) }),
-		close: remove,
-	}, nil
 }
 
-// openRightsMemory compares what is left of the load after the garbage was collected.
-func openRightsMemory(ctx context.Context, _ *servers) (trial, error) {
-	dir, remove, err := rightsDir()
-	if err != nil {
-		return trial{}, err
+// timed is how many seconds it takes until the policy can be asked.
+func timed(load func() (any, error)) measurement {
+	return func(context.Context) (float64, error) {
+		runtime.GC() // of what the other side left
+		start := time.Now()
+		_, err := load()
+		return time.Since(start).Seconds(), err
 	}
-	path, err := writePolicy(dir, manyRules)
-	if err != nil {
-		return trial{}, errors.Join(err, remove())
-	}
-	weighed := func(load func() (any, error)) measurement {
-		return counted(func(context.Context) (float64, error) {
-			before := heapInUse()
-			loaded, err := load()
-			after := heapInUse()
-			runtime.KeepAlive(loaded)
-			return max(float64(after)-float64(before), 1) / 1e6, err
-		})
-	}
-	return trial{
-		ours:  weighed(func() (any, error) { return loadRights(ctx, path) }),
-		peer:  weighed(func() (any, error) { return loadCasbin(path) }),
-		close: remove,
-	}, nil
+}
+
+// weighed is what is left of the load after the garbage was collected, in MB.
+func weighed(load func() (any, error)) measurement {
+	return counted(func(context.Context) (float64, error) {
+		before := heapInUse()
+		loaded, err := load()
+		after := heapInUse()
+		runtime.KeepAlive(loaded)
+		return max(float64(after)-float64(before), 1) / 1e6, err
+	})
 }
 
 func heapInUse() uint64 {

@@ -48,29 +48,6 @@ func folderBytes(t *testing.T, dir string) string {
 	return all.String()
 }
 
-// tableBytes is what all tables of a PostgreSQL database hold; its indexes hold nothing but columns.
-func tableBytes(t *testing.T, db *sql.DB) string {
-	read := func(query string) (list []string) {
-		rows, err := db.QueryContext(t.Context(), query)
-		require.NoError(t, err)
-		defer rows.Close() //nolint:errcheck // Err tells
-		for rows.Next() {
-			var text string
-			require.NoError(t, rows.Scan(&text))
-			list = append(list, text)
-		}
-		require.NoError(t, rows.Err())
-		return list
-	}
-	tables := read(`SELECT tablename FROM pg_tables WHERE schemaname = current_schema()`)
-	require.Greater(t, len(tables), 5)
-	var all strings.Builder
-	for _, table := range tables {
-		all.WriteString(strings.Join(read(`SELECT t::text FROM `+table+` AS t`), "\n"))
-	}
-	return all.String()
-}
-
 // eachStore runs test on a store of each kind.
 func eachStore(t *testing.T, test func(t *testing.T, k kept)) {
 	t.Run("memory", func(t *testing.T) {
@@ -107,7 +84,7 @@ func eachStore(t *testing.T, test func(t *testing.T, k kept)) {
 	}
 	dir := t.TempDir()
 	t.Run("sqlite", databases(dir+"/crm.db", func(t *testing.T, _ *sql.DB) string { return folderBytes(t, dir) }))
-	t.Run("postgres", databases("", tableBytes))
+	t.Run("postgres", databases("", func(t *testing.T, db *sql.DB) string { return sqldbtest.PostgresText(t, db) }))
 }
 
 // A client is erased for good: the journal verifies and tells who did what, extracts from before and

@@ -6,7 +6,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/crmguard/crmguard/audit/auditsql"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encryptsql"
+	"github.com/crmguard/crmguard/internal/racetest"
 )
 
 // recordInInbox records as a CRM does that has no signing key.
@@ -44,24 +44,6 @@ func recordInInbox(t *testing.T, name, keyStore, kekFile string, from, to int) {
 	require.NoError(t, journal.Close())
 }
 
-// output is a buffer that several goroutines write to.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
 // A CRM without the signing key records; the command chains and signs, and hands what it signs to
 // an anchor. Holds and pruning go by the same files.
 func TestSequence(t *testing.T) {
@@ -80,7 +62,7 @@ func TestSequence(t *testing.T) {
 
 		for round := range 2 {
 			ctx, stop := context.WithCancel(t.Context())
-			var complaint output
+			var complaint racetest.Buffer
 			ended := make(chan int, 1)
 			go func() { ended <- run(ctx, with("audit sequence"), nil, &complaint, &complaint) }()
 			require.Eventually(t, func() bool {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/audittest"
+	"github.com/crmguard/crmguard/internal/racetest"
 )
 
 // The sequencer hands what it signs to a table, a webhook and a witness, and a verification goes by
@@ -55,7 +56,7 @@ func TestSequenceKeepsAnchorsOfEachKind(t *testing.T) {
 		return append([]string{"audit", "sequence", "-db", name, "-signer", key, "-store", keyStore, "-kek", kek}, more...)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	var complaint output
+	var complaint racetest.Buffer
 	ended := make(chan int, 1)
 	args := with("-anchor", "sqlite:"+table, "-webhook", server.URL, "-webhook-secret", dir+"/secret", "-witness", witness.URL+" "+witness.Key)
 	go func() { ended <- run(ctx, args, nil, &complaint, &complaint) }()

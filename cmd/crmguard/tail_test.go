@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard/internal/racetest"
 )
 
 // What is recorded while somebody follows is printed, in order, each once.
@@ -63,7 +65,7 @@ func TestTailOverDamage(t *testing.T) {
 	}
 	require.NoError(t, execute(t.Context(), []string{name, `UPDATE crmguard_audit_entries SET record = x'01' WHERE seq = 27`}))
 	ctx, stop := context.WithCancel(t.Context())
-	var out, complaint output
+	var out, complaint racetest.Buffer
 	ended := make(chan int, 1)
 	go func() {
 		ended <- run(ctx, []string{"audit", "tail", "-db", name, "-key", key + ".pub", "-tenant", "acme", "-person", "anna", "-format", "jsonl", "-n", "5"}, nil, &out, &complaint)

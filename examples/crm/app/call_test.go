@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/internal/racetest"
 	"github.com/crmguard/crmguard/masking/calltoken"
 	"github.com/crmguard/crmguard/quota"
 )
@@ -68,7 +68,7 @@ func (b *browser) press(id string) (int, string) {
 // answer, the journal, the log, the database, or the exchange's page.
 func TestCall(t *testing.T) {
 	each(t, func(t *testing.T, on database) {
-		var logged lockedBuffer
+		var logged racetest.Buffer
 		in := unstarted(t, on)
 		in.cfg.Contacts, in.cfg.Logger = sample(6), slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		in.start()
@@ -303,29 +303,11 @@ func TestCallAsksAnew(t *testing.T) {
 	}
 }
 
-// lockedBuffer is a log that is read while others still write.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // TestCallFails: what keeps a call from being made is said in words, and the next
 // press may succeed.
 func TestCallFails(t *testing.T) {
 	t.Parallel()
-	var logged lockedBuffer
+	var logged racetest.Buffer
 	in := unstarted(t, onSQLite)
 	in.cfg.Contacts = append(sample(6), "Nobody Phoneless,,nobody@example.org,,,,seller1,Sales,RU\n"...)
 	in.cfg.Logger = slog.New(slog.NewTextHandler(&logged, nil))

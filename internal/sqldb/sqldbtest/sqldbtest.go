@@ -86,3 +86,28 @@ func PostgresURL(t testing.TB) string {
 	u.RawQuery = query.Encode()
 	return u.String()
 }
+
+// PostgresText is every row of every table of the current schema of a PostgreSQL
+// database, as text. Its indexes hold nothing but columns.
+func PostgresText(t testing.TB, db *sql.DB) string {
+	t.Helper()
+	read := func(query string) (list []string) {
+		rows, err := db.QueryContext(t.Context(), query)
+		require.NoError(t, err)
+		defer rows.Close() //nolint:errcheck // Err tells
+		for rows.Next() {
+			var text string
+			require.NoError(t, rows.Scan(&text))
+			list = append(list, text)
+		}
+		require.NoError(t, rows.Err())
+		return list
+	}
+	tables := read(`SELECT tablename FROM pg_tables WHERE schemaname = current_schema()`)
+	require.Greater(t, len(tables), 5)
+	var all strings.Builder
+	for _, table := range tables {
+		all.WriteString(strings.Join(read(`SELECT t::text FROM `+table+` AS t`), "\n") + "\n")
+	}
+	return all.String()
+}
