@@ -64,7 +64,7 @@
 //
 // [Engine.Explain] tells for whoever administers rights why the answer is what it is, and
 // which rows are missing where it is no. Before a policy is stored, [Engine.Draft] and
-// [Engine.WhatIf] tell who would gain and lose what.
+// [Engine.WhatIf] tell who would gain and lose what. [Engine.Matrix] shows it as a table.
 //
 // # Security notes
 //
