@@ -1,7 +1,6 @@
 package rbac
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -351,61 +350,6 @@ func TestFields(t *testing.T) {
 	require.Error(t, err)
 }
 
-// countingOrg counts what it is asked, and can fail.
-type countingOrg struct {
-	*StaticOrg
-	versions, units int
-	err             error
-}
-
-func (o *countingOrg) Version(ctx context.Context, tenant string) (int64, error) {
-	o.versions++
-	if o.err != nil {
-		return 0, o.err
-	}
-	return o.StaticOrg.Version(ctx, tenant)
-}
-
-func (o *countingOrg) Units(ctx context.Context, tenant string) (Units, error) {
-	o.units++
-	return o.StaticOrg.Units(ctx, tenant)
-}
-
-func page(n int) []crmguard.Resource {
-	rs := make([]crmguard.Resource, n)
-	for i := range rs {
-		rs[i] = crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "1", Owner: "anna", Unit: []string{"north", "north-1", "sales", ""}[i%4]}
-	}
-	return rs
-}
-
-func TestAPageAsksForTheDepartmentsOnce(t *testing.T) {
-	org := &countingOrg{StaticOrg: teamOrg()}
-	e := engineFromCSV(t, teamPolicy, org)
-	for i := range 3 {
-		answers := e.CheckAll(t.Context(), person("vera"), crmguard.View, page(50))
-		require.NoError(t, answers[0])
-		require.Error(t, answers[2])
-		require.Equal(t, i+1, org.versions)
-		require.Equal(t, 1, org.units, "the tree is read again only when its version changed")
-	}
-	org.Set("acme", Units{Members: map[string][]string{"vera": {"sales"}}})
-	answers := e.CheckAll(t.Context(), person("vera"), crmguard.View, page(50))
-	require.Error(t, answers[0], "a change shows in the next decision")
-	require.NoError(t, answers[2])
-	require.Equal(t, 2, org.units)
-
-	org.err = errors.New("the database of departments is away")
-	require.ErrorIs(t, e.Check(t.Context(), person("vera"), crmguard.View, card), org.err)
-	for _, err := range e.CheckAll(t.Context(), person("vera"), crmguard.View, page(2)) {
-		require.ErrorIs(t, err, org.err)
-	}
-	_, err := e.Filter(t.Context(), person("vera"), crmguard.View, "contacts")
-	require.ErrorIs(t, err, org.err)
-	_, _, err = e.Resolve(t.Context(), "acme", "vera")
-	require.ErrorIs(t, err, org.err)
-}
-
 func TestNamesWithoutEndAreNobody(t *testing.T) {
 	e := engineFromCSV(t, "p, u:anna, acme, contacts, view, all, allow", nil)
 	endless := strings.Repeat("x", 1<<20)
@@ -456,6 +400,9 @@ func TestDecisionsAllocateNothing(t *testing.T) {
 		rs := []crmguard.Resource{test.on, test.on}
 		require.EqualValues(t, 1, testing.AllocsPerRun(100, func() { e.CheckAll(ctx, test.s, test.a, rs) }), name)
 	}
+	e.org.open(&hostOrg{StaticOrg: teamOrg()}, &e.uptime)
+	require.NoError(t, e.Check(ctx, vera, crmguard.View, below))
+	require.Zero(t, testing.AllocsPerRun(100, func() { _ = e.Check(ctx, vera, crmguard.View, below) }), "departments of the host")
 	fresh := make([]*snapshot, 102) // one for each run, and one to warm up
 	for i := range fresh {
 		fresh[i] = newSnapshot(sound.rows)

@@ -337,7 +337,8 @@ func randomOrg(rnd *rand.Rand, units map[string]Units) *StaticOrg {
 // engineOf is an engine in memory, which no store stands behind.
 func engineOf(t testing.TB, rows []row, org Org) *Engine {
 	t.Helper()
-	e := &Engine{org: orgCache{source: org}, log: slog.New(slog.DiscardHandler), clock: time.Now, store: make(chan struct{}, 1)}
+	e := &Engine{log: slog.New(slog.DiscardHandler), clock: time.Now, store: make(chan struct{}, 1), uptime: quickClock{began: time.Now()}}
+	e.org.open(org, &e.uptime)
 	e.current.Store(snapshotOf(t, rows))
 	return e
 }

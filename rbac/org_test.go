@@ -110,23 +110,6 @@ func TestARingOfDepartments(t *testing.T) {
 	require.False(t, (&placement{[]string{"elsewhere"}, ring}).below("5"))
 }
 
-func TestTreesAreKeptPerTenantAndBounded(t *testing.T) {
-	org := &countingOrg{StaticOrg: &StaticOrg{}}
-	cache := orgCache{source: org}
-	for i := range maxTenants + 1 {
-		_, err := cache.tree(t.Context(), strconv.Itoa(i))
-		require.NoError(t, err)
-	}
-	require.Len(t, of(&cache.trees), 1)
-	org.Set("a", Units{Members: map[string][]string{"anna": {"north"}}})
-	a, err := cache.tree(t.Context(), "a")
-	require.NoError(t, err)
-	b, err := cache.tree(t.Context(), "b")
-	require.NoError(t, err)
-	require.Equal(t, []string{"north"}, a.Members["anna"])
-	require.Empty(t, b.Members)
-}
-
 func TestSubunitsAgreeWithBelowOnRandomTrees(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(7, 8)) //nolint:gosec // the same run every time
 	for range 200 {

@@ -84,7 +84,7 @@
 // question on. Other processes on the same store take it over when [Engine.Watch]
 // looks, or Reload is called; with Watch no answer is by a policy that is older than
 // the stated bound, and one that cannot be compared with the store for so long
-// decides nothing.
+// decides nothing. Departments of the host have such bounds too, see [Org].
 //
 // A [Store], such as that of package rbacsql, keeps versions: who changed what, when
 // and why. Changes are made out of the newest version or not at all, and what was
@@ -158,7 +158,8 @@ func New(ctx context.Context, adapter persist.Adapter, o *Options) (*Engine, err
 	if o == nil {
 		o = &Options{}
 	}
-	e := &Engine{adapter: adapter, org: orgCache{source: o.Org}, log: o.Logger, clock: o.Clock, store: make(chan struct{}, 1), uptime: quickClock{began: time.Now()}}
+	e := &Engine{adapter: adapter, log: o.Logger, clock: o.Clock, store: make(chan struct{}, 1), uptime: quickClock{began: time.Now()}}
+	e.org.open(o.Org, &e.uptime)
 	if e.log == nil {
 		e.log = slog.Default()
 	}

@@ -22,23 +22,32 @@ type WatchOptions struct {
 	Every  time.Duration // between two looks at the store; 0: DefaultEvery
 	MaxAge time.Duration // since the last look that succeeded; beyond it nothing is decided, so it is longer than to read the whole policy takes; 0: DefaultMaxAge
 
-	// Listen waits for signs that the policy has changed and calls changed at each,
+	// Listen waits for signs that the policy, or departments, have changed and calls changed at each,
 	// until ctx ends; whatever it misses, the next look finds. When it fails it is
 	// called again after Every. nil: nobody gives signs. See package rbacsql for
 	// PostgreSQL's.
 	Listen func(ctx context.Context, changed func()) error
 }
 
-// StaleError says that nothing is decided because nobody could look at the store for
-// too long: meanwhile somebody may have lost their rights.
+// StaleError says that nothing is decided because nobody could look at the policy's store, or
+// at the host's departments, for too long: meanwhile somebody may have lost their rights.
 type StaleError struct {
+	What        string // "the policy" or "the departments"
 	Age, MaxAge time.Duration
+	Err         error // of the last look, if it is known
 }
 
 // Error says for how long.
 func (e *StaleError) Error() string {
-	return fmt.Sprintf("rbac: the policy was not compared with the store for %s, longer than %s", e.Age.Round(time.Millisecond), e.MaxAge)
+	text := fmt.Sprintf("rbac: nobody could look at %s for %s, longer than %s", e.What, e.Age.Round(time.Millisecond), e.MaxAge)
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
 }
+
+// Unwrap returns Err.
+func (e *StaleError) Unwrap() error { return e.Err }
 
 // Status is how an engine stands to its store, for pages about health.
 type Status struct {
@@ -105,7 +114,7 @@ func (e *Engine) stale(now time.Duration) error {
 	w := &e.watched
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return &StaleError{now - w.age, w.maxAge}
+	return &StaleError{"the policy", now - w.age, w.maxAge, w.err}
 }
 
 // look is one look at the store. It counts from when it began.
@@ -216,6 +225,7 @@ func (e *Engine) Watch(ctx context.Context, o *WatchOptions) error {
 			return nil
 		case <-ticker.C:
 		case <-signs:
+			e.org.signal()
 		}
 	}
 }

@@ -149,5 +149,5 @@ func TestAClosedDatabase(t *testing.T) {
 		require.NotErrorIs(t, err, rbacsql.ErrTampered, name)
 		require.NotErrorIs(t, err, rbacsql.ErrOlder, name)
 	}
-	require.Contains(t, (&rbac.StaleError{Age: 11 * time.Second, MaxAge: 10 * time.Second}).Error(), "11s, longer than 10s")
+	require.Contains(t, (&rbac.StaleError{What: "the policy", Age: 11 * time.Second, MaxAge: 10 * time.Second}).Error(), "11s, longer than 10s")
 }

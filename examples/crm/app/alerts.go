@@ -24,7 +24,7 @@ const alertKind = "alerts"
 // alert puts into the journal, before the act goes on or is refused, that somebody
 // has passed a norm.
 func (a *App) alert(ctx context.Context, passed quota.Alert) error {
-	units, err := a.people.org.Units(ctx, tenant)
+	units, err := a.people.org.Load(ctx, tenant)
 	if err != nil {
 		return err
 	}
