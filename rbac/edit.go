@@ -257,15 +257,8 @@ func touched(tenant string, old, next *snapshot, change edit) []string {
 	for _, rule := range slices.Concat(change.add, change.remove) {
 		changed = append(changed, rowOf("", rule).fields[:1]...)
 	}
-	members := map[string][]string{} // the inverse of links
-	for _, rows := range []*rowSet{old.rows, next.rows} {
-		for _, l := range rows.links {
-			if rows.names[l.tenant] == tenant {
-				members[rows.names[l.role]] = append(members[rows.names[l.role]], rows.names[l.subject])
-			}
-		}
-	}
-	names := append(descend(changed, func(name string) []string { return members[name] }), changed...)
+	before, after := old.rows.members(tenant, 0), next.rows.members(tenant, 0)
+	names := append(descend(changed, func(name string) []string { return slices.Concat(before[name], after[name]) }), changed...)
 	slices.Sort(names)
 	return slices.Compact(names)
 }

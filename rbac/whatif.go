@@ -89,11 +89,7 @@ func changeBetween(before, after *snapshot, tenant string, now int64) Change {
 		}
 		maps.Copy(both, had)
 		for _, what := range slices.SortedFunc(maps.Keys(both), compareRights) {
-			possible := everyRelation
-			if isSection(what.object) {
-				possible = 1 << relNone
-			}
-			gains, loses := has[what]&^had[what]&possible, had[what]&^has[what]&possible
+			gains, loses := has[what]&^had[what]&possible(what.object), had[what]&^has[what]&possible(what.object)
 			if gains|loses != 0 {
 				c.Rights = append(c.Rights, RightChange{name, what.object, crmguard.Action(what.action), gains.words(), loses.words()})
 			}
@@ -150,17 +146,17 @@ func (r RightChange) String() string {
 		relations []string
 	}{{"gains", r.Gains}, {"loses", r.Loses}} {
 		if len(part.relations) > 0 {
-			parts = append(parts, fmt.Sprintf("%s %s %s%s", part.word, r.Action, r.Object, r.of(part.relations)))
+			parts = append(parts, part.word+" "+Right{r.Object, r.Action, part.relations}.String())
 		}
 	}
 	return r.Person + " " + strings.Join(parts, " and ")
 }
 
-// of says of which records, and those that are shared too apart only where that makes a
-// difference.
-func (r RightChange) of(words []string) string {
+// recordsThatAre says of which records a right on an object is, and those that are shared
+// too apart only where that makes a difference.
+func recordsThatAre(object string, words []string) string {
 	switch {
-	case isSection(r.Object):
+	case isSection(object):
 		return ""
 	case len(words) == relations:
 		return " of all records"
