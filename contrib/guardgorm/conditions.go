@@ -160,6 +160,8 @@ func (s *scope) checkOne(expr clause.Expression) error {
 		return s.checkText(e.SQL, e.Vars)
 	case clause.NamedExpr:
 		return s.checkText(e.SQL, e.Vars)
+	case allowed: // its columns say whose a row is
+		return nil
 	}
 	if v.Kind() != reflect.Struct {
 		return fmt.Errorf("guardgorm: a condition of type %T is unknown, and may name a sealed field", expr)

@@ -1,4 +1,5 @@
-// Package guardgorm seals fields of gorm models with package encrypt.
+// Package guardgorm seals fields of gorm models with package encrypt, and narrows statements
+// to the rows that package rbac allows: see [Allowed], which needs nothing of what follows.
 //
 // A sealed field is a pair: the plain field, which has no column, and a []byte, which has
 // one. The plugin fills the second from the first before gorm writes, and the first from
