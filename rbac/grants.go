@@ -142,13 +142,32 @@ func (e *Engine) mayGrant(granter crmguard.Subject, role string, end int64, adde
 
 // RevokeRole takes a role from a person. Roles that come through others stay.
 // Taking what is not there does nothing. It takes effect as Revoke does.
+//
+// A role may deny something: to take one from a person who can do more without it is to
+// grant, and denied to a subject of ctx as [Engine.GrantRole] denies it.
 func (e *Engine) RevokeRole(ctx context.Context, tenant, subject, role string) error {
 	if err := reaches(ctx, tenant, subject, role); err != nil {
 		return err
 	}
 	link := []string{personPrefix + subject, rolePrefix + role, tenant}
-	_, err := e.remove(ctx, removals{{"g", link}, {"p2", link}})
+	what := removals{{"g", link}, {"p2", link}}
+	if author, ok := crmguard.SubjectFrom(ctx); ok {
+		if err := e.mayRemove(author, what, link); err != nil {
+			return err
+		}
+	}
+	_, err := e.remove(ctx, what)
 	return err
+}
+
+// mayRemove looks at the policy in force. Without a role that denies nothing nobody can do
+// more.
+func (e *Engine) mayRemove(author crmguard.Subject, what removals, link []string) error {
+	old := e.current.Load()
+	if len(old.denialsThrough(row{"", "g", link})) == 0 {
+		return nil
+	}
+	return mayChange(author, old, newSnapshot(rowSetOf(slices.DeleteFunc(old.rows.all(), what.match))), e.now())
 }
 
 // Revoke takes all roles of a person and all rules that allow that person

@@ -92,7 +92,14 @@
 // and why. Changes are made out of the newest version or not at all, and what was
 // changed past the store, or is older than what was in force, is refused.
 //
-// Nobody grants what they lack, nor to themselves; see [Engine.GrantRole].
+// Nobody grants what they lack, nor to themselves: through GrantRole, Replace and
+// Rollback, and by taking away a role that denies something. It is judged by who acts in
+// the context, for everybody whose rights would change, at each moment until the last
+// grant ends. The host answers for the rest: for who may open these doors at all, which is
+// a Check of a right of its own; for calls in the name of a job, or where nobody acts; for
+// rows that reach the store past the engine; for owners and departments, which say how far
+// own, dept and tree reach; and for taking rights away, be it from the last who has them:
+// [Engine.ReviewLeaver] and [Engine.WhatIf] tell.
 //
 // Owner, Unit and Shared of a resource come from the server's own data. Columns that
 // Filter compares hold text and compare byte by byte, as Check does: no
