@@ -121,11 +121,33 @@ func checkIdentifier(what, name string, optional bool) error {
 // it in the query have lower numbers, those after it higher ones. No row allowed
 // is "1=0". The tenant is always part of it.
 func (f Filter) SQL(c Columns, firstParam int) (where string, args []any, err error) {
-	if err := c.check(); err != nil {
+	wheres, args, err := f.conditions(c, firstParam, func(whole predicate) []predicate { return []predicate{whole} })
+	if err != nil {
 		return "", nil, err
 	}
+	return wheres[0], args, nil
+}
+
+// Union is SQL as one or more conditions: the rows that at least one of them chooses, which
+// may be several. A database that looks for the first rows in some order finds those of
+// each by an index, and those of an OR of owner, departments and shares only by
+// reading rows until there are enough. So a page is a UNION:
+//
+//	SELECT * FROM (SELECT … WHERE first ORDER BY id DESC LIMIT 50) AS a
+//	UNION SELECT * FROM (SELECT … WHERE second ORDER BY id DESC LIMIT 50) AS b
+//	ORDER BY id DESC LIMIT 50
+//
+// Parameters are numbered on from one condition to the next.
+func (f Filter) Union(c Columns, firstParam int) (wheres []string, args []any, err error) {
+	return f.conditions(c, firstParam, predicate.alternatives)
+}
+
+func (f Filter) conditions(c Columns, firstParam int, split func(whole predicate) []predicate) (wheres []string, args []any, err error) {
+	if err := c.check(); err != nil {
+		return nil, nil, err
+	}
 	if firstParam < 1 {
-		return "", nil, fmt.Errorf("rbac: the first parameter is $%d: want $1 or more", firstParam)
+		return nil, nil, fmt.Errorf("rbac: the first parameter is $%d: want $1 or more", firstParam)
 	}
 	all := always
 	if len(f.parts) == 0 {
@@ -134,10 +156,11 @@ func (f Filter) SQL(c Columns, firstParam int) (where string, args []any, err er
 	for _, part := range f.parts {
 		all = and(all, part.predicate(c))
 	}
-	if all.op == opNever {
-		return "1=0", nil, nil
-	}
 	w := &sqlWriter{columns: c, tenant: f.tenant, next: firstParam}
-	w.write(and(in(c.Tenant, []string{f.tenant}), all))
-	return w.text.String(), w.args, nil
+	for _, p := range split(all) {
+		w.text.Reset()
+		w.write(and(in(c.Tenant, []string{f.tenant}), p))
+		wheres = append(wheres, w.text.String())
+	}
+	return wheres, w.args, nil
 }

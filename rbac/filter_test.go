@@ -179,11 +179,15 @@ func (r hostRow) resource(kind string) crmguard.Resource {
 	return res
 }
 
-func chosen(ctx context.Context, t *testing.T, db *sql.DB, where string, args []any) []string {
+// chosen are the rows that at least one of the conditions chooses.
+func chosen(ctx context.Context, t *testing.T, db *sql.DB, args []any, wheres ...string) []string {
 	t.Helper()
-	rows, err := db.QueryContext(ctx, `SELECT c.id FROM contacts c WHERE $1 <> '' AND `+where+` AND $`+fmt.Sprint(len(args)+2)+` <> ''`,
-		slices.Concat([]any{"before"}, args, []any{"after"})...)
-	require.NoError(t, err, where)
+	for i, where := range wheres {
+		wheres[i] = `SELECT c.id FROM contacts c WHERE $1 <> '' AND ` + where + ` AND $` + fmt.Sprint(len(args)+2) + ` <> ''`
+	}
+	query := strings.Join(wheres, " UNION ")
+	rows, err := db.QueryContext(ctx, query, slices.Concat([]any{"before"}, args, []any{"after"})...)
+	require.NoError(t, err, query)
 	defer rows.Close()
 	var ids []string
 	for rows.Next() {
@@ -196,10 +200,18 @@ func chosen(ctx context.Context, t *testing.T, db *sql.DB, where string, args []
 	return ids
 }
 
+// selecting is how the rows that a filter chooses are asked for.
+type selecting func(f Filter, c Columns, firstParam int) (wheres []string, args []any, err error)
+
+func whole(f Filter, c Columns, firstParam int) ([]string, []any, error) {
+	where, args, err := f.SQL(c, firstParam)
+	return []string{where}, args, err
+}
+
 // filterRun compares the rows that SQL chooses with those for which Check says
 // yes, over random policies and departments, and counts the disagreements; when there
 // are enough, if that is not 0, it looks no further.
-func filterRun(t *testing.T, db *sql.DB, change func(f Filter) Filter, rewrite func(where string) string, enough int) (wrong int, share float64) {
+func filterRun(t *testing.T, db *sql.DB, ask selecting, enough int) (wrong int, share float64) {
 	rnd := rand.New(rand.NewPCG(9, 10)) //nolint:gosec // the same run every time
 	rows, shared := hostTables(t, db, rnd)
 	asked, yes := 0, 0
@@ -233,7 +245,7 @@ func filterRun(t *testing.T, db *sql.DB, change func(f Filter) Filter, rewrite f
 			}
 			f, err := e.Filter(t.Context(), s, action, object)
 			require.NoError(t, err)
-			where, args, err := change(f).SQL(columns, 2)
+			wheres, args, err := ask(f, columns, 2)
 			require.NoError(t, err)
 			var want []string
 			for _, row := range rows {
@@ -249,7 +261,7 @@ func filterRun(t *testing.T, db *sql.DB, change func(f Filter) Filter, rewrite f
 				}
 			}
 			slices.Sort(want)
-			if !slices.Equal(want, chosen(t.Context(), t, db, rewrite(where), args)) {
+			if !slices.Equal(want, chosen(t.Context(), t, db, args, wheres...)) {
 				if wrong++; wrong == enough {
 					return wrong, float64(yes) / float64(asked)
 				}
@@ -259,56 +271,60 @@ func filterRun(t *testing.T, db *sql.DB, change func(f Filter) Filter, rewrite f
 	return wrong, float64(yes) / float64(asked)
 }
 
-func asItIs[T any](v T) T { return v }
-
 func TestSQLChoosesTheRowsThatCheckAllows(t *testing.T) {
-	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		wrong, share := filterRun(t, db, asItIs[Filter], asItIs[string], 0)
-		require.Zero(t, wrong)
-		require.GreaterOrEqual(t, share, 0.3, "too few rows are allowed for the test to mean much")
-		t.Logf("%.0f %% of the rows were allowed", 100*share)
-	})
+	for name, ask := range map[string]selecting{"SQL": whole, "Union": Filter.Union} {
+		t.Run(name, func(t *testing.T) {
+			sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+				wrong, share := filterRun(t, db, ask, 0)
+				require.Zero(t, wrong)
+				require.GreaterOrEqual(t, share, 0.3, "too few rows are allowed for the test to mean much")
+				t.Logf("%.0f %% of the rows were allowed", 100*share)
+			})
+		})
+	}
 }
 
 // Each of these filters has one fault, and the comparison above must notice it.
 func TestPlantedFaultsInFiltersAreFound(t *testing.T) {
-	for name, fault := range map[string]func(p *filterPart){
-		"sub-departments left out": func(p *filterPart) { p.subunits = nil },
-		"sharing left out":         func(p *filterPart) { p.shared = p.plain },
-		"denies left out":          func(p *filterPart) { p.plain |= 1 << relOwn },
-		"nobody's rows left out":   func(p *filterPart) { p.plain &^= 1 << relNone; p.shared &^= 1 << relNone },
-		"another person":           func(p *filterPart) { p.person = "nobody" },
+	inParts := func(fault func(p *filterPart)) selecting {
+		return func(f Filter, c Columns, firstParam int) ([]string, []any, error) {
+			f.parts = slices.Clone(f.parts)
+			for i := range f.parts {
+				fault(&f.parts[i])
+			}
+			return whole(f, c, firstParam)
+		}
+	}
+	for name, ask := range map[string]selecting{
+		"sub-departments left out": inParts(func(p *filterPart) { p.subunits = nil }),
+		"sharing left out":         inParts(func(p *filterPart) { p.shared = p.plain }),
+		"denies left out":          inParts(func(p *filterPart) { p.plain |= 1 << relOwn }),
+		"nobody's rows left out":   inParts(func(p *filterPart) { p.plain &^= 1 << relNone; p.shared &^= 1 << relNone }),
+		"another person":           inParts(func(p *filterPart) { p.person = "nobody" }),
+		"the tenant left out": func(f Filter, c Columns, firstParam int) ([]string, []any, error) {
+			f.tenant = someTenants[0]
+			return whole(f, c, firstParam)
+		},
+		"the one acted for left out": func(f Filter, c Columns, firstParam int) ([]string, []any, error) {
+			f.parts = f.parts[:min(1, len(f.parts))]
+			return whole(f, c, firstParam)
+		},
+		"the ID read in the table of shares": func(f Filter, c Columns, firstParam int) ([]string, []any, error) {
+			wheres, args, err := whole(f, c, firstParam)
+			wheres[0] = strings.NewReplacer(" AS crmguard_share", "", "crmguard_share.", "", "= c.id", "= id").Replace(wheres[0])
+			return wheres, args, err
+		},
+		"one of a union left out": func(f Filter, c Columns, firstParam int) ([]string, []any, error) {
+			wheres, args, err := f.Union(c, firstParam)
+			wheres[0] = wheres[len(wheres)-1]
+			return wheres, args, err
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			wrong, _ := filterRun(t, sqldbtest.SQLite(t), func(f Filter) Filter {
-				f.parts = slices.Clone(f.parts)
-				for i := range f.parts {
-					fault(&f.parts[i])
-				}
-				return f
-			}, asItIs[string], 1)
+			wrong, _ := filterRun(t, sqldbtest.SQLite(t), ask, 1)
 			require.NotZero(t, wrong)
 		})
 	}
-	t.Run("the tenant left out", func(t *testing.T) {
-		wrong, _ := filterRun(t, sqldbtest.SQLite(t), func(f Filter) Filter {
-			f.tenant = someTenants[0]
-			return f
-		}, asItIs[string], 1)
-		require.NotZero(t, wrong)
-	})
-	t.Run("the ID read in the table of shares", func(t *testing.T) {
-		captured := strings.NewReplacer(" AS crmguard_share", "", "crmguard_share.", "", "= c.id", "= id")
-		wrong, _ := filterRun(t, sqldbtest.SQLite(t), asItIs[Filter], captured.Replace, 1)
-		require.NotZero(t, wrong)
-	})
-	t.Run("the one acted for left out", func(t *testing.T) {
-		wrong, _ := filterRun(t, sqldbtest.SQLite(t), func(f Filter) Filter {
-			f.parts = f.parts[:min(1, len(f.parts))]
-			return f
-		}, asItIs[string], 1)
-		require.NotZero(t, wrong)
-	})
 }
 
 func TestFilterOfAField(t *testing.T) {

@@ -116,6 +116,8 @@ func randomQuestion(rnd *rand.Rand, o oracle) question {
 	return q
 }
 
+func asItIs[T any](v T) T { return v }
+
 func shuffled[T any](rnd *rand.Rand, from []T) []T {
 	s := slices.Clone(from)
 	rnd.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] })

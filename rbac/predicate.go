@@ -71,6 +71,14 @@ func join(op, neutral, absorbing predicateOp, a, b predicate) predicate {
 	return joined
 }
 
+// alternatives are predicates of which at least one holds where p does.
+func (p predicate) alternatives() []predicate {
+	if p.op == opOr {
+		return p.parts
+	}
+	return []predicate{p}
+}
+
 // predicate chooses the rows that one person may reach.
 func (p filterPart) predicate(c Columns) predicate {
 	plain := p.ladder(c, p.plain)
