@@ -115,14 +115,14 @@ func (e *Engine) begin(ctx context.Context, d *decision, tenant string) error {
 	}
 	p := &d.parties[0]
 	p.person, p.holder = s.ID, d.policy.people[who{tenant, s.ID}].at(e.clock)
-	p.place, p.placed, p.shares = placement{s.Units, units}, true, true
+	p.place, p.placed, p.shares = placement{units: s.Units, tree: units}, true, true
 	if e.org.source != nil {
-		p.place.units = units.Members[s.ID]
+		p.place = units.of(s.ID)
 	}
 	if s.OnBehalfOf != "" {
 		p = &d.parties[1]
 		p.person, p.holder = s.OnBehalfOf, d.policy.people[who{tenant, s.OnBehalfOf}].at(e.clock)
-		p.place, p.placed = placement{units.Members[s.OnBehalfOf], units}, e.org.source != nil
+		p.place, p.placed = units.of(s.OnBehalfOf), e.org.source != nil
 	}
 	return nil
 }

@@ -40,8 +40,9 @@ g, u:api, role:auditor, acme
 func teamOrg() *StaticOrg {
 	org := &StaticOrg{}
 	org.Set("acme", Units{
-		Parent:  map[string]string{"north": "sales", "north-1": "north", "sales": "acme"},
+		Parent:  map[string]string{"north": "sales", "north-1": "north", "sales": "acme", "desk": "support"},
 		Members: map[string][]string{"anna": {"north-1"}, "vera": {"north"}},
+		Heads:   map[string][]string{"vera": {"support"}},
 	})
 	return org
 }

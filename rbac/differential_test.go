@@ -236,6 +236,14 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 				return m
 			})
 		},
+		"a head who is a member is only a member": func(s *snapshot) *snapshot {
+			return eachRight(s, func(m masks) masks {
+				if !m.allow.has(relDept) {
+					m.allow &^= 1 << relDeptHeaded
+				}
+				return m
+			})
+		},
 		"roles of another": func(s *snapshot) *snapshot {
 			for _, tenant := range someTenants {
 				s.people[who{tenant, somePersons[0]}] = s.people[who{tenant, somePersons[1]}]

@@ -142,7 +142,7 @@ func ExampleFromCSV() {
 		}
 	}
 	// Output:
-	// policy.csv: unknown scope "mine"; want one of ["own" "dept" "tree" "shared" "all"]
+	// policy.csv: unknown scope "mine"; want one of ["own" "dept" "tree" "headed" "shared" "all"]
 	// policy.csv: effect "Allow" is neither "allow" nor "deny"; Casbin would ignore the row
 }
 

@@ -196,15 +196,20 @@ func (p *party) whyRelated(r *crmguard.Resource) string {
 		return "a section belongs to nobody"
 	}
 	var why []string
-	switch relate(p.person, &p.place, r) {
+	is := relate(p.person, &p.place, r)
+	switch is {
 	case relOwn:
 		why = append(why, "responsible for it")
-	case relDept:
+	case relDept, relDeptHeaded:
 		why = append(why, "a member of its department "+shown(r.Unit))
-	case relTree:
+	case relTree, relTreeHeaded:
 		why = append(why, "a member of a department above its department "+shown(r.Unit))
+	case relHeaded: // as said below
 	default:
 		why = append(why, p.whyNone(r))
+	}
+	if is >= relHeaded {
+		why = append(why, "the head of its department "+shown(r.Unit)+" or of one above it")
 	}
 	switch {
 	case !p.shares:

@@ -225,10 +225,14 @@ func TestExplainInSmallUniverses(t *testing.T) {
 		}
 	}
 	org := &StaticOrg{}
-	org.Set("t", Units{Parent: map[string]string{"below": "mine"}, Members: map[string][]string{"a": {"mine"}}})
+	org.Set("t", Units{
+		Parent:  map[string]string{"below": "mine", "below-led": "mine"},
+		Members: map[string][]string{"a": {"mine", "mine-led"}},
+		Heads:   map[string][]string{"a": {"led", "mine-led", "below-led"}},
+	})
 	var questions []asking
 	for _, owner := range []string{"", "a"} {
-		for _, unit := range []string{"", "mine", "below"} {
+		for _, unit := range []string{"", "mine", "below", "led", "mine-led", "below-led"} {
 			for _, shared := range []bool{false, true} {
 				questions = append(questions, asking{
 					crmguard.Subject{Tenant: "t", ID: "a", Kind: crmguard.KindEmployee}, crmguard.View,

@@ -18,11 +18,10 @@ type Filter struct {
 
 // filterPart is what one person may reach.
 type filterPart struct {
-	person   string
-	units    []string    // the person's
-	subunits []string    // what lies below them
-	plain    relationSet // of none, own, dept, tree: rows not shared with the person
-	shared   relationSet // likewise: rows shared with the person
+	person string
+	units  [relShared][]string // by relation: to whose rows that nobody is responsible for the person has it
+	plain  relationSet         // of those before relShared: rows not shared with the person
+	shared relationSet         // likewise: rows shared with the person
 }
 
 // Filter decides which rows of a kind s may do a to. Where Check would deny every
@@ -56,7 +55,7 @@ func (e *Engine) Filter(ctx context.Context, s crmguard.Subject, a crmguard.Acti
 func (p *party) filterPart(set relationSet) filterPart {
 	part := filterPart{person: p.person, plain: set & unsharedRelations, shared: set >> relShared}
 	if set != 0 && set != everyRelation {
-		part.units, part.subunits = p.place.nonEmptyUnits(), p.place.subunits()
+		part.units = p.place.byRelation()
 	}
 	return part
 }

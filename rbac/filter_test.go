@@ -33,11 +33,12 @@ func TestFilterSQL(t *testing.T) {
 		"own":              {[]string{"own allow"}, "(c.tenant = $3 AND c.owner = $4)", []any{"acme", "vera"}},
 		"dept":             {[]string{"dept allow"}, "(c.tenant = $3 AND (c.owner = $4 OR c.unit = $5))", []any{"acme", "vera", "north"}},
 		"tree":             {[]string{"tree allow"}, "(c.tenant = $3 AND (c.owner = $4 OR c.unit IN ($5, $6)))", []any{"acme", "vera", "north", "north-1"}},
+		"headed":           {[]string{"headed allow"}, "(c.tenant = $3 AND (c.owner = $4 OR c.unit IN ($5, $6)))", []any{"acme", "vera", "desk", "support"}},
 		"shared":           {[]string{"shared allow"}, fmt.Sprintf("(c.tenant = $3 AND "+exists+")", 4, 5), []any{"acme", "acme", "vera"}},
 		"own and shared":   {[]string{"own allow", "shared allow"}, fmt.Sprintf("(c.tenant = $3 AND (c.owner = $4 OR "+exists+"))", 5, 6), []any{"acme", "vera", "acme", "vera"}},
 		"all but own":      {[]string{"all allow", "own deny"}, "(c.tenant = $3 AND (c.owner IS NULL OR NOT c.owner = $4))", []any{"acme", "vera"}},
 		"all but the tree": {[]string{"all allow", "tree deny"}, "(c.tenant = $3 AND (c.owner IS NULL OR NOT c.owner = $4) AND (c.unit IS NULL OR NOT c.unit IN ($5, $6)))", []any{"acme", "vera", "north", "north-1"}},
-		"tree but dept":    {[]string{"tree allow", "dept deny"}, "(c.tenant = $3 AND (c.owner IS NULL OR NOT c.owner = $4) AND (c.unit IS NULL OR NOT c.unit = $5) AND c.unit = $6)", []any{"acme", "vera", "north", "north-1"}},
+		"tree but dept":    {[]string{"tree allow", "dept deny"}, "(c.tenant = $3 AND (c.owner IS NULL OR NOT c.owner = $4) AND c.unit = $5)", []any{"acme", "vera", "north-1"}},
 		"all but shared":   {[]string{"all allow", "shared deny"}, fmt.Sprintf("(c.tenant = $3 AND NOT "+exists+")", 4, 5), []any{"acme", "acme", "vera"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -296,7 +297,9 @@ func TestPlantedFaultsInFiltersAreFound(t *testing.T) {
 		}
 	}
 	for name, ask := range map[string]selecting{
-		"sub-departments left out": inParts(func(p *filterPart) { p.subunits = nil }),
+		"sub-departments left out": inParts(func(p *filterPart) { p.units[relTree] = nil }),
+		"heads left out":           inParts(func(p *filterPart) { p.units[relHeaded] = nil }),
+		"heads for members":        inParts(func(p *filterPart) { p.units[relDept] = append(p.units[relDept], p.units[relHeaded]...) }),
 		"sharing left out":         inParts(func(p *filterPart) { p.shared = p.plain }),
 		"denies left out":          inParts(func(p *filterPart) { p.plain |= 1 << relOwn }),
 		"nobody's rows left out":   inParts(func(p *filterPart) { p.plain &^= 1 << relNone; p.shared &^= 1 << relNone }),

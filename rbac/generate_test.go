@@ -108,7 +108,7 @@ func randomQuestion(rnd *rand.Rand, o oracle) question {
 		}
 	}
 	for range 4 { // a relation that the rule covers, most of the time
-		if f := factsIn(q.relation); contains[r.fields[4]](f.own, f.dept, f.tree, f.shared) {
+		if contains[r.fields[4]](factsIn(q.relation)) {
 			break
 		}
 		q.relation = relation(rnd.IntN(relations))
@@ -127,7 +127,7 @@ func shuffled[T any](rnd *rand.Rand, from []T) []T {
 // randomUnits is a forest over someUnits, sometimes with a cycle, with empty names
 // and persons in several units.
 func randomUnits(rnd *rand.Rand) Units {
-	u := Units{Parent: map[string]string{}, Members: map[string][]string{}}
+	u := Units{Parent: map[string]string{}, Members: map[string][]string{}, Heads: map[string][]string{}}
 	for i, unit := range someUnits {
 		if i > 0 && rnd.IntN(4) > 0 {
 			u.Parent[unit] = someUnits[rnd.IntN(i)]
@@ -139,6 +139,9 @@ func randomUnits(rnd *rand.Rand) Units {
 	for _, person := range somePersons {
 		for range rnd.IntN(3) {
 			u.Members[person] = append(u.Members[person], pick(rnd, append([]string{""}, someUnits...)))
+		}
+		for range rnd.IntN(3) {
+			u.Heads[person] = append(u.Heads[person], pick(rnd, append([]string{""}, someUnits...)))
 		}
 	}
 	return u

@@ -75,7 +75,7 @@ func (e *Engine) ReviewLeaver(ctx context.Context, tenant, person string, record
 	rights := policy.rights(tenant, subject, now)
 	l := LeaverReview{
 		Tenant: tenant, Person: subject, Policy: policy.version,
-		Units:   (&placement{departments.Members[person], departments}).nonEmptyUnits(),
+		Units:   nonEmpty(departments.Members[person]),
 		Roles:   policy.waysToRoles(tenant, subject, now),
 		Rights:  rightsOf(rights),
 		Records: slices.Clone(records),

@@ -42,16 +42,17 @@ func (q asked) missing(p *party, m masks, has []heldRule) (rows [][]string) {
 
 // enough is the narrowest scope of one more rule with which the answer is yes.
 func (q asked) enough(p *party, m masks) (scope string, ok bool) {
-	order := []uint8{0, 1, 2, 3, 4}
-	slices.SortStableFunc(order, func(a, b uint8) int {
-		return cmp.Compare(bits.OnesCount8(uint8(relationsIn[a])), bits.OnesCount8(uint8(relationsIn[b])))
+	order := slices.Clone(scopes)
+	slices.SortStableFunc(order, func(a, b string) int {
+		return cmp.Compare(bits.OnesCount16(uint16(within(Scope(a)))), bits.OnesCount16(uint16(within(Scope(b)))))
 	})
-	for _, s := range order {
-		if isSection(q.resource.Kind) && scopeWords[s] != "all" {
+	for _, word := range order {
+		if isSection(q.resource.Kind) && word != "all" {
 			continue
 		}
+		s, _ := scopeOf(word)
 		if p.verdict(m.with(rule{scope: s, effect: effectAllow}), q.resource, 0) == allowed {
-			return scopeWords[s], true
+			return word, true
 		}
 	}
 	return "", false

@@ -43,17 +43,18 @@ type oracle struct {
 	units map[string]Units // by tenant; nil: there is no Org
 }
 
-// contains holds what a scope covers of the four facts about a record.
-var contains = map[string]func(own, dept, tree, shared bool) bool{
-	"own":    func(own, _, _, _ bool) bool { return own },
-	"dept":   func(own, dept, _, _ bool) bool { return own || dept },
-	"tree":   func(own, dept, tree, _ bool) bool { return own || dept || tree },
-	"shared": func(_, _, _, shared bool) bool { return shared },
-	"all":    func(_, _, _, _ bool) bool { return true },
+// contains holds what a scope covers of the facts about a record.
+var contains = map[string]func(f facts) bool{
+	"own":    func(f facts) bool { return f.own },
+	"dept":   func(f facts) bool { return f.own || f.dept },
+	"tree":   func(f facts) bool { return f.own || f.dept || f.tree },
+	"headed": func(f facts) bool { return f.own || f.headed },
+	"shared": func(f facts) bool { return f.shared },
+	"all":    func(facts) bool { return true },
 }
 
 // facts about a record, each by itself: several may hold.
-type facts struct{ own, dept, tree, shared bool }
+type facts struct{ own, dept, tree, headed, shared bool }
 
 // allows is the spec in one sentence: some rule that allows covers a fact that
 // holds, and no rule that denies does.
@@ -64,7 +65,7 @@ func (o oracle) allows(tenant, person, object, action string, f facts) bool {
 		if r.kind != "p" || r.fields[1] != tenant || r.fields[2] != object || r.fields[3] != action || !slices.Contains(identities, r.fields[0]) {
 			continue
 		}
-		if contains[r.fields[4]](f.own, f.dept, f.tree, f.shared) {
+		if contains[r.fields[4]](f) {
 			allow = allow || r.fields[5] == "allow"
 			deny = deny || r.fields[5] == "deny"
 		}
@@ -91,23 +92,28 @@ func (o oracle) identities(tenant, subject string) []string {
 // factsOf finds out what a person is to a record.
 func (o oracle) factsOf(person string, r crmguard.Resource, shared bool) facts {
 	units := o.units[r.Tenant]
-	of := slices.DeleteFunc(slices.Clone(units.Members[person]), func(u string) bool { return u == "" })
-	below := slices.Clone(of)
+	return facts{
+		own:    r.Owner == person,
+		dept:   r.Unit != "" && slices.Contains(units.Members[person], r.Unit),
+		tree:   withBelow(units, units.Members[person], r.Unit),
+		headed: withBelow(units, units.Heads[person], r.Unit),
+		shared: shared,
+	}
+}
+
+// withBelow reports whether a unit is one of some or lies below.
+func withBelow(units Units, some []string, is string) bool {
+	below := slices.Clone(some)
 	for grown := true; grown; {
 		grown = false
 		for unit, parent := range units.Parent {
-			if unit != "" && slices.Contains(below, parent) && !slices.Contains(below, unit) {
+			if parent != "" && slices.Contains(below, parent) && !slices.Contains(below, unit) {
 				below = append(below, unit)
 				grown = true
 			}
 		}
 	}
-	return facts{
-		own:    r.Owner == person,
-		dept:   slices.Contains(of, r.Unit),
-		tree:   slices.Contains(below, r.Unit),
-		shared: shared,
-	}
+	return is != "" && slices.Contains(below, is)
 }
 
 // check is what Engine.Check has to say about a record.
@@ -127,7 +133,7 @@ func (o oracle) check(s crmguard.Subject, a crmguard.Action, r crmguard.Resource
 	}
 	own := o.factsOf(s.ID, r, r.Shared)
 	if o.units == nil {
-		own.dept, own.tree = r.Unit != "" && slices.Contains(s.Units, r.Unit), false
+		own.dept, own.tree, own.headed = r.Unit != "" && slices.Contains(s.Units, r.Unit), false, false
 	}
 	if !o.allows(r.Tenant, s.ID, object, action, own) {
 		return false
@@ -138,11 +144,11 @@ func (o oracle) check(s crmguard.Subject, a crmguard.Action, r crmguard.Resource
 	// Of this person it is not known what is shared, nor, without Org, what the
 	// departments are: whatever they may be, the answer must be yes.
 	known := o.factsOf(s.OnBehalfOf, r, false)
-	for guess := range 8 {
+	for guess := range 16 {
 		f := known
 		f.shared = guess&1 != 0
 		if o.units == nil {
-			f.dept, f.tree = guess&2 != 0, guess&4 != 0
+			f.dept, f.tree, f.headed = guess&2 != 0, guess&4 != 0, guess&8 != 0
 		}
 		if !o.allows(r.Tenant, s.OnBehalfOf, object, action, f) {
 			return false
@@ -158,6 +164,7 @@ func factsIn(rel relation) facts {
 		own:    slices.Contains(words, "own"),
 		dept:   slices.Contains(words, "dept"),
 		tree:   slices.Contains(words, "tree"),
+		headed: slices.Contains(words, "headed"),
 		shared: slices.Contains(words, "shared"),
 	}
 }

@@ -26,11 +26,14 @@ type Org interface {
 	Load(ctx context.Context, tenant string) (Units, error)
 }
 
-// Units are the departments of one tenant. A person may belong to several. Empty
-// names mean nothing here, and a cycle among parents ends where it closes.
+// Units are the departments of one tenant. A person may belong to several, and head
+// several: a head need not be a member, nor is a member of one department anything in
+// another that they head. Empty names mean nothing here, and a cycle among parents ends
+// where it closes.
 type Units struct {
 	Parent  map[string]string   // unit → the unit above it
 	Members map[string][]string // person → units
+	Heads   map[string][]string // person → units
 }
 
 // StaticOrg is an [Org] in memory, for tests and for hosts that keep their departments there. An engine asks it at
@@ -47,7 +50,7 @@ type versionedTree struct {
 
 // Set replaces the departments of a tenant.
 func (o *StaticOrg) Set(tenant string, units Units) {
-	copied := newTree(Units{Parent: maps.Clone(units.Parent), Members: cloneLists(units.Members)})
+	copied := newTree(Units{Parent: maps.Clone(units.Parent), Members: cloneLists(units.Members), Heads: cloneLists(units.Heads)})
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	replaceIn(&o.trees, tenant, versionedTree{of(&o.trees)[tenant].version + 1, copied}, math.MaxInt)

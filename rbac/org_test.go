@@ -1,9 +1,11 @@
 package rbac
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -18,33 +20,55 @@ func TestPlacement(t *testing.T) {
 		"self": "self", "": "sales", "orphan": "",
 	}
 	for name, test := range map[string]struct {
-		units []string
-		below []string
+		units, heads       []string
+		tree, headed, both []string // headed: no more than that; both: dept+headed or tree+headed
 	}{
-		"leaf":            {[]string{"north-1"}, nil},
-		"middle":          {[]string{"north"}, []string{"north-1"}},
-		"top":             {[]string{"acme"}, []string{"finance", "north", "north-1", "sales"}},
-		"two, one within": {[]string{"sales", "north"}, []string{"north-1"}},
-		"cycle":           {[]string{"a"}, []string{"b", "c"}},
-		"self":            {[]string{"self"}, nil},
-		"empty name":      {[]string{""}, nil},
-		"none":            {nil, nil},
-		"not in the tree": {[]string{"elsewhere"}, nil},
+		"leaf":            {units: []string{"north-1"}},
+		"middle":          {units: []string{"north"}, tree: []string{"north-1"}},
+		"top":             {units: []string{"acme"}, tree: []string{"finance", "north", "north-1", "sales"}},
+		"two, one within": {units: []string{"sales", "north"}, tree: []string{"north-1"}},
+		"cycle":           {units: []string{"a"}, tree: []string{"b", "c"}},
+		"self":            {units: []string{"self"}},
+		"empty name":      {units: []string{""}, heads: []string{""}},
+		"none":            {},
+		"not in the tree": {units: []string{"elsewhere"}},
+		"head alone":      {heads: []string{"north"}, headed: []string{"north", "north-1"}},
+		"head and member": {units: []string{"north"}, heads: []string{"north"}, both: []string{"north", "north-1"}},
+		"head elsewhere":  {units: []string{"finance"}, heads: []string{"sales"}, headed: []string{"north", "north-1", "sales"}},
+		"head within":     {units: []string{"sales"}, heads: []string{"north"}, both: []string{"north", "north-1"}},
+		"head above":      {units: []string{"north-1"}, heads: []string{"sales"}, headed: []string{"north", "sales"}, both: []string{"north-1"}},
+		"head of a cycle": {units: []string{"b"}, heads: []string{"a"}, both: []string{"a", "b", "c"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := &placement{test.units, newTree(Units{Parent: parent})}
-			require.Equal(t, test.below, p.subunits())
-			for unit := range parent {
-				if unit != "" {
-					require.Equal(t, slices.Contains(test.below, unit), p.below(unit) && !p.inUnit(unit), unit)
-				}
-			}
+			p := &placement{test.units, test.heads, newTree(Units{Parent: parent})}
+			units := p.byRelation()
+			require.Equal(t, test.tree, units[relTree])
+			require.Equal(t, test.headed, units[relHeaded])
+			both := slices.Concat(units[relDeptHeaded], units[relTreeHeaded])
+			slices.Sort(both)
+			require.Equal(t, test.both, both)
+			requireSamePlacement(t, p, slices.Collect(maps.Keys(parent)))
 		})
 	}
 }
 
+// requireSamePlacement compares what is said of each unit with what is said of one.
+func requireSamePlacement(t *testing.T, p *placement, among []string) {
+	t.Helper()
+	units := p.byRelation()
+	for _, unit := range among {
+		want := relNone
+		for r := range relShared {
+			if slices.Contains(units[r], unit) {
+				want = r
+			}
+		}
+		require.Equal(t, want, p.relation(unit), unit)
+	}
+}
+
 func TestRelateFindsTheNarrowest(t *testing.T) {
-	place := &placement{[]string{"north"}, newTree(Units{Parent: map[string]string{"north-1": "north"}})}
+	place := &placement{units: []string{"north"}, tree: newTree(Units{Parent: map[string]string{"north-1": "north"}})}
 	for _, test := range []struct {
 		owner, unit string
 		want        relation
@@ -66,7 +90,7 @@ func TestRelateFindsTheNarrowest(t *testing.T) {
 
 // What a party is not known to be it may be; what is known is one relation.
 func TestRelationsOfAParty(t *testing.T) {
-	place := placement{[]string{"north"}, newTree(Units{})}
+	place := placement{units: []string{"north"}, tree: newTree(Units{})}
 	of := func(rs ...relation) (set relationSet) {
 		for _, r := range rs {
 			set |= 1 << r
@@ -80,12 +104,12 @@ func TestRelationsOfAParty(t *testing.T) {
 	}{
 		{party{"anna", nil, place, true, true}, of(relOwn), of(relDeptShared)},
 		{party{"anna", nil, place, true, false}, of(relOwn, relOwnShared), of(relDept, relDeptShared)},
-		{party{"anna", nil, placement{}, false, true}, of(relOwn), of(relShared, relDeptShared, relTreeShared)},
+		{party{"anna", nil, placement{}, false, true}, of(relOwn), unplaced << relShared},
 		{party{"anna", nil, placement{}, false, false}, of(relOwn, relOwnShared), everyRelation &^ of(relOwn, relOwnShared)},
 	} {
 		require.Equal(t, test.own, test.p.relations(&own))
 		require.Equal(t, test.north, test.p.relations(&north))
-		for allows := range relationSet(255) { // certain says for all records what relations says for one
+		for allows := range everyRelation { // certain says for all records what relations says for one
 			require.Equal(t, test.own&^allows == 0, test.own&^test.p.certain(allows) == 0)
 			require.Equal(t, test.north&^allows == 0, test.north&^test.p.certain(allows) == 0)
 		}
@@ -106,21 +130,52 @@ func TestARingOfDepartments(t *testing.T) {
 	})
 	require.Len(t, found, n-2)
 	require.Equal(t, n, asked)
-	require.Equal(t, found, (&placement{[]string{"0", "17"}, ring}).subunits())
-	require.False(t, (&placement{[]string{"elsewhere"}, ring}).below("5"))
+	units := (&placement{units: []string{"0", "17"}, heads: []string{"18"}, tree: ring}).byRelation()
+	require.Len(t, units[relTreeHeaded], n-2)
+	require.Equal(t, relNone, (&placement{units: []string{"elsewhere"}, heads: []string{"x"}, tree: ring}).relation("5"))
 }
 
-func TestSubunitsAgreeWithBelowOnRandomTrees(t *testing.T) {
+func TestPlacementsAgreeWithTheSpecOnRandomTrees(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(7, 8)) //nolint:gosec // the same run every time
 	for range 200 {
 		units := randomUnits(rnd)
 		for _, person := range somePersons {
-			p := &placement{units.Members[person], newTree(units)}
+			p := newTree(units).of(person)
+			requireSamePlacement(t, &p, someUnits)
 			for _, unit := range someUnits {
 				f := oracle{units: map[string]Units{"t": units}}.factsOf(person, crmguard.Resource{Tenant: "t", Unit: unit}, false)
-				require.Equal(t, f.tree && !f.dept, p.below(unit) && !p.inUnit(unit))
-				require.Equal(t, f.tree && !f.dept, slices.Contains(p.subunits(), unit))
+				is := factsIn(p.relation(unit))
+				require.Equal(t, f.dept, is.dept)
+				require.Equal(t, f.tree, is.dept || is.tree)
+				require.Equal(t, f.headed, is.headed)
 			}
 		}
 	}
+}
+
+// Anna heads sales and is a plain member of support: her rights as a head reach sales
+// and what is below, as a member support, and neither the other.
+func TestAHeadHasNothingWhereTheyAreAMember(t *testing.T) {
+	org := &StaticOrg{}
+	org.Set("acme", Units{
+		Parent:  map[string]string{"north": "sales", "desk": "support"},
+		Members: map[string][]string{"anna": {"support"}},
+		Heads:   map[string][]string{"anna": {"sales"}},
+	})
+	const policy = `
+p, role:head, acme, contacts, view, headed, allow
+p, role:head, acme, tickets, view, dept, allow
+g, u:anna, role:head, acme
+`
+	may := func(policy, kind, unit string) bool {
+		r := crmguard.Resource{Tenant: "acme", Kind: kind, ID: "1", Unit: unit}
+		return engineFromCSV(t, policy, org).Check(t.Context(), person("anna"), crmguard.View, r) == nil
+	}
+	for unit, headed := range map[string]bool{"sales": true, "north": true, "support": false, "desk": false, "": false} {
+		require.Equal(t, headed, may(policy, "contacts", unit), unit)
+		require.Equal(t, unit == "support", may(policy, "tickets", unit), unit)
+	}
+	byTree := strings.Replace(policy, "headed", "tree", 1)
+	require.True(t, may(byTree, "contacts", "support"), "planted fault: a head by membership")
+	require.False(t, may(byTree, "contacts", "sales"))
 }

@@ -84,14 +84,16 @@ func (c *orgCache) tree(ctx context.Context, tenant string) (*tree, error) {
 	case c.static != nil:
 		return c.static.tree(tenant), nil
 	}
-	t, now := of(&c.tenants)[tenant], c.clock.now()
+	t := of(&c.tenants)[tenant]
 	if t == nil {
 		t = c.add(tenant)
 	}
 	kept := t.kept.Load()
-	if kept != nil && now-kept.looked < c.every && !t.due.Load() {
+	if kept != nil && c.clock.now()-kept.looked < c.every && !t.due.Load() {
 		return kept.tree, nil
 	}
+	c.clock.notice() // nobody else may do so
+	now := c.clock.now()
 	look := c.look(ctx, t, tenant, now)
 	if kept != nil && now-kept.looked < c.maxAge {
 		return kept.tree, nil
@@ -132,7 +134,6 @@ func (c *orgCache) look(ctx context.Context, t *tenantOrg, tenant string, now ti
 	if !t.last.CompareAndSwap(last, next) {
 		return t.last.Load()
 	}
-	c.clock.notice()
 	t.due.Store(false) // before it looks: what changes from here on is due again
 	go func() {
 		defer close(next.done)

@@ -46,7 +46,8 @@ func (s *snapshot) orphans(l *LeaverReview, rights map[right]relationSet, depart
 			views := has[right{r.Kind, string(crmguard.View)}]
 			return slices.ContainsFunc(persons, func(name string) bool {
 				person := strings.TrimPrefix(name, personPrefix)
-				return views.has(relate(person, &placement{departments.Members[person], departments}, &r))
+				place := departments.of(person)
+				return views.has(relate(person, &place, &r))
 			})
 		})
 	}

@@ -1,6 +1,9 @@
 package rbac
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // tree is the departments of one tenant in one version, with the way down.
 type tree struct {
@@ -21,35 +24,73 @@ func newTree(u Units) *tree {
 // placement is where one person stands in the tree.
 type placement struct {
 	units []string // of the person
+	heads []string // the units that the person heads
 	tree  *tree    // of the tenant
 }
 
-func (p *placement) inUnit(unit string) bool { return slices.Contains(p.units, unit) }
-
-// below reports whether a unit lies under one of the person's. The walk up is at
-// most as long as the tree has units, so a cycle cannot hold it.
-func (p *placement) below(unit string) bool {
-	if len(p.units) == 0 {
-		return false
-	}
-	for range len(p.tree.Parent) {
-		unit = p.tree.Parent[unit]
-		if unit == "" {
-			return false
-		}
-		if p.inUnit(unit) {
-			return true
-		}
-	}
-	return false
+// of is where a person stands.
+func (t *tree) of(person string) placement {
+	return placement{t.Members[person], t.Heads[person], t}
 }
 
-// subunits lists what lies below the person's units, sorted, without those units.
-func (p *placement) subunits() []string {
-	if len(p.units) == 0 {
-		return nil
+// relation is what the person is to the records of a unit that belong to nobody. The
+// walk up is at most as long as the tree has units, so a cycle cannot hold it.
+func (p *placement) relation(unit string) relation {
+	if unit == "" || len(p.units)+len(p.heads) == 0 {
+		return relNone
 	}
-	return descend(p.nonEmptyUnits(), func(unit string) []string { return p.tree.children[unit] })
+	rel, headed := relNone, slices.Contains(p.heads, unit)
+	if slices.Contains(p.units, unit) {
+		rel = relDept
+	}
+	for range len(p.tree.Parent) {
+		if (rel != relNone || len(p.units) == 0) && (headed || len(p.heads) == 0) {
+			break
+		}
+		if unit = p.tree.Parent[unit]; unit == "" {
+			break
+		}
+		if rel == relNone && slices.Contains(p.units, unit) {
+			rel = relTree
+		}
+		headed = headed || slices.Contains(p.heads, unit)
+	}
+	if headed {
+		rel = rel.headed()
+	}
+	return rel
+}
+
+// byRelation lists the units to whose records the person has each relation, sorted: all
+// that are not listed are none. It looks at each unit once, whatever the shape of the
+// tree.
+func (p *placement) byRelation() (units [relShared][]string) {
+	is := make(map[string]relation)
+	own, led := nonEmpty(p.units), nonEmpty(p.heads)
+	for _, unit := range p.tree.below(own) {
+		is[unit] = relTree
+	}
+	for _, unit := range own {
+		is[unit] = relDept
+	}
+	all := slices.Concat(led, p.tree.below(led))
+	slices.Sort(all)
+	for _, unit := range slices.Compact(all) {
+		is[unit] = is[unit].headed()
+	}
+	for _, unit := range slices.Sorted(maps.Keys(is)) {
+		units[is[unit]] = append(units[is[unit]], unit)
+	}
+	return units
+}
+
+func nonEmpty(units []string) []string {
+	return slices.DeleteFunc(slices.Clone(units), func(unit string) bool { return unit == "" })
+}
+
+// below lists what lies below some units, without those.
+func (t *tree) below(units []string) []string {
+	return descend(units, func(unit string) []string { return t.children[unit] })
 }
 
 // descend lists what lies below some units. It asks for the children of each unit
@@ -71,8 +112,4 @@ func descend(from []string, children func(unit string) []string) []string {
 	}
 	slices.Sort(found)
 	return found
-}
-
-func (p *placement) nonEmptyUnits() []string {
-	return slices.DeleteFunc(slices.Clone(p.units), func(unit string) bool { return unit == "" })
 }

@@ -1,7 +1,6 @@
 package rbac
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -94,29 +93,25 @@ func (p filterPart) predicate(c Columns) predicate {
 	return or(whenShared, and(shared, plain))
 }
 
-// ladder chooses the rows whose relation, leaving sharing aside, is in set. It
-// asks from narrow to wide, as relate does, so each step may assume that no
-// earlier one holds.
+// ladder chooses the rows whose relation, leaving sharing aside, is in set.
 func (p filterPart) ladder(c Columns, set relationSet) predicate {
-	rest := never
+	var wanted, others []string
+	for r, units := range p.units {
+		if set.has(relation(r)) { // #nosec G115 -- a few
+			wanted = append(wanted, units...)
+		} else {
+			others = append(others, units...)
+		}
+	}
+	rest := in(c.Unit, wanted)
 	if set.has(relNone) {
-		rest = always
+		rest = notIn(c.Unit, others)
 	}
-	if dept, tree := set.has(relDept), set.has(relTree); dept == tree {
-		rest = step(dept, c.Unit, slices.Concat(p.units, p.subunits), rest)
-	} else {
-		rest = step(dept, c.Unit, p.units, step(tree, c.Unit, p.subunits, rest))
+	own := []string{p.person} // asked first, as relate does
+	if set.has(relOwn) {
+		return or(in(c.Owner, own), rest)
 	}
-	return step(set.has(relOwn), c.Owner, []string{p.person}, rest)
-}
-
-// step chooses the rows with one of the values if they are wanted, and of the
-// others those in rest.
-func step(wanted bool, column string, values []string, rest predicate) predicate {
-	if wanted {
-		return or(in(column, values), rest)
-	}
-	return and(notIn(column, values), rest)
+	return and(notIn(c.Owner, own), rest)
 }
 
 // sqlWriter writes a predicate and numbers the parameters as they come.

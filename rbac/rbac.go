@@ -29,7 +29,9 @@
 // [Org] places a person in the tree of departments and gives no role.
 //
 // Scopes are own (the person is responsible for the record), dept (own, or of a
-// department of the person), tree (dept, or of a department below), shared (shared
+// department of the person), tree (dept, or of a department below), headed (own, or of a
+// department that the person heads, or of one below such: a head of one department who
+// is a member of another has nothing of that by it), shared (shared
 // with the person) and all. A record can be own and shared at once, so rules of both
 // apply. One rule that denies outweighs all that allow, in whatever order they
 // stand.
@@ -130,7 +132,7 @@ import (
 // Options are what an [Engine] can do without. Nil is the secure default.
 type Options struct {
 	// Org knows the departments. Without it the scope dept reaches the units in
-	// Subject.Units, the scope tree no more than that.
+	// Subject.Units, the scope tree no more than that, and nobody heads anything.
 	Org Org
 	// Logger hears of policies that were loaded or refused; nil: slog.Default().
 	Logger *slog.Logger

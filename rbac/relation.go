@@ -3,8 +3,8 @@ package rbac
 import "github.com/crmguard/crmguard"
 
 // relation is what a subject is to a record. It is the narrowest of own, dept
-// and tree that holds, together with shared when that holds too: one word alone
-// would lose the rights of the other.
+// and tree that holds, together with headed and shared when these hold too: one word
+// alone would lose the rights of the others. Own is part of headed.
 type relation uint8
 
 const (
@@ -12,28 +12,50 @@ const (
 	relOwn
 	relDept
 	relTree
+	relHeaded // of a unit that the subject heads, or of one below such
+	relDeptHeaded
+	relTreeHeaded
 	relShared // from here on: the one above, and shared
 	relOwnShared
 	relDeptShared
 	relTreeShared
+	relHeadedShared
+	relDeptHeadedShared
+	relTreeHeadedShared
 
-	relations = 8
+	relations = 14
 )
 
-var relationWords = [relations]string{"none", "own", "dept", "tree", "shared", "own+shared", "dept+shared", "tree+shared"}
+var relationWords = [relations]string{
+	"none", "own", "dept", "tree", "headed", "dept+headed", "tree+headed",
+	"shared", "own+shared", "dept+shared", "tree+shared", "headed+shared", "dept+headed+shared", "tree+headed+shared",
+}
+
+// headed is the relation to a record of a unit that the person also heads.
+func (r relation) headed() relation {
+	if r == relNone {
+		return relHeaded
+	}
+	return r + relDeptHeaded - relDept
+}
 
 // String returns the word that Casbin compares.
 func (r relation) String() string { return relationWords[r%relations] }
 
 // scopes are the words that a rule may use, from narrow to wide.
-var scopes = []string{"own", "dept", "tree", "shared", "all"}
+var scopes = []string{"own", "dept", "tree", "headed", "shared", "all"}
 
 // scopeRows is the graph g2: what each relation is part of.
 var scopeRows = [][]string{
-	{"own", "dept"}, {"dept", "tree"}, {"tree", "all"}, {"shared", "all"}, {"none", "all"},
+	{"own", "dept"}, {"dept", "tree"}, {"tree", "all"}, {"own", "headed"}, {"headed", "all"}, {"shared", "all"}, {"none", "all"},
+	{"dept+headed", "dept"}, {"dept+headed", "headed"},
+	{"tree+headed", "tree"}, {"tree+headed", "headed"},
 	{"own+shared", "own"}, {"own+shared", "shared"},
 	{"dept+shared", "dept"}, {"dept+shared", "shared"},
 	{"tree+shared", "tree"}, {"tree+shared", "shared"},
+	{"headed+shared", "headed"}, {"headed+shared", "shared"},
+	{"dept+headed+shared", "dept+headed"}, {"dept+headed+shared", "shared"},
+	{"tree+headed+shared", "tree+headed"}, {"tree+headed+shared", "shared"},
 }
 
 // ScopeRows returns the g2 rows that the engine supplies by itself. Whoever runs
@@ -66,28 +88,21 @@ var relationsIn = func() (in [len(scopeWords)]relationSet) {
 }()
 
 // relationSet has bit 1<<r for each relation r.
-type relationSet uint8
+type relationSet uint16
 
 const (
 	everyRelation     relationSet = 1<<relations - 1
 	unsharedRelations relationSet = 1<<relShared - 1
 	// unplaced are those between which only the departments decide.
-	unplaced relationSet = 1<<relNone | 1<<relDept | 1<<relTree
+	unplaced = unsharedRelations &^ (1 << relOwn)
 )
 
 func (s relationSet) has(r relation) bool { return s&(1<<r) != 0 }
 
 // relate returns what a person is to a record, sharing left aside.
 func relate(person string, place *placement, r *crmguard.Resource) relation {
-	switch {
-	case r.Owner != "" && r.Owner == person:
+	if r.Owner != "" && r.Owner == person {
 		return relOwn
-	case r.Unit == "":
-		return relNone
-	case place.inUnit(r.Unit):
-		return relDept
-	case place.below(r.Unit):
-		return relTree
 	}
-	return relNone
+	return place.relation(r.Unit)
 }

@@ -22,6 +22,7 @@ const (
 	Own    Scope = "own"
 	Dept   Scope = "dept"
 	Tree   Scope = "tree"
+	Headed Scope = "headed"
 	Shared Scope = "shared"
 	All    Scope = "all"
 )

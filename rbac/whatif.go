@@ -152,8 +152,8 @@ func (r RightChange) String() string {
 	return r.Person + " " + strings.Join(parts, " and ")
 }
 
-// recordsThatAre says of which records a right on an object is, and those that are shared
-// too apart only where that makes a difference.
+// recordsThatAre says of which records a right on an object is, and those that are headed or
+// shared too apart only where that makes a difference.
 func recordsThatAre(object string, words []string) string {
 	switch {
 	case isSection(object):
@@ -161,13 +161,17 @@ func recordsThatAre(object string, words []string) string {
 	case len(words) == relations:
 		return " of all records"
 	}
+	alike := func(word, without string) bool {
+		rest := slices.DeleteFunc(strings.Split(word, "+"), func(part string) bool { return part == without })
+		if len(rest) == 0 {
+			rest = []string{relNone.String()}
+		}
+		less := strings.Join(rest, "+")
+		return less != word && slices.Contains(words, less)
+	}
 	var short []string
 	for _, word := range words {
-		unshared, isShared := strings.CutSuffix(word, "+shared")
-		if word == relShared.String() {
-			unshared, isShared = relNone.String(), true
-		}
-		if !isShared || !slices.Contains(words, unshared) {
+		if !alike(word, string(Headed)) && !alike(word, string(Shared)) {
 			short = append(short, word)
 		}
 	}

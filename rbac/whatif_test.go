@@ -105,7 +105,7 @@ func TestDraft(t *testing.T) {
 	c, err := e.WhatIf(ctx, "acme", draft)
 	require.NoError(t, err)
 	require.Equal(t, version, e.Version(), "nothing is changed")
-	require.Contains(t, c.Rights, RightChange{"u:anna", "contacts", crmguard.View, []string{"dept", "tree"}, []string{"shared"}})
+	require.Contains(t, c.Rights, RightChange{"u:anna", "contacts", crmguard.View, []string{"dept", "tree", "dept+headed", "tree+headed"}, []string{"shared", "headed+shared"}})
 	require.Contains(t, c.Rights, RightChange{"u:anna", "section:journal", crmguard.Access, []string{"none"}, nil})
 	require.Contains(t, c.String(), "u:anna gains view contacts of records that are dept, tree and loses view contacts of records that are shared\n")
 	require.Contains(t, c.String(), "u:anna gains access section:journal\n")

@@ -65,7 +65,7 @@ func actOf(a crmguard.Action) act {
 }
 
 // scopeWords are scopes, in that order.
-var scopeWords = [...]string{"all", "own", "dept", "tree", "shared"}
+var scopeWords = [...]string{"all", "own", "dept", "tree", "headed", "shared"}
 
 // scopeOf returns the number of a scope.
 func scopeOf(word string) (scope uint8, ok bool) {

@@ -27,9 +27,9 @@ var policyTest = command{
     anna      list    contacts                  allow
     oleg      access  section:journal           deny
 
-The relation is what the person is to the record: own, dept, tree (of a department below),
-shared, none, own+shared, dept+shared or tree+shared. Without one the question is about
-the kind as a whole. The file of the policy is beside this one; the tenant is "default"
+The relation is what the person is to the record: none, own, dept, tree (of a department
+below), headed (of a department that the person heads), dept+headed, tree+headed, shared,
+or one of them but none with +shared. Without one the question is about the kind as a whole. The file of the policy is beside this one; the tenant is "default"
 unless the file says otherwise. A name with spaces stands in double quotes.
 
 Exit codes: 0 all are met, 1 some are not, 2 not understood, 3 cannot be read, is no test,
@@ -78,7 +78,11 @@ func testPolicy(c *call) int {
 	}
 	unmet := 0
 	for _, x := range test.list {
-		org.Set(x.subject.Tenant, rbac.Units{Parent: map[string]string{below: home}, Members: map[string][]string{x.subject.ID: {home}}})
+		org.Set(x.subject.Tenant, rbac.Units{
+			Parent:  map[string]string{below: home, ledBelow: home},
+			Members: map[string][]string{x.subject.ID: {home, ledHome}},
+			Heads:   map[string][]string{x.subject.ID: {led, ledHome, ledBelow}},
+		})
 		why, err := engine.Explain(c, x.subject, x.action, x.resource)
 		if err == nil {
 			err = pointless(why)
@@ -118,18 +122,21 @@ func pointless(why rbac.Explanation) error {
 
 // The departments of a test.
 const (
-	home  = "home"  // the person's
-	below = "below" // below it
+	home     = "home"     // the person's
+	below    = "below"    // below it
+	led      = "led"      // the person's as its head
+	ledHome  = "ledHome"  // both
+	ledBelow = "ledBelow" // below home, and the person's as its head
 )
 
-// places are what a record of each relation is like; its owner, if it has one, is the person.
+// places are what a record of each relation is like, sharing left aside; its owner, if it
+// has one, is the person.
 var places = map[string]struct {
-	owned  bool
-	unit   string
-	shared bool
+	owned bool
+	unit  string
 }{
 	"none": {}, "own": {owned: true}, "dept": {unit: home}, "tree": {unit: below},
-	"shared": {shared: true}, "own+shared": {owned: true, shared: true}, "dept+shared": {unit: home, shared: true}, "tree+shared": {unit: below, shared: true},
+	"headed": {unit: led}, "dept+headed": {unit: ledHome}, "tree+headed": {unit: ledBelow},
 }
 
 func parseExpectations(text string) (expectations, error) {
@@ -184,11 +191,18 @@ func expect(tenant string, words []string) (x expectation, err error) {
 	if len(words) == 4 {
 		return x, nil
 	}
-	is, ok := places[words[3]]
+	word, shared := strings.CutSuffix(words[3], "+shared")
+	is, ok := places[word]
+	switch {
+	case shared && word == "none":
+		ok = false
+	case word == "shared":
+		shared, ok = true, !shared
+	}
 	if !ok || strings.HasPrefix(words[2], "section:") {
 		return x, fmt.Errorf("%s is no relation to %s; %s", plain(words[3]), plain(words[2]), form)
 	}
-	x.resource.ID, x.resource.Unit, x.resource.Shared = "1", is.unit, is.shared
+	x.resource.ID, x.resource.Unit, x.resource.Shared = "1", is.unit, shared
 	if is.owned {
 		x.resource.Owner = x.subject.ID
 	}

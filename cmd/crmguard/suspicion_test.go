@@ -44,7 +44,11 @@ func answers(ctx context.Context, path string, lines []string) ([]bool, error) {
 		return nil, err
 	}
 	org := &rbac.StaticOrg{}
-	org.Set("acme", rbac.Units{Parent: map[string]string{"north": "sales"}, Members: map[string][]string{"anna": {"sales"}, "boris": {"north"}}})
+	org.Set("acme", rbac.Units{
+		Parent:  map[string]string{"north": "sales"},
+		Members: map[string][]string{"anna": {"sales"}, "boris": {"north"}},
+		Heads:   map[string][]string{"anna": {"north"}, "boris": {"sales"}},
+	})
 	e, err := rbac.FromCSV(ctx, path, &rbac.Options{Org: org, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
@@ -67,7 +71,7 @@ func policies() *rapid.Generator[[]string] {
 	rule := rapid.Custom(func(t *rapid.T) string {
 		pick := func(from ...string) string { return rapid.SampledFrom(from).Draw(t, "field") }
 		return strings.Join([]string{"p", pick(who...), "acme", pick(objects...), pick("reveal", "export"),
-			pick("own", "dept", "tree", "shared", "all"), pick("allow", "allow", "deny")}, ", ")
+			pick("own", "dept", "tree", "headed", "shared", "all"), pick("allow", "allow", "deny")}, ", ")
 	})
 	link := rapid.Custom(func(t *rapid.T) string {
 		from := rapid.IntRange(0, 4).Draw(t, "who")

@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -24,13 +25,26 @@ var (
 	rightsTenants = []string{"acme", "Ромашка"}
 	rightsPersons = []string{"anna", "Олег", "seller"}
 	rightsRoles   = []string{"seller", "head", "r$1"}
-	rightsScopes  = []string{"own", "dept", "tree", "shared", "all"}
+	rightsScopes  = []string{"own", "dept", "tree", "headed", "shared", "all"}
 )
 
 // relations are what a person can be to a record, as Casbin is asked and as a record.
-var relations = map[string]crmguard.Resource{
+var relations = withShared(map[string]crmguard.Resource{
 	"none": {Unit: "south"}, "own": {Owner: "*"}, "dept": {Unit: "north"}, "tree": {Unit: "north-1"},
-	"shared": {Shared: true}, "own+shared": {Owner: "*", Shared: true}, "dept+shared": {Unit: "north", Shared: true}, "tree+shared": {Unit: "north-1", Shared: true},
+	"headed": {Unit: "west"}, "dept+headed": {Unit: "east"}, "tree+headed": {Unit: "north-2"},
+})
+
+// withShared adds that each of them can be shared too.
+func withShared(relations map[string]crmguard.Resource) map[string]crmguard.Resource {
+	for relation, r := range maps.Clone(relations) {
+		r.Shared = true
+		if relation == "none" {
+			relations["shared"] = r
+		} else {
+			relations[relation+"+shared"] = r
+		}
+	}
+	return relations
 }
 
 // randomRights is a policy file: rules, roles of roles and of persons, in any order.
@@ -64,11 +78,11 @@ func TestRightsAreThoseOfCasbin3(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same run every time
 	org := &rbac.StaticOrg{}
 	for _, tenant := range rightsTenants {
-		members := map[string][]string{}
+		members, heads := map[string][]string{}, map[string][]string{}
 		for _, person := range rightsPersons {
-			members[person] = []string{"north"}
+			members[person], heads[person] = []string{"north", "east"}, []string{"west", "east", "north-2"}
 		}
-		org.Set(tenant, rbac.Units{Parent: map[string]string{"north-1": "north"}, Members: members})
+		org.Set(tenant, rbac.Units{Parent: map[string]string{"north-1": "north", "north-2": "north"}, Members: members, Heads: heads})
 	}
 	asked, yes := 0, 0
 	for range 60 {
