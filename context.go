@@ -5,19 +5,45 @@ import (
 	"sync"
 )
 
-type (
-	subjectKey struct{}
-	actKey     struct{}
-)
+// acting is a context that says who acts and what they do. One type for both, and not two
+// values: whoever has it in hand need not search.
+type acting struct {
+	context.Context
+	subject *Subject // nil: nobody
+	act     *Act     // nil: nothing was declared
+}
+
+type actingKey struct{}
+
+// Value finds the context itself, from those made of it.
+func (a *acting) Value(key any) any {
+	if key == (actingKey{}) {
+		return a
+	}
+	return a.Context.Value(key)
+}
+
+var nobody acting
+
+// actingIn returns who acts in ctx and what they do, never nil.
+func actingIn(ctx context.Context) *acting {
+	if a, ok := ctx.(*acting); ok {
+		return a
+	}
+	if a, ok := ctx.Value(actingKey{}).(*acting); ok {
+		return a
+	}
+	return &nobody
+}
 
 // WithSubject returns a context in which s acts.
 func WithSubject(ctx context.Context, s Subject) context.Context {
-	return context.WithValue(ctx, subjectKey{}, &s)
+	return &acting{Context: ctx, subject: &s, act: actingIn(ctx).act}
 }
 
 // SubjectFrom returns who acts in ctx, and whether anybody does.
 func SubjectFrom(ctx context.Context) (Subject, bool) {
-	if s, ok := ctx.Value(subjectKey{}).(*Subject); ok {
+	if s := actingIn(ctx).subject; s != nil {
 		return *s, true
 	}
 	return Subject{}, false
@@ -26,8 +52,8 @@ func SubjectFrom(ctx context.Context) (Subject, bool) {
 // CheckSubject is [CheckTenant] for the subject of ctx; ok is false, without an
 // error, if nobody acts there. It copies no subject, for paths where that counts.
 func CheckSubject(ctx context.Context, tenant string) (ok bool, err error) {
-	s, ok := ctx.Value(subjectKey{}).(*Subject)
-	if !ok {
+	s := actingIn(ctx).subject
+	if s == nil {
 		return false, nil
 	}
 	if s.Tenant == tenant && tenant != "" && s.ID != "" && s.Kind >= KindEmployee && s.Kind <= KindSystem {
@@ -59,24 +85,22 @@ type Act struct {
 // opened for it yet, whatever an outer act had opened.
 func WithAct(ctx context.Context, a Action, r Resource) context.Context {
 	act := &Act{Action: a, Resource: r}
-	if s, ok := ctx.Value(subjectKey{}).(*Subject); ok {
+	s := actingIn(ctx).subject
+	if s != nil {
 		act.tenant, act.subject = s.Tenant, s.ID
 	}
-	return context.WithValue(ctx, actKey{}, act)
+	return &acting{Context: ctx, subject: s, act: act}
 }
 
 // ActFrom returns what the subject of ctx is doing, nil if nothing was declared
 // or if another subject declared it: what was opened for one person was not
 // opened for another.
 func ActFrom(ctx context.Context) *Act {
-	act, ok := ctx.Value(actKey{}).(*Act)
-	if !ok {
-		return nil
+	in := actingIn(ctx)
+	if act, s := in.act, in.subject; act != nil && (s == nil || s.Tenant == act.tenant && s.ID == act.subject) {
+		return act
 	}
-	if s, ok := ctx.Value(subjectKey{}).(*Subject); ok && (s.Tenant != act.tenant || s.ID != act.subject) {
-		return nil
-	}
-	return act
+	return nil
 }
 
 // Opened reports whether a client's data was already opened for this act. A nil

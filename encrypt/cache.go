@@ -80,7 +80,7 @@ func (c *cache) getAt(s *Scope, hash uint64) *scopeKeys {
 		if set.tags[i].Load() != tag(hash) {
 			continue
 		}
-		if keys := set.slots[i].Load(); keys != nil && keys.scope == *s {
+		if keys := set.slots[i].Load(); keys != nil && keys.scope.is(s) {
 			if bit := uint32(1) << i; set.used.Load()&bit == 0 { // storing it on every read would bounce the cache line
 				set.used.Or(bit)
 			}
@@ -88,6 +88,11 @@ func (c *cache) getAt(s *Scope, hash uint64) *scopeKeys {
 		}
 	}
 	return nil
+}
+
+// is compares scopes by what differs most often first.
+func (s *Scope) is(other *Scope) bool {
+	return s.Name == other.Name && s.Purpose == other.Purpose && s.Tenant == other.Tenant
 }
 
 // put remembers keys and returns what get returns from now on. A scope that is

@@ -38,7 +38,8 @@ func (k *Keyring) Seal(ctx context.Context, at crmguard.Place, plaintext []byte)
 	if len(plaintext) > maxPlaintext {
 		return nil, errTooLong
 	}
-	scope := Scope{at.Tenant, DataKey, at.Client}
+	var scope Scope // a literal would be put together elsewhere and copied, and the copy waits for the parts
+	scope.Tenant, scope.Purpose, scope.Name = at.Tenant, DataKey, at.Client
 	for range attempts {
 		keys, err := k.keysOf(ctx, &scope, true)
 		if err != nil {
@@ -71,7 +72,8 @@ func (k *Keyring) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([
 	if err != nil {
 		return nil, err
 	}
-	scope := Scope{at.Tenant, DataKey, at.Client}
+	var scope Scope
+	scope.Tenant, scope.Purpose, scope.Name = at.Tenant, DataKey, at.Client
 	keys, err := k.keysOf(ctx, &scope, false)
 	if err != nil {
 		return nil, err
@@ -96,13 +98,18 @@ func (k *Keyring) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([
 	return plaintext, err
 }
 
-// borrow returns memory for associated data, to be given back.
+// borrow returns memory for associated data, begun and to be given back.
 func (key *key) borrow() *[]byte {
 	if ad := key.scratch.Swap(nil); ad != nil {
 		return ad
 	}
-	return adPool.Get().(*[]byte) // somebody else has it, or nobody has had it yet
+	ad := adPool.Get().(*[]byte) // somebody else has it, or nobody has had it yet
+	key.begin(ad)
+	return ad
 }
+
+// begin prepares memory for the associated data of fields under this key.
+func (key *key) begin(ad *[]byte) { *ad = append((*ad)[:0], key.prefix...) }
 
 // askOnOpen may take as long as it likes: keys are looked at again after it.
 func (k *Keyring) askOnOpen(ctx context.Context, act *crmguard.Act, tenant string, clients []string) error {
@@ -166,7 +173,7 @@ func (k *Keyring) maySeek(keys *scopeKeys, version uint32) bool {
 }
 
 // seal appends the sealed plaintext to dst. Nothing but the scope of the key itself says for which
-// tenant and client: that of the place is not looked at again. The memory of ad is used.
+// tenant and client: that of the place is not looked at again. The memory of ad was begun.
 func (key *key) seal(dst []byte, at *crmguard.Place, plaintext []byte, pad int, ad *[]byte) []byte {
 	algorithm := byte(algorithmGCM)
 	if pad > 0 {
@@ -177,7 +184,7 @@ func (key *key) seal(dst []byte, at *crmguard.Place, plaintext []byte, pad int, 
 	return key.aead.Seal(header{algorithm, key.version}.append(dst), nil, plaintext, *ad) //nolint:gosec // nil: the AEAD draws the nonce itself
 }
 
-// open takes bytes whose header was parsed, and appends to dst. The memory of ad is used.
+// open takes bytes whose header was parsed, and appends to dst. The memory of ad was begun.
 func (key *key) open(dst []byte, at *crmguard.Place, sealed []byte, ad *[]byte) ([]byte, error) {
 	algorithm := sealed[algorithmAt]
 	*ad = key.fieldAD(*ad, algorithm, at)
@@ -191,15 +198,15 @@ func (key *key) open(dst []byte, at *crmguard.Place, sealed []byte, ad *[]byte) 
 	return plaintext, nil
 }
 
-// fieldAD is appendPlaceAD for the scope of the key, in the memory of b if that is
-// large enough. It measures first, which is faster than appending.
+// fieldAD is appendPlaceAD for the scope of the key, in the memory of b, which was begun,
+// if that is large enough. It measures first, which is faster than appending.
 func (key *key) fieldAD(b []byte, algorithm byte, at *crmguard.Place) []byte {
-	size := len(key.prefix) + 3*4 + len(at.Kind) + len(at.Field) + len(at.Record)
+	n := len(key.prefix)
+	size := n + 3*4 + len(at.Kind) + len(at.Field) + len(at.Record)
 	if cap(b) < size {
-		b = make([]byte, size)
+		b = append(make([]byte, 0, size), key.prefix...)
 	}
 	b = b[:size]
-	n := copy(b, key.prefix)
 	b[len(domainField)+1] = algorithm // the prefix has that of values that are not padded
 	n += putString(b[n:], at.Kind)
 	n += putString(b[n:], at.Field)

@@ -30,6 +30,7 @@ func TestAssociatedDataIsAsSpecified(t *testing.T) {
 	}
 	key := &key{version: 7, prefix: appendAD(nil, domainField, header{algorithmGCM, 7}, "acme", "c1")}
 	for _, memory := range [][]byte{nil, make([]byte, 3), make([]byte, 0, 500), bytes.Repeat([]byte{'x'}, 500)} {
+		key.begin(&memory)
 		require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmGCM, 7}, at), key.fieldAD(memory, algorithmGCM, at), "the fast way changes nothing")
 		require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmPadded, 7}, at), key.fieldAD(memory, algorithmPadded, at))
 	}

@@ -127,6 +127,7 @@ func (k *Keyring) openCell(ctx context.Context, g *group, c *Cell, into []byte, 
 			return nil, err
 		}
 	}
+	key.begin(ad)
 	return key.open(into, &c.Place, c.Sealed, ad)
 }
 

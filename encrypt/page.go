@@ -54,17 +54,15 @@ func at(row reflect.Value, index []int) reflect.Value {
 	return row.FieldByIndex(index)
 }
 
-// ids returns where a row lives, without a field.
-func (m *Model) ids(tenant string, row reflect.Value) (crmguard.Place, error) {
-	place := crmguard.Place{
-		Tenant: tenant, Kind: m.kind,
-		Record: at(row, m.plan.record).String(),
-		Client: at(row, m.plan.client).String(),
-	}
+// ids fills in where a row lives, but for the field.
+func (m *Model) ids(place *crmguard.Place, tenant string, row reflect.Value) error {
+	place.Tenant, place.Kind = tenant, m.kind
+	place.Record = at(row, m.plan.record).String()
+	place.Client = at(row, m.plan.client).String()
 	if place.Record == "" || place.Client == "" {
-		return place, errIDs
+		return errIDs
 	}
-	return place, checkName(place.Record, place.Client)
+	return checkName(place.Record, place.Client)
 }
 
 // seal fills the sealed fields, of these fields, and makes their index entries.
@@ -137,7 +135,8 @@ func (m *Model) encode(b *scratch, tenant string, fields []fieldPlan, rows []ref
 		if !row.IsValid() {
 			return nil, RowError{Row: i, Err: errNil}
 		}
-		place, err := m.ids(tenant, row)
+		var place crmguard.Place
+		err := m.ids(&place, tenant, row)
 		if err != nil {
 			return nil, RowError{Row: i, Record: place.Record, Err: err}
 		}
@@ -191,7 +190,8 @@ func (m *Model) openRows(ctx context.Context, tenant string, rows []reflect.Valu
 			m.fail(cells[i*len(fields):], errNil)
 			continue
 		}
-		place, err := m.ids(tenant, row)
+		var place crmguard.Place
+		err := m.ids(&place, tenant, row)
 		for j := range fields {
 			cell := &cells[i*len(fields)+j]
 			cell.Place, cell.Err = place, err

@@ -135,6 +135,7 @@ func (k *Keyring) sealCells(ctx context.Context, groups []group, cells []Cell, a
 		if !k.current(g.keys, k.now()) { // reserving may have taken long
 			return errStalled
 		}
+		key.begin(ad)
 		for i := g.first; i < g.end; i++ {
 			c := &cells[i]
 			if c.Plaintext == nil {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"reflect"
 	"runtime"
+
+	"github.com/crmguard/crmguard"
 )
 
 // Query says what [Table.Search] looks for.
@@ -211,7 +213,7 @@ func lookAt[T any](ctx context.Context, s *searcher, found *Found[T], rows []T) 
 	for i := range rows {
 		pointers[i] = &rows[i]
 	}
-	if err := s.open(ctx, values(pointers)); err != nil {
+	if err := s.open(ctx, values(pointers, nil)); err != nil {
 		return err
 	}
 	for i := 0; i < len(rows) && len(found.Rows) < s.limit; i++ {
@@ -221,7 +223,7 @@ func lookAt[T any](ctx context.Context, s *searcher, found *Found[T], rows []T) 
 		if err == nil && matches {
 			row := new(T) // keeps no page in memory
 			*row = rows[i]
-			err = s.model.openRows(ctx, s.tenant, values([]*T{row}), true)
+			err = s.model.openRows(ctx, s.tenant, values([]*T{row}, nil), true)
 			if _, ok := errors.AsType[RowErrors](err); err != nil && !ok {
 				return err
 			}
@@ -245,7 +247,8 @@ func (s *searcher) open(ctx context.Context, rows []reflect.Value) error {
 	}
 	s.cells = s.cells[:n]
 	for i, row := range rows {
-		place, err := s.model.ids(s.tenant, row)
+		var place crmguard.Place
+		err := s.model.ids(&place, s.tenant, row)
 		for j, field := range s.fields {
 			place.Field = field.name
 			s.cells[i*len(s.fields)+j] = Cell{Place: place, Sealed: row.FieldByIndex(field.sealed).Bytes(), Err: err}

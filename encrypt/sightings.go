@@ -85,9 +85,10 @@ func (c *changes) forget(now int64) {
 
 // after says whether a scope was changed after the change with this number.
 func (c *changes) after(scope *Scope, number int64) bool {
-	if c.count.Load() == 0 { // as nearly always
-		return false
-	}
+	return c.count.Load() > 0 && c.has(scope, number) // as hardly ever
+}
+
+func (c *changes) has(scope *Scope, after int64) bool {
 	found, ok := c.scopes.Load(*scope)
-	return ok && found.(change).number > number
+	return ok && found.(change).number > after
 }

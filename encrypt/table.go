@@ -138,7 +138,8 @@ func NewModel(k *Keyring, kind string, t reflect.Type, o *TableOptions) (*Model,
 // the key store, so call it before that transaction begins. On an error no row was
 // changed.
 func (t *Table[T]) Seal(ctx context.Context, tenant string, rows ...*T) (IndexEntries, error) {
-	return t.model.seal(ctx, tenant, t.model.plan.fields, values(rows))
+	var one [1]reflect.Value
+	return t.model.seal(ctx, tenant, t.model.plan.fields, values(rows, one[:0]))
 }
 
 // Open fills the plain fields of rows from the sealed ones: with at most one query
@@ -146,7 +147,8 @@ func (t *Table[T]) Seal(ctx context.Context, tenant string, rows ...*T) (IndexEn
 // have empty plain fields and are named by the [RowErrors] that is returned; all
 // others are open. After any other error the plain fields of all rows are empty.
 func (t *Table[T]) Open(ctx context.Context, tenant string, rows ...*T) error {
-	return t.model.open(ctx, tenant, values(rows))
+	var one [1]reflect.Value
+	return t.model.open(ctx, tenant, values(rows, one[:0]))
 }
 
 // Seal is [Table.Seal] for rows that are pointers to the model's type, of these fields, by
@@ -214,13 +216,16 @@ func (m *Model) Index() Index {
 	return m.keys.opts.Index
 }
 
-// values returns the structs behind pointers; that of nil is the zero Value.
-func values[T any](rows []*T) []reflect.Value {
-	found := make([]reflect.Value, len(rows))
-	for i, row := range rows {
+// values returns the structs behind pointers; that of nil is the zero Value. It appends to
+// found, which spares a single row an allocation.
+func values[T any](rows []*T, found []reflect.Value) []reflect.Value {
+	found = slices.Grow(found, len(rows))
+	for _, row := range rows {
+		var value reflect.Value
 		if row != nil {
-			found[i] = reflect.ValueOf(row).Elem()
+			value = reflect.ValueOf(row).Elem()
 		}
+		found = append(found, value)
 	}
 	return found
 }
