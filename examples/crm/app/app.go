@@ -27,7 +27,10 @@
 //   - norms.go counts cards and alerts.go tells; addresses.go says where people may come
 //     from, lockout.go that nobody locks themselves out; normform.go and addressform.go
 //     change these rules.
-//   - rights.go opens the policy, of which each change is a version; staff.go gives roles and ends a person's access, lockdown.go closes everything.
+//   - rights.go opens the policy, of which each change is a version; rightspage.go shows it as a table,
+//     rightsdraft.go prepares a change, rightswhatif.go says what it would mean, rightssave.go puts it
+//     in force, rightshistory.go goes back, and rightswhy.go explains refusals.
+//   - staff.go gives roles and ends a person's access, lockdown.go closes everything.
 //   - vault.go keeps the keys; keyspage.go shows them, keyjobs.go and reencrypt.go replace
 //     them while everybody works on, upkeep.go looks after them every hour.
 //   - journal.go shows the journal, journalverify.go proves it, journalentry.go shows one
@@ -59,6 +62,7 @@ import (
 	"github.com/crmguard/crmguard/password"
 	"github.com/crmguard/crmguard/quota/quotasql"
 	"github.com/crmguard/crmguard/rbac"
+	"github.com/crmguard/crmguard/rbac/rbacsql"
 	"github.com/crmguard/crmguard/session"
 	"github.com/crmguard/crmguard/session/sessionsql"
 )
@@ -106,6 +110,8 @@ type App struct {
 	journal   *audit.Log
 	recorder  *audit.Failover // before the journal: what must go on when that is down does
 	rights    *rbac.Engine
+	policy    *rbacsql.Adapter // in which the rights are kept
+	drafts    rightsDrafts
 	sessions  *session.Manager
 	passwords *password.Hasher
 	people    *people

@@ -84,15 +84,18 @@ func (a *App) form(ctx context.Context, c *Contact, isNew bool) (*formPage, erro
 // openEmployees are those who can be responsible for contacts: people, not programs,
 // whose account is not closed.
 func (a *App) openEmployees(ctx context.Context) ([]account, error) {
+	open, err := a.openAccounts(ctx)
+	return slices.DeleteFunc(open, func(p account) bool { return p.Kind != employee }), err
+}
+
+// openAccounts are people and programs that are not closed.
+func (a *App) openAccounts(ctx context.Context) ([]account, error) {
 	accounts, err := a.people.accounts(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var open []account
 	for _, p := range accounts {
-		if p.Kind != employee {
-			continue
-		}
 		state, err := a.sessions.State(ctx, tenant, p.ID)
 		if err != nil {
 			return nil, err

@@ -220,6 +220,10 @@ func describe(e audit.Entry) entry {
 		line.What = "verify journal"
 	case strings.HasPrefix(ev.Reason, "entry:"):
 		line.What = "look at an entry"
+	case strings.HasPrefix(ev.Reason, "why:"):
+		line.What = "ask why it was refused"
+	case ev.Reason == whatIfReason:
+		line.What = "prepare other rights"
 	case strings.HasPrefix(ev.Reason, "proof:"):
 		line.What = "download a proof"
 	case ev.Resource == receipts && ev.Reason == "extract":

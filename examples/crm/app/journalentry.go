@@ -19,7 +19,8 @@ type entryView struct {
 	entry
 	Recorded time.Time
 	Facts    []fact
-	MayOpen  bool
+
+	MayOpen, MayExplain bool
 }
 
 // fact is one line about an entry.
@@ -45,7 +46,9 @@ func (a *App) entryPage(w http.ResponseWriter, r *http.Request) error {
 	}
 	view := entryView{
 		entry: describe(e), Recorded: e.Recorded, Facts: facts(e),
-		MayOpen: a.may(r, crmguard.Reveal, crmguard.Resource{Tenant: tenant, Kind: "journal", ID: "any"}),
+		MayOpen: a.mayOpenSealed(r),
+		MayExplain: explainable(e.Event) && notTheirOwn(subjectOf(r.Context()), e.Event) == nil &&
+			a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:rights"}),
 	}
 	return a.render(w, http.StatusOK, "entry", a.page(r, "Entry "+strconv.FormatInt(e.Seq, 10), true, view))
 }

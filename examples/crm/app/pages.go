@@ -135,6 +135,7 @@ func (a *App) page(r *http.Request, title string, personal bool, body any) page 
 		{"/alerts", "Alerts", crmguard.Access, "section:alerts"},
 		{"/journal", "Journal", crmguard.Access, "section:journal"},
 		{"/staff", "Staff", crmguard.Access, "section:staff"},
+		{"/rights", "Rights", crmguard.Access, "section:rights"},
 		{"/exchange", "Exchange", crmguard.Access, "section:exchange"},
 		{"/keys", "Keys", crmguard.Access, "section:keys"},
 		{"/settings", "Settings", crmguard.Access, "section:settings"},
@@ -216,6 +217,8 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 		err = a.render(w, p.Status, "export", a.page(r, "Export", false, stateOf(r.Context()).export))
 	case p.Code == settingsProblem:
 		err = a.showSettings(w, r, p.Status, stateOf(r.Context()).settings)
+	case p.Code == draftProblem:
+		err = a.showDraft(w, r, p.Status, stateOf(r.Context()).draft)
 	case p.Code == passwordProblem:
 		err = a.showMe(w, r, p.Status, p.Detail)
 	case needsProof(p):

@@ -32,6 +32,7 @@ func (a *App) openRights(ctx context.Context) (*rbac.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.policy = policy
 	job := crmguard.System(ctx, tenant, "policy")
 	if a.cfg.AdoptRights != "" {
 		if _, err := policy.Adopt(job, a.cfg.AdoptRights); err != nil {

@@ -73,6 +73,17 @@ func (a *App) routes() http.Handler {
 	mux.Handle("GET /staff", g.Protect(crmguard.Access, section("staff"), a.staffPage))
 	mux.Handle("POST /staff/{login}/role", g.ProtectAct(crmguard.Grant, a.personOf, a.changeRole))
 	mux.Handle("POST /staff/{login}/dismiss", g.ProtectAct(crmguard.Revoke, a.personOf, a.dismiss))
+	mux.Handle("GET /rights", g.Protect(crmguard.Access, section("rights"), a.rightsPage))
+	mux.Handle("GET /rights/history", g.Protect(crmguard.Access, section("rights"), a.rightsHistory))
+	mux.Handle("POST /rights/history/{version}/back", g.Protect(crmguard.Access, drafting, a.draftOlder))
+	mux.Handle("POST /rights/why", g.Protect(crmguard.Access, section("rights"), a.findRefusal))
+	mux.Handle("GET /journal/entries/{entry}/why", g.Protect(crmguard.Access, explainedEntry, a.whyPage))
+	mux.Handle("GET /rights/{holder}", g.Protect(crmguard.Access, section("rights"), a.holderPage))
+	mux.Handle("POST /rights/{holder}", g.Protect(crmguard.Access, drafting, a.draftHolder))
+	mux.HandleFunc("GET /rights/draft", a.draftPage)
+	mux.Handle("POST /rights/draft", g.Protect(crmguard.Access, drafting, a.draftRows))
+	mux.Handle("POST /rights/draft/discard", g.Protect(crmguard.Access, drafting, a.discardDraft))
+	mux.Handle("POST /rights/draft/save", g.ProtectAct(crmguard.Configure, a.savedDraft, a.saveDraft))
 	mux.Handle("GET /lockdown", g.Protect(crmguard.Access, section("lockdown"), a.lockdownPage))
 	mux.Handle("POST /lockdown", g.ProtectAct(crmguard.Revoke, lockdownResource, a.lockDown))
 	mux.Handle("POST /lockdown/reopen", g.ProtectAct(crmguard.Grant, lockdownResource, a.reopen))
@@ -128,6 +139,7 @@ type state struct {
 	enrol    *enrolPage
 	form     *formPage
 	settings *settingsView
+	draft    *draftView
 	export   *exportPage  // a form that is not in order
 	order    *exportOrder // one that is
 }
