@@ -115,11 +115,11 @@ func ExampleFilter_SQL_shares() {
 		Tenant: "contacts.tenant", Owner: "contacts.owner", ID: "contacts.id",
 		Shares: &rbac.Shares{Table: "shares", Tenant: "tenant", Record: "record", Person: "person"},
 	}, 1)
-	fmt.Println(strings.ReplaceAll(where, " EXISTS", "\n\tEXISTS"))
+	fmt.Println(strings.ReplaceAll(where, " contacts.id IN", "\n\tcontacts.id IN"))
 	fmt.Println(args, err)
 	// Output:
 	// (contacts.tenant = $1 AND (contacts.owner = $2 OR
-	// 	EXISTS (SELECT 1 FROM shares AS crmguard_share WHERE crmguard_share.tenant = $3 AND crmguard_share.person = $4 AND crmguard_share.record = contacts.id)))
+	// 	contacts.id IN (SELECT crmguard_share.record FROM shares AS crmguard_share WHERE crmguard_share.tenant = $3 AND crmguard_share.person = $4)))
 	// [default anna default anna] <nil>
 }
 

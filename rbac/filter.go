@@ -66,7 +66,7 @@ type Columns struct {
 	Tenant string // required
 	Owner  string // empty: records of this table have no owner
 	Unit   string // empty: they belong to no department
-	ID     string // needed with Shares only, and there with its table: contacts.id
+	ID     string // needed with Shares only
 	Shares *Shares
 }
 
@@ -94,10 +94,6 @@ func (c Columns) check() error {
 	}
 	if c.Shares == nil {
 		return nil
-	}
-	table, _, qualified := strings.Cut(c.ID, ".")
-	if !qualified || strings.EqualFold(table, sharesAlias) {
-		return fmt.Errorf("rbac: Columns.ID is %q: with Shares it needs the table, such as contacts.id", c.ID)
 	}
 	for _, name := range []string{c.Shares.Tenant, c.Shares.Record, c.Shares.Person} {
 		if strings.Contains(name, ".") || !identifier.MatchString(name) {

@@ -135,10 +135,7 @@ func (w *sqlWriter) write(p predicate) {
 		w.text.WriteString("(" + p.column + " IS NULL OR NOT ")
 		w.in(p)
 		w.text.WriteByte(')')
-	case opShared:
-		w.shared(p)
-	case opNotShared:
-		w.text.WriteString("NOT ")
+	case opShared, opNotShared:
 		w.shared(p)
 	case opAnd:
 		w.join(" AND ", p.parts)
@@ -163,16 +160,24 @@ func (w *sqlWriter) in(p predicate) {
 	w.text.WriteByte(')')
 }
 
-// shared looks into the table of shares. There a bare name would mean a column of
-// that table first, and the row of a share would show every record: so each name
-// says its table, and no table of the host's query is called like ours.
+// shared looks for the ID among what was shared with a person: a list that databases make
+// once, and by which they find rows. NULL in it would make NOT IN true for none. Each name says its table,
+// or one that is missing there would be a column of the query around it.
 func (w *sqlWriter) shared(p predicate) {
 	s := w.columns.Shares
-	w.text.WriteString("EXISTS (SELECT 1 FROM " + s.Table + " AS " + sharesAlias + " WHERE " + sharesAlias + "." + s.Tenant + " = ")
+	w.text.WriteString(w.columns.ID)
+	if p.op == opNotShared {
+		w.text.WriteString(" NOT")
+	}
+	record := sharesAlias + "." + s.Record
+	w.text.WriteString(" IN (SELECT " + record + " FROM " + s.Table + " AS " + sharesAlias + " WHERE " + sharesAlias + "." + s.Tenant + " = ")
 	w.param(w.tenant)
 	w.text.WriteString(" AND " + sharesAlias + "." + s.Person + " = ")
 	w.param(p.person)
-	w.text.WriteString(" AND " + sharesAlias + "." + s.Record + " = " + w.columns.ID + ")")
+	if p.op == opNotShared {
+		w.text.WriteString(" AND " + record + " IS NOT NULL")
+	}
+	w.text.WriteByte(')')
 }
 
 func (w *sqlWriter) join(word string, parts []predicate) {

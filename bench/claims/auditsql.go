@@ -6,8 +6,6 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"errors"
-	"net/url"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -40,31 +38,9 @@ type database struct {
 }
 
 func newDatabase(ctx context.Context, s *servers) (_ *database, err error) {
-	server, err := s.Postgres(ctx)
-	if err != nil {
-		return nil, err
-	}
-	u, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-	schema := "claims_" + strconv.FormatInt(time.Now().UnixNano(), 36)
-	query := u.Query()
-	query.Set("search_path", schema)
-	query.Set("synchronous_commit", "on") // tests' own servers have it off
-	u.RawQuery = query.Encode()
 	d := &database{}
-	if d.DB, err = sql.Open("pgx", u.String()); err != nil {
+	if d.DB, d.drop, err = s.schema(ctx, pgClients); err != nil {
 		return nil, err
-	}
-	d.SetMaxOpenConns(pgClients)
-	d.SetMaxIdleConns(pgClients)
-	d.drop = func() error {
-		_, err := d.ExecContext(context.WithoutCancel(ctx), `DROP SCHEMA IF EXISTS `+schema+` CASCADE`)
-		return errors.Join(err, d.DB.Close())
-	}
-	if _, err := d.ExecContext(ctx, `CREATE SCHEMA `+schema); err != nil {
-		return nil, errors.Join(err, d.drop())
 	}
 	for _, statement := range []string{
 		`CREATE TABLE plain (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, subject TEXT NOT NULL, occurred BIGINT NOT NULL, data BYTEA NOT NULL)`,

@@ -152,7 +152,7 @@ func TestClaimsOpen(t *testing.T) {
 	for size, small := range map[*int]int{
 		&manyClients: 2_000, &manyTenants: 20, &manyCached: 400, &manyCalls: 20_000, &coldPages: 10, &reencrypted: 1_000,
 		&verifiedEntries: 640, &provenAmong: 10_000, &rememberedNot: 20_000,
-		&checkedRules: 1_000, &manyRules: 2_000,
+		&checkedRules: 1_000, &manyRules: 2_000, &filteredContacts: 60_000, &filteredSellers: 400,
 	} {
 		full := *size
 		*size = small

@@ -44,7 +44,7 @@ func main() {
 
 // allClaims lists the claims of all packages, each from a file of its own.
 func allClaims() []claim {
-	return slices.Concat(auditClaims(), auditSQLClaims(), crmClaims(), encryptClaims(), encryptKeysClaims(), encryptRowsClaims(), ipfilterClaims(), maskingClaims(), mfaClaims(), quotaClaims(), rbacClaims())
+	return slices.Concat(auditClaims(), auditSQLClaims(), crmClaims(), encryptClaims(), encryptKeysClaims(), encryptRowsClaims(), ipfilterClaims(), maskingClaims(), mfaClaims(), quotaClaims(), rbacClaims(), rbacFilterClaims())
 }
 
 // run measures the chosen claims and returns how many fell short.

@@ -2,7 +2,12 @@ package main
 
 import (
 	"context"
+	"database/sql"
+	"errors"
+	"net/url"
 	"os"
+	"strconv"
+	"time"
 
 	"github.com/crmguard/crmguard/internal/testservers"
 )
@@ -23,6 +28,36 @@ func (s *servers) Postgres(ctx context.Context) (string, error) {
 		s.postgres = started
 	}
 	return s.postgres.URL(), nil
+}
+
+// schema opens an empty schema of its own on the server; drop removes it and closes db.
+func (s *servers) schema(ctx context.Context, connections int) (db *sql.DB, drop func() error, err error) {
+	server, err := s.Postgres(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	u, err := url.Parse(server)
+	if err != nil {
+		return nil, nil, err
+	}
+	name := "claims_" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	query := u.Query()
+	query.Set("search_path", name)
+	query.Set("synchronous_commit", "on") // tests' own servers have it off
+	u.RawQuery = query.Encode()
+	if db, err = sql.Open("pgx", u.String()); err != nil {
+		return nil, nil, err
+	}
+	db.SetMaxOpenConns(connections)
+	db.SetMaxIdleConns(connections)
+	drop = func() error {
+		_, err := db.ExecContext(context.WithoutCancel(ctx), `DROP SCHEMA IF EXISTS `+name+` CASCADE`)
+		return errors.Join(err, db.Close())
+	}
+	if _, err := db.ExecContext(ctx, `CREATE SCHEMA `+name); err != nil {
+		return nil, nil, errors.Join(err, drop())
+	}
+	return db, drop, nil
 }
 
 func (s *servers) stop() error {
