@@ -160,7 +160,7 @@ func rulesOf(tenant string, rules [][]string) (of [][]string) {
 }
 
 func (e *Engine) replacement(author crmguard.Subject, tenant string, stored Stored, rules [][]string) (edit, error) {
-	next, change, err := replaced(tenant, stored, rules)
+	next, change, err := replaced(tenant, stored, rules, e.now)
 	if err != nil {
 		return edit{}, err
 	}
@@ -170,7 +170,7 @@ func (e *Engine) replacement(author crmguard.Subject, tenant string, stored Stor
 
 // replaced is a policy in which rules have taken the place of all rows of a tenant, and
 // what that changes.
-func replaced(tenant string, stored Stored, rules [][]string) (*snapshot, edit, error) {
+func replaced(tenant string, stored Stored, rules [][]string, now func() int64) (*snapshot, edit, error) {
 	var findings []Finding
 	var rows []row
 	there, wanted := map[[7]string]bool{}, map[[7]string]bool{}
@@ -195,7 +195,7 @@ func replaced(tenant string, stored Stored, rules [][]string) (*snapshot, edit, 
 		}
 		there[r.key()] = true
 	}
-	next, err := compile(rows)
+	next, err := compileAt(rows, now)
 	if refused, ok := errors.AsType[*PolicyError](err); ok {
 		findings = append(findings, refused.Findings...)
 	} else if err != nil {

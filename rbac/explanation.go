@@ -60,10 +60,7 @@ func (r Reasons) write(b *strings.Builder, behalf bool) {
 		if rule.Denies() {
 			word = "denied"
 		}
-		fmt.Fprintf(b, "    %s by %s", word, strings.Join(rule.Rule, ", "))
-		if rule.Where != "" {
-			fmt.Fprintf(b, " (%s)", rule.Where)
-		}
+		fmt.Fprintf(b, "    %s by %s", word, located(rule.Rule, rule.Where))
 		if len(rule.Path) > 1 {
 			fmt.Fprintf(b, ", through %s", strings.Join(rule.Path, " → "))
 		}

@@ -70,7 +70,9 @@ func reaches(ctx context.Context, tenant string, names ...string) error {
 // all is a question to Check. Giving what is there already does no harm; the store
 // is asked every time, because another process may have taken it away.
 //
-// The codes of its denials are "self-grant", "lacks-right" and "system-name".
+// The codes of its denials are "self-grant", "lacks-right", "system-name" and
+// "separation-of-duties": the person has a role that excludes this one, which must be taken
+// first. That one holds for jobs too.
 func (e *Engine) GrantRole(ctx context.Context, tenant, subject, role string) error {
 	return e.grant(ctx, tenant, subject, role, noEnd)
 }
@@ -136,8 +138,10 @@ func (e *Engine) mayGrant(granter crmguard.Subject, role string, end int64, adde
 	if what, ok := old.lacks(granter, role, e.now(), end); ok {
 		return &crmguard.Denial{By: "rbac", Code: "lacks-right", Detail: "u:" + granter.ID + ": role:" + role + ": " + what.action + " " + what.object}
 	}
-	_, err := lint(append(old.rows.linksOfRoles(), added))
-	return err
+	if _, err := lint(append(old.rows.linksOfRoles(), added)); err != nil {
+		return err
+	}
+	return old.separates(added, e.now())
 }
 
 // RevokeRole takes a role from a person. Roles that come through others stay.

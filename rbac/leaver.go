@@ -82,7 +82,7 @@ func (e *Engine) ReviewLeaver(ctx context.Context, tenant, person string, record
 	}
 	slices.Sort(l.Units)
 	for _, r := range policy.rows.all() {
-		if r.tenant() != tenant {
+		if r.tenant() != tenant || r.kind == "p4" { // which names nobody
 			continue
 		}
 		row := Authored{r.rule(), r.where, authors[r.key()]}
@@ -185,10 +185,7 @@ func (r Right) String() string {
 
 // String tells the row, where it stands and who put it there.
 func (a Authored) String() string {
-	text := strings.Join(a.Rule, ", ")
-	if a.Where != "" {
-		text += " (" + a.Where + ")"
-	}
+	text := located(a.Rule, a.Where)
 	if a.By.Number == 0 {
 		return text
 	}
@@ -197,6 +194,15 @@ func (a Authored) String() string {
 		author = personPrefix + a.By.Author
 	}
 	return fmt.Sprintf("%s, by %s on %s in version %d: %s", text, shown(author), a.By.Time.UTC().Format("2006-01-02"), a.By.Number, shown(a.By.Reason))
+}
+
+// located is a row and where it stands.
+func located(rule []string, where string) string {
+	text := strings.Join(rule, ", ")
+	if where != "" {
+		text += " (" + where + ")"
+	}
+	return text
 }
 
 // String tells the counts.

@@ -133,6 +133,7 @@ var rowShape = map[string]string{
 	"p":  "subject, tenant, object, action, scope, effect",
 	"g":  "subject, role, tenant",
 	"p2": "person, role, tenant, end",
+	"p4": "tenant, role, role",
 	"g2": "relation, scope",
 }
 
@@ -141,7 +142,7 @@ func (l *linter) row(r row) bool {
 	before := len(l.findings)
 	shape, ok := rowShape[r.kind]
 	if !ok {
-		l.add(r, "unknown type of row; want p, g or p2")
+		l.add(r, "unknown type of row; want p, g, p2 or p4")
 		return false
 	}
 	if want := strings.Count(shape, ",") + 1; len(r.fields) != want {
@@ -167,6 +168,12 @@ func (l *linter) row(r row) bool {
 		l.identity(r, r.fields[1], rolePrefix, unitPrefix)
 		if _, ok := parseEnd(r.fields[3]); !ok {
 			l.add(r, "the end %q: want a time in UTC such as 2026-12-31T18:00:00Z", r.fields[3])
+		}
+	case "p4":
+		l.identity(r, r.fields[1], rolePrefix, unitPrefix)
+		l.identity(r, r.fields[2], rolePrefix, unitPrefix)
+		if r.fields[1] == r.fields[2] {
+			l.add(r, "%q excludes itself", r.fields[1])
 		}
 	case "g2":
 		if !slices.ContainsFunc(scopeRows, func(s []string) bool { return slices.Equal(s, r.fields) }) {

@@ -8,13 +8,16 @@ import (
 // Model is the Casbin model in which every policy is read. A policy that the
 // engine accepts gives the same answers in any Casbin enforcer with this model
 // and [ScopeRows], but for p2 rows, grants that end: no matcher of Casbin's asks
-// for them, so there it is as if all of them had ended.
+// for them, so there it is as if all of them had ended, and for p4 rows, which say what
+// no policy may give.
 const Model = `[request_definition]
 r = sub, dom, obj, act, rel
 
 [policy_definition]
 p = sub, dom, obj, act, scope, eft
 p2 = sub, role, dom, end
+p3 = deputy, sub, dom, from, end
+p4 = dom, role, other
 
 [role_definition]
 g = _, _, _

@@ -21,6 +21,7 @@
 //	g, u:anna, role:seller, acme
 //	g, unit:support, role:seller, acme
 //	p2, u:boris, role:seller, acme, 2026-12-31T18:00:00Z
+//	p4, acme, role:buyer, role:payer
 //
 // Subjects are u:ID (a person, an integration, or a job of the host, which is
 // u:system:REASON and has the rights that rows give it, like anybody else; nobody
@@ -39,6 +40,11 @@
 // A p2 row is a g row of a person that ends: from that moment on it is as if it were
 // not there, without a reload, by the clock of this process ([Options].Clock). Roles
 // of roles do not end.
+//
+// A p4 row separates duties: nobody has both roles at the same time, by whatever way, and
+// no role is both. A policy that would give both to somebody is refused, and so is the
+// grant that would. It is about roles: a rule for a person alone is none. That who asked
+// for one thing does not approve it no role can say; the host sees to that.
 //
 // An object is a kind of record, a field of it (kind#field) or a section of the CRM
 // (section:NAME, whose scope is always all). Actions are those of package crmguard.
@@ -252,7 +258,7 @@ func (e *Engine) load(ctx context.Context) (Stored, []row, *snapshot, error) {
 	if old := e.current.Load(); old != nil && old.version == stored.Version.Digest {
 		return stored, rows, nil, nil
 	}
-	next, err := compile(rows)
+	next, err := compileAt(rows, func() int64 { return e.now() + clockSkew })
 	if refused != nil {
 		if more, ok := errors.AsType[*PolicyError](err); ok {
 			refused.Findings = append(refused.Findings, more.Findings...)
@@ -312,7 +318,7 @@ func casbinRows(ctx context.Context, adapter persist.Adapter) (rows []row, err e
 	if err != nil {
 		return nil, err
 	}
-	for _, kind := range []string{"p", "p2", "g", "g2"} {
+	for _, kind := range []string{"p", "p2", "p4", "g", "g2"} {
 		for i, fields := range m[kind[:1]][kind].Policy {
 			rows = append(rows, row{fmt.Sprintf("%s row %d", kind, i+1), kind, fields})
 		}

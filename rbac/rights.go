@@ -107,7 +107,7 @@ func compareRights(a, b right) int {
 }
 
 // narrowed are the rows that stay in force when what is stored now was refused:
-// of those that give something, the ones that are still stored; and all that deny,
+// of those that give something, the ones that are still stored; all that deny or exclude,
 // also those that went with a role link, because the row that was to take their
 // place may be the refused one.
 func (s *snapshot) narrowed(stored []row) []row {
@@ -120,7 +120,7 @@ func (s *snapshot) narrowed(stored []row) []row {
 	var kept []row
 	for _, r := range s.rows.all() {
 		switch {
-		case there[r.key()] || r.denies():
+		case there[r.key()] || r.denies() || r.kind == "p4":
 			kept = append(kept, r)
 		case r.kind != "p":
 			kept = append(kept, s.denialsThrough(r)...)

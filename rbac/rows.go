@@ -19,7 +19,7 @@ import (
 // row is one line of a policy, as it is read and as it is shown.
 type row struct {
 	where  string
-	kind   string // p, g, p2, g2
+	kind   string // p, g, p2, p4, g2
 	fields []string
 }
 
@@ -40,9 +40,10 @@ func (r row) denies() bool { return r.kind == "p" && r.fields[5] == "deny" }
 // Names are in the order of their encoding, and so are the rules and the links:
 // what one subject has in one tenant lies together and is found by halving.
 type rowSet struct {
-	names []string
-	rules []rule
-	links []link // g and p2
+	names      []string
+	rules      []rule
+	links      []link // g and p2
+	exclusions []exclusion
 }
 
 // rule is a p row. Names are indexes into rowSet.names.
@@ -132,6 +133,8 @@ func (b *rowBuilder) add(r row) {
 	case "p2":
 		end, _ := parseEnd(r.fields[3])
 		b.set.links = append(b.set.links, link{b.id(r.fields[0]), b.id(r.fields[2]), b.id(r.fields[1]), end.Unix(), b.place(r.where)})
+	case "p4":
+		b.set.exclusions = append(b.set.exclusions, exclusion{b.id(r.fields[0]), b.id(r.fields[1]), b.id(r.fields[2]), b.place(r.where)})
 	}
 }
 
@@ -156,10 +159,16 @@ func (b *rowBuilder) build() *rowSet {
 		l := &s.links[i]
 		l.subject, l.tenant, l.role, l.place.name = now[l.subject], now[l.tenant], now[l.role], now[l.place.name]
 	}
+	for i := range s.exclusions {
+		x := &s.exclusions[i]
+		x.tenant, x.role, x.other, x.place.name = now[x.tenant], now[x.role], now[x.other], now[x.place.name]
+	}
 	slices.SortStableFunc(s.rules, compareRules)
 	slices.SortStableFunc(s.links, compareLinks)
 	s.rules = slices.Clip(slices.CompactFunc(s.rules, func(a, b rule) bool { return compareRules(a, b) == 0 }))
 	s.links = slices.Clip(slices.CompactFunc(s.links, func(a, b link) bool { return compareLinks(a, b) == 0 }))
+	slices.SortStableFunc(s.exclusions, compareExclusions)
+	s.exclusions = slices.Clip(slices.CompactFunc(s.exclusions, func(a, b exclusion) bool { return compareExclusions(a, b) == 0 }))
 	b.ids = nil
 	return s
 }
@@ -173,9 +182,9 @@ func rowSetOf(rows []row) *rowSet {
 	return b.build()
 }
 
-func (s *rowSet) len() int { return len(s.rules) + len(s.links) }
+func (s *rowSet) len() int { return len(s.rules) + len(s.links) + len(s.exclusions) }
 
-// all returns the rows as text: the links, then the rules.
+// all returns the rows as text: the links, then the rules, then the exclusions.
 func (s *rowSet) all() []row {
 	rows := make([]row, 0, s.len())
 	for _, l := range s.links {
@@ -183,6 +192,9 @@ func (s *rowSet) all() []row {
 	}
 	for _, r := range s.rules {
 		rows = append(rows, s.rule(r))
+	}
+	for _, x := range s.exclusions {
+		rows = append(rows, s.exclusion(x))
 	}
 	return rows
 }
@@ -263,6 +275,9 @@ func (s *rowSet) version() string {
 		if l.end != noEnd {
 			w.write("p2", s.names[l.subject], s.names[l.role], s.names[l.tenant], formatEnd(l.end))
 		}
+	}
+	for _, x := range s.exclusions {
+		w.write("p4", s.names[x.tenant], s.names[x.role], s.names[x.other])
 	}
 	return sumOf(w.h)
 }

@@ -45,10 +45,17 @@ type Link struct {
 	End     time.Time // a full second, and a person's only; zero: none
 }
 
+// Exclusion is a p4 row: nobody has both roles at the same time.
+type Exclusion struct {
+	Tenant      string
+	Role, Other string // role:NAME or unit:NAME
+}
+
 // Policy is a policy written in Go.
 type Policy struct {
-	Rules []Rule
-	Links []Link
+	Rules      []Rule
+	Links      []Link
+	Exclusions []Exclusion
 }
 
 // FromPolicy makes an engine of a policy that is part of the program. It is checked as
@@ -86,6 +93,9 @@ func newMemory(p Policy) *memory {
 		} else {
 			m.add(at, "p2", l.Subject, l.Role, l.Tenant, l.End.UTC().Format(time.RFC3339Nano))
 		}
+	}
+	for i, x := range p.Exclusions {
+		m.add(fmt.Sprintf("Exclusions[%d]", i), "p4", x.Tenant, x.Role, x.Other)
 	}
 	return m
 }

@@ -121,6 +121,8 @@ func (r row) tenant() string {
 		return r.fields[1]
 	case (r.kind == "g" || r.kind == "p2") && len(r.fields) > 2:
 		return r.fields[2]
+	case r.kind == "p4" && len(r.fields) > 0:
+		return r.fields[0]
 	}
 	return ""
 }

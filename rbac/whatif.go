@@ -27,7 +27,7 @@ func (e *Engine) Draft(ctx context.Context, tenant string, rules [][]string) (*E
 	for _, r := range policy.rows.all() {
 		stored.Where, stored.Rules = append(stored.Where, r.where), append(stored.Rules, r.rule())
 	}
-	next, _, err := replaced(tenant, stored, rules)
+	next, _, err := replaced(tenant, stored, rules, e.now)
 	if err != nil {
 		return nil, err
 	}

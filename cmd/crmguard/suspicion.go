@@ -60,7 +60,7 @@ func readPolicy(text string) (*policy, error) {
 		if err := persist.LoadPolicyLine(strings.TrimSpace(line), m); err != nil {
 			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
-		for _, kind := range []string{"p", "p2", "g", "g2"} {
+		for _, kind := range []string{"p", "p2", "p4", "g", "g2"} {
 			for _, fields := range m[kind[:1]][kind].Policy {
 				p.rows = append(p.rows, row{number, kind, fields})
 			}
@@ -108,6 +108,8 @@ func (p *policy) suspicions() []suspicion {
 			p.judgeRule(r, allowed, add)
 		case "g", "p2":
 			p.judgeLink(r, add)
+		case "p4":
+			p.judgeExclusion(r, add)
 		}
 	}
 	p.unheld(add)
@@ -167,6 +169,24 @@ func (p *policy) judgeLink(r row, add func(row, string, ...any)) {
 		return
 	}
 	add(r, "%s gives nothing: it has no rules in tenant %s; is the name right?", role, tenant)
+}
+
+// judgeExclusion finds names that no other row has, which exclude nothing.
+func (p *policy) judgeExclusion(r row, add func(row, string, ...any)) {
+	tenant := r.fields[0]
+	for _, role := range r.fields[1:] {
+		if !slices.ContainsFunc(p.rows, func(other row) bool {
+			switch other.kind {
+			case "p":
+				return other.tenant() == tenant && other.subject() == role
+			case "g", "p2":
+				return other.fields[2] == tenant && slices.Contains(other.fields[:2], role)
+			}
+			return false
+		}) {
+			add(r, "excludes %s, which no other row of tenant %s knows; is the name right?", role, tenant)
+		}
+	}
 }
 
 // unheld finds roles and units that nobody has, in tenants in which somebody has

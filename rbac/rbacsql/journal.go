@@ -72,7 +72,7 @@ func actionOf(v *rbac.Version) crmguard.Action {
 		return crmguard.Revoke
 	}
 	for _, rule := range v.Added {
-		if rule[0] == "p" || rule[0] == "g2" {
+		if rule[0] == "p" || rule[0] == "p4" || rule[0] == "g2" {
 			return crmguard.Configure
 		}
 	}
@@ -84,7 +84,9 @@ func actionOf(v *rbac.Version) crmguard.Action {
 
 // widens reports whether somebody may have more rights after it than before.
 func widens(v *rbac.Version) bool {
-	return len(v.Added) > 0 || slices.ContainsFunc(v.Removed, func(rule []string) bool { return rule[0] == "p" && rule[len(rule)-1] == "deny" })
+	return len(v.Added) > 0 || slices.ContainsFunc(v.Removed, func(rule []string) bool {
+		return rule[0] == "p4" || rule[0] == "p" && rule[len(rule)-1] == "deny"
+	})
 }
 
 // told are rows as text, the first of them if they are many.

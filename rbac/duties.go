@@ -1,0 +1,136 @@
+package rbac
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/crmguard/crmguard"
+)
+
+// Static separation of duty, as NIST's RBAC (ANSI INCITS 359) calls it: pairs of roles of
+// which nobody may have both at the same time, by whatever way. It is about roles, so a
+// rule for a person alone is no way to have one.
+
+// exclusion is a p4 row. Names are indexes into rowSet.names.
+type exclusion struct {
+	tenant, role, other uint32
+	place               place
+}
+
+func compareExclusions(a, b exclusion) int {
+	return cmp.Or(cmp.Compare(a.tenant, b.tenant), cmp.Compare(a.role, b.role), cmp.Compare(a.other, b.other))
+}
+
+func (s *rowSet) exclusion(x exclusion) row {
+	return row{s.where(x.place), "p4", []string{s.names[x.tenant], s.names[x.role], s.names[x.other]}}
+}
+
+// clockSkew is by how many seconds the clocks of two processes may differ: what one of them
+// gave when something else had just ended must not look like both at once to the other.
+const clockSkew = 60
+
+// compileAt is compile that refuses whoever has, or could get at the end of a chain of
+// roles, two roles at once that exclude each other.
+func compileAt(rows []row, now func() int64) (*snapshot, error) {
+	next, err := compile(rows)
+	if err != nil || len(next.rows.exclusions) == 0 { // without them no moment matters
+		return next, err
+	}
+	if findings := next.rows.conflicts(now()); len(findings) > 0 {
+		return nil, &PolicyError{findings}
+	}
+	return next, nil
+}
+
+// conflicts finds who has two roles that exclude each other at some moment from now on.
+// Whoever has them only because a role has them is not named beside that role.
+func (s *rowSet) conflicts(now int64) (findings []Finding) {
+	members := make(map[node][]link)
+	for _, l := range s.links {
+		role := node{l.tenant, l.role}
+		members[role] = append(members[role], l)
+	}
+	for _, x := range s.exclusions {
+		one, other := holdersOfRole(x.tenant, x.role, members), holdersOfRole(x.tenant, x.other, members)
+		both := func(subject uint32) bool { return min(one[subject].end, other[subject].end) > now } // all grants have begun
+		for subject := range other {
+			inherits := func(l link) bool { return now < l.end && both(l.role) }
+			if both(subject) && !slices.ContainsFunc(s.linksOf(x.tenant, subject), inherits) {
+				findings = append(findings, s.conflict(x, subject, one, other))
+			}
+		}
+	}
+	slices.SortFunc(findings, func(a, b Finding) int { return strings.Compare(a.Reason, b.Reason) })
+	return findings
+}
+
+// holding is until when somebody has a role, and by which row of theirs; none if they are
+// the role.
+type holding struct {
+	end int64
+	by  link
+}
+
+// holdersOfRole are those who have a role, itself included, each until their last end.
+func holdersOfRole(tenant, role uint32, members map[node][]link) map[uint32]holding {
+	holders := map[uint32]holding{role: {end: noEnd}}
+	for todo := []uint32{role}; len(todo) > 0; todo = todo[1:] {
+		for _, l := range members[node{tenant, todo[0]}] {
+			had, seen := holders[l.subject]
+			if !seen { // what roles have does not end, so their members need no second look
+				todo = append(todo, l.subject)
+			}
+			if had.end < l.end {
+				holders[l.subject] = holding{l.end, l}
+			}
+		}
+	}
+	return holders
+}
+
+func (s *rowSet) conflict(x exclusion, subject uint32, one, other map[uint32]holding) Finding {
+	by := other[subject].by
+	if first := one[subject].by; subject == x.other || subject != x.role && first.place.number > by.place.number { // the lower one of a file is the one that was added
+		by = first
+	}
+	row := s.link(by)
+	return Finding{Where: row.where, Rule: row.rule(), Reason: fmt.Sprintf("%s would have %s and %s at once, which %s excludes",
+		s.names[subject], s.way(subject, one), s.way(subject, other), located(s.exclusion(x).rule(), s.where(x.place)))}
+}
+
+// way is how somebody comes to a role.
+func (s *rowSet) way(subject uint32, to map[uint32]holding) string {
+	var names []string
+	for ; ; subject = to[subject].by.role {
+		names = append(names, s.names[subject])
+		if to[subject].by == (link{}) {
+			break
+		}
+	}
+	if len(names) > 1 {
+		names = names[1:]
+	}
+	return strings.Join(names, " → ")
+}
+
+// separates refuses a link by which a person would have roles that exclude each other.
+func (s *snapshot) separates(added row, now int64) error {
+	if len(s.rows.exclusions) == 0 {
+		return nil
+	}
+	rows := append(s.rows.linksOfRoles(), added)
+	in, _ := s.rows.name(added.tenant())
+	person, _ := s.rows.name(added.fields[0])
+	for _, l := range s.rows.linksOf(in, person) {
+		rows = append(rows, s.rows.link(l))
+	}
+	for _, x := range s.rows.exclusions {
+		rows = append(rows, s.rows.exclusion(x))
+	}
+	if findings := rowSetOf(rows).conflicts(now); len(findings) > 0 {
+		return &crmguard.Denial{By: "rbac", Code: "separation-of-duties", Detail: findings[0].Reason}
+	}
+	return nil
+}
