@@ -15,7 +15,7 @@ import (
 // for data that shall not outlive it.
 type Memory struct {
 	mu       sync.Mutex
-	scopes   map[Scope][]Record // versions in order
+	shelves  map[shelf]map[string][]Record // by name, versions in order
 	revision int64
 
 	order []Scope // of List
@@ -24,10 +24,18 @@ type Memory struct {
 	pending map[PendingField]*pendingSet
 }
 
+// shelf is what scopes of one query have in common: looking for names alone takes half as long.
+type shelf struct {
+	tenant  string
+	purpose Purpose
+}
+
+func (s *Scope) shelf() shelf { return shelf{s.Tenant, s.Purpose} }
+
 var _ Inventory = (*Memory)(nil)
 
 // NewMemory returns an empty Memory.
-func NewMemory() *Memory { return &Memory{scopes: make(map[Scope][]Record)} }
+func NewMemory() *Memory { return &Memory{shelves: make(map[shelf]map[string][]Record)} }
 
 // Load implements [Store].
 func (m *Memory) Load(_ context.Context, scopes []Scope) ([]Record, error) {
@@ -38,11 +46,18 @@ func (m *Memory) Load(_ context.Context, scopes []Scope) ([]Record, error) {
 
 func (m *Memory) load(scopes []Scope) []Record {
 	versions := make([][]Record, len(scopes))
+	var on shelf
+	var names map[string][]Record
 	for i := range scopes {
-		versions[i] = m.scopes[scopes[i]]
+		if s := scopes[i].shelf(); s != on {
+			on, names = s, m.shelves[s]
+		}
+		versions[i] = names[scopes[i].Name]
 	}
 	return cloned(slices.Concat(versions...))
 }
+
+func (m *Memory) versions(s Scope) []Record { return m.shelves[s.shelf()][s.Name] }
 
 // cloned gives records bytes of their own, in one piece of memory.
 func cloned(records []Record) []Record {
@@ -83,7 +98,7 @@ func (m *Memory) Insert(_ context.Context, records []Record) ([]Record, error) {
 			seen[r.Scope] = true
 			scopes = append(scopes, r.Scope)
 		}
-		versions := m.scopes[r.Scope]
+		versions := m.versions(r.Scope)
 		next := uint32(1)
 		if len(versions) > 0 {
 			next = versions[len(versions)-1].Version + 1
@@ -105,23 +120,28 @@ func (m *Memory) under(r Record) bool {
 	if len(r.Under) == 0 {
 		return true
 	}
-	wrapping := m.scopes[r.Scope.Wrapping()]
+	wrapping := m.versions(r.Scope.Wrapping())
 	return len(wrapping) > 0 && bytes.Equal(wrapping[len(wrapping)-1].Wrapped, r.Under)
 }
 
 // put keeps the strings of the scope, also of one that is known: a map takes over the newest.
 func (m *Memory) put(s Scope, versions []Record) {
-	if _, known := m.scopes[s]; !known {
+	names := m.shelves[s.shelf()]
+	if names == nil {
+		names = make(map[string][]Record)
+		m.shelves[s.shelf()] = names
+	}
+	if _, known := names[s.Name]; !known {
 		m.fresh = append(m.fresh, s)
 	}
-	m.scopes[s] = versions
+	names[s.Name] = versions
 }
 
 // Advance implements [Store].
 func (m *Memory) Advance(_ context.Context, scope Scope, to State, at time.Time) (Record, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	versions := m.scopes[scope]
+	versions := m.versions(scope)
 	if len(versions) == 0 {
 		scope = scope.clone()
 		versions = []Record{{Scope: scope, Version: 1, State: Active, CreatedAt: at}}
@@ -170,7 +190,7 @@ func (m *Memory) Lease(_ context.Context, keys []Record, n uint64) ([]Record, er
 
 // find returns the stored record itself.
 func (m *Memory) find(named Record) *Record {
-	versions := m.scopes[named.Scope]
+	versions := m.versions(named.Scope)
 	if i := slices.IndexFunc(versions, func(r Record) bool { return r.Version == named.Version }); i >= 0 {
 		return &versions[i]
 	}
@@ -182,9 +202,11 @@ func (m *Memory) Closing(context.Context) (int64, []Record, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var closing []Record
-	for _, versions := range m.scopes {
-		if r := versions[len(versions)-1]; r.State == Closing {
-			closing = append(closing, r.clone())
+	for _, names := range m.shelves {
+		for _, versions := range names {
+			if r := versions[len(versions)-1]; r.State == Closing {
+				closing = append(closing, r.clone())
+			}
 		}
 	}
 	slices.SortFunc(closing, func(a, b Record) int { return cmp.Compare(a.ClosedAt.UnixMicro(), b.ClosedAt.UnixMicro()) })
@@ -203,7 +225,7 @@ func (m *Memory) List(_ context.Context, after Record, limit int) ([]Record, err
 	var list []Record
 	from, _ := slices.BinarySearchFunc(m.order, after.Scope, Scope.compare)
 	for _, scope := range m.order[from:] {
-		for _, r := range m.scopes[scope] {
+		for _, r := range m.versions(scope) {
 			switch {
 			case scope == after.Scope && r.Version <= after.Version:
 			case len(list) == limit:
@@ -236,13 +258,13 @@ func (m *Memory) Replace(_ context.Context, was, now []Record) (int, error) {
 			continue
 		}
 		if len(now[i].Wrapped) == 0 && len(was[i].Wrapped) > 0 {
-			versions := m.scopes[r.Scope]
+			versions := m.versions(r.Scope)
 			if r.Version == versions[len(versions)-1].Version {
 				continue
 			}
 			clear(r.Wrapped)
 			version := r.Version
-			m.scopes[r.Scope] = slices.DeleteFunc(versions, func(r Record) bool { return r.Version == version })
+			m.put(r.Scope, slices.DeleteFunc(versions, func(r Record) bool { return r.Version == version }))
 			n++
 			continue
 		}
