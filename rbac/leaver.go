@@ -20,7 +20,8 @@ type LeaverReview struct {
 	Tenant string
 	Person string     // such as "u:anna"
 	Policy string     // version that was read, as of [Engine.Version]
-	Units  []string   // departments of the person, sorted
+	Units  []string   // departments of which the person is a member, sorted
+	Heads  []string   // departments that the person heads, sorted
 	Roles  [][]string // the way to each, nearest first: u:anna, role:head, role:seller
 	Rights []Right    // at this moment, by object and action
 	Rows   []Authored // that name the person first; those that deny stay, Revoke takes all others
@@ -75,12 +76,12 @@ func (e *Engine) ReviewLeaver(ctx context.Context, tenant, person string, record
 	rights := policy.rights(tenant, subject, now)
 	l := LeaverReview{
 		Tenant: tenant, Person: subject, Policy: policy.version,
-		Units:   nonEmpty(departments.Members[person]),
+		Units:   sorted(departments.Members[person]),
+		Heads:   sorted(departments.Heads[person]),
 		Roles:   policy.waysToRoles(tenant, subject, now),
 		Rights:  rightsOf(rights),
 		Records: slices.Clone(records),
 	}
-	slices.Sort(l.Units)
 	for _, r := range policy.rows.all() {
 		if r.tenant() != tenant || r.kind == "p4" { // which names nobody
 			continue
@@ -95,6 +96,11 @@ func (e *Engine) ReviewLeaver(ctx context.Context, tenant, person string, record
 	}
 	l.Orphans = policy.orphans(&l, rights, departments)
 	return l, nil
+}
+
+// sorted are names, each once, without empty ones.
+func sorted(names []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(nonEmpty(names))))
 }
 
 // authors are the versions that added the rows of a tenant last; none without a [Store].
@@ -167,6 +173,7 @@ func (l LeaverReview) String() string {
 		}
 	}
 	section("departments", texts(l.Units, shown))
+	section("heads", texts(l.Heads, shown))
 	section("roles", texts(l.Roles, func(way []string) string { return strings.Join(way[1:], " → ") }))
 	section("rights", texts(l.Rights, Right.String))
 	section("rows", texts(l.Rows, Authored.String))
@@ -175,6 +182,7 @@ func (l LeaverReview) String() string {
 	section("rights that nobody else has", texts(l.Orphans.Rights, Right.String))
 	section("roles that nobody else has", l.Orphans.Roles)
 	section("records that nobody else may view", l.Orphans.Kinds)
+	section("departments that nobody else heads", texts(l.Orphans.Units, shown))
 	return b.String()
 }
 

@@ -74,7 +74,8 @@ func (o oracle) contradicts(l LeaverReview, leaver string) (wrong, orphans int) 
 		}
 	}
 	unseen := false
-	places := slices.DeleteFunc(slices.Clone(o.units[l.Tenant].Members[leaver]), func(unit string) bool { return unit == "" })
+	units := o.units[l.Tenant]
+	places := slices.DeleteFunc(slices.Concat(units.Members[leaver], units.Heads[leaver]), func(unit string) bool { return unit == "" })
 	if len(places) == 0 {
 		places = []string{""}
 	}
@@ -83,6 +84,11 @@ func (o oracle) contradicts(l LeaverReview, leaver string) (wrong, orphans int) 
 		unseen = unseen || !slices.ContainsFunc(others, func(person string) bool {
 			return o.allows(l.Tenant, person, "contacts", "view", o.factsOf(person, card, false))
 		})
+	}
+	for _, unit := range someUnits {
+		heads := func(person string) bool { return slices.Contains(units.Heads[person], unit) }
+		differ(heads(leaver), slices.Contains(l.Heads, unit))
+		differ(heads(leaver) && !slices.ContainsFunc(slices.DeleteFunc(slices.Clone(somePersons), func(p string) bool { return p == leaver }), heads), slices.Contains(l.Orphans.Units, unit))
 	}
 	differ(unseen, slices.Contains(l.Orphans.Kinds, "contacts"))
 	return wrong, orphans
@@ -103,8 +109,9 @@ func TestFaultsOfLeaverReviewsAreFound(t *testing.T) {
 			l.Roles = slices.DeleteFunc(l.Roles, func(way []string) bool { return len(way) > 2 })
 			return l
 		},
-		"a role left out":          func(l LeaverReview) LeaverReview { l.Orphans.Roles = nil; return l },
-		"records that nobody sees": func(l LeaverReview) LeaverReview { l.Orphans.Kinds = nil; return l },
+		"a role left out":           func(l LeaverReview) LeaverReview { l.Orphans.Roles = nil; return l },
+		"a department without head": func(l LeaverReview) LeaverReview { l.Orphans.Units = nil; return l },
+		"records that nobody sees":  func(l LeaverReview) LeaverReview { l.Orphans.Kinds = nil; return l },
 	} {
 		t.Run(name, func(t *testing.T) {
 			wrong, _ := wrongReviews(t, fault)

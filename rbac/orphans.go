@@ -16,8 +16,9 @@ type Orphans struct {
 	Rights []Right
 	Roles  []string // of the person, that nobody else has, sorted
 	// Kinds are those of records whose owner is the person that nobody else may view, be
-	// it only those of one of the person's departments.
+	// it only those of one department of which the person is a member or head.
 	Kinds []string
+	Units []string // that nobody else heads, sorted
 }
 
 // lasting is a moment at which all grants that end have ended.
@@ -27,7 +28,7 @@ const lasting = noEnd - 1
 func (s *snapshot) orphans(l *LeaverReview, rights map[right]relationSet, departments *tree) (o Orphans) {
 	unseen := make(map[crmguard.Resource]bool)
 	for _, records := range l.Records {
-		places := l.Units
+		places := slices.Concat(l.Units, l.Heads)
 		if len(places) == 0 {
 			places = []string{""}
 		}
@@ -57,6 +58,13 @@ func (s *snapshot) orphans(l *LeaverReview, rights map[right]relationSet, depart
 	}
 	slices.Sort(o.Kinds)
 	o.Kinds = slices.Compact(o.Kinds)
+	for _, unit := range l.Heads {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(departments.Heads)), func(person string) bool {
+			return personPrefix+person != l.Person && slices.Contains(departments.Heads[person], unit)
+		}) {
+			o.Units = append(o.Units, unit)
+		}
+	}
 	members := s.rows.members(l.Tenant, lasting)
 	for _, way := range l.Roles {
 		role := way[len(way)-1]
