@@ -138,6 +138,12 @@ func (a *App) edit(w http.ResponseWriter, r *http.Request) error {
 			if readErr != nil {
 				return readErr
 			}
+			if err := a.guard.Check(ctx, crmguard.Update, current.resource()); err != nil {
+				if _, denied := errors.AsType[*crmguard.Denial](err); denied { // it is somebody else's by now
+					return guard.ErrNotFound
+				}
+				return err
+			}
 			if err := a.openForChange(ctx, current); err != nil { // forgotten, perhaps
 				return err
 			}
