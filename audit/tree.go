@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"hash"
 	"math/bits"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -48,37 +47,6 @@ func chainNext(previous, leaf [32]byte) [32]byte {
 func nodeHash(left, right [32]byte) [32]byte {
 	var in nodeInput
 	return sha256.Sum256(in.set(&left, &right))
-}
-
-// hasher compares with the same hashes, many of them in the same memory, which takes
-// less time.
-type hasher struct {
-	sha256 hash.Hash
-	sum    [32]byte
-	leaf   []byte // a zero byte and the record
-	chain  chainInput
-	node   nodeInput
-}
-
-func newHasher() *hasher { return &hasher{sha256: sha256.New()} }
-
-func (h *hasher) is(want *[32]byte, input []byte) bool {
-	h.sha256.Reset()
-	h.sha256.Write(input)
-	h.sha256.Sum(h.sum[:0])
-	return h.sum == *want
-}
-
-// isLeaf compares with [tlog.RecordHash].
-func (h *hasher) isLeaf(want *[32]byte, record []byte) bool {
-	h.leaf = append(append(h.leaf[:0], 0), record...)
-	return h.is(want, h.leaf)
-}
-
-func (h *hasher) isNode(want, left, right *[32]byte) bool { return h.is(want, h.node.set(left, right)) }
-
-func (h *hasher) isChain(want, previous, leaf *[32]byte) bool {
-	return h.is(want, h.chain.set(previous, leaf))
 }
 
 // position is a log up to some entry: what is needed to add the next one and to
