@@ -190,7 +190,7 @@ type Keyring struct {
 	pollMu     sync.Mutex
 	background sync.WaitGroup
 
-	seen    sightings
+	seen    firsts[Scope] // closing
 	changed changes
 	gone    gone
 	strict  firsts[PendingField]

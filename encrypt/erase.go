@@ -121,7 +121,11 @@ func (k *Keyring) closing(ctx context.Context) (revision int64, closing []Record
 	if err != nil {
 		return 0, nil, unavailable("key store", err)
 	}
-	k.seen.update(closing, k.clock.exact())
+	scopes := make([]Scope, len(closing))
+	for i := range closing {
+		scopes[i] = closing[i].Scope
+	}
+	k.seen.only(scopes, k.clock.exact())
 	return revision, closing, nil
 }
 
@@ -148,7 +152,7 @@ func (k *Keyring) FinishErasures(ctx context.Context) (finished []Receipt, err e
 	now := k.wallClock()
 	f := newFinisher(k)
 	for _, record := range closing {
-		if now.Before(record.ClosedAt.Add(ClosingTime)) || !k.seen.longEnough(record.Scope, k.now()) {
+		if now.Before(record.ClosedAt.Add(ClosingTime)) || k.seen.add(record.Scope, k.now()) < ClosingTime {
 			continue
 		}
 		if f.refusal(ctx, record) != nil {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
-	"time"
 
 	"github.com/crmguard/crmguard"
 )
@@ -99,37 +97,4 @@ func (k *Keyring) notMigrating(ctx context.Context, tenant string) error {
 		return fmt.Errorf("%w: field %q of %q in tenant %q: see Table.Migrate", ErrMigrating, fields[0].Field, fields[0].Kind, tenant)
 	}
 	return nil
-}
-
-// firsts remember since when this process has known something, on its own clock: those
-// of two nodes may differ.
-type firsts[K outliving[K]] struct {
-	mu    sync.Mutex
-	since map[K]int64
-}
-
-// add returns for how long it has been known; what is new is known from now on.
-func (f *firsts[K]) add(what K, now int64) time.Duration {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	first, known := f.since[what]
-	if !known {
-		if f.since == nil {
-			f.since = make(map[K]int64)
-		}
-		f.since[what.clone()], first = now, now
-	}
-	return time.Duration(now - first)
-}
-
-// outliving can be kept when the call has ended, see [Scope.clone].
-type outliving[K any] interface {
-	comparable
-	clone() K
-}
-
-func (f *firsts[K]) forget(what K) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.since, what)
 }

@@ -5,48 +5,6 @@ import (
 	"sync/atomic"
 )
 
-// sightings remember since when this process has known scopes to be closing, on
-// its own clock: those of two nodes may differ by more than a key has left.
-type sightings struct {
-	mu    sync.Mutex
-	since map[Scope]int64
-}
-
-func (s *sightings) add(scope Scope, now int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, known := s.since[scope]; known {
-		return
-	}
-	if s.since == nil {
-		s.since = make(map[Scope]int64)
-	}
-	s.since[scope] = now
-}
-
-// update takes in all scopes that are closing and forgets the others.
-func (s *sightings) update(closing []Record, now int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	since := make(map[Scope]int64, len(closing))
-	for _, r := range closing {
-		first, known := s.since[r.Scope]
-		if !known {
-			first = now
-		}
-		since[r.Scope] = first
-	}
-	s.since = since
-}
-
-// longEnough says whether a scope has been seen closing for [ClosingTime].
-func (s *sightings) longEnough(scope Scope, now int64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	first, known := s.since[scope]
-	return known && now-first >= int64(ClosingTime)
-}
-
 // changes are the scopes that this process has changed of late: keys that were read
 // before are not used, though nothing else has changed for which all other keys would
 // have to be read again.
