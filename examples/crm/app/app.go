@@ -30,7 +30,8 @@
 //   - rights.go opens the policy, of which each change is a version; rightspage.go shows it as a table,
 //     rightsdraft.go prepares a change, rightswhatif.go says what it would mean, rightssave.go puts it
 //     in force, rightshistory.go goes back, and rightswhy.go explains refusals.
-//   - staff.go gives roles and ends a person's access, lockdown.go closes everything.
+//   - staff.go gives roles and ends a person's access, leaver.go shows before what they have,
+//     handover.go gives their contacts to somebody else; lockdown.go closes everything.
 //   - vault.go keeps the keys; keyspage.go shows them, keyjobs.go and reencrypt.go replace
 //     them while everybody works on, upkeep.go looks after them every hour.
 //   - journal.go shows the journal, journalverify.go proves it, journalentry.go shows one
@@ -112,6 +113,7 @@ type App struct {
 	rights    *rbac.Engine
 	policy    *rbacsql.Adapter // in which the rights are kept
 	drafts    rightsDrafts
+	handovers handovers
 	sessions  *session.Manager
 	passwords *password.Hasher
 	people    *people
@@ -179,6 +181,9 @@ func New(ctx context.Context, cfg Config) (*App, error) {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	a.stop, a.jobs.cut = stop, background
 	a.resumeJobs(ctx)
+	if err := a.loadHandovers(ctx); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
 	a.background.Go(func() { a.keepUp(background) })
 	return a, nil
 }

@@ -20,6 +20,7 @@ var rightsResource = crmguard.Resource{Tenant: tenant, Kind: rightsKind}
 // rightsView is what rights.html shows.
 type rightsView struct {
 	Holders []holderLink // a column each
+	Columns int          // with that of the rights' names
 	Persons []holderLink // with rules of their own
 	Groups  []group[rightsRow]
 	Version rbac.Version
@@ -76,6 +77,7 @@ func (a *App) rightsPage(w http.ResponseWriter, r *http.Request) error {
 	for _, holder := range matrix.Holders {
 		view.Holders = append(view.Holders, holderLink{holder, labelOf(holder), len(people[holder])})
 	}
+	view.Columns = len(view.Holders) + 1
 	for _, row := range stored.Rules {
 		if holder := row[1]; row[0] == "p" && strings.HasPrefix(holder, personPrefix) &&
 			!slices.ContainsFunc(view.Persons, func(known holderLink) bool { return known.Name == holder }) {

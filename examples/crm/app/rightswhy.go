@@ -82,7 +82,9 @@ func (a *App) whyPage(w http.ResponseWriter, r *http.Request) error {
 	view.Now = answerOf(now)
 	for _, by := range now.By {
 		for _, row := range by.Missing {
-			view.Missing = append(view.Missing, strings.Join(row, ", "))
+			if row[0] == "p" { // roles are given on the staff page
+				view.Missing = append(view.Missing, strings.Join(row, ", "))
+			}
 		}
 	}
 	if ev.Policy != now.Policy || a.asItIs(ctx, ev.Resource) != ev.Resource {

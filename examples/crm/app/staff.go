@@ -18,6 +18,7 @@ type person struct {
 	Login, Title, Unit, Roles           string
 	Sessions                            int
 	Demo, Closed, MayDismiss, MayChange bool
+	MayReview                           bool
 }
 
 // notice is what has just been done.
@@ -76,10 +77,11 @@ func (a *App) showStaff(w http.ResponseWriter, r *http.Request, done *notice) er
 		if err != nil {
 			return err
 		}
+		mayRevoke := p.ID != subjectOf(ctx).ID && a.may(r, crmguard.Revoke, resource)
 		view.People = append(view.People, person{
 			Login: p.ID, Title: p.Title, Unit: a.people.unitName(p.Unit), Roles: strings.Join(roles, ", "),
 			Sessions: len(open), Demo: p.Demo, Closed: state.Closed,
-			MayDismiss: !state.Closed && p.ID != subjectOf(ctx).ID && a.may(r, crmguard.Revoke, resource),
+			MayDismiss: !state.Closed && mayRevoke, MayReview: mayRevoke,
 			MayChange:  !state.Closed && p.ID != subjectOf(ctx).ID && p.Kind == employee && a.may(r, crmguard.Grant, resource),
 		})
 	}
@@ -116,12 +118,19 @@ func (a *App) stillMay(ctx context.Context, action crmguard.Action, p account) e
 	return a.guard.Check(ctx, action, resource)
 }
 
-// dismiss ends everything that a person has, and shows the receipt.
+var errSelf = &guard.Problem{Status: http.StatusConflict, Title: "You cannot dismiss yourself", Code: "self", Detail: "Somebody else has to do it."}
+
+// dismiss ends everything that a person has, has the contacts handed over to whom the form
+// names, and shows the receipt.
 func (a *App) dismiss(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	p := stateOf(ctx).person
 	if p.ID == subjectOf(ctx).ID {
-		return &guard.Problem{Status: http.StatusConflict, Title: "You cannot dismiss yourself", Code: "self", Detail: "Somebody else has to do it."}
+		return errSelf
+	}
+	to, err := a.chosenHeir(r, p.ID)
+	if err != nil {
+		return err
 	}
 	a.staffing.Lock()
 	defer a.staffing.Unlock()
@@ -138,7 +147,12 @@ func (a *App) dismiss(w http.ResponseWriter, r *http.Request) error {
 		return &guard.Problem{Status: http.StatusInternalServerError, Title: "Not everything is ended yet", Code: "incomplete", Detail: stillToEnd(p.ID, receipt)}
 	}
 	guard.Describe(ctx, func(e *guard.Details) { e.Count = total(receipt) })
-	return a.showStaff(w, r, &notice{p.ID + " is dismissed", receiptText(p.ID, receipt)})
+	if to != "" {
+		if err := a.handOver(ctx, p.ID, to); err != nil {
+			return err
+		}
+	}
+	return a.showStaff(w, r, &notice{p.ID + " is dismissed", receiptText(p.ID, receipt) + " " + goTo(to)})
 }
 
 func total(receipt guard.Receipt) (n int) {
@@ -154,7 +168,7 @@ func receiptText(login string, receipt guard.Receipt) string {
 	for _, part := range receipt.Ended {
 		ended = append(ended, fmt.Sprintf("%s %d", part.What, part.Count))
 	}
-	return fmt.Sprintf("Since %s no session of %s is good and none can start. Ended: %s. The contacts stay with the department.",
+	return fmt.Sprintf("Since %s no session of %s is good and none can start. Ended: %s.",
 		receipt.Closed.Format("15:04:05"), login, strings.Join(ended, ", "))
 }
 

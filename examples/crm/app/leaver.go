@@ -1,0 +1,151 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/guard"
+	"github.com/crmguard/crmguard/rbac"
+)
+
+// leaverView is what leaver.html shows: what somebody has, before it is taken, and to whom
+// their contacts go.
+type leaverView struct {
+	Login, Title, Unit string
+	Closed             bool
+	Sessions           int
+	Review             rbac.LeaverReview
+	Owned              int
+	Heirs              []account
+	Handover           *transfer
+	Notice             *notice
+}
+
+// reviewed is what a request to look at what somebody has is about.
+func (a *App) reviewed(r *http.Request) (crmguard.Resource, error) {
+	about := crmguard.Resource{Tenant: tenant, Kind: "section:staff"}
+	if _, err := a.personOf(r); err != nil {
+		return about, err
+	}
+	guard.Describe(r.Context(), func(e *guard.Details) { e.Reason = "leaver:" + stateOf(r.Context()).person.ID })
+	return about, nil
+}
+
+// leaverPage shows what somebody would leave behind.
+func (a *App) leaverPage(w http.ResponseWriter, r *http.Request) error {
+	return a.showLeaver(w, r, nil)
+}
+
+func (a *App) showLeaver(w http.ResponseWriter, r *http.Request, done *notice) error {
+	ctx := r.Context()
+	p := stateOf(ctx).person
+	if err := a.mayReview(r, p); err != nil {
+		return err
+	}
+	state, err := a.sessions.State(ctx, tenant, p.ID)
+	if err != nil {
+		return err
+	}
+	open, err := a.sessions.List(ctx, tenant, p.ID)
+	if err != nil {
+		return err
+	}
+	view := leaverView{
+		Login: p.ID, Title: p.Title, Unit: a.people.unitName(p.Unit), Closed: state.Closed, Sessions: len(open),
+		Handover: a.handovers.of(p.ID), Notice: done,
+	}
+	if err := a.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM contacts WHERE owner = $1`, p.ID).Scan(&view.Owned); err != nil {
+		return err
+	}
+	if view.Review, err = a.rights.ReviewLeaver(ctx, tenant, p.ID, rbac.Records{Kind: kind, Owned: view.Owned}); err != nil {
+		return err
+	}
+	if view.Heirs, err = a.heirs(ctx, p.ID); err != nil {
+		return err
+	}
+	drawn := a.page(r, "Leaver "+p.ID, true, view)
+	if view.Handover.Running() {
+		drawn.Reload, drawn.ReloadFrom = int(handoverReload.Seconds()), "/staff/"+p.ID+"/leaver/live"
+	}
+	return a.render(w, http.StatusOK, "leaver", drawn)
+}
+
+// mayReview lets those look at what somebody has who may take it.
+func (a *App) mayReview(r *http.Request, p account) error {
+	resource, _, err := a.personResource(r.Context(), p)
+	if err != nil {
+		return err
+	}
+	if p.ID == subjectOf(r.Context()).ID {
+		return errSelf
+	}
+	err = a.guard.Check(r.Context(), crmguard.Revoke, resource)
+	if denial, denied := errors.AsType[*crmguard.Denial](err); denied && denial.Status == crmguard.StepUp {
+		return nil // looking wants no fresh code
+	}
+	return err
+}
+
+// handoverReload is how often the page loads itself again.
+const handoverReload = time.Second
+
+// liveLeaver shows the page while contacts are handed over. That somebody looks was
+// recorded when they opened it.
+func (a *App) liveLeaver(w http.ResponseWriter, r *http.Request) {
+	about, err := a.reviewed(r)
+	if err == nil {
+		err = a.guard.Check(r.Context(), crmguard.Access, about)
+	}
+	if err == nil && !a.handovers.of(stateOf(r.Context()).person.ID).Running() {
+		http.Redirect(w, r, "/staff/"+stateOf(r.Context()).person.ID+"/leaver", http.StatusSeeOther)
+		return
+	}
+	if err == nil {
+		err = a.showLeaver(w, r, nil)
+	}
+	if err != nil {
+		a.guard.WriteError(w, r, err)
+	}
+}
+
+// handOverContacts gives the contacts of somebody who was dismissed before to somebody
+// else.
+func (a *App) handOverContacts(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	p := stateOf(ctx).person
+	to, err := a.chosenHeir(r, p.ID)
+	if err != nil {
+		return err
+	}
+	if to == "" {
+		return errNoHeir
+	}
+	a.staffing.Lock()
+	defer a.staffing.Unlock()
+	if err := a.stillMay(ctx, crmguard.Revoke, p); err != nil {
+		return err
+	}
+	state, err := a.sessions.State(ctx, tenant, p.ID)
+	if err != nil {
+		return err
+	}
+	if !state.Closed {
+		return &guard.Problem{Status: http.StatusConflict, Title: "This person works here", Code: "open", Detail: "Contacts are handed over when somebody is dismissed. Until then they change hands one by one."}
+	}
+	guard.Describe(ctx, func(e *guard.Details) { e.Reason = "handover:" + p.ID + ":" + to })
+	if err := a.handOver(ctx, p.ID, to); err != nil {
+		return err
+	}
+	return a.showLeaver(w, r, &notice{"The contacts go to " + to, "They do so in the background: you may close this page."})
+}
+
+// goTo says in the receipt what becomes of the contacts.
+func goTo(to string) string {
+	if to == "" {
+		return "The contacts stay with the department."
+	}
+	return fmt.Sprintf("The contacts go to %s.", to)
+}
