@@ -38,3 +38,23 @@ func ExampleEngine_ReviewLeaver() {
 	// records that nobody else may view:
 	//   contacts
 }
+
+func ExampleEngine_ReviewMover() {
+	review, err := rights().ReviewMover(context.Background(), crmguard.SingleTenant, "anna",
+		rbac.Place{}, rbac.Place{Roles: []string{"role:head"}, Units: []string{"sales"}})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Print(review)
+	// Output:
+	// u:anna of default
+	//   u:anna gains list contacts of records that are dept, tree
+	//   u:anna gains view contacts of records that are dept, tree
+	// keeps, though the new place does not give it:
+	//   read contacts#phone of records that are own by p, role:seller, default, contacts#phone, read, own, allow (p row 3)
+	//   reveal contacts#phone of records that are own by p, role:seller, default, contacts#phone, reveal, own, allow (p row 4)
+	// rows that stay:
+	//   g, u:anna, role:seller, default (g row 1)
+	// departments that come:
+	//   sales
+}

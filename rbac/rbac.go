@@ -74,7 +74,7 @@
 // which rows are missing where it is no. Before a policy is stored, [Engine.Draft] and
 // [Engine.WhatIf] tell who would gain and lose what. [Engine.Matrix] shows it as a table.
 // Before a person leaves, [Engine.ReviewLeaver] tells what the person has, and what
-// nobody else has.
+// nobody else has; before one moves, [Engine.ReviewMover] tells what stays behind.
 //
 // # Security notes
 //

@@ -1,0 +1,134 @@
+package rbac
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/crmguard/crmguard"
+)
+
+// What reviews of people who leave and who move have in common.
+
+// Right is what somebody may do, and under which relations to records.
+type Right struct {
+	Object    string          // a kind, kind#field or section:name
+	Action    crmguard.Action // as in rows
+	Relations []string
+}
+
+// Authored is a row and who put it there.
+type Authored struct {
+	Rule  []string // the row, its type first
+	Where string   // it stands, as in [Finding]
+	By    Version  // that added it, without its rows; zero if that is not known
+}
+
+// Records are how many records of a kind a person is responsible for, and how many are
+// shared with that person: counts of the host's.
+type Records struct {
+	Kind          string
+	Owned, Shared int
+}
+
+// sorted are names, each once, without empty ones.
+func sorted(names []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(nonEmpty(names))))
+}
+
+// authors are the versions that added the rows of a tenant last; none without a [Store].
+func (e *Engine) authors(ctx context.Context, tenant string) (map[[7]string]Version, error) {
+	const page = 200
+	authors := make(map[[7]string]Version)
+	for before := int64(0); ; {
+		versions, err := e.History(ctx, tenant, before, page)
+		if err != nil && !errors.Is(err, ErrNoVersions) {
+			return nil, fmt.Errorf("rbac: who gave what: %w", err)
+		}
+		for _, v := range versions {
+			before = v.Number
+			added := v.Added
+			v.Added, v.Removed = nil, nil
+			for _, rule := range added {
+				if key := rowOf("", rule).key(); authors[key].Number == 0 {
+					authors[key] = v
+				}
+			}
+		}
+		if len(versions) < page {
+			return authors, nil
+		}
+	}
+}
+
+// rightsOf lists rights, without those that rules deny wholly.
+func rightsOf(rights map[right]relationSet) (list []Right) {
+	for what, under := range rights {
+		if under = under & possible(what.object); under != 0 {
+			list = append(list, Right{what.object, crmguard.Action(what.action), under.words()})
+		}
+	}
+	slices.SortFunc(list, func(a, b Right) int {
+		return cmp.Or(strings.Compare(a.Object, b.Object), strings.Compare(string(a.Action), string(b.Action)))
+	})
+	return list
+}
+
+// possible are the relations that there are to an object.
+func possible(object string) relationSet {
+	if isSection(object) {
+		return 1 << relNone
+	}
+	return everyRelation
+}
+
+// String tells what may be done.
+func (r Right) String() string {
+	return string(r.Action) + " " + r.Object + recordsThatAre(r.Object, r.Relations)
+}
+
+// String tells the row, where it stands and who put it there.
+func (a Authored) String() string {
+	text := located(a.Rule, a.Where)
+	if a.By.Number == 0 {
+		return text
+	}
+	author := "nobody"
+	if a.By.Author != "" {
+		author = personPrefix + a.By.Author
+	}
+	return fmt.Sprintf("%s, by %s on %s in version %d: %s", text, shown(author), a.By.Time.UTC().Format("2006-01-02"), a.By.Number, shown(a.By.Reason))
+}
+
+// located is a row and where it stands.
+func located(rule []string, where string) string {
+	text := strings.Join(rule, ", ")
+	if where != "" {
+		text += " (" + where + ")"
+	}
+	return text
+}
+
+// String tells the counts.
+func (r Records) String() string {
+	return fmt.Sprintf("%s: responsible for %d, shared %d", shown(r.Kind), r.Owned, r.Shared)
+}
+
+func texts[T any](of []T, text func(T) string) (lines []string) {
+	for _, v := range of {
+		lines = append(lines, text(v))
+	}
+	return lines
+}
+
+// reviewWriter writes a review in sections.
+type reviewWriter struct{ text strings.Builder }
+
+func (w *reviewWriter) section(title string, lines []string) {
+	if len(lines) > 0 {
+		fmt.Fprintf(&w.text, "%s:\n  %s\n", title, strings.Join(lines, "\n  "))
+	}
+}
