@@ -20,6 +20,7 @@ var cedarScopes = map[string]string{
 	"own":    `resource has owner && resource.owner == principal`,
 	"dept":   `(resource has owner && resource.owner == principal) || (resource has unit && principal has units && principal.units.contains(resource.unit))`,
 	"tree":   `(resource has owner && resource.owner == principal) || (resource has unit && principal has units && resource.unit in principal.units)`,
+	"headed": `(resource has owner && resource.owner == principal) || (resource has unit && principal has heads && resource.unit in principal.heads)`,
 	"shared": `resource has shared && resource.shared`,
 }
 
