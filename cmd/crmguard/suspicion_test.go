@@ -149,7 +149,7 @@ func TestStarterPolicyIsClean(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 		code, out, _ := invoke(t, "policy", "lint", "-strict", path)
 		require.Equal(t, good, code, out)
-		code, out, _ = invoke(t, "policy", "matrix", path)
+		code, out, _ = invoke(t, "policy", "matrix", "-policy", path)
 		require.Equal(t, good, code)
 		require.Contains(t, out, "deals#margin")
 		for _, role := range []string{"owner", "admin", "head", "accountant", "support", "marketer", "integration"} {
