@@ -109,6 +109,16 @@ func TestWhoHandsContactsOver(t *testing.T) {
 		require.False(t, state.Closed)
 		require.Equal(t, 3, in.owned("seller3", "sales-north"))
 
+		// It is the right to change them that they lack.
+		in.allow([]string{"role:admin", tenant, kind, "update", "all", "allow"})
+		_, page = admin.get("/staff/seller3/leaver")
+		has(t, page, `<option value="seller5">`)
+		job := crmguard.System(t.Context(), tenant, "test")
+		stored, err := in.app.policy.Load(job)
+		require.NoError(t, err)
+		_, err = in.app.rights.Rollback(job, tenant, stored.Version.Number, stored.Version.Number-1, "as it was")
+		require.NoError(t, err)
+
 		// Later an owner does.
 		status, _ = admin.post("/staff/seller3/dismiss")
 		require.Equal(t, http.StatusOK, status)

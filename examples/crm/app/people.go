@@ -157,7 +157,7 @@ func (p *people) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	tree := rbac.Units{Parent: map[string]string{}, Members: map[string][]string{}}
+	tree := rbac.Units{Parent: map[string]string{}, Members: map[string][]string{}, Heads: map[string][]string{}}
 	names := make(map[string]string, len(units))
 	for _, u := range units {
 		tree.Parent[u.id], names[u.id] = u.parent, u.name
@@ -165,6 +165,9 @@ func (p *people) refresh(ctx context.Context) error {
 	p.names.Store(&names)
 	for _, a := range accounts {
 		tree.Members[a.ID] = []string{a.Unit}
+		if a.Head {
+			tree.Heads[a.ID] = []string{a.Unit}
+		}
 	}
 	p.org.Set(tenant, tree)
 	return nil

@@ -53,7 +53,7 @@ func parseDraft(typed string) (d rightsDraft, problem string) {
 		for i := range row {
 			row[i] = strings.TrimSpace(row[i])
 		}
-		if !slices.Contains([]string{"p", "g", "p2"}, row[0]) || len(row) < 4 {
+		if !slices.Contains([]string{"p", "g", "p2", "p4"}, row[0]) || len(row) < 4 {
 			return d, "This is no row: " + line
 		}
 		switch line[0] {
@@ -146,12 +146,12 @@ const (
 )
 
 var choiceLabels = map[string]string{
-	chosenNo: "–", "own": "own", "dept": "department", "tree": "department and below", "all": "all", chosenNever: "never", chosenKeep: "as it is",
+	chosenNo: "–", "own": "own", "dept": "department", "tree": "department and below", "headed": "departments they head", "all": "all", chosenNever: "never", chosenKeep: "as it is",
 }
 
 // choicesOf are those of one right. Nothing in this CRM is shared.
 func choicesOf(object, chosen string) (list []choice) {
-	values := []string{chosenNo, "own", "dept", "tree", "all", chosenNever}
+	values := []string{chosenNo, "own", "dept", "tree", "headed", "all", chosenNever}
 	if strings.HasPrefix(object, "section:") {
 		values = []string{chosenNo, "all", chosenNever}
 	}

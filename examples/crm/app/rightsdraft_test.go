@@ -151,6 +151,18 @@ func TestWhoMayChangeRights(t *testing.T) {
 		require.True(t, in.app.drafts.of("admin").empty())
 		status, _ := owner.put(page, "the form that the others sent")
 		require.Equal(t, http.StatusOK, status)
+
+		// With rules that give it the same requests pass: it is the rights that refuse them.
+		in.allow([]string{"role:head", tenant, "section:rights", "access", "all", "allow"})
+		head := in.signedIn("head")
+		for _, path := range []string{"/rights", "/rights/role:head", "/rights/history"} {
+			status, _ := head.get(path)
+			require.Equal(t, http.StatusOK, status, path)
+		}
+		status, _ = head.post("/rights/draft", "rows", phonesOfHeads)
+		require.Equal(t, http.StatusForbidden, status)
+		in.allow([]string{"role:head", tenant, rightsKind, "configure", "all", "allow"})
+		head.change("- p, role:seller, default, contacts#note, reveal, own, allow")
 	})
 }
 

@@ -232,7 +232,7 @@ func (a *App) holderPage(w http.ResponseWriter, r *http.Request) error {
 	for i, row := range stored.Rules {
 		line := rowLine{ID: rowID(stored.Where[i]), Text: strings.Join(row, ", ")}
 		switch {
-		case row[0] != "p" && slices.Contains(row[1:3], holder):
+		case row[0] != "p" && slices.Contains(row[1:], holder):
 			view.Links = append(view.Links, line)
 		case row[0] == "p" && row[1] == holder:
 			mine = append(mine, line)

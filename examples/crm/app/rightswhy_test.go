@@ -94,6 +94,14 @@ func TestWhyRefused(t *testing.T) {
 		require.Equal(t, http.StatusOK, status)
 		has(t, page, "u:admin may not reveal contacts#phone")
 
+		// Whatever they administer.
+		in.allow([]string{"role:seller", tenant, "section:rights", "access", "all", "allow"}, []string{"role:seller", tenant, "section:journal", "access", "all", "allow"})
+		status, page = seller.get(whyPath(refused))
+		require.Equal(t, http.StatusForbidden, status)
+		has(t, page, "told to others")
+		status, _ = seller.get(whyPath(own))
+		require.Equal(t, http.StatusOK, status)
+
 		// What rights did not refuse is not explained, nor what does not exist.
 		done, err := in.app.journal.Find(t.Context(), audit.Query{Tenant: tenant, Outcome: crmguard.Done, Limit: 1})
 		require.NoError(t, err)

@@ -82,7 +82,7 @@ func (a *App) showStaff(w http.ResponseWriter, r *http.Request, done *notice) er
 			Login: p.ID, Title: p.Title, Unit: a.people.unitName(p.Unit), Roles: strings.Join(roles, ", "),
 			Sessions: len(open), Demo: p.Demo, Closed: state.Closed,
 			MayDismiss: !state.Closed && mayRevoke, MayReview: mayRevoke,
-			MayChange:  !state.Closed && p.ID != subjectOf(ctx).ID && p.Kind == employee && a.may(r, crmguard.Grant, resource),
+			MayChange: !state.Closed && p.ID != subjectOf(ctx).ID && p.Kind == employee && a.may(r, crmguard.Grant, resource),
 		})
 	}
 	return a.render(w, http.StatusOK, "staff", a.page(r, "Staff", true, view))
