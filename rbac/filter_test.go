@@ -150,7 +150,7 @@ func hostTables(t *testing.T, db *sql.DB, rnd *rand.Rand) (rows []hostRow, share
 	for _, tenant := range someTenants {
 		for _, owner := range values(somePersons) {
 			for _, unit := range values(someUnits) {
-				row := hostRow{fmt.Sprintf("№%d", len(rows)), tenant, owner, unit}
+				row := hostRow{fmt.Sprintf("№%03d", len(rows)), tenant, owner, unit}
 				_, err := tx.ExecContext(ctx, `INSERT INTO contacts (tenant, id, owner, unit) VALUES ($1, $2, $3, $4)`, row.tenant, row.id, row.owner, row.unit)
 				require.NoError(t, err)
 				rows = append(rows, row)

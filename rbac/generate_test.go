@@ -13,7 +13,7 @@ import (
 // are harmless alone, persons called like roles.
 var (
 	someTenants = []string{"acme", "Ромашка"}
-	somePersons = []string{"anna", "Олег", "seller", "o$leg", "system:import"}
+	somePersons = []string{"anna", "Олег", "seller", "o'$1\\0", "system:import"}
 	someRoles   = []string{"seller", "head", "Бухгалтер", "anna", "r$1"}
 	someUnits   = []string{"north", "Юг", "seller", "north-1", "north-1-a"}
 	someKinds   = []string{"contacts", "Сделки"}
