@@ -164,20 +164,44 @@ func (a *App) whatIf(ctx context.Context, then *rbac.Engine, view *draftView) er
 	if view.Effects, err = a.effects(ctx, then, change); err != nil {
 		return err
 	}
-	me := personPrefix + subjectOf(ctx).ID
-	gains, loses := false, false
-	for _, c := range change.Rights {
-		gains = gains || c.Person == me && len(c.Gains) > 0
-		loses = loses || c.Person == me && len(c.Loses) > 0
+	return a.whoseChange(ctx, change, view)
+}
+
+// whoseChange says beforehand what saving would be refused for, because of who asks: the
+// rights decide it then.
+func (a *App) whoseChange(ctx context.Context, change rbac.Change, view *draftView) error {
+	me, err := a.rights.ReviewLeaver(ctx, tenant, subjectOf(ctx).ID)
+	if err != nil {
+		return err
 	}
-	if gains {
-		view.Refused = append(view.Refused, "You would get a right yourself. Somebody else has to do that.")
+	loses := false
+	for _, c := range change.Rights {
+		held := slices.IndexFunc(me.Rights, func(has rbac.Right) bool { return has.Object == c.Object && has.Action == c.Action })
+		lacks := slices.ContainsFunc(c.Gains, func(relation string) bool { return held < 0 || !slices.Contains(me.Rights[held].Relations, relation) })
+		switch {
+		case c.Person == me.Person && len(c.Gains) > 0:
+			view.refuse(selfText)
+		case lacks:
+			view.refuse(lackText(string(c.Action) + " " + c.Object))
+		}
+		loses = loses || c.Person == me.Person && len(c.Loses) > 0
 	}
 	if loses {
 		view.Warnings = append(view.Warnings, "You would lose rights yourself. You could not give them back to yourself.")
 	}
 	return nil
 }
+
+// refuse notes why the draft cannot be saved, once.
+func (v *draftView) refuse(why string) {
+	if !slices.Contains(v.Refused, why) {
+		v.Refused = append(v.Refused, why)
+	}
+}
+
+const selfText = "You would get a right yourself. Somebody else has to do that."
+
+func lackText(what string) string { return "Nobody gives what they lack: " + what + "." }
 
 // savedDraft is what a request to save a change is about. The reason stays in the draft if
 // a fresh code is asked for first.
@@ -244,7 +268,7 @@ func (a *App) saveDraft(w http.ResponseWriter, r *http.Request) error {
 		view.Conflict = true
 		return notSavedDraft(r, http.StatusConflict, view)
 	case denied:
-		view.Refused = append(view.Refused, whyNotGiven(denial))
+		view.refuse(whyNotGiven(denial))
 		return notSavedDraft(r, http.StatusForbidden, view)
 	case err != nil:
 		return err
@@ -262,9 +286,10 @@ const maxReason = 300
 
 // whyNotGiven puts the denial of a change into words.
 func whyNotGiven(denial *crmguard.Denial) string {
-	_, what, _ := strings.Cut(denial.Detail, ": ")
 	if denial.Code == "self-grant" {
-		return "You would get a right yourself (" + what + "). Somebody else has to do that."
+		return selfText
 	}
-	return "Nobody gives what they lack: " + what + "."
+	_, what, _ := strings.Cut(denial.Detail, ": ") // who does it
+	_, what, _ = strings.Cut(what, ": ")           // and to whom
+	return lackText(what)
 }
