@@ -110,6 +110,14 @@ func (n *node) issue() originOf {
 	return o
 }
 
+// busy returns how many numbers were issued, and whether a transaction is open that holds
+// one.
+func (n *node) busy() (issued int64, open bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.now.next, len(n.opened) > 0
+}
+
 // settle says what became of numbers. What is said first counts.
 func (n *node) settle(what outcome, numbers ...int64) {
 	n.mu.Lock()

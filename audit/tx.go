@@ -10,8 +10,12 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
-// chainAfter is how long an entry at least waits in the inbox.
-const chainAfter = 20 * time.Millisecond
+// An entry that was committed waits in the inbox for others of this process, which are
+// chained in one step with it: until none comes, and none is in an open transaction.
+const (
+	gatherEvery = 5 * time.Millisecond // it is looked whether that is so
+	gatherTimes = 4                    // at most
+)
 
 type txKey struct{}
 
@@ -215,11 +219,20 @@ func (l *Log) inPlaceOf(ctx context.Context, tx Tx, w Waiting, c *content) error
 // look takes as long for many entries as for one.
 func (l *Log) soon() {
 	if l.waking.CompareAndSwap(false, true) {
-		time.AfterFunc(chainAfter, func() {
-			l.waking.Store(false)
-			l.wake()
-		})
+		issued, _ := l.node.busy()
+		l.gather(gatherTimes, issued)
 	}
+}
+
+func (l *Log) gather(times int, before int64) {
+	time.AfterFunc(gatherEvery, func() {
+		if issued, open := l.node.busy(); times > 1 && (open || issued > before) {
+			l.gather(times-1, issued)
+			return
+		}
+		l.waking.Store(false)
+		l.wake()
+	})
 }
 
 func (l *Log) wake() {
