@@ -96,15 +96,15 @@ func newAuditor(ctx context.Context, store audit.Store) (*auditor, error) {
 
 func (a *auditor) close() error { return errors.Join(a.Close(), a.pair.close()) }
 
-// rate measures how often a second n clients do something.
-func rate(n int, do func(ctx context.Context) error) measurement {
+// rate measures how often a second n clients do something, for as long as a round takes.
+func rate(n int, round time.Duration, do func(ctx context.Context) error) measurement {
 	return func(ctx context.Context) (float64, error) {
 		done, failed := make([]int, n), make([]error, n)
 		var wg sync.WaitGroup
 		start := time.Now()
 		for i := range n {
 			wg.Go(func() {
-				for time.Since(start) < auditTime && failed[i] == nil {
+				for time.Since(start) < round && failed[i] == nil {
 					failed[i] = do(ctx)
 					done[i]++
 				}
@@ -164,7 +164,7 @@ func openAuditFile(ctx context.Context, _ *servers) (trial, error) {
 		return trial{}, errors.Join(err, a.close(), store.Close(), remove())
 	}
 	e := auditEvent()
-	record := rate(fileWriters, func(ctx context.Context) error { return a.Record(ctx, e) })
+	record := rate(fileWriters, auditTime, func(ctx context.Context) error { return a.Record(ctx, e) })
 	return trial{
 		ours: func(ctx context.Context) (float64, error) {
 			sizes.list = sizes.list[:0]

@@ -29,6 +29,10 @@ func auditSQLClaims() []claim {
 
 const pgClients = 32
 
+// txTime is how long one round of transactions takes: so long that what is chained after the
+// last of them has little weight.
+const txTime = time.Second
+
 // database is a schema of its own.
 type database struct {
 	*sql.DB
@@ -77,8 +81,8 @@ func openAuditPG(peer func(ctx context.Context, db *sql.DB) error) func(context.
 		}
 		e := auditEvent()
 		return trial{
-			ours:  rate(pgClients, func(ctx context.Context) error { return d.Record(ctx, e) }),
-			peer:  rate(pgClients, func(ctx context.Context) error { return peer(ctx, d.DB) }),
+			ours:  rate(pgClients, auditTime, func(ctx context.Context) error { return d.Record(ctx, e) }),
+			peer:  rate(pgClients, auditTime, func(ctx context.Context) error { return peer(ctx, d.DB) }),
 			close: d.close,
 		}, nil
 	}
@@ -146,7 +150,7 @@ func openAuditTx(ctx context.Context, s *servers) (trial, error) {
 	}
 	e := auditEvent()
 	var made atomic.Int64
-	changes := rate(pgClients, func(ctx context.Context) error {
+	changes := rate(pgClients, txTime, func(ctx context.Context) error {
 		made.Add(1)
 		return d.InTx(ctx, d.DB, func(ctx context.Context, tx *sql.Tx, record func(crmguard.Event) error) error {
 			return errors.Join(change(ctx, tx), record(e))
@@ -164,14 +168,15 @@ func openAuditTx(ctx context.Context, s *servers) (trial, error) {
 			if _, err := changes(ctx); err != nil {
 				return 0, err
 			}
-			for now := before; now.Size-before.Size < made.Load(); time.Sleep(time.Millisecond) {
-				if now, err = d.store.Head(ctx); err != nil {
+			last := before.Size + made.Load() - 1
+			for chained := []audit.Row(nil); len(chained) == 0; time.Sleep(time.Millisecond) {
+				if chained, err = d.store.Read(ctx, last, 1); err != nil {
 					return 0, err
 				}
 			}
 			return pgClients * 1000 * time.Since(start).Seconds() / float64(made.Load()), nil
 		},
-		peer: each(rate(pgClients, func(ctx context.Context) error {
+		peer: each(rate(pgClients, txTime, func(ctx context.Context) error {
 			return inTx(ctx, d.DB, func(tx *sql.Tx) error { return change(ctx, tx) })
 		})),
 		close: d.close,
