@@ -91,8 +91,8 @@ func holdersOfRole(tenant, role uint32, members map[node][]link) map[uint32]hold
 }
 
 func (s *rowSet) conflict(x exclusion, subject uint32, one, other map[uint32]holding) Finding {
-	by := other[subject].by
-	if first := one[subject].by; subject == x.other || subject != x.role && first.place.number > by.place.number { // the lower one of a file is the one that was added
+	by, first := other[subject].by, one[subject].by
+	if subject == x.other || subject != x.role && first.place.after(by.place) {
 		by = first
 	}
 	row := s.link(by)
@@ -133,4 +133,10 @@ func (s *snapshot) separates(added row, now int64) error {
 		return &crmguard.Denial{By: "rbac", Code: "separation-of-duties", Detail: findings[0].Reason}
 	}
 	return nil
+}
+
+// after reports whether a row seems to have come after another one: what is not in a file
+// yet, or stands lower in it.
+func (p place) after(other place) bool {
+	return p.number == 0 || other.number != 0 && p.number > other.number
 }

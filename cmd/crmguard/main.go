@@ -22,8 +22,10 @@
 //	crmguard audit prune -before TIME -db … -signer FILE -store … -kek FILE
 //	crmguard audit hold [-tenant T -id ID -reason CODE [-release]] -db … -signer FILE -store … -kek FILE
 //	crmguard policy lint FILE|-
-//	crmguard policy explain -policy FILE -as u:ID -do ACTION -on KIND [-field F] [-id ID] [-owner ID] [-unit U]
+//	crmguard policy explain -policy FILE -as u:ID -do ACTION -on KIND [-field F] [-id ID] [-owner ID] [-unit U] [-departments FILE]
 //	crmguard policy test FILE
+//	crmguard policy what-if -policy FILE [-add ROW …] [-remove ROW …] [-departments FILE]
+//	crmguard policy review -policy FILE [-departments FILE] [-from … -to …] PERSON
 //	crmguard policy diff OLD NEW
 //	crmguard policy matrix -policy FILE
 //	crmguard scan FILE|- -db PATH|postgres://… -store PATH|postgres://… -kek FILE
@@ -87,7 +89,7 @@ type command struct {
 }
 
 func commands() []command {
-	return []command{keysCreate, keysList, keysRotate, keysTurn, keysErase, keysReceipt, keysReplay, auditVerify, auditProve, auditCheck, auditTimeline, auditTail, auditExport, auditExtract, auditSequence, auditPrune, auditHold, policyLint, policyExplain, policyTest, policyDiff, policyMatrix, scan}
+	return []command{keysCreate, keysList, keysRotate, keysTurn, keysErase, keysReceipt, keysReplay, auditVerify, auditProve, auditCheck, auditTimeline, auditTail, auditExport, auditExtract, auditSequence, auditPrune, auditHold, policyLint, policyExplain, policyTest, policyWhatIf, policyReview, policyDiff, policyMatrix, scan}
 }
 
 // call is one run of a command.

@@ -42,27 +42,44 @@ func diffPolicies(c *call) int {
 		tenants = append(tenants, in...)
 	}
 	slices.Sort(tenants)
-	rows, gain, lose := 0, map[holder]bool{}, map[holder]bool{}
+	total := newTotal()
 	for _, tenant := range slices.Compact(tenants) {
 		change, err := engines[0].WhatIf(c, tenant, engines[1])
 		if err != nil {
 			return c.fail(unable, "%v", err)
 		}
-		if len(change.Added)+len(change.Removed) == 0 {
-			continue
-		}
-		fmt.Fprintf(c.out, "tenant %s\n%s\n", tenant, change)
-		rows += len(change.Added) + len(change.Removed)
-		for _, r := range change.Rights {
-			gain[holder{tenant, r.Person}] = gain[holder{tenant, r.Person}] || len(r.Gains) > 0
-			lose[holder{tenant, r.Person}] = lose[holder{tenant, r.Person}] || len(r.Loses) > 0
+		if len(change.Added)+len(change.Removed) > 0 {
+			fmt.Fprintf(c.out, "tenant %s\n%s\n", tenant, change)
+			total.add(tenant, change)
 		}
 	}
-	fmt.Fprintf(c.out, "%s differ; people who gain: %d, who lose: %d\n", count(rows, "row"), trues(gain), trues(lose))
-	if rows > 0 {
+	fmt.Fprintln(c.out, total)
+	if total.rows > 0 {
 		return bad
 	}
 	return good
+}
+
+// total counts changes.
+type total struct {
+	rows       int
+	gain, lose map[holder]bool
+}
+
+func newTotal() *total { return &total{gain: map[holder]bool{}, lose: map[holder]bool{}} }
+
+func (t *total) add(tenant string, change rbac.Change) {
+	t.rows += len(change.Added) + len(change.Removed)
+	for _, r := range change.Rights {
+		who := holder{tenant, r.Person}
+		t.gain[who] = t.gain[who] || len(r.Gains) > 0
+		t.lose[who] = t.lose[who] || len(r.Loses) > 0
+	}
+}
+
+// String tells the counts.
+func (t *total) String() string {
+	return fmt.Sprintf("%s differ; people who gain: %d, who lose: %d", count(t.rows, "row"), trues(t.gain), trues(t.lose))
 }
 
 func trues(of map[holder]bool) (n int) {
@@ -84,13 +101,5 @@ func tenantsIn(path string) (tenants []string, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	for _, r := range p.rows {
-		switch r.kind {
-		case "p":
-			tenants = append(tenants, r.tenant())
-		case "g", "p2":
-			tenants = append(tenants, r.fields[2])
-		}
-	}
-	return tenants, nil
+	return tenantsOf(p.rows), nil
 }

@@ -13,12 +13,13 @@ import (
 
 var policyExplain = command{
 	name:  "policy explain",
-	args:  "-policy FILE -as u:ID -do ACTION -on KIND|section:NAME [-field F] [-id ID] [-owner ID] [-unit U] [-shared] [-units U,U] [-tenant T]",
+	args:  "-policy FILE -as u:ID -do ACTION -on KIND|section:NAME [-field F] [-id ID] [-owner ID] [-unit U] [-shared] [-units U,U | -departments FILE] [-tenant T]",
 	about: "say whether a person may do something by a policy, and why",
 	help: `Answers as rbac does, and names the rules that decided, the roles through which the person
 has them, what the person is to the record and, where the answer is no, the nearest rows
 that are missing. Without -id, -owner and -unit the question is about the kind as a whole.
 
+` + departmentsHelp + `
 Exit codes: 0 allowed, 1 denied, 2 not understood, 3 the policy cannot be read, or is refused.
 `,
 	do: explainPolicy,
@@ -37,11 +38,15 @@ func explainPolicy(c *call) int {
 	c.flags.StringVar(&r.Unit, "unit", "", "the record's `DEPARTMENT`")
 	c.flags.BoolVar(&r.Shared, "shared", false, "the record is shared with the person")
 	units := c.flags.String("units", "", "the person's `DEPARTMENTS`, with commas between them")
+	company := c.flags.String("departments", "", "all departments, a CSV `FILE`")
 	if _, code, ok := c.parse(0); !ok {
 		return code
 	}
 	if *path == "" || *as == "" || *action == "" || *kind == "" {
 		return c.misused("-policy, -as, -do and -on are needed")
+	}
+	if *units != "" && *company != "" {
+		return c.misused("-departments say which -units are the person's")
 	}
 	r.Tenant, r.Kind = *tenant, *kind
 	if r.ID == "" && (r.Owner != "" || r.Unit != "" || r.Shared) {
@@ -54,7 +59,11 @@ func explainPolicy(c *call) int {
 	if *units != "" {
 		s.Units = strings.Split(*units, ",")
 	}
-	engine, ok := c.openPolicy(*path, nil)
+	_, org, ok := c.openDepartments(*company)
+	if !ok {
+		return unable
+	}
+	engine, ok := c.openPolicy(*path, org)
 	if !ok {
 		return unable
 	}

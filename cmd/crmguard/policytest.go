@@ -32,6 +32,14 @@ below), headed (of a department that the person heads), dept+headed, tree+headed
 or one of them but none with +shared. Without one the question is about the kind as a whole. The file of the policy is beside this one; the tenant is "default"
 unless the file says otherwise. A name with spaces stands in double quotes.
 
+A record can have an owner and a department instead, in a company whose departments a file
+beside this one tells:
+
+    departments departments.csv
+    vera      view    contacts        owner:anna,unit:north,shared  allow
+
+` + departmentsHelp + `
+
 Exit codes: 0 all are met, 1 some are not, 2 not understood, 3 cannot be read, is no test,
 or the policy is refused.
 `,
@@ -41,6 +49,7 @@ or the policy is refused.
 // expectation is one line of a test.
 type expectation struct {
 	line     int
+	placed   bool // the record has a place in the departments of the test, or an owner
 	text     string
 	subject  crmguard.Subject
 	action   crmguard.Action
@@ -50,8 +59,8 @@ type expectation struct {
 
 // expectations are a test.
 type expectations struct {
-	policy string
-	list   []expectation
+	policy, departments string
+	list                []expectation
 }
 
 func testPolicy(c *call) int {
@@ -68,21 +77,24 @@ func testPolicy(c *call) int {
 		return c.fail(unable, "%s:%v", rest[0], err)
 	}
 	org := &rbac.StaticOrg{}
-	path := test.policy
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(filepath.Dir(rest[0]), path)
+	engine, ok := c.openPolicy(beside(rest[0], test.policy), org)
+	if !ok {
+		return unable
 	}
-	engine, ok := c.openPolicy(path, org)
+	company, _, ok := c.openDepartments(beside(rest[0], test.departments))
 	if !ok {
 		return unable
 	}
 	unmet := 0
 	for _, x := range test.list {
-		org.Set(x.subject.Tenant, rbac.Units{
-			Parent:  map[string]string{below: home, ledBelow: home},
-			Members: map[string][]string{x.subject.ID: {home, ledHome}},
-			Heads:   map[string][]string{x.subject.ID: {led, ledHome, ledBelow}},
-		})
+		units := company[x.subject.Tenant]
+		if _, known := units.Parent[x.resource.Unit]; x.placed && x.resource.Unit != "" && !known {
+			return c.fail(unable, "%s:%d: there is no department %s", rest[0], x.line, x.resource.Unit)
+		}
+		if !x.placed {
+			units = around(x.subject.ID)
+		}
+		org.Set(x.subject.Tenant, units)
 		why, err := engine.Explain(c, x.subject, x.action, x.resource)
 		if err == nil {
 			err = pointless(why)
@@ -103,6 +115,14 @@ func testPolicy(c *call) int {
 	return good
 }
 
+// beside is a path that a file names, as seen from the file.
+func beside(file, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(file), path)
+}
+
 // pointless refuses questions that no policy answers with yes: a test that expects a no
 // would be met whatever the policy says.
 func pointless(why rbac.Explanation) error {
@@ -120,14 +140,22 @@ func pointless(why rbac.Explanation) error {
 	return nil
 }
 
-// The departments of a test.
+// The departments around a person in whose relation to a record alone a test is interested.
 const (
 	home     = "home"     // the person's
-	below    = "below"    // below it
+	under    = "under"    // below it
 	led      = "led"      // the person's as its head
 	ledHome  = "ledHome"  // both
 	ledBelow = "ledBelow" // below home, and the person's as its head
 )
+
+func around(person string) rbac.Units {
+	return rbac.Units{
+		Parent:  map[string]string{under: home, ledBelow: home},
+		Members: map[string][]string{person: {home, ledHome}},
+		Heads:   map[string][]string{person: {led, ledHome, ledBelow}},
+	}
+}
 
 // places are what a record of each relation is like, sharing left aside; its owner, if it
 // has one, is the person.
@@ -135,7 +163,7 @@ var places = map[string]struct {
 	owned bool
 	unit  string
 }{
-	"none": {}, "own": {owned: true}, "dept": {unit: home}, "tree": {unit: below},
+	"none": {}, "own": {owned: true}, "dept": {unit: home}, "tree": {unit: under},
 	"headed": {unit: led}, "dept+headed": {unit: ledHome}, "tree+headed": {unit: ledBelow},
 }
 
@@ -152,6 +180,8 @@ func parseExpectations(text string) (expectations, error) {
 			continue
 		case len(words) == 2 && words[0] == "policy" && test.policy == "":
 			test.policy = words[1]
+		case len(words) == 2 && words[0] == "departments" && test.departments == "":
+			test.departments = words[1]
 		case len(words) == 2 && words[0] == "tenant":
 			tenant = words[1]
 		default:
@@ -191,7 +221,16 @@ func expect(tenant string, words []string) (x expectation, err error) {
 	if len(words) == 4 {
 		return x, nil
 	}
-	word, shared := strings.CutSuffix(words[3], "+shared")
+	x.resource.ID = "1"
+	if strings.HasPrefix(words[2], "section:") || !x.relate(words[3]) && !x.place(words[3]) {
+		return x, fmt.Errorf("%s is no relation to %s; %s", plain(words[3]), plain(words[2]), form)
+	}
+	return x, nil
+}
+
+// relate makes the record one to which the person has a relation.
+func (x *expectation) relate(relation string) bool {
+	word, shared := strings.CutSuffix(relation, "+shared")
 	is, ok := places[word]
 	switch {
 	case shared && word == "none":
@@ -199,14 +238,31 @@ func expect(tenant string, words []string) (x expectation, err error) {
 	case word == "shared":
 		shared, ok = true, !shared
 	}
-	if !ok || strings.HasPrefix(words[2], "section:") {
-		return x, fmt.Errorf("%s is no relation to %s; %s", plain(words[3]), plain(words[2]), form)
-	}
-	x.resource.ID, x.resource.Unit, x.resource.Shared = "1", is.unit, shared
+	x.resource.Unit, x.resource.Shared = is.unit, shared
 	if is.owned {
 		x.resource.Owner = x.subject.ID
 	}
-	return x, nil
+	return ok
+}
+
+// place gives the record an owner, a department or both, such as owner:anna,unit:north.
+func (x *expectation) place(text string) bool {
+	x.resource.Owner, x.resource.Unit, x.resource.Shared, x.placed = "", "", false, true
+	for part := range strings.SplitSeq(text, ",") {
+		owner, isOwner := strings.CutPrefix(part, "owner:")
+		unit, isUnit := strings.CutPrefix(part, "unit:")
+		switch {
+		case isOwner && owner != "" && x.resource.Owner == "":
+			x.resource.Owner = strings.TrimPrefix(owner, "u:")
+		case isUnit && unit != "" && x.resource.Unit == "":
+			x.resource.Unit = unit
+		case part == "shared" && !x.resource.Shared:
+			x.resource.Shared = true
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // splitWords splits a line at white space. A word in double quotes is a string of Go;

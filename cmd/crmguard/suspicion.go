@@ -15,7 +15,7 @@ import (
 // row is a row of a policy that rbac accepts.
 type row struct {
 	line   int
-	kind   string // p, g, p2 or g2
+	kind   string // p, g, p2, p3, p4 or g2
 	fields []string
 }
 
@@ -26,6 +26,32 @@ func (r row) object() string  { return r.fields[2] }
 func (r row) action() string  { return r.fields[3] }
 func (r row) scope() string   { return r.fields[4] }
 func (r row) allows() bool    { return r.fields[5] == "allow" }
+
+// of is whose row it is, of whatever type; empty if it says nothing of that.
+func (r row) of() string {
+	at, ok := map[string]int{"p": 1, "g": 2, "p2": 2, "p3": 2, "p4": 0}[r.kind]
+	if !ok || len(r.fields) <= at {
+		return ""
+	}
+	return r.fields[at]
+}
+
+func (r row) rule() []string { return append([]string{r.kind}, r.fields...) }
+
+func (r row) equal(other row) bool {
+	return r.kind == other.kind && slices.Equal(r.fields, other.fields)
+}
+
+// tenantsOf lists whose rows they are, sorted.
+func tenantsOf(rows []row) (tenants []string) {
+	for _, r := range rows {
+		if tenant := r.of(); tenant != "" {
+			tenants = append(tenants, tenant)
+		}
+	}
+	slices.Sort(tenants)
+	return slices.Compact(tenants)
+}
 
 // holder is a subject within a tenant.
 type holder struct{ tenant, name string }
@@ -60,7 +86,7 @@ func readPolicy(text string) (*policy, error) {
 		if err := persist.LoadPolicyLine(strings.TrimSpace(line), m); err != nil {
 			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
-		for _, kind := range []string{"p", "p2", "p4", "g", "g2"} {
+		for _, kind := range []string{"p", "p2", "p3", "p4", "g", "g2"} {
 			for _, fields := range m[kind[:1]][kind].Policy {
 				p.rows = append(p.rows, row{number, kind, fields})
 			}
