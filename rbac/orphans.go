@@ -25,25 +25,14 @@ type Orphans struct {
 const lasting = noEnd - 1
 
 // orphans are what only a leaver has. The rights are the leaver's, and changed.
-func (s *snapshot) orphans(l *LeaverReview, rights map[right]relationSet, departments *tree) (o Orphans) {
-	unseen := make(map[crmguard.Resource]bool)
-	for _, records := range l.Records {
-		places := slices.Concat(l.Units, l.Heads)
-		if len(places) == 0 {
-			places = []string{""}
-		}
-		for _, unit := range places {
-			if records.Owned > 0 {
-				unseen[crmguard.Resource{Kind: records.Kind, Owner: strings.TrimPrefix(l.Person, personPrefix), Unit: unit}] = true
-			}
-		}
-	}
+func (s *snapshot) orphans(l *LeaverReview, rights map[right]relationSet, departments *tree) Orphans {
+	unseen := l.owned()
 	for _, persons := range s.alike(l.Tenant, l.Person) {
 		has := s.rights(l.Tenant, persons[0], lasting)
 		for what := range rights {
 			rights[what] &^= has[what]
 		}
-		maps.DeleteFunc(unseen, func(r crmguard.Resource, _ bool) bool {
+		unseen = slices.DeleteFunc(unseen, func(r crmguard.Resource) bool {
 			views := has[right{r.Kind, string(crmguard.View)}]
 			return slices.ContainsFunc(persons, func(name string) bool {
 				person := strings.TrimPrefix(name, personPrefix)
@@ -52,30 +41,50 @@ func (s *snapshot) orphans(l *LeaverReview, rights map[right]relationSet, depart
 			})
 		})
 	}
-	o.Rights = rightsOf(rights)
-	for r := range unseen {
+	o := Orphans{Rights: rightsOf(rights), Roles: s.rows.rolesOnlyOf(l)}
+	for _, r := range unseen {
 		o.Kinds = append(o.Kinds, r.Kind)
 	}
-	slices.Sort(o.Kinds)
-	o.Kinds = slices.Compact(o.Kinds)
-	for _, unit := range l.Heads {
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(departments.Heads)), func(person string) bool {
-			return personPrefix+person != l.Person && slices.Contains(departments.Heads[person], unit)
-		}) {
-			o.Units = append(o.Units, unit)
+	o.Kinds = sorted(o.Kinds)
+	o.Units = slices.DeleteFunc(slices.Clone(l.Heads), func(unit string) bool {
+		for person, heads := range departments.Heads {
+			if personPrefix+person != l.Person && slices.Contains(heads, unit) {
+				return true
+			}
+		}
+		return false
+	})
+	return o
+}
+
+// owned are records of the leaver: one of each kind in each department of theirs.
+func (l *LeaverReview) owned() (records []crmguard.Resource) {
+	places := slices.Concat(l.Units, l.Heads)
+	if len(places) == 0 {
+		places = []string{""}
+	}
+	for _, r := range l.Records {
+		for _, unit := range places {
+			if r.Owned > 0 {
+				records = append(records, crmguard.Resource{Kind: r.Kind, Owner: strings.TrimPrefix(l.Person, personPrefix), Unit: unit})
+			}
 		}
 	}
-	members := s.rows.members(l.Tenant, lasting)
+	return records
+}
+
+// rolesOnlyOf are the leaver's roles that nobody else has for good.
+func (s *rowSet) rolesOnlyOf(l *LeaverReview) (only []string) {
+	members := s.members(l.Tenant, lasting)
 	for _, way := range l.Roles {
 		role := way[len(way)-1]
-		if !slices.ContainsFunc(descend([]string{role}, func(name string) []string { return members[name] }), func(name string) bool {
-			return name != l.Person && isColleague(name)
-		}) {
-			o.Roles = append(o.Roles, role)
+		have := descend([]string{role}, func(name string) []string { return members[name] })
+		if !slices.ContainsFunc(have, func(name string) bool { return name != l.Person && isColleague(name) }) {
+			only = append(only, role)
 		}
 	}
-	slices.Sort(o.Roles)
-	return o
+	slices.Sort(only)
+	return only
 }
 
 // isColleague reports whether a name of a row is a person's and not a job's.
