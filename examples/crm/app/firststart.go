@@ -89,4 +89,3 @@ func (a *App) leaveLoopback(ctx context.Context) error {
 	}
 	return nil
 }
-
