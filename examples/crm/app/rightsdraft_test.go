@@ -277,10 +277,15 @@ func TestAnotherMayChangeRights(t *testing.T) {
 		require.Equal(t, http.StatusForbidden, status)
 		admin := in.signedIn("admin")
 		has(t, admin.prepare("- p, role:admin, default, rights, configure, all, allow"), "Nobody who can sign in")
+		for path, form := range map[string][]string{"role": {"role", "seller"}, "dismiss": nil} {
+			status, page := owner.post("/staff/admin/"+path, form...)
+			require.Equal(t, http.StatusConflict, status, path)
+			has(t, page, "the last one who may change rights")
+		}
 		require.NoError(t, in.app.sessions.ClosePerson(t.Context(), tenant, "admin"))
-		left, err := in.app.someoneMayChangeRights(t.Context(), in.app.rights)
+		left, err := in.app.whoMayChangeRights(t.Context(), in.app.rights)
 		require.NoError(t, err)
-		require.False(t, left, "who is closed cannot")
+		require.Empty(t, left, "who is closed cannot")
 	})
 }
 

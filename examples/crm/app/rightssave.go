@@ -99,9 +99,9 @@ func (a *App) prepared(ctx context.Context, draft rightsDraft, rows [][]string, 
 	if err != nil {
 		return nil, err
 	}
-	if left, err := a.someoneMayChangeRights(ctx, then); err != nil {
+	if left, err := a.whoMayChangeRights(ctx, then); err != nil {
 		return nil, err
-	} else if !left {
+	} else if len(left) == 0 {
 		view.Refused = append(view.Refused, "Nobody who can sign in could change rights any more.")
 	}
 	return then, nil
@@ -127,23 +127,21 @@ func (a *App) notOfThisPage(ctx context.Context, draft rightsDraft) (problems []
 	return problems, nil
 }
 
-// someoneMayChangeRights keeps the company from locking itself out of its own rights.
-func (a *App) someoneMayChangeRights(ctx context.Context, then *rbac.Engine) (bool, error) {
-	open, err := a.openAccounts(ctx)
+// whoMayChangeRights lists those who can sign in here and change rights by a policy. There
+// must always be one, or the company has locked itself out of its own rights.
+func (a *App) whoMayChangeRights(ctx context.Context, policy *rbac.Engine) (logins []string, err error) {
+	open, err := a.openEmployees(ctx)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	for _, p := range open {
-		if p.Kind != employee || p.Demo && !a.cfg.Loopback { // who cannot sign in here
-			continue
-		}
 		s := crmguard.Subject{Tenant: tenant, ID: p.ID, Kind: p.Kind}
-		if then.Check(ctx, s, crmguard.Configure, rightsResource) == nil &&
-			then.Check(ctx, s, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:rights"}) == nil {
-			return true, nil
+		if (!p.Demo || a.cfg.Loopback) && policy.Check(ctx, s, crmguard.Configure, rightsResource) == nil &&
+			policy.Check(ctx, s, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:rights"}) == nil {
+			logins = append(logins, p.ID)
 		}
 	}
-	return false, nil
+	return logins, nil
 }
 
 // whatIf says what a change would mean.

@@ -272,7 +272,8 @@ func (a *App) staffRoles(ctx context.Context) ([]string, error) {
 	return slices.DeleteFunc(roles, func(role string) bool { return role == integrationRole }), err
 }
 
-// notTheLastOwner keeps the company from locking itself out.
+// notTheLastOwner keeps the company from locking itself out: by its owners, and by those
+// who may change rights.
 func (a *App) notTheLastOwner(ctx context.Context, p account) error {
 	owners, err := a.openOwners(ctx)
 	if err != nil {
@@ -281,7 +282,11 @@ func (a *App) notTheLastOwner(ctx context.Context, p account) error {
 	if len(owners) == 1 && owners[0] == p.ID {
 		return &guard.Problem{Status: http.StatusConflict, Title: "This is the last owner", Code: "last-owner", Detail: "Without an owner nobody could give rights any more."}
 	}
-	return nil
+	changers, err := a.whoMayChangeRights(ctx, a.rights)
+	if err == nil && len(changers) == 1 && changers[0] == p.ID {
+		return &guard.Problem{Status: http.StatusConflict, Title: "This is the last one who may change rights", Code: "last-changer", Detail: "Let somebody else change rights first."}
+	}
+	return err
 }
 
 // openOwners lists the owners who can sign in here: who is closed cannot, nor can a
