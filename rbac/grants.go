@@ -11,6 +11,7 @@ import (
 	"github.com/casbin/casbin/v2/persist"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/internal/policylog"
 )
 
 // All that is asked and changed here has one contract. A subject that acts in the
@@ -122,11 +123,13 @@ func (e *Engine) grant(ctx context.Context, tenant, subject, role string, end in
 	if err := mayGrant(); err != nil {
 		return err
 	}
-	if err := addRule(ctx, e.adapter, added); err != nil {
-		return fmt.Errorf("rbac: grant: %w", err)
-	}
-	give()
-	return nil
+	return e.entered(ctx, policylog.Change{Code: "grant", Added: [][]string{added.rule()}}, func() error {
+		if err := addRule(ctx, e.adapter, added); err != nil {
+			return fmt.Errorf("rbac: grant: %w", err)
+		}
+		give()
+		return nil
+	})
 }
 
 // mayGrant looks at the policy in force.
@@ -202,6 +205,7 @@ func (e *Engine) Revoke(ctx context.Context, tenant, subject string) (crmguard.R
 // process put there since the policy was loaded. Fewer rows cannot make a sound
 // policy unsound, so this is never refused.
 func (e *Engine) remove(ctx context.Context, what removals) (int, error) {
+	gone := e.rulesMatching(what)
 	removed := e.leave(&what)
 	if err := e.lock(ctx); err != nil {
 		e.arrived(&what)
@@ -226,20 +230,23 @@ func (e *Engine) remove(ctx context.Context, what removals) (int, error) {
 		}
 		return removed, fmt.Errorf("rbac: revoke: %w", err)
 	}
-	var failed []error
-	stored, told := 0, true
-	for _, m := range what {
-		n, tells, err := removeRules(ctx, e.adapter, m)
-		stored += n
-		told = told && tells && err == nil
-		if err != nil {
-			failed = append(failed, fmt.Errorf("rbac: revoke: %w", err))
+	err := e.entered(ctx, policylog.Change{Tenant: rowOf("", append([]string{what[0].kind}, what[0].fields...)).tenant(), Code: "revoke", Removed: gone}, func() error {
+		var failed []error
+		stored, told := 0, true
+		for _, m := range what {
+			n, tells, err := removeRules(ctx, e.adapter, m)
+			stored += n
+			told = told && tells && err == nil
+			if err != nil {
+				failed = append(failed, fmt.Errorf("rbac: revoke: %w", err))
+			}
 		}
-	}
-	if told {
-		removed = stored
-	}
-	return removed, errors.Join(failed...)
+		if told {
+			removed = stored
+		}
+		return errors.Join(failed...)
+	})
+	return removed, err
 }
 
 func addRule(ctx context.Context, adapter persist.Adapter, r row) error {

@@ -98,7 +98,8 @@
 //
 // A [Store], such as that of package rbacsql, keeps versions: who changed what, when
 // and why. Changes are made out of the newest version or not at all, and what was
-// changed past the store, or is older than what was in force, is refused.
+// changed past the store, or is older than what was in force, is refused. It enters each
+// change in a journal; over other adapters the engine does so, see [Options].Journal.
 //
 // Nobody grants what they lack, nor to themselves: through GrantRole, Replace and
 // Rollback, and by taking away a role that denies something. It is judged by who acts in
@@ -133,6 +134,9 @@ import (
 
 	"github.com/casbin/casbin/v2/model"
 	"github.com/casbin/casbin/v2/persist"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/internal/policylog"
 )
 
 // Options are what an [Engine] can do without. Nil is the secure default.
@@ -144,6 +148,11 @@ type Options struct {
 	Logger *slog.Logger
 	// Clock tells when grants end; nil: time.Now.
 	Clock func() time.Time
+	// Journal is told of each change through an adapter that is no [Store], which is told of
+	// its own: before and after what this engine changes, and of what it finds changed
+	// when it reloads. What cannot be recorded is not given; to take rights away nobody
+	// waits for it.
+	Journal crmguard.Recorder
 }
 
 // Engine decides by a policy. It is safe for concurrent use.
@@ -152,6 +161,7 @@ type Engine struct {
 	org     orgCache
 	log     *slog.Logger
 	clock   func() time.Time
+	entries policylog.Log // into no journal if the adapter makes them
 
 	current    atomic.Pointer[snapshot]
 	freshUntil atomic.Int64  // uptime after which nothing is decided, 0: never; see watch.go
@@ -182,6 +192,10 @@ func New(ctx context.Context, adapter persist.Adapter, o *Options) (*Engine, err
 	}
 	if e.clock == nil {
 		e.clock = time.Now
+	}
+	e.entries = policylog.Log{Journal: o.Journal, Logger: e.log, Clock: e.clock}
+	if _, ok := adapter.(Store); ok {
+		e.entries.Journal = nil
 	}
 	if err := e.Reload(ctx); err != nil {
 		return nil, err
@@ -223,7 +237,9 @@ func (e *Engine) take(ctx context.Context) (Stored, error) {
 		return stored, nil
 	}
 	if err == nil {
+		old := e.current.Load()
 		e.put(next)
+		e.enterLoaded(ctx, old, next)
 		e.saw(l, stored.Version, nil)
 		e.log.InfoContext(ctx, "rbac: policy loaded", "version", next.version, "rows", next.rows.len(), "number", stored.Version.Number)
 		return stored, nil

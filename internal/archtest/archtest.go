@@ -51,6 +51,7 @@ var primitives = map[string][]string{
 var internals = map[string][]string{
 	"internal/jsontext":        nil,
 	"internal/phone":           nil,
+	"internal/policylog":       nil,
 	"internal/processtest":     nil,
 	"internal/racetest":        nil,
 	"internal/sqldb":           nil,

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/internal/policylog"
 	"github.com/crmguard/crmguard/internal/sqldb"
 	"github.com/crmguard/crmguard/rbac"
 )
@@ -137,15 +138,26 @@ func (a *Adapter) make(ctx context.Context, d *document, store func(tx *sql.Tx) 
 	if err := a.seal(ctx, d); err != nil {
 		return err
 	}
-	entry, err := a.announce(ctx, d)
+	journal := policylog.Log{Journal: a.journal, Logger: a.log, Clock: a.now}
+	entry, err := journal.Begin(ctx, policylog.Change{
+		Tenant: a.tenant, Code: fmt.Sprintf("version:%d", d.Number), Reason: d.Reason, Policy: d.Digest,
+		Added: d.Added, Removed: d.Removed, Whole: d.Whole,
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("rbacsql: %w", err)
 	}
 	err = a.db.Tx(ctx, store)
 	if sqldb.UniqueViolation(err) {
 		err = rbac.ErrChanged
 	}
-	a.conclude(ctx, entry, err)
+	failure := ""
+	switch {
+	case errors.Is(err, rbac.ErrChanged):
+		failure = "changed-meanwhile"
+	case err != nil:
+		failure = "error"
+	}
+	entry.End(ctx, d.Digest, failure)
 	if err != nil {
 		return fmt.Errorf("rbacsql: change: %w", err)
 	}

@@ -241,7 +241,9 @@ func TestChangesAreInTheJournal(t *testing.T) {
 		journal := crmguardtest.NewRecorder()
 		clock := crmguardtest.NewClock(time.Date(2026, 2, 16, 9, 0, 0, 0, time.UTC))
 		a := open(t, db, &rbacsql.Options{Tenant: "acme", Journal: journal, Clock: clock.Now, Logger: quiet().Logger}, companies)
-		e, err := rbac.New(t.Context(), a, quiet())
+		o := quiet()
+		o.Journal = journal // which the engine leaves to the store
+		e, err := rbac.New(t.Context(), a, o)
 		require.NoError(t, err)
 		oleg := crmguard.WithSubject(t.Context(), employee("acme", "oleg"))
 		seen := len(journal.Events())
