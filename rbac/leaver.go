@@ -43,7 +43,7 @@ func (e *Engine) ReviewLeaver(ctx context.Context, tenant, person string, record
 	if err != nil {
 		return LeaverReview{}, err
 	}
-	authors, err := e.authors(ctx, tenant)
+	rows, err := e.authored(ctx, tenant, policy)
 	if err != nil {
 		return LeaverReview{}, err
 	}
@@ -57,13 +57,9 @@ func (e *Engine) ReviewLeaver(ctx context.Context, tenant, person string, record
 		Rights:  rightsOf(rights),
 		Records: slices.Clone(records),
 	}
-	for _, r := range policy.rows.all() {
-		if r.tenant() != tenant || r.kind == "p4" { // which names nobody
-			continue
-		}
-		row := Authored{r.rule(), r.where, authors[r.key()]}
+	for _, row := range rows {
 		switch {
-		case r.fields[0] == subject:
+		case row.names(subject):
 			l.Rows = append(l.Rows, row)
 		case row.By.Tenant == tenant && row.By.Author == person && !row.By.Whole:
 			l.Granted = append(l.Granted, row)

@@ -57,7 +57,7 @@ func (e *Engine) ReviewMover(ctx context.Context, tenant, person string, from, t
 	if err != nil {
 		return MoverReview{}, err
 	}
-	authors, err := e.authors(ctx, tenant)
+	rows, err := e.authored(ctx, tenant, before)
 	if err != nil {
 		return MoverReview{}, err
 	}
@@ -70,22 +70,23 @@ func (e *Engine) ReviewMover(ctx context.Context, tenant, person string, from, t
 		Tenant: tenant, Person: subject, Policy: before.version,
 		Change: changeBetween(before, after, tenant, now), Records: slices.Clone(records),
 	}
-	var given []row // what the new place gives
-	for _, r := range after.rows.all() {
-		if r.tenant() != tenant || r.kind == "p4" || r.fields[0] != subject {
-			given = append(given, r)
-		} else if r.kind == "g" && slices.Contains(to.Roles, r.fields[1]) {
-			given = append(given, r)
-		} else {
-			m.Rows = append(m.Rows, Authored{r.rule(), r.where, authors[r.key()]})
+	stays := func(r row) bool { // though the new place does not give it
+		return r.tenant() == tenant && Authored{Rule: r.rule()}.names(subject) && (r.kind != "g" || !slices.Contains(to.Roles, r.fields[1]))
+	}
+	for _, a := range rows {
+		gone := slices.ContainsFunc(m.Change.Removed, func(rule []string) bool { return slices.Equal(rule, a.Rule) })
+		if stays(rowOf(a.Where, a.Rule)) && !gone {
+			m.Rows = append(m.Rows, a)
 		}
 	}
-	has, gives := after.rights(tenant, subject, now), (&snapshot{rows: rowSetOf(given)}).rights(tenant, subject, now)
+	given := rowSetOf(slices.DeleteFunc(after.rows.all(), stays)) // what the new place gives
+	has, gives := after.rights(tenant, subject, now), (&snapshot{rows: given}).rights(tenant, subject, now)
 	for what := range has {
 		has[what] &^= gives[what]
 	}
 	for _, r := range rightsOf(has) {
-		m.Keeps = append(m.Keeps, Kept{r, after.rows.reasons(tenant, subject, right{r.Object, string(r.Action)}, has[right{r.Object, string(r.Action)}], now)})
+		what := right{r.Object, string(r.Action)}
+		m.Keeps = append(m.Keeps, Kept{r, after.rows.reasons(tenant, subject, what, has[what], now)})
 	}
 	m.units(departments, person, from.Units, to.Units)
 	return m, nil

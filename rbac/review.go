@@ -39,29 +39,44 @@ func sorted(names []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(nonEmpty(names))))
 }
 
-// authors are the versions that added the rows of a tenant last; none without a [Store].
-func (e *Engine) authors(ctx context.Context, tenant string) (map[[7]string]Version, error) {
+// authored are rows of a tenant that are in force, each with the version that added it last
+// if there is a [Store].
+func (e *Engine) authored(ctx context.Context, tenant string, policy *snapshot) ([]Authored, error) {
 	const page = 200
-	authors := make(map[[7]string]Version)
-	for before := int64(0); ; {
+	var rows []Authored
+	unknown := make(map[[7]string]int) // index of rows
+	for _, r := range policy.rows.all() {
+		if r.tenant() == tenant {
+			unknown[r.key()] = len(rows)
+			rows = append(rows, Authored{Rule: r.rule(), Where: r.where})
+		}
+	}
+	for before := int64(0); len(unknown) > 0; {
 		versions, err := e.History(ctx, tenant, before, page)
 		if err != nil && !errors.Is(err, ErrNoVersions) {
 			return nil, fmt.Errorf("rbac: who gave what: %w", err)
 		}
 		for _, v := range versions {
-			before = v.Number
 			added := v.Added
-			v.Added, v.Removed = nil, nil
+			v.Added, v.Removed, before = nil, nil, v.Number
 			for _, rule := range added {
-				if key := rowOf("", rule).key(); authors[key].Number == 0 {
-					authors[key] = v
+				key := rowOf("", rule).key()
+				if i, ok := unknown[key]; ok {
+					rows[i].By = v
+					delete(unknown, key)
 				}
 			}
 		}
 		if len(versions) < page {
-			return authors, nil
+			break
 		}
 	}
+	return rows, nil
+}
+
+// names reports whether the row is about a person.
+func (a Authored) names(person string) bool {
+	return a.Rule[0] != "p4" && a.Rule[1] == person
 }
 
 // rightsOf lists rights, without those that rules deny wholly.
