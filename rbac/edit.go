@@ -172,7 +172,7 @@ func (e *Engine) replacement(author crmguard.Subject, tenant string, stored Stor
 // what that changes.
 func replaced(tenant string, stored Stored, rules [][]string, now func() int64) (*snapshot, edit, error) {
 	var findings []Finding
-	var rows []row
+	var rows, asked []row
 	there, wanted := map[[7]string]bool{}, map[[7]string]bool{}
 	var change edit
 	for i, rule := range rules {
@@ -180,20 +180,24 @@ func replaced(tenant string, stored Stored, rules [][]string, now func() int64) 
 		if got := r.tenant(); got != "" && got != tenant {
 			findings = append(findings, Finding{r.where, rule, "it is of another tenant"})
 		}
-		rows = append(rows, r)
+		asked = append(asked, r)
 		if len(r.fields) <= 6 { // lint refuses longer ones
 			wanted[r.key()] = true
 		}
 	}
 	for i, rule := range stored.Rules {
 		r := rowOf(stored.Where[i], rule)
-		switch {
-		case r.tenant() != tenant:
-			rows = append(rows, r)
-		case !wanted[r.key()]:
+		if r.tenant() == tenant && !wanted[r.key()] {
 			change.remove = append(change.remove, rule)
+		} else {
+			rows = append(rows, r) // what stays keeps its place
 		}
 		there[r.key()] = true
+	}
+	for _, r := range asked {
+		if len(r.fields) > 6 || !there[r.key()] {
+			rows = append(rows, r)
+		}
 	}
 	next, err := compileAt(rows, now)
 	if refused, ok := errors.AsType[*PolicyError](err); ok {

@@ -55,6 +55,23 @@ func ofTenant(rules []string, tenant string) (of []string) {
 	return of
 }
 
+// placesOf are the rules of a company's roles with where they stand.
+func placesOf(t *testing.T, e *rbac.Engine) (places []string) {
+	t.Helper()
+	m, err := e.Matrix(t.Context(), "acme")
+	require.NoError(t, err)
+	for _, object := range m.Objects {
+		for _, right := range object.Rights {
+			for _, cell := range right.Cells {
+				for _, rule := range cell.Rules {
+					places = append(places, strings.Join(rule.Rule, ", ")+" in "+rule.Where)
+				}
+			}
+		}
+	}
+	return places
+}
+
 func TestReplaceAndRollback(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
 		a := open(t, db, nil, companies)
@@ -71,8 +88,10 @@ func TestReplaceAndRollback(t *testing.T) {
 		text := strings.Replace(companies, "p, role:seller, acme, contacts, view, own", "p, role:seller, acme, contacts, export, own, allow\np, role:seller, acme, contacts, view, own", 1)
 		text = strings.Join(slices.DeleteFunc(strings.SplitAfter(text, "\n"), func(line string) bool { return strings.Contains(line, "globex") }), "")
 		require.Error(t, export("anna"))
+		places := placesOf(t, e)
 		v, err := e.Replace(oleg, "acme", first, ruleList(t, text), "sellers export what is theirs")
 		require.NoError(t, err)
+		require.Subset(t, placesOf(t, e), places, "what stays keeps its place")
 		require.NoError(t, export("anna"))
 		require.Equal(t, rbac.Version{Number: first + 1, Time: v.Time, Tenant: "acme", Author: "oleg", Reason: "sellers export what is theirs", Digest: e.Version(),
 			Added: [][]string{{"p", "role:seller", "acme", "contacts", "export", "own", "allow"}}}, v)
