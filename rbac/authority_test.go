@@ -42,7 +42,9 @@ func randomEdit(rnd *rand.Rand, rows []row, tenant string) []row {
 		end := formatEnd(int64(100 * (1 + rnd.IntN(3))))
 		next = append(next, pick(rnd, []row{
 			{"", "p", []string{pick(rnd, []string{personPrefix + pick(rnd, somePersons), rolePrefix + pick(rnd, someRoles)}), tenant, pick(rnd, someKinds), "view", pick(rnd, scopes), "allow"}},
+			{"", "p", []string{pick(rnd, []string{unitPrefix + pick(rnd, someUnits), rolePrefix + pick(rnd, someRoles)}), tenant, pick(rnd, someKinds) + "#phone", pick(rnd, []string{"read", "export"}), pick(rnd, scopes), "allow"}},
 			{"", "g", []string{personPrefix + pick(rnd, somePersons), rolePrefix + pick(rnd, someRoles), tenant}},
+			{"", "g", []string{unitPrefix + pick(rnd, someUnits), rolePrefix + pick(rnd, someRoles), tenant}},
 			{"", "g", []string{rolePrefix + "top", rolePrefix + pick(rnd, someRoles), tenant}},
 			{"", "p2", []string{personPrefix + pick(rnd, somePersons), rolePrefix + pick(rnd, someRoles), tenant, end}},
 		}))
@@ -57,7 +59,7 @@ type mayFunc func(author crmguard.Subject, old, next *snapshot, now int64) error
 func wrongAnswers(t *testing.T, may mayFunc) (open, closed, refused, allowed int) {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(31, 32)) //nolint:gosec // the same run every time
-	for range 250 {
+	for range 150 {
 		rows := randomPolicy(rnd, 25, 2, 4)
 		for range 5 { // some grants that end
 			rows = append(rows, row{"", "p2", []string{personPrefix + pick(rnd, somePersons), rolePrefix + pick(rnd, someRoles), pick(rnd, someTenants), formatEnd(int64(100 * (1 + rnd.IntN(3))))}})
@@ -83,8 +85,8 @@ func wrongAnswers(t *testing.T, may mayFunc) (open, closed, refused, allowed int
 func TestNoChangeGivesWhatItsAuthorLacks(t *testing.T) {
 	open, closed, refused, allowed := wrongAnswers(t, mayChange)
 	require.Zero(t, open)
-	require.Greater(t, refused, 50)
-	require.Greater(t, allowed, 50)
+	require.Greater(t, refused, 30)
+	require.Greater(t, allowed, 30)
 	require.Less(t, closed, 40)
 }
 
