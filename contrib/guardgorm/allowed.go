@@ -31,9 +31,7 @@ import (
 func Allowed(f rbac.Filter, c rbac.Columns) func(*gorm.DB) *gorm.DB {
 	return func(db *gorm.DB) *gorm.DB {
 		text, args, err := f.SQL(c, 1)
-		vars := make([]any, len(args))
-		copy(vars, args)
-		a := &allowed{Expr: clause.Expr{SQL: numbered.ReplaceAllString(text, "?"), Vars: vars}, err: err}
+		a := &allowed{Expr: clause.Expr{SQL: numbered.ReplaceAllString(text, "?"), Vars: args}, err: err}
 		db = db.Where(a)
 		if db.Statement.SQL.Len() > 0 {
 			_ = db.AddError(errNoWhere)
@@ -59,17 +57,19 @@ var numbered = regexp.MustCompile(`\$[0-9]+`)
 // carries it along, but [buildWhere] writes it.
 type allowed struct {
 	clause.Expr
-	err     error // the statement must fail
-	written bool
+	err error // the statement must fail
 }
 
-// Build implements clause.Expression, for a place among other conditions.
+// Build implements clause.Expression, for a place among other conditions: below those that
+// [buildWhere] has in hand, where a soft delete puts it, or in a group of another statement.
 func (a *allowed) Build(b clause.Builder) {
-	if !a.written {
-		refuse(b, errNested)
-		return
+	if stmt, ok := b.(*gorm.Statement); ok {
+		if _, ok := stmt.Settings.Load(a); ok {
+			_, _ = b.WriteString("1=1")
+			return
+		}
 	}
-	_, _ = b.WriteString("1=1")
+	refuse(b, errNested)
 }
 
 // filtersIn lists the filters of a WHERE.
@@ -92,6 +92,11 @@ func isAllowed(e clause.Expression) bool {
 // strings conditions together: a OR b AND filter.
 func buildWhere(filters []*allowed) clause.ClauseBuilder {
 	return func(c clause.Clause, b clause.Builder) {
+		stmt, ok := b.(*gorm.Statement)
+		if !ok {
+			refuse(b, errNoWhere)
+			return
+		}
 		_, _ = b.WriteString("WHERE ")
 		for i, a := range filters {
 			if i > 0 {
@@ -101,7 +106,8 @@ func buildWhere(filters []*allowed) clause.ClauseBuilder {
 				refuse(b, a.err)
 			}
 			a.Expr.Build(b)
-			a.written = true
+			stmt.Settings.Store(a, true) // it holds for all that follows
+			defer stmt.Settings.Delete(a)
 		}
 		where, _ := c.Expression.(clause.Where)
 		where.Exprs = slices.DeleteFunc(slices.Clone(where.Exprs), isAllowed)

@@ -267,6 +267,11 @@ var ways = map[string]func(db *gorm.DB, scope func(*gorm.DB) *gorm.DB) *gorm.DB{
 	"Unscoped": func(db *gorm.DB, scope func(*gorm.DB) *gorm.DB) *gorm.DB {
 		return db.Unscoped().Scopes(scope).Or("1=1")
 	},
+	"a group that was a statement before": func(db *gorm.DB, scope func(*gorm.DB) *gorm.DB) *gorm.DB {
+		used := scope(db.Session(&gorm.Session{NewDB: true})).Where("1=1").Or("1=1")
+		used.Find(&[]Deal{})
+		return db.Where(used)
+	},
 	"Raw": func(db *gorm.DB, scope func(*gorm.DB) *gorm.DB) *gorm.DB {
 		return db.Scopes(scope).Raw("SELECT * FROM deals")
 	},
@@ -310,7 +315,7 @@ func TestNoOtherConditionWidensAllowed(t *testing.T) {
 		// Planted fault: the condition as any other scope would add it.
 		naive := func(db *gorm.DB) *gorm.DB { return db.Where("deals.tenant = ? AND deals.owner = ?", "acme", "Оля") }
 		leaks := d.widened(t, naive, d.allowed(t, "Оля"))
-		for _, way := range []string{"Or before", "Or after", "Or in a later scope", "Or after a call", "Or in text", "a group", "Not", "Unscoped"} {
+		for _, way := range []string{"Or before", "Or after", "Or in a later scope", "Or after a call", "Or in text", "a group", "a group that was a statement before", "Not", "Unscoped"} {
 			require.Contains(t, leaks, way+": Find")
 		}
 		require.Contains(t, leaks, "Or after: Updates")
