@@ -50,7 +50,7 @@ func rewritten(t *testing.T, f *fixed, signer note.Signer) *fixed {
 func cut(f *fixed) *fixed {
 	c := f.clone()
 	c.rows, c.checkpoints = c.rows[:8], c.checkpoints[:3]
-	c.head.Size, c.head.Chain = 8, c.rows[7].Chain
+	c.head.Size, c.head.Last = 8, c.rows[7].Hashes[0]
 	return c
 }
 
@@ -130,7 +130,7 @@ func TestAnchorRolledBackWithTheJournal(t *testing.T) {
 	good, signer, verifier := history(t, 11)
 	aged := good.clone()
 	aged.rows = audit.Aged(good.head.Log, good.rows, 5*time.Hour)
-	aged.head.Chain = aged.rows[10].Chain
+	aged.head.Last = aged.rows[10].Hashes[0]
 	for i, c := range aged.checkpoints {
 		aged.checkpoints[i].Note = checkpointOf(t, &fixed{head: aged.head, rows: aged.rows[:c.Size]}, signer)
 	}

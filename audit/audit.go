@@ -14,8 +14,8 @@
 //	page, err := journal.Find(ctx, audit.Query{Tenant: tenant, Kind: "contacts", Record: "17"})
 //	report, err := journal.Verify(ctx, verifier, nil)      // report.OK(), report.Verdict
 //
-// A [Log] is one chain. Each record is hashed as it is stored; the hashes form a
-// chain and the Merkle tree of RFC 6962, whose root is signed every minute, every
+// A [Log] is one chain. Each record is hashed as it is stored, with the hash of the one
+// before in it; the hashes form the Merkle tree of RFC 6962, whose root is signed every minute, every
 // 4096 entries and at Close. One goroutine per Log writes: it takes whatever
 // waits, appends it in one step and only then acknowledges, so that many writers
 // share one flush. Several processes may share one database: an append is a

@@ -36,7 +36,7 @@ func bodies(t testing.TB) [][]byte {
 	for i, c := range list {
 		body, ok := encodeBody(c)
 		require.True(t, ok)
-		records = append(records, append(appendHead(nil, [16]byte{1}, int64(i), time.UnixMicro(1)), body...))
+		records = append(records, append(appendHead(nil, [16]byte{1}, int64(i), time.UnixMicro(1), &[32]byte{9}), body...))
 	}
 	return records
 }

@@ -309,7 +309,7 @@ func (c *committer) batch(items []*item) (position, Batch, []*item) {
 			continue
 		}
 		from, to := len(records), len(hashes)+hashCount(next.size)
-		records = append(appendHead(append(records, 0), next.log, next.size, recorded), it.body...)
+		records = append(appendHead(append(records, 0), next.log, next.size, recorded, &next.last), it.body...)
 		prefixed := records[from:len(records):len(records)] // by a zero byte: RFC 6962, section 2.1
 		row := next.addLeaf(prefixed[1:], sha256.Sum256(prefixed), hashes[len(hashes):len(hashes):to])
 		hashes = hashes[:to]

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"encoding/binary"
 	"os"
 	"testing"
@@ -20,9 +21,38 @@ func Rows(log [16]byte, records [][]byte) []Row {
 	p := start(log)
 	rows := make([]Row, len(records))
 	for i, r := range records {
-		rows[i] = p.add(r)
+		rows[i] = p.chain(r)
 	}
 	return rows
+}
+
+// chain adds a copy of a record that continues the log, if it has the place for that.
+func (p *position) chain(rec []byte) Row {
+	rec = bytes.Clone(rec)
+	if len(rec) >= headSize {
+		copy(rec[headSize-len(p.last):], p.last[:])
+	}
+	return p.add(rec)
+}
+
+// ChainStart is what the first entry of a log has in the place of the leaf before.
+func ChainStart(log [16]byte) [32]byte { return chainStart(log) }
+
+// Unlink changes what row i says of the one before. The tree is right.
+func Unlink(log [16]byte, rows []Row, i int) []Row {
+	p := start(log)
+	changed := make([]Row, len(rows))
+	for n, r := range rows {
+		if n == i {
+			rec := bytes.Clone(r.Record)
+			rec[headSize-1] ^= 1
+			changed[n] = p.add(rec)
+		} else {
+			changed[n] = p.chain(r.Record)
+		}
+		changed[n].Keys = r.Keys
+	}
+	return changed
 }
 
 // SetSync replaces how a store flushes a file.
@@ -88,15 +118,15 @@ func Aged(log [16]byte, rows []Row, age time.Duration) []Row {
 		if err != nil {
 			panic(err)
 		}
-		aged[i] = p.add(append(appendHead(nil, log, r.Seq, rec.recorded.Add(-age)), r.Record[headSize:]...))
+		aged[i] = p.add(append(appendHead(nil, log, r.Seq, rec.recorded.Add(-age), &p.last), r.Record[headSize:]...))
 		aged[i].Keys = r.Keys
 	}
 	return aged
 }
 
-// NumberedRecord is a small record with this number.
-func NumberedRecord(log [16]byte, seq int64) []byte {
-	return append(appendHead(nil, log, seq, time.UnixMicro(1)), smallBody...)
+// NumberedRecord is a small record with this number after the leaf of another.
+func NumberedRecord(log [16]byte, seq int64, previous [32]byte) []byte {
+	return append(appendHead(nil, log, seq, time.UnixMicro(1), &previous), smallBody...)
 }
 
 var smallBody = func() []byte {
@@ -111,7 +141,7 @@ var smallBody = func() []byte {
 func Grow(log [16]byte, n int, visit func(Row)) tlog.Hash {
 	p := start(log)
 	for i := range n {
-		visit(p.add(NumberedRecord(log, int64(i))))
+		visit(p.add(NumberedRecord(log, int64(i), p.last)))
 	}
 	return p.root()
 }
@@ -145,7 +175,7 @@ func FullRows(log [16]byte, e crmguard.Event, n int) []Row {
 	for i := range rows {
 		e.ID = newID(e.Time)
 		c := &content{tenant: e.Subject.Tenant, event: e}
-		rows[i] = p.add(append(appendHead(nil, log, int64(i), e.Time), c.fit()...))
+		rows[i] = p.add(append(appendHead(nil, log, int64(i), e.Time, &p.last), c.fit()...))
 		rows[i].Keys = c.keys()
 	}
 	return rows

@@ -32,7 +32,7 @@ func TestEveryRowCounts(t *testing.T) {
 			f.head = audit.Head{Log: f.head.Log, Size: int64(len(f.rows))}
 			if len(f.rows) > 0 {
 				last := f.rows[len(f.rows)-1]
-				f.head.Size, f.head.Chain = max(f.head.Size, last.Seq+1), last.Chain
+				f.head.Size, f.head.Last = max(f.head.Size, last.Seq+1), last.Hashes[0]
 			}
 			r := verify(t, f, verifier)
 			require.Equal(t, want, r.Verdict, "%s %d: %s", what, i, r.Detail)

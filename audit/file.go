@@ -39,7 +39,7 @@ type File struct {
 	log         [16]byte
 	segments    []*segment
 	size        int64
-	chain       [32]byte
+	last        [32]byte // leaf of the last entry
 	known       map[[32]byte]struct{}
 	checkpoints []Checkpoint
 	pruned      Pruning
@@ -197,7 +197,7 @@ func (f *File) loadSegment(first int64, last bool) error {
 		if r.Seq >= f.pruned.Size {
 			f.known[r.Keys.id()] = struct{}{}
 		}
-		f.size, f.chain = r.Seq+1, r.Chain
+		f.size, f.last = r.Seq+1, r.leaf()
 	})
 	switch {
 	case damaged >= 0:
@@ -259,7 +259,7 @@ func (f *File) Head(context.Context) (Head, error) {
 func (f *File) head() Head {
 	h := Head{Log: f.log, Size: f.size}
 	if f.size > 0 {
-		h.Chain = f.chain
+		h.Last = f.last
 	}
 	return h
 }

@@ -151,7 +151,7 @@ func (f *File) appendRows(b Batch) error {
 		f.known[id] = struct{}{}
 	}
 	last := &b.Rows[len(b.Rows)-1]
-	f.size, f.chain = last.Seq+1, last.Chain
+	f.size, f.last = last.Seq+1, last.leaf()
 	return nil
 }
 

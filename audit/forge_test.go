@@ -64,7 +64,7 @@ func TestCheckpointsRemoved(t *testing.T) {
 
 	short := good.clone()
 	short.rows, short.checkpoints = short.rows[:8], short.checkpoints[:3]
-	short.head.Size, short.head.Chain = 8, short.rows[7].Chain
+	short.head.Size, short.head.Last = 8, short.rows[7].Hashes[0]
 	require.True(t, verify(t, short, verifier).OK(), "cut with its checkpoint: not seen without a pin")
 	require.Equal(t, audit.Truncated, against(short, pinned).Verdict)
 	require.Equal(t, audit.Intact, against(good, verify(t, short, verifier).Checkpoint).Verdict, "an old pin fits a longer log")
@@ -82,7 +82,7 @@ func TestOverdueTail(t *testing.T) {
 	f.checkpoints = f.checkpoints[:2]
 	require.True(t, verify(t, f, verifier).OK(), "for a moment")
 	f.rows = audit.Aged(f.head.Log, f.rows, 2*time.Hour)
-	f.head.Chain = f.rows[10].Chain
+	f.head.Last = f.rows[10].Hashes[0]
 	signer, v := journaltest.Signer(t)
 	for i := range f.checkpoints {
 		f.checkpoints[i].Note = checkpointOf(t, &fixed{head: f.head, rows: f.rows[:f.checkpoints[i].Size]}, signer)

@@ -45,7 +45,7 @@ func (m *Memory) Head(context.Context) (Head, error) {
 func (m *Memory) head() Head {
 	h := Head{Log: m.log, Size: m.size()}
 	if n := len(m.rows); n > 0 {
-		h.Chain = m.rows[n-1].Chain
+		h.Last = m.rows[n-1].leaf()
 	}
 	return h
 }

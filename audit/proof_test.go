@@ -171,7 +171,11 @@ const millionEntries = 1_000_000
 
 func (m *million) Read(_ context.Context, from int64, _ int) ([]audit.Row, error) {
 	m.reads++
-	return []audit.Row{{Seq: from, Record: audit.NumberedRecord([16]byte{1}, from), Hashes: m.hashes[from]}}, nil
+	previous := audit.ChainStart([16]byte{1})
+	if from > 0 {
+		previous = m.hashes[from-1][0]
+	}
+	return []audit.Row{{Seq: from, Record: audit.NumberedRecord([16]byte{1}, from, previous), Hashes: m.hashes[from]}}, nil
 }
 
 func (m *million) Checkpoints(_ context.Context, after int64, _ int) ([]audit.Checkpoint, error) {

@@ -71,7 +71,7 @@ const pruningHead = "crmguard audit pruned 1"
 // lacks the signing key can say that, so that rows which are merely gone are missed.
 func signPruning(p *position, signer note.Signer) (Pruning, error) {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s\n%s\n%d\n%s\n", pruningHead, origin(signer.Name(), p.log), p.size, base64.StdEncoding.EncodeToString(p.chain[:]))
+	fmt.Fprintf(&text, "%s\n%s\n%d\n%s\n", pruningHead, origin(signer.Name(), p.log), p.size, base64.StdEncoding.EncodeToString(p.last[:]))
 	for _, peak := range p.peaks {
 		fmt.Fprintf(&text, "%s\n", base64.StdEncoding.EncodeToString(peak[:]))
 	}
@@ -104,7 +104,7 @@ func (s *Pruning) open(v note.Verifier, log [16]byte) (position, error) {
 		}
 		hashes = append(hashes, [32]byte(b))
 	}
-	p.chain = hashes[0]
+	p.last = hashes[0]
 	for _, h := range hashes[1:] {
 		p.peaks = append(p.peaks, h)
 	}

@@ -245,14 +245,14 @@ func TestForgedCuts(t *testing.T) {
 			f.rows, f.head = nil, audit.Head{Log: f.head.Log}
 			f.checkpoints = slices.DeleteFunc(f.checkpoints, func(c audit.Checkpoint) bool { return c.Size > 512 })
 		}, audit.Truncated},
-		"the tail is cut": {func(f *prunedStore) { f.rows = f.rows[:100]; f.head.Size, f.head.Chain = 612, f.rows[99].Chain }, audit.Truncated},
+		"the tail is cut": {func(f *prunedStore) { f.rows = f.rows[:100]; f.head.Size, f.head.Last = 612, f.rows[99].Hashes[0] }, audit.Truncated},
 		"an old checkpoint, of another tree": {func(f *prunedStore) {
 			f.checkpoints[1].Note = checkpoint(t, f.head.Log, int(f.checkpoints[1].Size), a.signer)
 		}, audit.Forked},
 		"an old checkpoint, of a stranger": {func(f *prunedStore) {
 			f.checkpoints[1].Note = checkpoint(t, f.head.Log, int(f.checkpoints[1].Size), stranger)
 		}, audit.CannotVerify},
-		"the chain at the cut": {func(f *prunedStore) { f.rows[0].Chain[0] ^= 1 }, audit.Broken},
+		"the chain at the cut": {func(f *prunedStore) { f.rows[0].Record[40] ^= 1 }, audit.Broken},
 		"no hashes are kept":   {func(f *prunedStore) { f.nodes = nil }, audit.Broken},
 	} {
 		f := good.clone()

@@ -20,7 +20,7 @@ import (
 // specified in docs/formats/audit.md.
 const (
 	recordVersion = 1
-	headSize      = 1 + 16 + 8 + 8
+	headSize      = 1 + 16 + 8 + 8 + sha256.Size
 	maxRecord     = 64 << 10
 	maxBody       = maxRecord - headSize
 	maxKey        = 200 // bytes; PostgreSQL's index rows hold 2,700
@@ -66,11 +66,11 @@ type content struct {
 	pseudonyms []Pseudonym // beside the record
 }
 
-func appendHead(b []byte, log [16]byte, seq int64, recorded time.Time) []byte {
+func appendHead(b []byte, log [16]byte, seq int64, recorded time.Time, previous *[32]byte) []byte {
 	b = append(b, recordVersion)
 	b = append(b, log[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(seq)) //nolint:gosec // never negative
-	return appendTime(b, recorded)
+	return append(appendTime(b, recorded), previous[:]...)
 }
 
 func decodeBody(b []byte) (*content, error) {
@@ -102,6 +102,9 @@ func checkHead(b []byte) error {
 func logOf(rec []byte) [16]byte   { return [16]byte(rec[1:]) }
 func numberOf(rec []byte) int64   { return int64At(rec, 1+16) }
 func recordedAt(rec []byte) int64 { return int64At(rec, 1+16+8) } // microseconds since 1970
+
+// previousOf is the leaf of the entry before, which makes a chain of the log.
+func previousOf(rec []byte) [32]byte { return [32]byte(rec[1+16+8+8:]) }
 
 // record is a decoded record.
 type record struct {

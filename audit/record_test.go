@@ -35,7 +35,7 @@ func goldenRecord(t testing.TB) []byte {
 	}}
 	body, ok := encodeBody(c)
 	require.True(t, ok)
-	return append(appendHead(nil, [16]byte{0xa, 0xb}, 5, time.Date(2026, 11, 21, 13, 0, 0, 1000, time.UTC)), body...)
+	return append(appendHead(nil, [16]byte{0xa, 0xb}, 5, time.Date(2026, 11, 21, 13, 0, 0, 1000, time.UTC), &[32]byte{31: 7}), body...)
 }
 
 func TestGoldenRecord(t *testing.T) {
@@ -64,7 +64,7 @@ func encodeAgain(t testing.TB, r *record) []byte {
 	t.Helper()
 	body, ok := encodeBody(&r.content)
 	require.True(t, ok)
-	return append(appendHead(nil, r.log, r.seq, r.recorded), body...)
+	return append(appendHead(nil, r.log, r.seq, r.recorded, &[32]byte{31: 7}), body...)
 }
 
 func TestDecodeRefuses(t *testing.T) {

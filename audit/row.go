@@ -27,6 +27,14 @@ func (r *Row) Entry() (Entry, error) {
 	return rec.entry(), nil
 }
 
+// leaf is the hash of the record. A row without hashes is no entry's.
+func (r *Row) leaf() [32]byte {
+	if len(r.Hashes) == 0 {
+		return [32]byte{}
+	}
+	return r.Hashes[0]
+}
+
 // clone returns a row that shares no memory with r.
 func (r *Row) clone() Row {
 	c := *r

@@ -50,29 +50,28 @@ func parseSegmentHead(payload []byte) (log [16]byte, first int64, ok bool) {
 	return [16]byte(rest), int64(binary.BigEndian.Uint64(rest[16:])), true //nolint:gosec // compared with the name
 }
 
-// appendEntry appends the frame of an entry: chain, hashes, record.
+// appendEntry appends the frame of an entry: hashes, record.
 func appendEntry(b []byte, kind byte, r *Row) []byte {
 	b = beginFrame(b, kind, entryBytes(r))
 	body := len(b)
-	b = append(b, r.Chain[:]...)
 	for i := range r.Hashes {
 		b = append(b, r.Hashes[i][:]...)
 	}
 	return endFrame(append(b, r.Record...), body)
 }
 
-func entryBytes(r *Row) int { return len(r.Chain) + len(r.Hashes)*sha256.Size + len(r.Record) }
+func entryBytes(r *Row) int { return len(r.Hashes)*sha256.Size + len(r.Record) }
 
 // parseEntry reads the entry with this number. How many hashes it has follows
 // from the number.
 func parseEntry(payload []byte, seq int64) (Row, bool) {
 	n := hashCount(seq)
-	if len(payload) < 32*(1+n) {
+	if len(payload) < 32*n {
 		return Row{}, false
 	}
-	r := Row{Seq: seq, Chain: [32]byte(payload), Hashes: make([][32]byte, n), Record: payload[32*(1+n):]}
+	r := Row{Seq: seq, Hashes: make([][32]byte, n), Record: payload[32*n:]}
 	for i := range r.Hashes {
-		r.Hashes[i] = [32]byte(payload[32*(1+i):])
+		r.Hashes[i] = [32]byte(payload[32*i:])
 	}
 	rec, err := decodeRecord(r.Record)
 	if err != nil {

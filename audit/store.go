@@ -74,18 +74,17 @@ type Tx interface {
 
 // Head is where a log stands.
 type Head struct {
-	Log   [16]byte // random, made with the log
-	Size  int64    // number of entries
-	Chain [32]byte // of the last entry; all zero for an empty log
+	Log  [16]byte // random, made with the log
+	Size int64    // number of entries
+	Last [32]byte // leaf of the last entry; all zero for an empty log
 }
 
 // Row is one entry as it is stored.
 type Row struct {
 	Seq    int64
-	Record []byte   // what is hashed; see docs/formats/audit.md
-	Chain  [32]byte // over all records up to this one
-	Hashes [][32]byte
-	Keys   Keys // for finding; the record alone is evidence
+	Record []byte     // what is hashed, with the leaf of the entry before; see docs/formats/audit.md
+	Hashes [][32]byte // the leaf, and roots of the tree
+	Keys   Keys       // for finding; the record alone is evidence
 }
 
 // Keys are what rows are found by. Each follows from the record. Texts of more

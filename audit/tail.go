@@ -39,11 +39,11 @@ type tailKey struct {
 	sealed []byte
 }
 
-func (k *tailKey) mac(log [16]byte, size, account int64, chain [32]byte) []byte {
+func (k *tailKey) mac(log [16]byte, size, account int64, last [32]byte) []byte {
 	h := hmac.New(sha256.New, k.key[:])
 	b := append([]byte(tailDomain), log[:]...)
 	b = appendNumber(appendNumber(b, size), account)
-	h.Write(append(b, chain[:]...))
+	h.Write(append(b, last[:]...))
 	return h.Sum(nil)
 }
 
@@ -78,7 +78,7 @@ type tailMark struct {
 
 // covers reports whether a log that was right up to size entries ended so.
 func (m *tailMark) covers(p *position) bool {
-	return m.wrong == "" && m.size == p.size && hmac.Equal(m.mac[:], m.key.mac(m.log, m.size, m.account, p.chain))
+	return m.wrong == "" && m.size == p.size && hmac.Equal(m.mac[:], m.key.mac(m.log, m.size, m.account, p.last))
 }
 
 // tailMark reads the MAC, nil if the store keeps none. If the keys cannot be had at the
@@ -214,7 +214,7 @@ func (t *tailing) seal(p *position, account int64) []byte {
 	}
 	b := make([]byte, 0, tailHead+len(t.key.sealed))
 	b = appendNumber(appendNumber(append(b, tailVersion), p.size), account)
-	b = append(b, t.key.mac(p.log, p.size, account, p.chain)...)
+	b = append(b, t.key.mac(p.log, p.size, account, p.last)...)
 	return append(b, t.key.sealed...)
 }
 

@@ -9,38 +9,20 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// chainDomain keeps hashes of the chain apart from those of the tree (which start
-// with 0x00 or 0x01) and of anything else.
-const chainDomain = "crmguard audit chain 1\n"
-
-// chainStart is what the first entry is chained to.
+// chainStart is what the first entry has in the place of the leaf before. Leaves are hashes
+// of what begins with 0x00.
 func chainStart(log [16]byte) [32]byte {
-	return sha256.Sum256(append([]byte(chainDomain), log[:]...))
+	return sha256.Sum256(append([]byte("crmguard audit chain 1\n"), log[:]...))
 }
 
-// What is hashed for the chain and for a node of the tree.
-type (
-	chainInput [len(chainDomain) + 2*sha256.Size]byte
-	nodeInput  [1 + 2*sha256.Size]byte
-)
-
-func (in *chainInput) set(previous, leaf *[32]byte) []byte {
-	copy(in[:], chainDomain)
-	copy(in[len(chainDomain):], previous[:])
-	copy(in[len(chainDomain)+sha256.Size:], leaf[:])
-	return in[:]
-}
+// nodeInput is what is hashed for a node of the tree.
+type nodeInput [1 + 2*sha256.Size]byte
 
 func (in *nodeInput) set(left, right *[32]byte) []byte {
 	in[0] = 1
 	copy(in[1:], left[:])
 	copy(in[1+sha256.Size:], right[:])
 	return in[:]
-}
-
-func chainNext(previous, leaf [32]byte) [32]byte {
-	var in chainInput
-	return sha256.Sum256(in.set(&previous, &leaf))
 }
 
 // nodeHash is [tlog.NodeHash] without an allocation.
@@ -54,13 +36,13 @@ func nodeHash(left, right [32]byte) [32]byte {
 type position struct {
 	log   [16]byte
 	size  int64
-	chain [32]byte
+	last  [32]byte    // leaf of the entry before, with which the record of the next one is chained
 	peaks []tlog.Hash // roots of the perfect subtrees, largest first: one for each bit of size
 }
 
-func start(log [16]byte) position { return position{log: log, chain: chainStart(log)} }
+func start(log [16]byte) position { return position{log: log, last: chainStart(log)} }
 
-// add appends a record and returns its row, without keys. The hashes of the row
+// add appends a record, which is chained to the last, and returns its row, without keys. The hashes of the row
 // are the leaf and then the root of each subtree that this leaf completes.
 func (p *position) add(rec []byte) Row {
 	return p.addLeaf(rec, tlog.RecordHash(rec), make([][32]byte, 0, hashCount(p.size)))
@@ -69,8 +51,8 @@ func (p *position) add(rec []byte) Row {
 // addLeaf does the same with a leaf that is known, and puts the hashes into memory that
 // is there.
 func (p *position) addLeaf(rec []byte, leaf [32]byte, hashes [][32]byte) Row {
-	p.chain = chainNext(p.chain, leaf)
-	row := Row{Seq: p.size, Record: rec, Chain: p.chain, Hashes: append(hashes, leaf)}
+	p.last = leaf
+	row := Row{Seq: p.size, Record: rec, Hashes: append(hashes, leaf)}
 	node := leaf
 	for range bits.TrailingZeros64(^uint64(p.size)) { //nolint:gosec // never negative
 		last := len(p.peaks) - 1
@@ -116,7 +98,7 @@ func (p *position) root() tlog.Hash {
 func (p *position) head() Head {
 	h := Head{Log: p.log, Size: p.size}
 	if p.size > 0 {
-		h.Chain = p.chain
+		h.Last = p.last
 	}
 	return h
 }
@@ -140,7 +122,7 @@ func at(ctx context.Context, s Store, log [16]byte, size int64) (position, error
 		p.peaks = append(p.peaks, node)
 	}
 	row, err := readOne(ctx, s, size-1)
-	p.chain = row.Chain
+	p.last = row.leaf()
 	return p, err
 }
 
@@ -178,6 +160,8 @@ func (p *position) accept(row *Row) (*record, error) {
 		return nil, broken(fmt.Sprintf("its record says that it is entry %d", rec.seq))
 	case rec.log != p.log:
 		return nil, broken("its record is of another log")
+	case previousOf(row.Record) != p.last:
+		return nil, broken("the chain does not continue")
 	}
 	want := p.add(row.Record)
 	if len(row.Hashes) != len(want.Hashes) || row.Hashes[0] != want.Hashes[0] {
@@ -187,9 +171,6 @@ func (p *position) accept(row *Row) (*record, error) {
 		if row.Hashes[i] != h {
 			return nil, broken("a hash of the tree was changed")
 		}
-	}
-	if row.Chain != want.Chain {
-		return nil, broken("the chain does not continue")
 	}
 	if keys := rec.keys(); !keys.equal(&row.Keys) {
 		return nil, broken("what it is found by is not what the record says")

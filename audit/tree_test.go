@@ -58,14 +58,14 @@ func hashBytes(h tlog.Hash) []byte { return h[:] }
 
 func TestChainDependsOnEverything(t *testing.T) {
 	a, b := start([16]byte{1}), start([16]byte{2})
-	require.NotEqual(t, a.chain, b.chain, "the log")
+	require.NotEqual(t, a.last, b.last, "the log")
 	x, y := a.clone(), a.clone()
-	x.add([]byte("1"))
-	y.add([]byte("2"))
-	require.NotEqual(t, x.chain, y.chain, "the record")
-	x.add([]byte("2"))
-	y.add([]byte("1"))
-	require.NotEqual(t, x.chain, y.chain, "the order")
+	x.add(NumberedRecord(x.log, 1, x.last))
+	y.add(NumberedRecord(y.log, 2, y.last))
+	require.NotEqual(t, x.last, y.last, "the record")
+	x.add(NumberedRecord(x.log, 3, x.last))
+	y.add(NumberedRecord(y.log, 3, y.last))
+	require.NotEqual(t, x.last, y.last, "what came before")
 	require.Equal(t, start([16]byte{1}), a, "a clone goes on by itself")
 }
 

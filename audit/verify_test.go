@@ -117,10 +117,10 @@ func TestVerdicts(t *testing.T) {
 		{"record of another log", func(f *fixed) { f.rows[5] = other.rows[5] }, audit.Broken, 5},
 		{"found by another person", func(f *fixed) { f.rows[7].Keys.Subject = "nobody" }, audit.Broken, 7},
 		{"not found by its client", func(f *fixed) { f.rows[7].Keys.Clients = nil }, audit.Broken, 7},
-		{"chain of one row", func(f *fixed) { f.rows[7].Chain[31] ^= 1 }, audit.Broken, 7},
+		{"chain of one row", func(f *fixed) { f.rows = audit.Unlink(f.head.Log, f.rows, 7) }, audit.Broken, 7},
 		{"hash of the tree", func(f *fixed) { f.rows[7].Hashes[3][0] ^= 1 }, audit.Broken, 7},
 		{"a hash too many", func(f *fixed) { f.rows[6].Hashes = append(f.rows[6].Hashes, f.rows[7].Hashes[1]) }, audit.Broken, 6},
-		{"tail cut", func(f *fixed) { f.rows = f.rows[:9]; f.head.Size, f.head.Chain = 9, f.rows[8].Chain }, audit.Truncated, 9},
+		{"tail cut", func(f *fixed) { f.rows = f.rows[:9]; f.head.Size, f.head.Last = 9, f.rows[8].Hashes[0] }, audit.Truncated, 9},
 		{"all rows gone", func(f *fixed) { f.rows = nil; f.head = audit.Head{Log: f.head.Log} }, audit.Truncated, 0},
 		{"head says more", func(f *fixed) { f.head.Size++ }, audit.Broken, 11},
 		{"rewritten whole", func(f *fixed) { rewrite(t, f, f.head.Log, 2) }, audit.Forked, 0},
@@ -130,7 +130,7 @@ func TestVerdicts(t *testing.T) {
 		{"other log with these checkpoints", func(f *fixed) { f.rows, f.head = other.clone().rows, other.head }, audit.Restored, 0},
 		{"tail cut, with a checkpoint of a stranger", func(f *fixed) {
 			f.rows, f.checkpoints = f.rows[:8], f.checkpoints[:3]
-			f.head.Size, f.head.Chain = 8, f.rows[7].Chain
+			f.head.Size, f.head.Last = 8, f.rows[7].Hashes[0]
 			f.checkpoints = append(f.checkpoints, audit.Checkpoint{Size: 99, Note: checkpoint(t, f.head.Log, 99, otherSigner)})
 		}, audit.CannotVerify, 0},
 		{"checkpoint of a stranger", func(f *fixed) {
@@ -159,7 +159,7 @@ func TestNewRefusesWhatItCannotContinue(t *testing.T) {
 	good, signer, verifier := history(t, 11)
 	sealer := journaltest.NewSealer()
 	for name, change := range map[string]func(f *fixed){
-		"tail cut":           func(f *fixed) { f.rows = f.rows[:9]; f.head.Size, f.head.Chain = 9, f.rows[8].Chain },
+		"tail cut":           func(f *fixed) { f.rows = f.rows[:9]; f.head.Size, f.head.Last = 9, f.rows[8].Hashes[0] },
 		"rewritten":          func(f *fixed) { rewrite(t, f, f.head.Log, 2) },
 		"last entry changed": func(f *fixed) { f.checkpoints = f.checkpoints[:2]; f.rows[10].Record[40] ^= 1 },
 		"last entry gone":    func(f *fixed) { f.checkpoints = f.checkpoints[:2]; f.rows = f.rows[:10] },
@@ -202,7 +202,7 @@ func rewrite(t *testing.T, f *fixed, log [16]byte, from int) {
 		f.rows[i] = r
 	}
 	if n := len(f.rows); n > 0 {
-		f.head.Chain = f.rows[n-1].Chain
+		f.head.Last = f.rows[n-1].Hashes[0]
 	}
 }
 
@@ -220,9 +220,6 @@ func TestEveryByteCounts(t *testing.T) {
 		for k := range good.rows[i].Record {
 			check(fmt.Sprintf("byte %d", k), func(r *audit.Row) { r.Record[k] ^= 1 << (k % 8) })
 		}
-		for k := range good.rows[i].Chain {
-			check("chain", func(r *audit.Row) { r.Chain[k] ^= 0x80 })
-		}
 		for h := range good.rows[i].Hashes {
 			for k := range 32 {
 				check("hash", func(r *audit.Row) { r.Hashes[h][k] ^= 1 })
@@ -238,8 +235,8 @@ func TestEveryByteCounts(t *testing.T) {
 	}
 }
 
-// blind is a planted fault: it hides the stored chain, as a verification would
-// that does not compare it.
+// blind is a planted fault: it hides what records say of those before, as a verification
+// would that does not compare it.
 type blind struct{ *fixed }
 
 func (b blind) Read(ctx context.Context, from int64, n int) ([]audit.Row, error) {
@@ -250,14 +247,14 @@ func (b blind) Read(ctx context.Context, from int64, n int) ([]audit.Row, error)
 	}
 	right := audit.Rows(b.head.Log, records)
 	for i := range rows {
-		rows[i].Chain = right[rows[i].Seq].Chain
+		rows[i].Record, rows[i].Hashes = right[rows[i].Seq].Record, right[rows[i].Seq].Hashes
 	}
 	return rows, err
 }
 
 func TestPlantedVerifyWithoutChain(t *testing.T) {
 	f, _, verifier := history(t, 6)
-	f.rows[3].Chain[0] ^= 1
+	f.rows = audit.Unlink(f.head.Log, f.rows, 3)
 	require.Equal(t, audit.Broken, verify(t, f, verifier).Verdict)
 	require.True(t, verify(t, blind{f}, verifier).OK(), "without the comparison the change is not found: the test above sees the comparison")
 }
@@ -272,7 +269,7 @@ func (f forking) Append(_ context.Context, b audit.Batch) error {
 		f.checkpoints = append(f.checkpoints, *b.Checkpoint)
 	}
 	if n := len(b.Rows); n > 0 {
-		f.head.Size, f.head.Chain = b.Rows[n-1].Seq+1, b.Rows[n-1].Chain
+		f.head.Size, f.head.Last = b.Rows[n-1].Seq+1, b.Rows[n-1].Hashes[0]
 	}
 	return nil
 }

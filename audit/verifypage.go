@@ -149,6 +149,8 @@ func (c *checker) row(p *page, n int) string {
 		return fmt.Sprintf("its record says that it is entry %d", numberOf(rec))
 	case logOf(rec) != c.log:
 		return "its record is of another log"
+	case n > 0 && previousOf(rec) != p.rows[n-1].leaf():
+		return "the chain does not continue"
 	case len(row.Hashes) != hashCount(seq) || !c.hash.isLeaf(&row.Hashes[0], rec):
 		return "the record does not have the hash that was stored"
 	}
@@ -161,9 +163,6 @@ func (c *checker) row(p *page, n int) string {
 		if !c.hash.isNode(&row.Hashes[level], &p.rows[left].Hashes[level-1], &row.Hashes[level-1]) {
 			return "a hash of the tree was changed"
 		}
-	}
-	if n > 0 && !c.hash.isChain(&row.Chain, &p.rows[n-1].Chain, &row.Hashes[0]) {
-		return "the chain does not continue"
 	}
 	if !c.body.says(&row.Keys) {
 		return "what it is found by is not what the record says"
@@ -178,7 +177,7 @@ func (p *page) continues(at *position) {
 		p.bad = &BrokenError{Seq: p.from + int64(n), Detail: detail}
 		p.rows = p.rows[:n]
 	}
-	chained := len(p.rows) == 0 || p.rows[0].Chain == chainNext(at.chain, p.rows[0].Hashes[0])
+	chained := len(p.rows) == 0 || previousOf(p.rows[0].Record) == at.last
 	for _, n := range p.spans {
 		if n >= len(p.rows) {
 			break
@@ -207,9 +206,9 @@ func (p *page) node(at *position, end int64, level int) [32]byte {
 // position is the log up to size entries, size being in or at the end of the page,
 // which continues at.
 func (p *page) position(at *position, size int64) position {
-	next := position{log: at.log, size: size, chain: at.chain}
+	next := position{log: at.log, size: size, last: at.last}
 	if size > p.from {
-		next.chain = p.rows[size-1-p.from].Chain
+		next.last = p.rows[size-1-p.from].leaf()
 	}
 	next.peaks = make([]tlog.Hash, 0, 64)
 	for level := 62; level >= 0; level-- {

@@ -99,7 +99,7 @@ func TestWitnessRefusesAnotherPast(t *testing.T) {
 		},
 		"cut": func(f *fixed, _ note.Signer) {
 			f.rows, f.checkpoints = f.rows[:8], f.checkpoints[:3]
-			f.head.Size, f.head.Chain = 8, f.rows[7].Chain
+			f.head.Size, f.head.Last = 8, f.rows[7].Hashes[0]
 		},
 		"cut and grown again": func(f *fixed, signer note.Signer) {
 			more, _, _ := history(t, 14)
@@ -112,7 +112,7 @@ func TestWitnessRefusesAnotherPast(t *testing.T) {
 			for i := range f.rows {
 				f.rows[i].Keys = more.rows[i].Keys
 			}
-			f.head.Size, f.head.Chain = 14, f.rows[13].Chain
+			f.head.Size, f.head.Last = 14, f.rows[13].Hashes[0]
 			f.checkpoints = []audit.Checkpoint{{Size: 14, Note: checkpointOf(t, f, signer)}}
 		},
 	} {

@@ -37,7 +37,7 @@ func TestBatchThatDoesNotContinue(t *testing.T) {
 		before, tail := kept()
 
 		other, beyond := head, head
-		other.Chain[0] ^= 1
+		other.Last[0] ^= 1
 		beyond.Size++
 		for name, after := range map[string]audit.Head{"another chain": other, "beyond the end": beyond} {
 			row.Seq = after.Size

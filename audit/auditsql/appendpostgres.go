@@ -9,11 +9,11 @@ import (
 
 // A batch of any size is one statement, which PostgreSQL prepares once for each
 // connection and answers once. Rows come as an array for each column, and as one value
-// that holds the bytes of all of them: of each its chain hash, its hashes and its record.
+// that holds the bytes of all of them: of each its hashes and its record.
 // Nothing is written unless the log stands where the batch begins.
 const (
 	batchBegins = `WITH before AS MATERIALIZED (
-	SELECT 1 WHERE $2::BIGINT = 0 OR EXISTS (SELECT 1 FROM crmguard_audit_entries WHERE log = $1 AND seq = $2 - 1 AND chain = $3)
+	SELECT 1 WHERE $2::BIGINT = 0 OR EXISTS (SELECT 1 FROM crmguard_audit_entries WHERE log = $1 AND seq = $2 - 1 AND substring(hashes FROM 1 FOR 32) = $3)
 ), tail AS (
 	INSERT INTO crmguard_audit_tail (log, body) SELECT $1, $4::BYTEA FROM before WHERE $4 IS NOT NULL
 	ON CONFLICT (log) DO UPDATE SET body = excluded.body
@@ -29,11 +29,9 @@ const (
 )`
 
 	batchRows = `
-INSERT INTO crmguard_audit_entries (log, seq, tenant, event, outcome, subject, kind, object, action, addr, occurred, chain, hashes, record)
+INSERT INTO crmguard_audit_entries (log, seq, tenant, event, outcome, subject, kind, object, action, addr, occurred, hashes, record)
 SELECT $1, r.seq, r.tenant, r.event, r.outcome, r.subject, r.kind, r.object, r.action, r.addr, r.occurred,
-	substring($5::BYTEA FROM r.start FOR 32),
-	substring($5::BYTEA FROM r.start + 32 FOR r.hashes),
-	substring($5::BYTEA FROM r.start + 32 + r.hashes FOR r.record)
+	substring($5::BYTEA FROM r.start FOR r.hashes), substring($5::BYTEA FROM r.start + r.hashes FOR r.record)
 FROM before, unnest($6::BIGINT[], $7::TEXT[], $8::TEXT[], $9::SMALLINT[], $10::TEXT[], $11::TEXT[], $12::TEXT[], $13::TEXT[], $14::TEXT[], $15::BIGINT[],
 	$16::INT[], $17::INT[], $18::INT[])
 	AS r (seq, tenant, event, outcome, subject, kind, object, action, addr, occurred, start, hashes, record)`
@@ -52,13 +50,12 @@ func (s *Store) insertAtOnce(ctx context.Context, tx audit.Tx, b *audit.Batch) e
 	clients := 0
 	size := 0
 	for i := range b.Rows {
-		size += 32 + 32*len(b.Rows[i].Hashes) + len(b.Rows[i].Record)
+		size += 32*len(b.Rows[i].Hashes) + len(b.Rows[i].Record)
 	}
 	bytes := make([]byte, 0, size)
 	for i := range b.Rows {
 		r, k := &b.Rows[i], &b.Rows[i].Keys
 		start.Number(int64(len(bytes) + 1))
-		bytes = append(bytes, r.Chain[:]...)
 		for _, h := range r.Hashes {
 			bytes = append(bytes, h[:]...)
 		}
@@ -92,7 +89,7 @@ func (s *Store) insertAtOnce(ctx context.Context, tx audit.Tx, b *audit.Batch) e
 	}
 	query := batchBegins + batchRows
 	args := []any{
-		s.log, after.Size, after.Chain[:], tail, bytes,
+		s.log, after.Size, after.Last[:], tail, bytes,
 		seq.String(), tenant.String(), event.String(), outcome.String(), subject.String(), kind.String(), object.String(), action.String(), addr.String(), occurred.String(),
 		start.String(), hashes.String(), record.String(),
 	}

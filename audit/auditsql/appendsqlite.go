@@ -16,7 +16,7 @@ import (
 // and few different statements keep the caches of prepared ones small.
 const chunk = 64
 
-const columns = 14
+const columns = 13
 
 // insertInSteps adds the rows of a batch with all that belongs to them.
 func (s *Store) insertInSteps(ctx context.Context, tx *sql.Tx, b *audit.Batch) error {
@@ -42,7 +42,7 @@ func (s *Store) insertInSteps(ctx context.Context, tx *sql.Tx, b *audit.Batch) e
 
 func (s *Store) insertRows(ctx context.Context, tx *sql.Tx, rows []audit.Row) error {
 	var query strings.Builder
-	query.WriteString(`INSERT INTO crmguard_audit_entries (log, seq, tenant, event, outcome, subject, kind, object, action, addr, occurred, chain, hashes, record) VALUES `)
+	query.WriteString(`INSERT INTO crmguard_audit_entries (log, seq, tenant, event, outcome, subject, kind, object, action, addr, occurred, hashes, record) VALUES `)
 	args := make([]any, 0, columns*len(rows))
 	for i := range rows {
 		if i > 0 {
@@ -54,7 +54,7 @@ func (s *Store) insertRows(ctx context.Context, tx *sql.Tx, rows []audit.Row) er
 		for _, h := range r.Hashes {
 			hashes = append(hashes, h[:]...)
 		}
-		args = append(args, s.log, r.Seq, k.Tenant, k.Event, int64(k.Outcome), k.Subject, k.Kind, k.Record, string(k.Action), k.Addr, k.Time, r.Chain[:], hashes, r.Record)
+		args = append(args, s.log, r.Seq, k.Tenant, k.Event, int64(k.Outcome), k.Subject, k.Kind, k.Record, string(k.Action), k.Addr, k.Time, hashes, r.Record)
 	}
 	_, err := tx.ExecContext(ctx, s.db.Q(query.String()), args...)
 	return err
@@ -113,12 +113,12 @@ func (s *Store) takeInSteps(ctx context.Context, tx *sql.Tx, taken []audit.Waiti
 
 // continues checks that the log stands where the batch begins.
 func (s *Store) continues(ctx context.Context, tx *sql.Tx, after audit.Head) error {
-	var chain []byte
-	err := tx.QueryRowContext(ctx, s.db.Q(`SELECT chain FROM crmguard_audit_entries WHERE log = $1 AND seq = $2`), s.log, after.Size-1).Scan(&chain)
+	var leaf []byte
+	err := tx.QueryRowContext(ctx, s.db.Q(`SELECT substr(hashes, 1, 32) FROM crmguard_audit_entries WHERE log = $1 AND seq = $2`), s.log, after.Size-1).Scan(&leaf)
 	if errors.Is(err, sql.ErrNoRows) && after.Size == 0 {
 		return nil
 	}
-	if errors.Is(err, sql.ErrNoRows) || err == nil && string(chain) != string(after.Chain[:]) {
+	if errors.Is(err, sql.ErrNoRows) || err == nil && string(leaf) != string(after.Last[:]) {
 		return audit.ErrMoved
 	}
 	return err

@@ -167,8 +167,8 @@ func (s *Store) ends(ctx context.Context, table string) (first, last number, err
 func (s *Store) top(ctx context.Context) (audit.Head, error) {
 	h := audit.Head{Log: s.id}
 	var last number
-	var chain []byte
-	err := s.db.QueryRowContext(ctx, s.db.Q(`SELECT seq, chain FROM crmguard_audit_entries WHERE log = $1 ORDER BY seq DESC LIMIT 1`), s.log).Scan(&last, &chain)
+	var leaf []byte
+	err := s.db.QueryRowContext(ctx, s.db.Q(`SELECT seq, substr(hashes, 1, 32) FROM crmguard_audit_entries WHERE log = $1 ORDER BY seq DESC LIMIT 1`), s.log).Scan(&last, &leaf)
 	if errors.Is(err, sql.ErrNoRows) {
 		return h, nil
 	}
@@ -181,10 +181,10 @@ func (s *Store) top(ctx context.Context) (audit.Head, error) {
 		return h, &audit.BrokenError{Seq: last.n, Detail: "that is no number of an entry"}
 	}
 	h.Size = max(last.n+1, 0)
-	if len(chain) != 32 {
-		return h, &audit.BrokenError{Seq: last.n, Detail: "its chain hash has another length"}
+	if len(leaf) != 32 {
+		return h, &audit.BrokenError{Seq: last.n, Detail: "its hashes have another length"}
 	}
-	h.Chain = [32]byte(chain)
+	h.Last = [32]byte(leaf)
 	return h, nil
 }
 

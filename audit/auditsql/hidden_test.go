@@ -45,7 +45,7 @@ func plant(t *testing.T, db *sql.DB, statement string, args ...any) {
 // copyOf3 is a statement that copies row 3 with other columns; %seq and so on are
 // replaced in pairs.
 func copyOf3(replace ...string) string {
-	const columns = `seq, tenant, event, outcome, occurred, chain, hashes`
+	const columns = `seq, tenant, event, outcome, occurred, hashes`
 	return `INSERT INTO crmguard_audit_entries (log, ` + columns + `, subject, kind, object, action, record) SELECT log, ` +
 		strings.NewReplacer(replace...).Replace(columns) +
 		`, subject, kind, object, action, record FROM crmguard_audit_entries WHERE log = 'main' AND seq = 3`
@@ -60,7 +60,7 @@ func wantBroken(t *testing.T, err error) {
 func TestNumbersAreChecked(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
 		newStore(t, db)
-		for _, table := range []string{"clients (log, tenant, client, seq) VALUES ('main', 'acme', 'c', ", "entries (log, tenant, event, outcome, subject, kind, object, action, occurred, chain, hashes, record, seq) VALUES ('main', 'a', 'e', 1, 's', 'k', 'o', 'a', 1, '', '', '', "} {
+		for _, table := range []string{"clients (log, tenant, client, seq) VALUES ('main', 'acme', 'c', ", "entries (log, tenant, event, outcome, subject, kind, object, action, occurred, hashes, record, seq) VALUES ('main', 'a', 'e', 1, 's', 'k', 'o', 'a', 1, '', '', "} {
 			for _, seq := range []string{"-1", "9223372036854775807"} {
 				_, err := db.Exec(`INSERT INTO crmguard_audit_` + table + seq + `)`)
 				require.ErrorContains(t, err, "seq", "%s %s", table, seq)
@@ -156,8 +156,8 @@ func TestHostileColumns(t *testing.T) {
 		store := newStore(t, db)
 		const at = ` WHERE log = 'main' AND seq = 3`
 		changes := map[string]int64{ // where it is broken
-			`UPDATE crmguard_audit_entries SET chain = record` + at:            3,
-			`UPDATE crmguard_audit_entries SET chain = '' WHERE seq = 7`:       7,
+			`UPDATE crmguard_audit_entries SET hashes = record` + at:           3,
+			`UPDATE crmguard_audit_entries SET hashes = '' WHERE seq = 7`:      7,
 			`UPDATE crmguard_audit_entries SET hashes = ''` + at:               3,
 			`UPDATE crmguard_audit_entries SET outcome = 300` + at:             3,
 			`UPDATE crmguard_audit_entries SET seq = 9223372036854775807` + at: 3,
@@ -168,7 +168,7 @@ func TestHostileColumns(t *testing.T) {
 			for _, change := range []string{
 				`UPDATE crmguard_audit_entries SET occurred = 'x'`, `UPDATE crmguard_audit_entries SET outcome = 'x'`,
 				`UPDATE crmguard_audit_entries SET seq = 'x'`, `UPDATE crmguard_audit_entries SET seq = 3.5`,
-				`UPDATE crmguard_audit_entries SET chain = 'x'`, `UPDATE crmguard_audit_entries SET record = 5`,
+				`UPDATE crmguard_audit_entries SET hashes = 'x'`, `UPDATE crmguard_audit_entries SET record = 5`,
 			} {
 				changes[change+at] = 3
 			}

@@ -14,7 +14,7 @@ import (
 
 // selectEntries does not read what is too long for a record: it does not decode either
 // way, and somebody may have put megabytes there.
-const selectEntries = `SELECT seq, tenant, event, outcome, subject, kind, object, action, addr, occurred, chain, hashes, CASE WHEN length(record) <= 65536 THEN record END FROM crmguard_audit_entries WHERE log = $1`
+const selectEntries = `SELECT seq, tenant, event, outcome, subject, kind, object, action, addr, occurred, hashes, CASE WHEN length(record) <= 65536 THEN record END FROM crmguard_audit_entries WHERE log = $1`
 
 // maxSeq is more than there can be entries; one can be added to it.
 const maxSeq = 1 << 62
@@ -97,8 +97,8 @@ func (s *Store) entries(ctx context.Context, query string, args ...any) ([]entry
 		var e entry
 		r, k := &e.row, &e.row.Keys
 		var outcome, occurred number
-		var chain, hashes []byte
-		if err := rows.Scan(&e.seq, &k.Tenant, &k.Event, &outcome, &k.Subject, &k.Kind, &k.Record, &k.Action, &k.Addr, &occurred, &chain, &hashes, &r.Record); err != nil {
+		var hashes []byte
+		if err := rows.Scan(&e.seq, &k.Tenant, &k.Event, &outcome, &k.Subject, &k.Kind, &k.Record, &k.Action, &k.Addr, &occurred, &hashes, &r.Record); err != nil {
 			return nil, err
 		}
 		switch {
@@ -106,10 +106,10 @@ func (s *Store) entries(ctx context.Context, query string, args ...any) ([]entry
 			e.damaged = "a row has what is no number of an entry"
 		case !occurred.ok || !outcome.ok || outcome.n < 0 || outcome.n > math.MaxUint8:
 			e.damaged = "a column holds no number, or one too large"
-		case len(chain) != 32 || len(hashes)%32 != 0:
+		case len(hashes)%32 != 0:
 			e.damaged = "a hash has another length"
 		default:
-			r.Seq, k.Time, k.Outcome, r.Chain = e.seq.n, occurred.n, crmguard.Outcome(outcome.n), [32]byte(chain)
+			r.Seq, k.Time, k.Outcome = e.seq.n, occurred.n, crmguard.Outcome(outcome.n)
 			for ; len(hashes) > 0; hashes = hashes[32:] {
 				r.Hashes = append(r.Hashes, [32]byte(hashes[:32]))
 			}

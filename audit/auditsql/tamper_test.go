@@ -36,9 +36,8 @@ func TestTampering(t *testing.T) {
 			`UPDATE crmguard_audit_entries SET action = 'list' ` + at:                                                    {Verdict: audit.Broken, At: 3},
 			`UPDATE crmguard_audit_entries SET occurred = 1 ` + at:                                                       {Verdict: audit.Broken, At: 3},
 			`UPDATE crmguard_audit_entries SET addr = '192.0.2.8' ` + at:                                                 {Verdict: audit.Broken, At: 3},
-			`UPDATE crmguard_audit_entries SET chain = hashes ` + at:                                                     {Verdict: audit.Broken, At: 3},
-			`UPDATE crmguard_audit_entries SET hashes = chain ` + at:                                                     {Verdict: audit.Broken, At: 3},
-			`UPDATE crmguard_audit_entries SET record = chain ` + at:                                                     {Verdict: audit.Broken, At: 3},
+			`UPDATE crmguard_audit_entries SET hashes = substr(record, 1, 32) ` + at:                                     {Verdict: audit.Broken, At: 3},
+			`UPDATE crmguard_audit_entries SET record = hashes ` + at:                                                    {Verdict: audit.Broken, At: 3},
 			`UPDATE crmguard_audit_entries SET log = 'hidden' ` + at:                                                     {Verdict: audit.Broken, At: 3},
 			`UPDATE crmguard_audit_entries SET seq = 100 ` + at:                                                          {Verdict: audit.Broken, At: 3},
 			`DELETE FROM crmguard_audit_entries ` + at:                                                                   {Verdict: audit.Broken, At: 3},
@@ -110,7 +109,7 @@ func TestEveryByteOfARow(t *testing.T) {
 	db.SetMaxOpenConns(1)
 	_, err := db.Exec(`PRAGMA synchronous = OFF`)
 	require.NoError(t, err)
-	for _, column := range []string{"record", "chain", "hashes"} {
+	for _, column := range []string{"record", "hashes"} {
 		for seq := range 3 {
 			var good []byte
 			require.NoError(t, db.QueryRow(`SELECT `+column+` FROM crmguard_audit_entries WHERE seq = $1`, seq).Scan(&good))
@@ -142,7 +141,7 @@ func TestFindShowsWhatTheRecordSays(t *testing.T) {
 		}
 		_, err := db.Exec(`UPDATE crmguard_audit_entries SET tenant = 'other' WHERE seq = 1`)
 		require.NoError(t, err)
-		_, err = db.Exec(`UPDATE crmguard_audit_entries SET record = chain WHERE seq = 2`)
+		_, err = db.Exec(`UPDATE crmguard_audit_entries SET record = hashes WHERE seq = 2`)
 		require.NoError(t, err)
 		page, err := log.Find(t.Context(), audit.Query{Tenant: "other"})
 		require.NoError(t, err)

@@ -116,7 +116,7 @@ func takenWithAppend(t require.TestingT, ctx context.Context, s InboxStore, db *
 	put(t, ctx, s, db, true, a, b, c)
 	at := head(t, ctx, s)
 	wrong := at
-	wrong.Size, wrong.Chain = 1, all[0].Chain
+	wrong.Size, wrong.Last = 1, all[0].Hashes[0]
 	err := s.Append(ctx, audit.Batch{After: wrong, Rows: all[1:], Taken: []audit.Waiting{a}})
 	require.ErrorIs(t, err, audit.ErrMoved)
 	require.Len(t, waiting(t, ctx, s), 3, "nothing of a refused batch is done")

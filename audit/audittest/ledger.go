@@ -75,7 +75,7 @@ func beatsTaken(t require.TestingT, ctx context.Context, s InboxStore, _ *sql.DB
 	}
 	at := head(t, ctx, s)
 	wrong := at
-	wrong.Size, wrong.Chain = 1, all[0].Chain
+	wrong.Size, wrong.Last = 1, all[0].Hashes[0]
 	taken := []audit.Beat{{Node: nodeA, N: 1}, {Node: nodeA, N: 2}, {Node: nodeB, N: 1}} // the last was removed by somebody else
 	require.ErrorIs(t, s.Append(ctx, audit.Batch{After: wrong, Rows: all, Beats: taken}), audit.ErrMoved)
 	require.Len(t, beats(t, ctx, l, 10), 3)

@@ -161,7 +161,7 @@ var storeFaults = map[string][]func(a *altered){
 				return rows
 			}
 		},
-		func(a *altered) { a.head = func(h audit.Head) audit.Head { h.Chain = [32]byte{}; return h } },
+		func(a *altered) { a.head = func(h audit.Head) audit.Head { h.Last = [32]byte{}; return h } },
 	},
 	"an append that does not continue the head is refused whole": {
 		anywhere,

@@ -30,21 +30,24 @@ type grown struct {
 
 const markEvery = 512
 
-// Where the number of an entry stands in its record, as docs/formats/audit.md says.
-const seqFrom, seqTo = 17, 25
+// Where the number of an entry and the leaf of the one before stand in its record, as
+// docs/formats/audit.md says.
+const seqFrom, seqTo, previousFrom, previousTo = 17, 25, 33, 65
 
 // tree is the log up to some entry, computed by what docs/formats/audit.md says.
 type tree struct {
-	chain [32]byte
+	last  [32]byte // leaf
 	peaks [][32]byte
 }
 
-func (t *tree) clone() tree { return tree{t.chain, append(make([][32]byte, 0, 64), t.peaks...)} }
+func (t *tree) clone() tree { return tree{t.last, append(make([][32]byte, 0, 64), t.peaks...)} }
 
-// add adds an entry and returns its hashes.
+// add makes of a record the next one and returns its hashes.
 func (t *tree) add(seq int64, record []byte) [][32]byte {
+	binary.BigEndian.PutUint64(record[seqFrom:seqTo], uint64(seq)) // #nosec G115 -- never negative
+	copy(record[previousFrom:previousTo], t.last[:])
 	leaf := sha256.Sum256(append([]byte{0}, record...))
-	t.chain = sha256.Sum256(append(append([]byte("crmguard audit chain 1\n"), t.chain[:]...), leaf[:]...))
+	t.last = leaf
 	hashes := [][32]byte{leaf}
 	for range bits.TrailingZeros64(^uint64(seq)) { // #nosec G115 -- never negative
 		last := len(t.peaks) - 1
@@ -85,16 +88,15 @@ func newGrown(ctx context.Context, n int) (*grown, error) {
 	if g.head, err = store.Head(ctx); err != nil {
 		return nil, err
 	}
-	at := tree{chain: sha256.Sum256(append([]byte("crmguard audit chain 1\n"), g.head.Log[:]...))}
+	at := tree{last: sha256.Sum256(append([]byte("crmguard audit chain 1\n"), g.head.Log[:]...))}
 	record := bytes.Clone(g.first.Record)
 	for seq := range int64(n) {
 		if seq%markEvery == 0 {
-			g.marks = append(g.marks, tree{at.chain, slices.Clone(at.peaks)})
+			g.marks = append(g.marks, tree{at.last, slices.Clone(at.peaks)})
 		}
-		g.number(record, seq)
 		at.add(seq, record)
 	}
-	g.head.Size, g.head.Chain = int64(n), at.chain
+	g.head.Size, g.head.Last = int64(n), at.last
 	root := at.root()
 	text := fmt.Sprintf("%s/%x\n%d\n%s\n", a.signer.Name(), g.head.Log, n, base64.StdEncoding.EncodeToString(root[:]))
 	signature, err := a.signer.Sign([]byte(text))
@@ -105,10 +107,6 @@ func newGrown(ctx context.Context, n int) (*grown, error) {
 	g.note = fmt.Appendf(nil, "%s\n— %s %s\n", text, a.signer.Name(), base64.StdEncoding.EncodeToString(signature))
 	g.verifier = a.verifier
 	return g, nil
-}
-
-func (*grown) number(record []byte, seq int64) {
-	binary.BigEndian.PutUint64(record[seqFrom:seqTo], uint64(seq)) // #nosec G115 -- never negative
 }
 
 // Head implements [audit.Store].
@@ -142,9 +140,7 @@ func (g *grown) Read(_ context.Context, from int64, n int) ([]audit.Row, error) 
 	for seq := from / markEvery * markEvery; seq < to; seq++ {
 		row := g.first
 		row.Seq, row.Record = seq, bytes.Clone(g.first.Record)
-		g.number(row.Record, seq)
 		row.Hashes = at.add(seq, row.Record)
-		row.Chain = at.chain
 		if seq >= from {
 			rows = append(rows, row)
 		}

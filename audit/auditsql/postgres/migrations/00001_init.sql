@@ -29,7 +29,6 @@ CREATE TABLE crmguard_audit_entries (
 	action   TEXT COLLATE "C" NOT NULL,
 	addr     TEXT COLLATE "C" NOT NULL DEFAULT '',
 	occurred BIGINT           NOT NULL,
-	chain    BYTEA            NOT NULL,
 	hashes   BYTEA            NOT NULL,
 	record   BYTEA            NOT NULL,
 	PRIMARY KEY (log, seq)

@@ -26,7 +26,6 @@ CREATE TABLE crmguard_audit_entries (
 	action   TEXT     NOT NULL,
 	addr     TEXT     NOT NULL DEFAULT '',
 	occurred BIGINT   NOT NULL,
-	chain    BYTEA    NOT NULL,
 	hashes   BYTEA    NOT NULL,
 	record   BYTEA    NOT NULL,
 	PRIMARY KEY (log, seq)
