@@ -16,6 +16,13 @@ func mayChange(author crmguard.Subject, old, next *snapshot, now int64) error {
 		return nil
 	}
 	change := edit{add: rowsOnlyIn(next, old, author.Tenant), remove: rowsOnlyIn(old, next, author.Tenant)}
+	for _, rule := range change.add {
+		if r := rowOf("", rule); r.kind == "p3" {
+			if err := mayDeputize(author, old, r, now); err != nil {
+				return err
+			}
+		}
+	}
 	for _, name := range touched(author.Tenant, old, next, change) {
 		persons := holdersOf(author)
 		if person, ok := strings.CutPrefix(name, personPrefix); ok {
@@ -30,7 +37,7 @@ func mayChange(author crmguard.Subject, old, next *snapshot, now int64) error {
 			for _, what := range slices.SortedFunc(maps.Keys(gets), compareRights) {
 				code := ""
 				switch {
-				case name == personPrefix+author.ID || name == personPrefix+author.OnBehalfOf:
+				case old.gains(author, name, now) || next.gains(author, name, now):
 					code = "self-grant"
 				case !held.cover(what, gets[what]&^had[what]):
 					code = "lacks-right"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/crmguard/crmguard"
 )
@@ -86,6 +87,7 @@ func (e *Engine) Fields(ctx context.Context, s crmguard.Subject, r crmguard.Reso
 // departments.
 type decision struct {
 	subject *crmguard.Subject
+	clock   func() time.Time
 	policy  *snapshot
 	parties [2]party // the subject, and whom it acts for if it does
 }
@@ -97,6 +99,10 @@ type party struct {
 	place  placement
 	placed bool // its departments are known
 	shares bool // it is known what is shared with it
+
+	standIns  []standIn
+	now       int64 // if there are any
+	organised bool  // the departments of everybody are known
 }
 
 // begin fills in the decision of a subject where it stands, so that it is not copied
@@ -113,18 +119,31 @@ func (e *Engine) begin(ctx context.Context, d *decision, tenant string) error {
 	if d.policy, err = e.inForce(); err != nil {
 		return err
 	}
+	if d.clock == nil {
+		d.clock = e.clock
+	}
 	p := &d.parties[0]
-	p.person, p.holder = s.ID, d.policy.people[who{tenant, s.ID}].at(e.clock)
+	d.identify(p, who{tenant, s.ID})
 	p.place, p.placed, p.shares = placement{units: s.Units, tree: units}, true, true
-	if e.org.source != nil {
+	p.organised = e.org.source != nil
+	if p.organised {
 		p.place = units.of(s.ID)
 	}
 	if s.OnBehalfOf != "" {
 		p = &d.parties[1]
-		p.person, p.holder = s.OnBehalfOf, d.policy.people[who{tenant, s.OnBehalfOf}].at(e.clock)
-		p.place, p.placed = units.of(s.OnBehalfOf), e.org.source != nil
+		d.identify(p, who{tenant, s.OnBehalfOf})
+		p.place, p.organised = units.of(s.OnBehalfOf), e.org.source != nil
+		p.placed = p.organised
 	}
 	return nil
+}
+
+// identify fills in who a party is and for whom it stands in.
+func (d *decision) identify(p *party, is who) {
+	p.person, p.holder = is.person, d.policy.people[is].at(d.clock)
+	if p.standIns = d.policy.standIns[is]; len(p.standIns) > 0 {
+		p.now = d.clock().Unix()
+	}
 }
 
 // all lists the parties that there are.
@@ -252,14 +271,14 @@ func (d *decision) answer(a crmguard.Action, r *crmguard.Resource, need relation
 	right := actOf(a)
 	for i := range d.all() {
 		p := &d.parties[i]
-		if v := p.verdict(d.policy.ask(p.holder, r.Kind, r.Field, right), r, need); v != allowed {
+		if v := d.verdict(p, r, right, need); v != allowed {
 			return v, nil
 		}
 	}
 	return allowed, nil
 }
 
-// verdict is what rules come to for the party; of a whole kind, need is as in answer.
+// verdict is what rules come to for the party itself; of a whole kind, need is as in answer.
 func (p *party) verdict(m masks, r *crmguard.Resource, need relationSet) verdict {
 	if isWhole(r) {
 		return p.some(m, need)

@@ -361,7 +361,8 @@ func TestNamesWithoutEndAreNobody(t *testing.T) {
 
 // Whatever is asked, and be it the first question to the policy.
 func TestDecisionsAllocateNothing(t *testing.T) {
-	e := engineFromCSV(t, teamPolicy+"p2, u:lara, role:auditor, acme, 2999-12-31T00:00:00Z\n", teamOrg())
+	e := engineFromCSV(t, teamPolicy+"p2, u:lara, role:auditor, acme, 2999-12-31T00:00:00Z\n"+
+		"p3, u:dora, u:vera, acme, 2001-12-31T00:00:00Z, 2999-12-31T00:00:00Z\n", teamOrg())
 	sound := e.current.Load()
 	ctx := t.Context()
 	vera, anna, api, lara := person("vera"), person("anna"), person("api"), person("lara")
@@ -383,6 +384,7 @@ func TestDecisionsAllocateNothing(t *testing.T) {
 		"field":              {vera, crmguard.View, field, ""},
 		"for somebody":       {api, crmguard.View, below, ""},
 		"until":              {lara, crmguard.View, below, ""},
+		"as deputy":          {person("dora"), crmguard.View, below, ""},
 		"no rule":            {vera, crmguard.Delete, below, "no-rule"},
 		"a rule that denies": {person("locked"), crmguard.View, below, "deny-rule"},
 		"no record":          {vera, crmguard.View, kind, "no-record"},

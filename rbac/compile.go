@@ -15,6 +15,8 @@ type compiled struct {
 	people map[who]*holder // who has no rights is not in it
 	kinds  map[string]*kind
 
+	standIns map[who][]standIn // by deputy
+
 	// What each identity has lies together, by ascending number of the object.
 	objects []uint32
 	cells   [][acts]masks // of the object at the same index
@@ -40,7 +42,11 @@ func (h *holder) at(clock func() time.Time) *holder {
 	if h == nil || h.then == nil {
 		return h
 	}
-	for moment := clock().Unix(); h.then != nil && moment >= h.end; {
+	return h.on(clock().Unix())
+}
+
+func (h *holder) on(moment int64) *holder {
+	for h != nil && h.then != nil && moment >= h.end {
 		h = h.then
 	}
 	return h
@@ -135,6 +141,7 @@ func compileRows(rows *rowSet) compiled {
 	}
 	c.rules()
 	c.persons()
+	c.deputies()
 	return c.compiled
 }
 

@@ -289,7 +289,7 @@ func TestRelationsCoverTheFacts(t *testing.T) {
 // spec, and returns how many checks were allowed.
 func requireSameAsFacts(t testing.TB, rnd *rand.Rand, checks int) (yes int) {
 	t.Helper()
-	rows := randomPolicy(rnd, 60, 3, 6)
+	rows := withDeputies(rnd, randomPolicy(rnd, 60, 3, 6))
 	o := oracle{rows: rows, units: map[string]Units{}}
 	var org Org
 	if rnd.IntN(3) == 0 {

@@ -61,6 +61,15 @@ func (s *rowSet) conflicts(now int64) (findings []Finding) {
 				findings = append(findings, s.conflict(x, subject, one, other))
 			}
 		}
+		for _, d := range s.deputies {
+			from := max(now, d.from)
+			ofBoth := min(max(one[d.subject].end, one[d.role].end), max(other[d.subject].end, other[d.role].end))
+			if d.tenant == x.tenant && min(ofBoth, d.end) > from && !both(d.subject) && !both(d.role) {
+				row := s.deputy(d)
+				findings = append(findings, Finding{Where: row.where, Rule: row.rule(), Reason: fmt.Sprintf("%s would have the rights of %s and %s at once, which %s excludes",
+					s.names[d.subject], s.names[x.role], s.names[x.other], located(s.exclusion(x).rule(), s.where(x.place)))})
+			}
+		}
 	}
 	slices.SortFunc(findings, func(a, b Finding) int { return strings.Compare(a.Reason, b.Reason) })
 	return findings
@@ -115,7 +124,8 @@ func (s *rowSet) way(subject uint32, to map[uint32]holding) string {
 	return strings.Join(names, " → ")
 }
 
-// separates refuses a link by which a person would have roles that exclude each other.
+// separates refuses a link, or a deputy, by which a person would have roles that exclude
+// each other.
 func (s *snapshot) separates(added row, now int64) error {
 	if len(s.rows.exclusions) == 0 {
 		return nil
@@ -123,8 +133,23 @@ func (s *snapshot) separates(added row, now int64) error {
 	rows := append(s.rows.linksOfRoles(), added)
 	in, _ := s.rows.name(added.tenant())
 	person, _ := s.rows.name(added.fields[0])
-	for _, l := range s.rows.linksOf(in, person) {
-		rows = append(rows, s.rows.link(l))
+	persons := []uint32{person}
+	if added.kind == "p3" {
+		whom, _ := s.rows.name(added.fields[1])
+		persons = append(persons, whom)
+	}
+	for _, d := range s.rows.deputies {
+		if d.tenant == in && (slices.Contains(persons, d.subject) || slices.Contains(persons, d.role)) {
+			rows = append(rows, s.rows.deputy(d))
+			for _, l := range slices.Concat(s.rows.linksOf(in, d.subject), s.rows.linksOf(in, d.role)) {
+				rows = append(rows, s.rows.link(l))
+			}
+		}
+	}
+	for _, person := range persons {
+		for _, l := range s.rows.linksOf(in, person) {
+			rows = append(rows, s.rows.link(l))
+		}
 	}
 	for _, x := range s.rows.exclusions {
 		rows = append(rows, s.rows.exclusion(x))

@@ -43,6 +43,11 @@ type Reasons struct {
 	// no rule denies a yes for this person: wider scopes of rules that are there, roles
 	// that have the right, those with fewest rights first, or else a rule for the person.
 	Missing [][]string
+
+	// StandsIn are the reasons of those for whom the person stands in at this moment. What
+	// one of them may do the person may do, unless a rule denies it to the person.
+	StandsIn []Reasons
+	Until    time.Time // of those in StandsIn: when that ends
 }
 
 // Reason is a rule that had a part in a decision.
@@ -60,14 +65,10 @@ func (r Reason) Denies() bool { return r.Rule[len(r.Rule)-1] == effectWords[effe
 // question of the host.
 func (e *Engine) Explain(ctx context.Context, s crmguard.Subject, a crmguard.Action, r crmguard.Resource) (Explanation, error) {
 	x := Explanation{Subject: s, Action: a, Resource: r}
-	d := decision{subject: &s}
 	moment := e.clock()
+	d := decision{subject: &s, clock: func() time.Time { return moment }} // the answer and its reasons must not lie on two sides of an end
 	err := e.begin(ctx, &d, r.Tenant)
 	if err == nil {
-		for i := range d.all() { // the answer and its reasons must not lie on two sides of an end
-			p := &d.parties[i]
-			p.holder = d.policy.people[who{r.Tenant, p.person}].at(func() time.Time { return moment })
-		}
 		err = d.check(a, &r)
 	}
 	if err != nil {
@@ -90,7 +91,20 @@ func (e *Engine) Explain(ctx context.Context, s crmguard.Subject, a crmguard.Act
 		q.action = fieldAction(a)
 	}
 	for i := range d.all() {
-		x.By = append(x.By, q.reasons(&d.parties[i]))
+		p := &d.parties[i]
+		why, m, has := q.reasons(p)
+		v := d.verdict(p, &r, actOf(q.action), 0)
+		if why.Allowed = v == allowed; v == noRule {
+			why.Missing = q.missing(p, m, has)
+		}
+		for j := range p.standIns {
+			if whom, ok := p.inPlaceOf(&p.standIns[j]); ok {
+				as, _, _ := q.reasons(&whom)
+				as.Until = time.Unix(p.standIns[j].end, 0).UTC()
+				why.StandsIn = append(why.StandsIn, as)
+			}
+		}
+		x.By = append(x.By, why)
 	}
 	return x, nil
 }
@@ -110,17 +124,17 @@ func (q asked) object() string {
 	return q.resource.Kind + "#" + q.resource.Field
 }
 
-func (q asked) reasons(p *party) Reasons {
-	m := q.policy.ask(p.holder, q.resource.Kind, q.resource.Field, actOf(q.action))
-	v := p.verdict(m, q.resource, 0)
-	why := Reasons{Subject: personPrefix + p.person, Allowed: v == allowed, Why: "the question is about the kind as a whole"}
+// reasons are those of a party itself, what its rules come to, and all of these.
+func (q asked) reasons(p *party) (why Reasons, m masks, has []heldRule) {
+	m = q.policy.ask(p.holder, q.resource.Kind, q.resource.Field, actOf(q.action))
+	why = Reasons{Subject: personPrefix + p.person, Allowed: p.verdict(m, q.resource, 0) == allowed, Why: "the question is about the kind as a whole"}
 	under := everyRelation
 	if !isWhole(q.resource) {
 		under = p.relations(q.resource)
 		why.Relations = under.words()
 		why.Why = p.whyRelated(q.resource)
 	}
-	has := q.rulesOf(why.Subject)
+	has = q.rulesOf(why.Subject)
 	for _, r := range has {
 		if relationsIn[r.rule.scope]&under != 0 {
 			row := q.policy.rows.rule(r.rule)
@@ -136,10 +150,7 @@ func (q asked) reasons(p *party) Reasons {
 		}
 		return 1
 	})
-	if v == noRule {
-		why.Missing = q.missing(p, m, has)
-	}
-	return why
+	return why, m, has
 }
 
 // heldRule is a rule that somebody has, and by which way.

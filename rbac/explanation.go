@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -28,7 +29,10 @@ func (x Explanation) String() string {
 		fmt.Fprintf(&b, "  the credential has no scope %s\n", shown(x.NeedsScope))
 	}
 	for i, r := range x.By {
-		r.write(&b, i > 0)
+		r.write(&b, "  ", []string{"", ", for whom it acts,"}[min(i, 1)])
+		for _, as := range r.StandsIn {
+			as.write(&b, "  as deputy of ", " until "+as.Until.Format(time.RFC3339))
+		}
 	}
 	return b.String()
 }
@@ -45,11 +49,8 @@ func (x Explanation) what() string {
 	return shown(what) + " of " + shown(x.Resource.Tenant)
 }
 
-func (r Reasons) write(b *strings.Builder, behalf bool) {
-	fmt.Fprintf(b, "  %s", shown(r.Subject))
-	if behalf {
-		b.WriteString(", for whom it acts,")
-	}
+func (r Reasons) write(b *strings.Builder, before, after string) {
+	fmt.Fprintf(b, "%s%s%s", before, shown(r.Subject), after)
 	if len(r.Relations) > 0 {
 		fmt.Fprintf(b, " has the relation %s: %s\n", strings.Join(r.Relations, " or "), r.Why)
 	} else {

@@ -22,6 +22,9 @@ type filterPart struct {
 	units  [relShared][]string // by relation: to whose rows that nobody is responsible for the person has it
 	plain  relationSet         // of those before relShared: rows not shared with the person
 	shared relationSet         // likewise: rows shared with the person
+
+	whom     []filterPart // those for whom the person stands in
+	undenied *filterPart  // the rows where that counts, if there are any
 }
 
 // Filter decides which rows of a kind s may do a to. Where Check would deny every
@@ -46,13 +49,23 @@ func (e *Engine) Filter(ctx context.Context, s crmguard.Subject, a crmguard.Acti
 	if isField {
 		a = fieldAction(a)
 	}
-	for _, p := range d.all() {
-		f.parts = append(f.parts, p.filterPart(p.certain(d.policy.ask(p.holder, kind, field, actOf(a)).yes())))
+	for i := range d.all() {
+		p := &d.parties[i]
+		m := d.policy.ask(p.holder, kind, field, actOf(a))
+		part := p.filterPart(m)
+		for j := range p.standIns {
+			if whom, ok := p.inPlaceOf(&p.standIns[j]); ok {
+				part.whom = append(part.whom, whom.filterPart(d.policy.ask(whom.holder, kind, field, actOf(a))))
+				part.undenied = new(p.filterPart(m.undenied()))
+			}
+		}
+		f.parts = append(f.parts, part)
 	}
 	return f, nil
 }
 
-func (p *party) filterPart(set relationSet) filterPart {
+func (p *party) filterPart(m masks) filterPart {
+	set := p.certain(m.yes())
 	part := filterPart{person: p.person, plain: set & unsharedRelations, shared: set >> relShared}
 	if set != 0 && set != everyRelation {
 		part.units = p.place.byRelation()

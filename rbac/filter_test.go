@@ -228,7 +228,7 @@ func filterRun(t *testing.T, db *sql.DB, ask selecting, enough int) (wrong int, 
 		if rnd.IntN(3) > 0 {
 			org = randomOrg(rnd, map[string]Units{})
 		}
-		e := engineOf(t, randomPolicy(rnd, 180, 0, 8+16*rnd.IntN(2)), org)
+		e := engineOf(t, withDeputies(rnd, randomPolicy(rnd, 180, 0, 8+16*rnd.IntN(2))), org)
 		for range 4 {
 			s := crmguard.Subject{Tenant: pick(rnd, someTenants), ID: pick(rnd, somePersons)}
 			s.Kind = kindOf(s.ID)
@@ -313,10 +313,14 @@ func TestPlantedFaultsInFiltersAreFound(t *testing.T) {
 		"sub-departments left out": inParts(func(p *filterPart) { p.units[relTree] = nil }),
 		"heads left out":           inParts(func(p *filterPart) { p.units[relHeaded] = nil }),
 		"heads for members":        inParts(func(p *filterPart) { p.units[relDept] = append(p.units[relDept], p.units[relHeaded]...) }),
-		"sharing left out":         inParts(func(p *filterPart) { p.shared = p.plain }),
-		"denies left out":          inParts(func(p *filterPart) { p.plain |= 1 << relOwn }),
-		"nobody's rows left out":   inParts(func(p *filterPart) { p.plain &^= 1 << relNone; p.shared &^= 1 << relNone }),
-		"another person":           inParts(func(p *filterPart) { p.person = "nobody" }),
+		"deputies left out":        inParts(func(p *filterPart) { p.whom = nil }),
+		"deputies undenied": inParts(func(p *filterPart) {
+			p.undenied = &filterPart{plain: everyRelation & unsharedRelations, shared: unsharedRelations}
+		}),
+		"sharing left out":       inParts(func(p *filterPart) { p.shared = p.plain }),
+		"denies left out":        inParts(func(p *filterPart) { p.plain |= 1 << relOwn }),
+		"nobody's rows left out": inParts(func(p *filterPart) { p.plain &^= 1 << relNone; p.shared &^= 1 << relNone }),
+		"another person":         inParts(func(p *filterPart) { p.person = "nobody" }),
 		"the tenant left out": func(f Filter, c Columns, firstParam int) ([]string, []any, error) {
 			f.tenant = someTenants[0]
 			return whole(f, c, firstParam)

@@ -86,6 +86,21 @@ func randomPolicy(rnd *rand.Rand, rules, chain, denyOneIn int) []row {
 	return rows
 }
 
+// withDeputies adds who stands in for whom, most of them now.
+func withDeputies(rnd *rand.Rand, rows []row) []row {
+	for _, tenant := range someTenants {
+		for range rnd.IntN(5) {
+			pair := shuffled(rnd, somePersons[:4]) // not the job
+			period := pick(rnd, [][2]string{
+				{"2001-01-01T00:00:00Z", "2999-01-01T00:00:00Z"}, {"2001-01-01T00:00:00Z", "2999-01-01T00:00:00Z"},
+				{"2001-01-01T00:00:00Z", "2001-01-02T00:00:00Z"}, {"2998-01-01T00:00:00Z", "2999-01-01T00:00:00Z"},
+			})
+			rows = append(rows, row{"", "p3", []string{personPrefix + pair[0], personPrefix + pair[1], tenant, period[0], period[1]}})
+		}
+	}
+	return rows
+}
+
 // randomQuestion starts from a rule half of the time, or nearly all would be denied.
 func randomQuestion(rnd *rand.Rand, o oracle) question {
 	q := question{

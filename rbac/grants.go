@@ -65,8 +65,8 @@ func reaches(ctx context.Context, tenant string, names ...string) error {
 }
 
 // GrantRole gives a person a role that the policy knows. Who gives it is the
-// subject of ctx: of the same tenant, not that person, and with every right that
-// the role gives, in scopes at least as wide; own, dept and tree are then the
+// subject of ctx: of the same tenant, not that person nor a deputy of that person, and
+// with every right of their own that the role gives, in scopes at least as wide; own, dept and tree are then the
 // person's. A job of the host needs no rights. Whether the subject may grant at
 // all is a question to Check. Giving what is there already does no harm; the store
 // is asked every time, because another process may have taken it away.
@@ -90,44 +90,47 @@ func (e *Engine) GrantRoleUntil(ctx context.Context, tenant, subject, role strin
 }
 
 func (e *Engine) grant(ctx context.Context, tenant, subject, role string, end int64) error {
-	granter, ok := crmguard.SubjectFrom(ctx)
-	if !ok {
-		return errors.New("rbac: grant: nobody acts in the context")
-	}
 	if err := reaches(ctx, tenant, subject, role); err != nil {
 		return err
 	}
 	if strings.HasPrefix(subject, systemPrefix) {
 		return systemName(subject)
 	}
-	if granter.ID == subject || granter.OnBehalfOf == subject {
-		return &crmguard.Denial{By: "rbac", Code: "self-grant", Detail: "u:" + granter.ID + ": role:" + role}
+	added := row{"grant", "g", []string{personPrefix + subject, rolePrefix + role, tenant}}
+	if end != noEnd {
+		added.kind, added.fields = "p2", append(added.fields, formatEnd(end))
+	}
+	return e.give(ctx, added, func(granter crmguard.Subject) error { return e.mayGrant(granter, role, end, added) })
+}
+
+// give stores a row that gives somebody something, if the policy in force then lets the
+// subject of ctx do so, and brings it into force. The row stands where it says that it
+// was added.
+func (e *Engine) give(ctx context.Context, added row, may func(granter crmguard.Subject) error) error {
+	granter, ok := crmguard.SubjectFrom(ctx)
+	if !ok {
+		return fmt.Errorf("rbac: %s: nobody acts in the context", added.where)
 	}
 	if err := e.lock(ctx); err != nil {
 		return err
 	}
 	defer e.unlock()
-	added := row{"grant", "g", []string{personPrefix + subject, rolePrefix + role, tenant}}
-	if end != noEnd {
-		added.kind, added.fields = "p2", append(added.fields, formatEnd(end))
-	}
-	mayGrant := func() error { return e.mayGrant(granter, role, end, added) }
-	give := func() {
+	put := func() {
 		e.change(func(old *snapshot) []row { return append(old.rows.all(), added) })
 	}
 	if store, ok := e.adapter.(Store); ok {
-		return e.revise(withDefaultReason(ctx, "grant"), store, func(stored Stored) (edit, error) {
-			return edit{add: [][]string{added.rule()}, put: give}, mayGrant()
+		return e.revise(withDefaultReason(ctx, added.where), store, func(Stored) (edit, error) {
+			return edit{add: [][]string{added.rule()}, put: put}, may(granter)
 		})
 	}
-	if err := mayGrant(); err != nil {
+	if err := may(granter); err != nil {
 		return err
 	}
-	return e.entered(ctx, policylog.Change{Code: "grant", Added: [][]string{added.rule()}}, func() error {
+	return e.entered(ctx, policylog.Change{Code: added.where, Added: [][]string{added.rule()}}, func() error {
 		if err := addRule(ctx, e.adapter, added); err != nil {
-			return fmt.Errorf("rbac: grant: %w", err)
+			return fmt.Errorf("rbac: %s: %w", added.where, err)
 		}
-		give()
+		put()
 		return nil
 	})
 }
@@ -135,6 +138,9 @@ func (e *Engine) grant(ctx context.Context, tenant, subject, role string, end in
 // mayGrant looks at the policy in force.
 func (e *Engine) mayGrant(granter crmguard.Subject, role string, end int64, added row) error {
 	old := e.current.Load()
+	if old.gains(granter, added.fields[0], e.now()) {
+		return &crmguard.Denial{By: "rbac", Code: "self-grant", Detail: personPrefix + granter.ID + ": " + added.fields[0] + ": role:" + role}
+	}
 	if tenant := added.tenant(); !slices.Contains(old.knownRoles(tenant), role) {
 		return fmt.Errorf("rbac: grant: no row of tenant %q knows the role %q", tenant, role)
 	}
@@ -178,7 +184,8 @@ func (e *Engine) mayRemove(author crmguard.Subject, what removals, link []string
 }
 
 // Revoke takes all roles of a person and all rules that allow that person
-// something, and tells how many rows of the store those were; of an adapter that
+// something, ends that anybody stands in for the person or the person for anybody, and
+// tells how many rows of the store those were; of an adapter that
 // does not tell, how many were in force here. Rules that deny stay: they give
 // nothing, and a person who comes back must not come back with more.
 //
@@ -195,6 +202,8 @@ func (e *Engine) Revoke(ctx context.Context, tenant, subject string) (crmguard.R
 	n, err := e.remove(ctx, removals{
 		{"g", []string{person, "", tenant}},
 		{"p2", []string{person, "", tenant}},
+		{"p3", []string{person, "", tenant}},
+		{"p3", []string{"", person, tenant}},
 		{"p", []string{person, tenant, "", "", "", "allow"}},
 	})
 	revoked.Count = n

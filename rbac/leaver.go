@@ -20,7 +20,7 @@ type LeaverReview struct {
 	Heads  []string   // departments that the person heads, sorted
 	Roles  [][]string // the way to each, nearest first: u:anna, role:head, role:seller
 	Rights []Right    // at this moment, by object and action
-	Rows   []Authored // that name the person first; those that deny stay, Revoke takes all others
+	Rows   []Authored // of the person, and by which somebody is their deputy; those that deny stay, Revoke takes all others
 	// Granted are rows for others that the person put there and that are in force. They
 	// stay; whether they should is a question to their department. Nil without a [Store].
 	Granted []Authored

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -133,6 +134,7 @@ var rowShape = map[string]string{
 	"p":  "subject, tenant, object, action, scope, effect",
 	"g":  "subject, role, tenant",
 	"p2": "person, role, tenant, end",
+	"p3": "deputy, whom, tenant, from, end",
 	"p4": "tenant, role, role",
 	"g2": "relation, scope",
 }
@@ -142,7 +144,7 @@ func (l *linter) row(r row) bool {
 	before := len(l.findings)
 	shape, ok := rowShape[r.kind]
 	if !ok {
-		l.add(r, "unknown type of row; want p, g, p2 or p4")
+		l.add(r, "unknown type of row; want p, g, p2, p3 or p4")
 		return false
 	}
 	if want := strings.Count(shape, ",") + 1; len(r.fields) != want {
@@ -166,9 +168,9 @@ func (l *linter) row(r row) bool {
 	case "p2":
 		l.identity(r, r.fields[0], personPrefix) // what roles give one another has no end
 		l.identity(r, r.fields[1], rolePrefix, unitPrefix)
-		if _, ok := parseEnd(r.fields[3]); !ok {
-			l.add(r, "the end %q: want a time in UTC such as 2026-12-31T18:00:00Z", r.fields[3])
-		}
+		l.moment(r, "end", r.fields[3])
+	case "p3":
+		l.deputy(r)
 	case "p4":
 		l.identity(r, r.fields[1], rolePrefix, unitPrefix)
 		l.identity(r, r.fields[2], rolePrefix, unitPrefix)
@@ -181,6 +183,15 @@ func (l *linter) row(r row) bool {
 		}
 	}
 	return len(l.findings) == before
+}
+
+// moment reads a time of a row.
+func (l *linter) moment(r row, what, text string) time.Time {
+	t, ok := parseEnd(text)
+	if !ok {
+		l.add(r, "the %s %q: want a time in UTC such as 2026-12-31T18:00:00Z", what, text)
+	}
+	return t
 }
 
 func (l *linter) rule(r row) {

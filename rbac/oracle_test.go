@@ -59,8 +59,12 @@ type facts struct{ own, dept, tree, headed, shared bool }
 // allows is the spec in one sentence: some rule that allows covers a fact that
 // holds, and no rule that denies does.
 func (o oracle) allows(tenant, person, object, action string, f facts) bool {
+	allow, deny := o.rules(tenant, person, object, action, f)
+	return allow && !deny
+}
+
+func (o oracle) rules(tenant, person, object, action string, f facts) (allow, deny bool) {
 	identities := o.identities(tenant, "u:"+person)
-	allow, deny := false, false
 	for _, r := range o.rows {
 		if r.kind != "p" || r.fields[1] != tenant || r.fields[2] != object || r.fields[3] != action || !slices.Contains(identities, r.fields[0]) {
 			continue
@@ -70,7 +74,7 @@ func (o oracle) allows(tenant, person, object, action string, f facts) bool {
 			deny = deny || r.fields[5] == "deny"
 		}
 	}
-	return allow && !deny
+	return allow, deny
 }
 
 // identities are what a subject is through role links: itself and, until nothing
@@ -135,26 +139,39 @@ func (o oracle) check(s crmguard.Subject, a crmguard.Action, r crmguard.Resource
 	if o.units == nil {
 		own.dept, own.tree, own.headed = r.Unit != "" && slices.Contains(s.Units, r.Unit), false, false
 	}
-	if !o.allows(r.Tenant, s.ID, object, action, own) {
-		return false
-	}
-	if s.OnBehalfOf == "" {
-		return true
-	}
-	// Of this person it is not known what is shared, nor, without Org, what the
-	// departments are: whatever they may be, the answer must be yes.
-	known := o.factsOf(s.OnBehalfOf, r, false)
+	return o.may(r, s.ID, object, action, []facts{own}) &&
+		(s.OnBehalfOf == "" || o.may(r, s.OnBehalfOf, object, action, o.guesses(s.OnBehalfOf, r)))
+}
+
+// guesses are what another person than the subject may be to a record. Of those it is not
+// known what is shared with them, nor, without Org, what the departments are: whatever
+// they may be, the answer must be yes.
+func (o oracle) guesses(person string, r crmguard.Resource) (all []facts) {
 	for guess := range 16 {
-		f := known
-		f.shared = guess&1 != 0
+		f := o.factsOf(person, r, guess&1 != 0)
 		if o.units == nil {
 			f.dept, f.tree, f.headed = guess&2 != 0, guess&4 != 0, guess&8 != 0
 		}
-		if !o.allows(r.Tenant, s.OnBehalfOf, object, action, f) {
+		all = append(all, f)
+	}
+	return all
+}
+
+// may is what a person may do whatever of some they are to the record: by rules for
+// themselves, or, where none of those denies it, as deputy of somebody who may.
+func (o oracle) may(r crmguard.Resource, person, object, action string, possible []facts) bool {
+	now := formatEnd(time.Now().Unix())
+	asDeputy := slices.ContainsFunc(o.rows, func(d row) bool {
+		if d.kind != "p3" || d.fields[0] != "u:"+person || d.fields[2] != r.Tenant || now < d.fields[3] || d.fields[4] <= now {
 			return false
 		}
-	}
-	return true
+		whom := strings.TrimPrefix(d.fields[1], "u:")
+		return !slices.ContainsFunc(o.guesses(whom, r), func(f facts) bool { return !o.allows(r.Tenant, whom, object, action, f) })
+	})
+	return !slices.ContainsFunc(possible, func(f facts) bool {
+		allow, deny := o.rules(r.Tenant, person, object, action, f)
+		return deny || !allow && !asDeputy
+	})
 }
 
 // factsIn translates the engine's word for a relation.

@@ -102,10 +102,10 @@ func TestRelationsOfAParty(t *testing.T) {
 		p          party
 		own, north relationSet
 	}{
-		{party{"anna", nil, place, true, true}, of(relOwn), of(relDeptShared)},
-		{party{"anna", nil, place, true, false}, of(relOwn, relOwnShared), of(relDept, relDeptShared)},
-		{party{"anna", nil, placement{}, false, true}, of(relOwn), unplaced << relShared},
-		{party{"anna", nil, placement{}, false, false}, of(relOwn, relOwnShared), everyRelation &^ of(relOwn, relOwnShared)},
+		{party{person: "anna", place: place, placed: true, shares: true}, of(relOwn), of(relDeptShared)},
+		{party{person: "anna", place: place, placed: true}, of(relOwn, relOwnShared), of(relDept, relDeptShared)},
+		{party{person: "anna", shares: true}, of(relOwn), unplaced << relShared},
+		{party{person: "anna"}, of(relOwn, relOwnShared), everyRelation &^ of(relOwn, relOwnShared)},
 	} {
 		require.Equal(t, test.own, test.p.relations(&own))
 		require.Equal(t, test.north, test.p.relations(&north))

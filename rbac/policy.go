@@ -7,9 +7,9 @@ import (
 
 // Model is the Casbin model in which every policy is read. A policy that the
 // engine accepts gives the same answers in any Casbin enforcer with this model
-// and [ScopeRows], but for p2 rows, grants that end: no matcher of Casbin's asks
-// for them, so there it is as if all of them had ended, and for p4 rows, which say what
-// no policy may give.
+// and [ScopeRows], but for p2 and p3 rows, grants and deputies that end: no matcher of
+// Casbin's asks for them, so there it is as if all of them had ended, and for p4 rows,
+// which say what no policy may give.
 const Model = `[request_definition]
 r = sub, dom, obj, act, rel
 

@@ -78,8 +78,21 @@ func (p predicate) alternatives() []predicate {
 	return []predicate{p}
 }
 
-// predicate chooses the rows that one person may reach.
+// predicate chooses the rows that one person may reach, as a deputy too.
 func (p filterPart) predicate(c Columns) predicate {
+	own := p.own(c)
+	if len(p.whom) == 0 {
+		return own
+	}
+	others := never
+	for _, whom := range p.whom {
+		others = or(others, whom.own(c))
+	}
+	return or(own, and(p.undenied.own(c), others))
+}
+
+// own chooses those that the person may reach without being a deputy.
+func (p filterPart) own(c Columns) predicate {
 	plain := p.ladder(c, p.plain)
 	if c.Shares == nil || p.plain == p.shared {
 		return plain

@@ -21,6 +21,7 @@
 //	g, u:anna, role:seller, acme
 //	g, unit:support, role:seller, acme
 //	p2, u:boris, role:seller, acme, 2026-12-31T18:00:00Z
+//	p3, u:boris, u:anna, acme, 2026-07-01T00:00:00Z, 2026-07-15T00:00:00Z
 //	p4, acme, role:buyer, role:payer
 //
 // Subjects are u:ID (a person, an integration, or a job of the host, which is
@@ -40,6 +41,9 @@
 // A p2 row is a g row of a person that ends: from that moment on it is as if it were
 // not there, without a reload, by the clock of this process ([Options].Clock). Roles
 // of roles do not end.
+//
+// A p3 row makes one person the deputy of another for a period: then they have the
+// rights of both, each on the records that these are about. See [Engine.Deputize].
 //
 // A p4 row separates duties: nobody has both roles at the same time, by whatever way, and
 // no role is both. A policy that would give both to somebody is refused, and so is the
@@ -118,7 +122,7 @@
 //
 // docs/formats/rbac.md specifies the rows, the file and the version of a policy. A
 // policy that loads here gives the same answers in any Casbin enforcer with [Model]
-// and [ScopeRows], save that no enforcer gives what p2 rows give: there all of them
+// and [ScopeRows], save that no enforcer gives what p2 and p3 rows give: there all of them
 // have ended. Policies in other Casbin models are asked through [Wrap].
 package rbac
 
@@ -334,7 +338,7 @@ func casbinRows(ctx context.Context, adapter persist.Adapter) (rows []row, err e
 	if err != nil {
 		return nil, err
 	}
-	for _, kind := range []string{"p", "p2", "p4", "g", "g2"} {
+	for _, kind := range []string{"p", "p2", "p3", "p4", "g", "g2"} {
 		for i, fields := range m[kind[:1]][kind].Policy {
 			rows = append(rows, row{fmt.Sprintf("%s row %d", kind, i+1), kind, fields})
 		}

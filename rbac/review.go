@@ -76,7 +76,7 @@ func (e *Engine) authored(ctx context.Context, tenant string, policy *snapshot) 
 
 // names reports whether the row is about a person.
 func (a Authored) names(person string) bool {
-	return a.Rule[0] != "p4" && a.Rule[1] == person
+	return a.Rule[0] != "p4" && a.Rule[1] == person || a.Rule[0] == "p3" && a.Rule[2] == person
 }
 
 // rightsOf lists rights, without those that rules deny wholly.

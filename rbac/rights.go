@@ -122,7 +122,7 @@ func (s *snapshot) narrowed(stored []row) []row {
 		switch {
 		case there[r.key()] || r.denies() || r.kind == "p4":
 			kept = append(kept, r)
-		case r.kind != "p":
+		case r.kind == "g" || r.kind == "p2": // a deputy has rights of the other, and none of the denials
 			kept = append(kept, s.denialsThrough(r)...)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // row is one line of a policy, as it is read and as it is shown.
 type row struct {
 	where  string
-	kind   string // p, g, p2, p4, g2
+	kind   string // p, g, p2, p3, p4, g2
 	fields []string
 }
 
@@ -43,6 +43,7 @@ type rowSet struct {
 	names      []string
 	rules      []rule
 	links      []link // g and p2
+	deputies   []deputy
 	exclusions []exclusion
 }
 
@@ -133,6 +134,8 @@ func (b *rowBuilder) add(r row) {
 	case "p2":
 		end, _ := parseEnd(r.fields[3])
 		b.set.links = append(b.set.links, link{b.id(r.fields[0]), b.id(r.fields[2]), b.id(r.fields[1]), end.Unix(), b.place(r.where)})
+	case "p3":
+		b.set.deputies = append(b.set.deputies, b.deputy(r))
 	case "p4":
 		b.set.exclusions = append(b.set.exclusions, exclusion{b.id(r.fields[0]), b.id(r.fields[1]), b.id(r.fields[2]), b.place(r.where)})
 	}
@@ -155,9 +158,14 @@ func (b *rowBuilder) build() *rowSet {
 		r := &s.rules[i]
 		r.subject, r.tenant, r.object, r.place.name = now[r.subject], now[r.tenant], now[r.object], now[r.place.name]
 	}
-	for i := range s.links {
-		l := &s.links[i]
+	renumber := func(l *link) {
 		l.subject, l.tenant, l.role, l.place.name = now[l.subject], now[l.tenant], now[l.role], now[l.place.name]
+	}
+	for i := range s.links {
+		renumber(&s.links[i])
+	}
+	for i := range s.deputies {
+		renumber(&s.deputies[i].link)
 	}
 	for i := range s.exclusions {
 		x := &s.exclusions[i]
@@ -167,6 +175,8 @@ func (b *rowBuilder) build() *rowSet {
 	slices.SortStableFunc(s.links, compareLinks)
 	s.rules = slices.Clip(slices.CompactFunc(s.rules, func(a, b rule) bool { return compareRules(a, b) == 0 }))
 	s.links = slices.Clip(slices.CompactFunc(s.links, func(a, b link) bool { return compareLinks(a, b) == 0 }))
+	slices.SortStableFunc(s.deputies, compareDeputies)
+	s.deputies = slices.Clip(slices.CompactFunc(s.deputies, func(a, b deputy) bool { return compareDeputies(a, b) == 0 }))
 	slices.SortStableFunc(s.exclusions, compareExclusions)
 	s.exclusions = slices.Clip(slices.CompactFunc(s.exclusions, func(a, b exclusion) bool { return compareExclusions(a, b) == 0 }))
 	b.ids = nil
@@ -182,13 +192,16 @@ func rowSetOf(rows []row) *rowSet {
 	return b.build()
 }
 
-func (s *rowSet) len() int { return len(s.rules) + len(s.links) + len(s.exclusions) }
+func (s *rowSet) len() int { return len(s.rules) + len(s.links) + len(s.deputies) + len(s.exclusions) }
 
-// all returns the rows as text: the links, then the rules, then the exclusions.
+// all returns the rows as text: the links, the deputies, the rules, then the exclusions.
 func (s *rowSet) all() []row {
 	rows := make([]row, 0, s.len())
 	for _, l := range s.links {
 		rows = append(rows, s.link(l))
+	}
+	for _, d := range s.deputies {
+		rows = append(rows, s.deputy(d))
 	}
 	for _, r := range s.rules {
 		rows = append(rows, s.rule(r))
@@ -275,6 +288,9 @@ func (s *rowSet) version() string {
 		if l.end != noEnd {
 			w.write("p2", s.names[l.subject], s.names[l.role], s.names[l.tenant], formatEnd(l.end))
 		}
+	}
+	for _, d := range s.deputiesInOrder() {
+		w.write("p3", s.deputy(d).fields...)
 	}
 	for _, x := range s.exclusions {
 		w.write("p4", s.names[x.tenant], s.names[x.role], s.names[x.other])

@@ -35,6 +35,9 @@ func TestRowsComeOutAsTheyWentIn(t *testing.T) {
 		rows := randomPolicy(rnd, 40, 3, 4)
 		for i := range rows {
 			rows[i].where = pick(rnd, []string{"policy.csv:17", "row 4294967295", "row 4294967296", "row 007", "row 0", "grant", "", "12"})
+			if rnd.IntN(9) == 0 {
+				rows[i].kind, rows[i].fields = "p3", []string{"u:" + pick(rnd, somePersons), "u:" + pick(rnd, somePersons), pick(rnd, someTenants), formatEnd(rnd.Int64N(1 << 33)), formatEnd(rnd.Int64N(1 << 33))}
+			}
 			if r := rows[i]; r.kind == "g" && strings.HasPrefix(r.fields[0], personPrefix) && rnd.IntN(2) == 0 {
 				rows[i].kind, rows[i].fields = "p2", append(slices.Clone(r.fields), formatEnd(rnd.Int64N(1<<33)))
 			}
@@ -58,6 +61,7 @@ func TestRowsComeOutAsTheyWentIn(t *testing.T) {
 		again := rowSetOf(set.all())
 		require.Equal(t, set.rules, again.rules)
 		require.Equal(t, set.links, again.links)
+		require.Equal(t, set.deputies, again.deputies)
 	}
 }
 

@@ -45,6 +45,14 @@ type Link struct {
 	End     time.Time // a full second, and a person's only; zero: none
 }
 
+// Deputy is a p3 row: one person stands in for another.
+type Deputy struct {
+	Person    string // u:ID, who has the rights of Whom besides their own
+	Whom      string // u:ID
+	Tenant    string
+	From, End time.Time // full seconds
+}
+
 // Exclusion is a p4 row: nobody has both roles at the same time.
 type Exclusion struct {
 	Tenant      string
@@ -55,6 +63,7 @@ type Exclusion struct {
 type Policy struct {
 	Rules      []Rule
 	Links      []Link
+	Deputies   []Deputy
 	Exclusions []Exclusion
 }
 
@@ -93,6 +102,9 @@ func newMemory(p Policy) *memory {
 		} else {
 			m.add(at, "p2", l.Subject, l.Role, l.Tenant, l.End.UTC().Format(time.RFC3339Nano))
 		}
+	}
+	for i, d := range p.Deputies {
+		m.add(fmt.Sprintf("Deputies[%d]", i), "p3", d.Person, d.Whom, d.Tenant, d.From.UTC().Format(time.RFC3339Nano), d.End.UTC().Format(time.RFC3339Nano))
 	}
 	for i, x := range p.Exclusions {
 		m.add(fmt.Sprintf("Exclusions[%d]", i), "p4", x.Tenant, x.Role, x.Other)

@@ -119,7 +119,7 @@ func (r row) tenant() string {
 	switch {
 	case r.kind == "p" && len(r.fields) > 1:
 		return r.fields[1]
-	case (r.kind == "g" || r.kind == "p2") && len(r.fields) > 2:
+	case (r.kind == "g" || r.kind == "p2" || r.kind == "p3") && len(r.fields) > 2:
 		return r.fields[2]
 	case r.kind == "p4" && len(r.fields) > 0:
 		return r.fields[0]

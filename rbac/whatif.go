@@ -1,6 +1,7 @@
 package rbac
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -41,7 +42,7 @@ func (e *Engine) Draft(ctx context.Context, tenant string, rules [][]string) (*E
 // Change is what another policy means for the people of a tenant.
 type Change struct {
 	Added, Removed [][]string    // rows, each with its type first
-	Rights         []RightChange // by person, object and action
+	Rights         []RightChange // by person, for whom they stand in, object and action
 }
 
 // RightChange is a right that a person has under more relations than before, or under
@@ -54,6 +55,10 @@ type RightChange struct {
 	// Gains and Loses are relations to records, in the words of docs/formats/rbac.md. The only one to
 	// a section is none.
 	Gains, Loses []string
+
+	// As is for whom the person stands in if the right comes by that, such as "u:boris": the
+	// relations are then of that one. Empty: the right is the person's own.
+	As string
 }
 
 // WhatIf tells what would change in a tenant if the policy of another engine, such as a
@@ -79,23 +84,34 @@ func (e *Engine) WhatIf(ctx context.Context, tenant string, other *Engine) (Chan
 func changeBetween(before, after *snapshot, tenant string, now int64) Change {
 	c := Change{Added: rowsOnlyIn(after, before, tenant), Removed: rowsOnlyIn(before, after, tenant)}
 	for _, name := range touched(tenant, before, after, edit{add: c.Added, remove: c.Removed}) {
-		if !strings.HasPrefix(name, personPrefix) {
-			continue
-		}
-		had, has := before.rights(tenant, name, now), after.rights(tenant, name, now)
-		both := maps.Clone(has)
-		if both == nil {
-			both = make(map[right]relationSet)
-		}
-		maps.Copy(both, had)
-		for _, what := range slices.SortedFunc(maps.Keys(both), compareRights) {
-			gains, loses := has[what]&^had[what]&possible(what.object), had[what]&^has[what]&possible(what.object)
-			if gains|loses != 0 {
-				c.Rights = append(c.Rights, RightChange{name, what.object, crmguard.Action(what.action), gains.words(), loses.words()})
-			}
+		if strings.HasPrefix(name, personPrefix) {
+			c.compare(name, "", before.rights(tenant, name, now), after.rights(tenant, name, now))
 		}
 	}
+	for _, d := range slices.Concat(before.deputies(tenant, now), after.deputies(tenant, now)) {
+		if !slices.ContainsFunc(c.Rights, func(r RightChange) bool { return r.Person == d.Person && r.As == d.Whom }) {
+			c.compare(d.Person, d.Whom, before.rightsAs(d, now), after.rightsAs(d, now))
+		}
+	}
+	slices.SortStableFunc(c.Rights, func(a, b RightChange) int {
+		return cmp.Or(strings.Compare(a.Person, b.Person), strings.Compare(a.As, b.As))
+	})
 	return c
+}
+
+// compare tells the differences of what a person may do, as somebody else if as says so.
+func (c *Change) compare(person, as string, had, has map[right]relationSet) {
+	both := maps.Clone(has)
+	if both == nil {
+		both = make(map[right]relationSet)
+	}
+	maps.Copy(both, had)
+	for _, what := range slices.SortedFunc(maps.Keys(both), compareRights) {
+		gains, loses := has[what]&^had[what]&possible(what.object), had[what]&^has[what]&possible(what.object)
+		if gains|loses != 0 {
+			c.Rights = append(c.Rights, RightChange{person, what.object, crmguard.Action(what.action), gains.words(), loses.words(), as})
+		}
+	}
 }
 
 // rowsOnlyIn are the rows of a tenant that one policy has and the other has not.
@@ -149,7 +165,11 @@ func (r RightChange) String() string {
 			parts = append(parts, part.word+" "+Right{r.Object, r.Action, part.relations}.String())
 		}
 	}
-	return r.Person + " " + strings.Join(parts, " and ")
+	who := r.Person
+	if r.As != "" {
+		who += ", as deputy of " + r.As + ","
+	}
+	return who + " " + strings.Join(parts, " and ")
 }
 
 // recordsThatAre says of which records a right on an object is, and those that are headed or
