@@ -3,6 +3,7 @@ package rbac
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -61,15 +62,7 @@ func (s *rowSet) conflicts(now int64) (findings []Finding) {
 				findings = append(findings, s.conflict(x, subject, one, other))
 			}
 		}
-		for _, d := range s.deputies {
-			from := max(now, d.from)
-			ofBoth := min(max(one[d.subject].end, one[d.role].end), max(other[d.subject].end, other[d.role].end))
-			if d.tenant == x.tenant && min(ofBoth, d.end) > from && !both(d.subject) && !both(d.role) {
-				row := s.deputy(d)
-				findings = append(findings, Finding{Where: row.where, Rule: row.rule(), Reason: fmt.Sprintf("%s would have the rights of %s and %s at once, which %s excludes",
-					s.names[d.subject], s.names[x.role], s.names[x.other], located(s.exclusion(x).rule(), s.where(x.place)))})
-			}
-		}
+		findings = append(findings, s.conflictsOfDeputies(x, one, other, now)...)
 	}
 	slices.SortFunc(findings, func(a, b Finding) int { return strings.Compare(a.Reason, b.Reason) })
 	return findings
@@ -109,6 +102,40 @@ func (s *rowSet) conflict(x exclusion, subject uint32, one, other map[uint32]hol
 		s.names[subject], s.way(subject, one), s.way(subject, other), located(s.exclusion(x).rule(), s.where(x.place)))}
 }
 
+// conflictsOfDeputies finds who would have two roles that exclude each other while standing
+// in for others: one of their own and one of those, or two of those.
+func (s *rowSet) conflictsOfDeputies(x exclusion, one, other map[uint32]holding, now int64) (findings []Finding) {
+	for i, d := range s.deputies {
+		self := deputy{link{subject: d.subject, tenant: d.tenant, role: d.subject, end: noEnd}, math.MinInt64}
+		for _, b := range append([]deputy{self}, s.deputies[i+1:]...) {
+			if d.tenant != x.tenant || b.tenant != d.tenant || b.subject != d.subject || b.role == d.role {
+				continue
+			}
+			for _, pair := range [][2]map[uint32]holding{{one, other}, {other, one}} {
+				end := min(d.end, b.end, pair[0][d.role].end, pair[1][b.role].end)
+				if max(d.from, b.from, now) < end {
+					row := s.deputy(d)
+					if b.role != b.subject && b.place.after(d.place) {
+						row = s.deputy(b)
+					}
+					findings = append(findings, Finding{Where: row.where, Rule: row.rule(), Reason: fmt.Sprintf("%s would have %s and %s at once, which %s excludes",
+						s.names[d.subject], s.wayAs(b, pair[1]), s.wayAs(d, pair[0]), located(s.exclusion(x).rule(), s.where(x.place)))})
+				}
+			}
+		}
+	}
+	return findings
+}
+
+// wayAs is how somebody comes to a role by standing in, or by themselves.
+func (s *rowSet) wayAs(d deputy, to map[uint32]holding) string {
+	way := s.way(d.role, to)
+	if d.role != d.subject {
+		way += " as deputy of " + s.names[d.role]
+	}
+	return way
+}
+
 // way is how somebody comes to a role.
 func (s *rowSet) way(subject uint32, to map[uint32]holding) string {
 	var names []string
@@ -131,22 +158,19 @@ func (s *snapshot) separates(added row, now int64) error {
 		return nil
 	}
 	rows := append(s.rows.linksOfRoles(), added)
-	in, _ := s.rows.name(added.tenant())
-	person, _ := s.rows.name(added.fields[0])
-	persons := []uint32{person}
+	persons := slices.Clone(added.fields[:1])
 	if added.kind == "p3" {
-		whom, _ := s.rows.name(added.fields[1])
-		persons = append(persons, whom)
+		persons = append(persons, added.fields[1])
 	}
+	in, _ := s.rows.name(added.tenant())
 	for _, d := range s.rows.deputies {
-		if d.tenant == in && (slices.Contains(persons, d.subject) || slices.Contains(persons, d.role)) {
-			rows = append(rows, s.rows.deputy(d))
-			for _, l := range slices.Concat(s.rows.linksOf(in, d.subject), s.rows.linksOf(in, d.role)) {
-				rows = append(rows, s.rows.link(l))
-			}
+		if d.tenant == in {
+			r := s.rows.deputy(d)
+			rows, persons = append(rows, r), append(persons, r.fields[:2]...)
 		}
 	}
-	for _, person := range persons {
+	for _, name := range sorted(persons) {
+		person, _ := s.rows.name(name)
 		for _, l := range s.rows.linksOf(in, person) {
 			rows = append(rows, s.rows.link(l))
 		}

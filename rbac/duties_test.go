@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/casbin/casbin/v2"
 	"github.com/casbin/casbin/v2/model"
@@ -34,6 +35,9 @@ func TestExcludedRolesAreRefused(t *testing.T) {
 		"the later of two ends": {"p2, u:b, role:payer, acme, 2026-11-01T18:00:00Z\np2, u:b, role:payer, acme, 2026-12-30T18:00:00Z\ng, u:b, role:buyer, acme", ":7", "u:b would have"},
 		"two teams":             {"g, unit:x, role:payer, acme\np4, acme, unit:x, unit:y\ng, u:c, unit:y, acme\ng, u:c, unit:x, acme", ":8", "u:c would have"},
 		"long way":              {"g, role:a, role:payer, acme\ng, role:b, role:a, acme\ng, u:anna, role:b, acme", ":7", "role:b → role:a → role:payer"},
+		"a deputy":              {"g, u:b, role:payer, acme\np3, u:anna, u:b, acme, 2026-12-01T00:00:00Z, 2026-12-02T00:00:00Z", ":6", "u:anna would have role:buyer and role:payer as deputy of u:b at once"},
+		"another deputy":        {"g, u:b, role:payer, acme\np3, u:b, u:anna, acme, 2026-12-01T00:00:00Z, 2026-12-02T00:00:00Z", ":6", "u:b would have role:payer and role:buyer as deputy of u:anna at once"},
+		"a deputy of two":       {"g, u:b, role:payer, acme\np3, u:c, u:b, acme, 2026-12-01T00:00:00Z, 2026-12-03T00:00:00Z\np3, u:c, u:anna, acme, 2026-12-02T00:00:00Z, 2026-12-04T00:00:00Z", ":7", "u:c would have role:buyer as deputy of u:anna and role:payer as deputy of u:b at once"},
 		"itself":                {"p4, acme, role:x, role:x", ":5", "excludes itself"},
 		"a person":              {"p4, acme, u:anna, role:x", ":5", "want a name that starts with"},
 		"three":                 {"p4, acme, role:x, role:y, role:z", ":5", "4 fields; want 3"},
@@ -53,12 +57,16 @@ func TestExcludedRolesAreRefused(t *testing.T) {
 		})
 	}
 	for name, rows := range map[string]string{
-		"another person":     "g, u:boris, role:payer, acme",
-		"another tenant":     "g, u:anna, role:payer, globex",
-		"ended":              "p2, u:anna, role:payer, acme, 2026-11-22T11:00:00Z",
-		"ends just now":      "p2, u:anna, role:payer, acme, 2026-11-22T12:00:30Z", // clocks differ
-		"a rule of a person": "p, u:anna, acme, orders, update, all, allow",
-		"nobody has them":    "p4, acme, role:x, role:y",
+		"another person":                "g, u:boris, role:payer, acme",
+		"another tenant":                "g, u:anna, role:payer, globex",
+		"ended":                         "p2, u:anna, role:payer, acme, 2026-11-22T11:00:00Z",
+		"ends just now":                 "p2, u:anna, role:payer, acme, 2026-11-22T12:00:30Z", // clocks differ
+		"a rule of a person":            "p, u:anna, acme, orders, update, all, allow",
+		"deputies in turn":              "g, u:b, role:payer, acme\np3, u:c, u:b, acme, 2026-12-01T00:00:00Z, 2026-12-02T00:00:00Z\np3, u:c, u:anna, acme, 2026-12-02T00:00:00Z, 2026-12-04T00:00:00Z",
+		"a deputy that was":             "g, u:b, role:payer, acme\np3, u:anna, u:b, acme, 2026-11-01T00:00:00Z, 2026-11-22T00:00:00Z",
+		"a deputy of whom it has ended": "p2, u:b, role:payer, acme, 2026-12-01T00:00:00Z\np3, u:anna, u:b, acme, 2026-12-01T00:00:00Z, 2026-12-02T00:00:00Z",
+		"a deputy for one of the same":  "g, u:b, role:buyer, acme\np3, u:anna, u:b, acme, 2026-12-01T00:00:00Z, 2026-12-02T00:00:00Z",
+		"nobody has them":               "p4, acme, role:x, role:y",
 	} {
 		t.Run(name, func(t *testing.T) {
 			engineAt(t, dutiesPolicy+rows+"\n", newHands("2026-11-22T12:00:00Z"))
@@ -87,6 +95,16 @@ func TestNobodyIsGrantedAnExcludedRole(t *testing.T) {
 	require.NoError(t, err, "a process whose clock is late")
 	_, err = FromCSV(t.Context(), path, &Options{Clock: newHands("2026-11-23T11:00:00Z").now, Logger: quiet().Logger})
 	require.IsType(t, &PolicyError{}, err)
+
+	from, end := clock.now(), clock.now().AddDate(0, 0, 1)
+	requireDenied(t, e.Deputize(job, "acme", "anna", "boris", from, end), "separation-of-duties")
+	require.NoError(t, e.Deputize(job, "acme", "clara", "boris", from, end))
+	requireDenied(t, e.GrantRole(job, "acme", "clara", "buyer"), "separation-of-duties")
+	requireDenied(t, e.Deputize(job, "acme", "clara", "anna", end.Add(-time.Hour), end.Add(time.Hour)), "separation-of-duties")
+	require.NoError(t, e.Deputize(job, "acme", "clara", "anna", end, end.Add(time.Hour)), "one after the other")
+	require.NoError(t, e.Deputize(job, "acme", "clara", "zoe", from, end))
+	requireDenied(t, e.GrantRole(job, "acme", "zoe", "buyer"), "separation-of-duties")
+
 	_, err = e.Draft(job, "acme", ruleRows(e, "g", "u:anna", "role:payer", "acme"))
 	require.ErrorContains(t, err, "u:anna would have")
 }
@@ -120,14 +138,17 @@ func wrongConflicts(t *testing.T, find conflictsFunc) (wrong, refused, sound int
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(41, 42)) //nolint:gosec // the same run every time
 	for range 400 {
-		rows := randomPolicy(rnd, 2, 2, 4)
-		rows = slices.DeleteFunc(rows, func(r row) bool { return r.kind == "g" && rnd.IntN(2) == 0 })
+		rows := slices.DeleteFunc(randomPolicy(rnd, 2, 0, 4), func(r row) bool { return r.kind == "g" && rnd.IntN(2) == 0 })
 		names := []string{}
 		for _, name := range somePersons {
 			names = append(names, personPrefix+name)
 			if rnd.IntN(2) == 0 {
-				rows = append(rows, row{"", "p2", []string{personPrefix + name, rolePrefix + pick(rnd, someRoles), pick(rnd, someTenants), formatEnd(int64(100 * (1 + rnd.IntN(3))))}})
+				rows = append(rows, row{"", "p2", []string{personPrefix + name, rolePrefix + pick(rnd, someRoles), someTenants[0], formatEnd(int64(100 * (1 + rnd.IntN(3))))}})
 			}
+		}
+		for range rnd.IntN(6) {
+			pair, from := shuffled(rnd, somePersons[:4]), int64(50*rnd.IntN(6))
+			rows = append(rows, row{"", "p3", []string{personPrefix + pair[0], personPrefix + pair[1], someTenants[0], formatEnd(from), formatEnd(from + 50*int64(1+rnd.IntN(4)))}})
 		}
 		for _, name := range someRoles {
 			names = append(names, rolePrefix+name)
@@ -138,16 +159,21 @@ func wrongConflicts(t *testing.T, find conflictsFunc) (wrong, refused, sound int
 		exclusions := []row{}
 		for range 1 + rnd.IntN(2) {
 			if pair := shuffled(rnd, names[len(somePersons):]); pair[0] != pair[1] {
-				exclusions = append(exclusions, row{"", "p4", []string{pick(rnd, someTenants), pair[0], pair[1]}})
+				exclusions = append(exclusions, row{"", "p4", []string{someTenants[rnd.IntN(4)/3], pair[0], pair[1]}})
 			}
 		}
 		want := false
 		now := int64(rnd.IntN(4) * 100)
-		for moment := now; moment <= 300; moment += 100 {
+		for moment := now; moment <= 500; moment += 50 {
 			o := oracle{rows: aliveAt(rows, moment)}
 			for _, x := range exclusions {
 				for _, name := range names {
 					is := o.identities(x.fields[0], name)
+					for _, d := range rows { // times of one form are in the order of their texts
+						if at := formatEnd(moment); d.kind == "p3" && d.fields[0] == name && d.fields[2] == x.fields[0] && d.fields[3] <= at && at < d.fields[4] {
+							is = append(is, o.identities(x.fields[0], d.fields[1])...)
+						}
+					}
 					want = want || slices.Contains(is, x.fields[1]) && slices.Contains(is, x.fields[2])
 				}
 			}
@@ -179,9 +205,14 @@ func TestFaultsInConflictsAreFound(t *testing.T) {
 		}
 	}
 	for name, fault := range map[string]conflictsFunc{
-		"only persons":   without(func(s *rowSet, l link) bool { return !strings.HasPrefix(s.names[l.subject], personPrefix) }),
-		"only for good":  without(func(_ *rowSet, l link) bool { return l.end != noEnd }),
-		"no teams":       without(func(s *rowSet, l link) bool { return strings.HasPrefix(s.names[l.role], unitPrefix) }),
+		"only persons":  without(func(s *rowSet, l link) bool { return !strings.HasPrefix(s.names[l.subject], personPrefix) }),
+		"only for good": without(func(_ *rowSet, l link) bool { return l.end != noEnd }),
+		"no teams":      without(func(s *rowSet, l link) bool { return strings.HasPrefix(s.names[l.role], unitPrefix) }),
+		"no deputies": func(s *rowSet, now int64) []Finding {
+			fewer := *s
+			fewer.deputies = nil
+			return fewer.conflicts(now)
+		},
 		"ended is alive": func(s *rowSet, _ int64) []Finding { return s.conflicts(0) },
 		"first only": func(s *rowSet, now int64) []Finding {
 			fewer := *s
@@ -193,6 +224,22 @@ func TestFaultsInConflictsAreFound(t *testing.T) {
 			wrong, _, _ := wrongConflicts(t, fault)
 			require.NotZero(t, wrong)
 		})
+	}
+}
+
+// Who looks at one deputy at a time finds nobody who stands in for two.
+func TestDeputiesOfTwoAreLookedAtTogether(t *testing.T) {
+	const from, end = "2026-12-01T00:00:00Z", "2026-12-02T00:00:00Z"
+	s := rowSetOf([]row{
+		{"", "p4", []string{"acme", "role:buyer", "role:payer"}},
+		{"", "g", []string{"u:anna", "role:buyer", "acme"}}, {"", "g", []string{"u:boris", "role:payer", "acme"}},
+		{"", "p3", []string{"u:clara", "u:anna", "acme", from, end}}, {"", "p3", []string{"u:clara", "u:boris", "acme", from, end}},
+	})
+	require.Len(t, s.conflicts(0), 1)
+	for i := range s.deputies {
+		alone := *s
+		alone.deputies = s.deputies[i : i+1]
+		require.Empty(t, alone.conflicts(0))
 	}
 }
 

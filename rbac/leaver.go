@@ -19,7 +19,7 @@ type LeaverReview struct {
 	Units  []string   // departments of which the person is a member, sorted
 	Heads  []string   // departments that the person heads, sorted
 	Roles  [][]string // the way to each, nearest first: u:anna, role:head, role:seller
-	Rights []Right    // at this moment, by object and action
+	Rights []Right    // of their own at this moment, by object and action; as a deputy there may be more
 	Rows   []Authored // of the person, and by which somebody is their deputy; those that deny stay, Revoke takes all others
 	// Granted are rows for others that the person put there and that are in force. They
 	// stay; whether they should is a question to their department. Nil without a [Store].
