@@ -97,34 +97,53 @@ func (s *rowSet) conflict(x exclusion, subject uint32, one, other map[uint32]hol
 	if subject == x.other || subject != x.role && first.place.after(by.place) {
 		by = first
 	}
-	row := s.link(by)
-	return Finding{Where: row.where, Rule: row.rule(), Reason: fmt.Sprintf("%s would have %s and %s at once, which %s excludes",
-		s.names[subject], s.way(subject, one), s.way(subject, other), located(s.exclusion(x).rule(), s.where(x.place)))}
+	return s.refused(s.link(by), x, subject, s.way(subject, one), s.way(subject, other))
+}
+
+// refused is a finding about a row by which somebody would have two roles, each by its way.
+func (s *rowSet) refused(r row, x exclusion, subject uint32, way, other string) Finding {
+	return Finding{Where: r.where, Rule: r.rule(), Reason: fmt.Sprintf("%s would have %s and %s at once, which %s excludes",
+		s.names[subject], way, other, located(s.exclusion(x).rule(), s.where(x.place)))}
 }
 
 // conflictsOfDeputies finds who would have two roles that exclude each other while standing
 // in for others: one of their own and one of those, or two of those.
 func (s *rowSet) conflictsOfDeputies(x exclusion, one, other map[uint32]holding, now int64) (findings []Finding) {
 	for i, d := range s.deputies {
-		self := deputy{link{subject: d.subject, tenant: d.tenant, role: d.subject, end: noEnd}, math.MinInt64}
-		for _, b := range append([]deputy{self}, s.deputies[i+1:]...) {
-			if d.tenant != x.tenant || b.tenant != d.tenant || b.subject != d.subject || b.role == d.role {
-				continue
-			}
+		if d.tenant != x.tenant {
+			continue
+		}
+		for _, b := range s.besides(i) {
 			for _, pair := range [][2]map[uint32]holding{{one, other}, {other, one}} {
 				end := min(d.end, b.end, pair[0][d.role].end, pair[1][b.role].end)
-				if max(d.from, b.from, now) < end {
-					row := s.deputy(d)
-					if b.role != b.subject && b.place.after(d.place) {
-						row = s.deputy(b)
-					}
-					findings = append(findings, Finding{Where: row.where, Rule: row.rule(), Reason: fmt.Sprintf("%s would have %s and %s at once, which %s excludes",
-						s.names[d.subject], s.wayAs(b, pair[1]), s.wayAs(d, pair[0]), located(s.exclusion(x).rule(), s.where(x.place)))})
+				if max(d.from, b.from, now) >= end {
+					continue
 				}
+				r := s.deputy(d)
+				if b.role != b.subject && b.place.after(d.place) {
+					r = s.deputy(b)
+				}
+				findings = append(findings, s.refused(r, x, d.subject, s.wayAs(b, pair[1]), s.wayAs(d, pair[0])))
 			}
 		}
 	}
 	return findings
+}
+
+// besides are what a deputy is besides standing in for one person: themselves, and deputy of
+// others in rows that follow. The order of deputies has those of one person together.
+func (s *rowSet) besides(i int) []deputy {
+	d := s.deputies[i]
+	all := []deputy{{link{subject: d.subject, role: d.subject, end: noEnd}, math.MinInt64}}
+	for _, b := range s.deputies[i+1:] {
+		if b.subject != d.subject || b.tenant != d.tenant {
+			break
+		}
+		if b.role != d.role {
+			all = append(all, b)
+		}
+	}
+	return all
 }
 
 // wayAs is how somebody comes to a role by standing in, or by themselves.
