@@ -11,10 +11,11 @@ import (
 )
 
 // An entry that was committed waits in the inbox for others of this process, which are
-// chained in one step with it: until none comes, and none is in an open transaction.
+// chained in one step with it: until none comes and none is in an open transaction, until
+// they are a batch, or until they have waited long enough.
 const (
 	gatherEvery = 5 * time.Millisecond // it is looked whether that is so
-	gatherTimes = 4                    // at most
+	gatherLong  = 100 * time.Millisecond
 )
 
 type txKey struct{}
@@ -216,18 +217,21 @@ func (l *Log) inPlaceOf(ctx context.Context, tx Tx, w Waiting, c *content) error
 }
 
 // soon has the committer look into the inbox, after those have come that are about to: a
-// look takes as long for many entries as for one.
+// look takes nearly as long for one entry as for many.
 func (l *Log) soon() {
 	if l.waking.CompareAndSwap(false, true) {
 		issued, _ := l.node.busy()
-		l.gather(gatherTimes, issued)
+		l.gather(time.Now(), issued, issued)
 	}
 }
 
-func (l *Log) gather(times int, before int64) {
+// gather wakes the committer when no more are to be waited for: since began, when first
+// numbers were issued, and the last time issued.
+func (l *Log) gather(began time.Time, first, last int64) {
 	time.AfterFunc(gatherEvery, func() {
-		if issued, open := l.node.busy(); times > 1 && (open || issued > before) {
-			l.gather(times-1, issued)
+		issued, open := l.node.busy()
+		if (open || issued > last) && issued-first < maxBatch && time.Since(began) < gatherLong {
+			l.gather(began, first, issued)
 			return
 		}
 		l.waking.Store(false)
