@@ -5,6 +5,11 @@
 //	store, err := auditsql.New(ctx, db, nil)
 //	journal, err := audit.New(ctx, store, keys, signer, verifier, nil)
 //
+// On PostgreSQL give New a pool of its own to the host's database, of a few connections and
+// with the same search_path: then the journal neither takes the host's connections nor waits
+// for them, and what it prepared on its own stays prepared. Transactions of audit.Log.InTx
+// and RecordTx stay those of the host's pool.
+//
 // # Security notes
 //
 // Several processes may share one log: PRIMARY KEY (log, seq) makes an append a

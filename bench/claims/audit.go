@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -87,7 +88,9 @@ func newAuditor(ctx context.Context, store audit.Store) (*auditor, error) {
 	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}
-	log, err := audit.New(ctx, store, p.ours, signer, verifier, nil)
+	log, err := audit.New(ctx, store, p.ours, signer, verifier, &audit.Options{
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
 	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}

@@ -29,6 +29,13 @@ func auditSQLClaims() []claim {
 
 const pgClients = 32
 
+// journalConnections are the journal's own: so it waits for none of the clients', and what it
+// prepared stays prepared.
+const journalConnections = 2
+
+// chainedWithin is after how long it is an error that what was committed is not chained.
+const chainedWithin = time.Minute
+
 // txTime is how long one round of transactions takes: so long that what is chained after the
 // last of them has little weight.
 const txTime = time.Second
@@ -59,7 +66,13 @@ func newDatabase(ctx context.Context, s *servers) (_ *database, err error) {
 			return nil, errors.Join(err, d.drop())
 		}
 	}
-	store, err := auditsql.New(ctx, d.DB, nil)
+	own, err := s.beside(ctx, d.DB, journalConnections)
+	if err != nil {
+		return nil, errors.Join(err, d.drop())
+	}
+	drop := d.drop
+	d.drop = func() error { return errors.Join(own.Close(), drop()) }
+	store, err := auditsql.New(ctx, own, nil)
 	if err != nil {
 		return nil, errors.Join(err, d.drop())
 	}
@@ -168,6 +181,8 @@ func openAuditTx(ctx context.Context, s *servers) (trial, error) {
 			if _, err := changes(ctx); err != nil {
 				return 0, err
 			}
+			ctx, cancel := context.WithTimeout(ctx, chainedWithin)
+			defer cancel()
 			last := before.Size + made.Load() - 1
 			for chained := []audit.Row(nil); len(chained) == 0; time.Sleep(time.Millisecond) {
 				if chained, err = d.store.Read(ctx, last, 1); err != nil {
