@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -62,6 +63,14 @@ p, u:anna, acme, contacts, export, own, allow
 	require.Len(t, events, 2)
 	require.Equal(t, []any{crmguard.Revoke, "system:policy", 2}, []any{events[0].Action, events[0].Subject.ID, events[0].Count})
 	require.Equal(t, "removed: g, u:anna, role:seller, acme\np, u:anna, acme, contacts, export, own, allow\n|", private(events[0]))
+
+	// Deputies.
+	require.NoError(t, e.Deputize(crmguard.System(t.Context(), "acme", "hr"), "acme", "vera", "oleg", time.Unix(0, 0), time.Unix(1<<34, 0)))
+	require.NoError(t, e.EndDeputy(crmguard.System(t.Context(), "acme", "hr"), "acme", "vera", "oleg"))
+	events = next()
+	require.Len(t, events, 4)
+	require.Equal(t, []any{crmguard.Grant, "deputize", crmguard.Revoke, "revoke"}, []any{events[0].Action, events[0].Reason, events[2].Action, events[2].Reason})
+	require.Contains(t, private(events[2]), "removed: p3, u:vera, u:oleg, acme, 1970-01-01T00:00:00Z")
 
 	// Somebody edits the file.
 	require.NoError(t, e.Reload(oleg))
