@@ -31,7 +31,7 @@
 //     rightsdraft.go prepares a change, rightswhatif.go says what it would mean, rightssave.go puts it
 //     in force, rightshistory.go goes back, and rightswhy.go explains refusals.
 //   - staff.go gives roles and ends a person's access, leaver.go shows before what they have,
-//     handover.go gives their contacts to somebody else; lockdown.go closes everything.
+//     handover.go gives their contacts to somebody else; deputies.go has people stand in for each other. lockdown.go closes everything.
 //   - vault.go keeps the keys; keyspage.go shows them, keyjobs.go and reencrypt.go replace
 //     them while everybody works on, upkeep.go looks after them every hour.
 //   - journal.go shows the journal, journalverify.go proves it, journalentry.go shows one

@@ -28,6 +28,7 @@ var proofs = []mfa.Rule{
 	{Action: crmguard.Grant, Need: crmguard.AssuranceSecondFactor, MaxAge: 5 * time.Minute},
 	{Action: crmguard.Configure, Kind: normsSetting, Need: crmguard.AssuranceSecondFactor, MaxAge: 5 * time.Minute},
 	{Action: crmguard.Configure, Kind: addressSetting, Need: crmguard.AssuranceSecondFactor, MaxAge: 5 * time.Minute},
+	{Action: crmguard.Configure, Kind: deputiesKind, Need: crmguard.AssuranceSecondFactor, MaxAge: 5 * time.Minute},
 	{Action: crmguard.Configure, Kind: rightsKind, Need: crmguard.AssuranceSecondFactor, MaxAge: 5 * time.Minute},
 	{Action: crmguard.Configure, Kind: keysKind, Need: crmguard.AssuranceSecondFactor, MaxAge: 5 * time.Minute},
 	// By whatever means: see freshness.

@@ -219,6 +219,8 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 		err = a.showSettings(w, r, p.Status, stateOf(r.Context()).settings)
 	case p.Code == draftProblem:
 		err = a.showDraft(w, r, p.Status, stateOf(r.Context()).draft)
+	case p.Code == deputyProblem:
+		err = a.showDeputies(w, r, p.Status, stateOf(r.Context()).deputies)
 	case p.Code == passwordProblem:
 		err = a.showMe(w, r, p.Status, p.Detail)
 	case needsProof(p):

@@ -45,7 +45,7 @@ func (a *App) openRights(ctx context.Context) (*rbac.Engine, error) {
 	}
 	var rights *rbac.Engine
 	if err == nil {
-		rights, err = rbac.New(ctx, policy, &rbac.Options{Org: &a.people.org, Logger: a.log})
+		rights, err = rbac.New(ctx, policy, &rbac.Options{Org: &a.people.org, Logger: a.log, Clock: a.cfg.Clock})
 	}
 	switch {
 	case errors.Is(err, rbacsql.ErrOlder):

@@ -89,7 +89,8 @@ func (a *App) prepared(ctx context.Context, draft rightsDraft, rows [][]string, 
 		return nil, err
 	}
 	view.Refused = append(view.Refused, problems...)
-	then, err := a.rights.Draft(ctx, tenant, draft.on(rows))
+	next := draft.on(rows)
+	then, err := a.rights.Draft(ctx, tenant, next)
 	if refused, ok := errors.AsType[*rbac.PolicyError](err); ok {
 		for _, f := range refused.Findings {
 			view.Refused = append(view.Refused, strings.Join(f.Rule, ", ")+": "+f.Reason)
@@ -99,9 +100,11 @@ func (a *App) prepared(ctx context.Context, draft rightsDraft, rows [][]string, 
 	if err != nil {
 		return nil, err
 	}
-	if left, err := a.whoMayChangeRights(ctx, then); err != nil {
+	left, err := a.whoMayChangeRights(ctx, next)
+	if err != nil {
 		return nil, err
-	} else if len(left) == 0 {
+	}
+	if len(left) == 0 {
 		view.Refused = append(view.Refused, "Nobody who can sign in could change rights any more.")
 	}
 	return then, nil
@@ -127,9 +130,14 @@ func (a *App) notOfThisPage(ctx context.Context, draft rightsDraft) (problems []
 	return problems, nil
 }
 
-// whoMayChangeRights lists those who can sign in here and change rights by a policy. There
-// must always be one, or the company has locked itself out of its own rights.
-func (a *App) whoMayChangeRights(ctx context.Context, policy *rbac.Engine) (logins []string, err error) {
+// whoMayChangeRights lists those who can sign in here and change rights by the rows of a
+// policy, without those that end. There must always be one, or the company has locked
+// itself out of its own rights.
+func (a *App) whoMayChangeRights(ctx context.Context, rows [][]string) (logins []string, err error) {
+	policy, err := a.rights.Draft(ctx, tenant, slices.DeleteFunc(slices.Clone(rows), func(row []string) bool { return row[0] == "p2" || row[0] == "p3" }))
+	if err != nil {
+		return nil, err
+	}
 	open, err := a.openEmployees(ctx)
 	if err != nil {
 		return nil, err

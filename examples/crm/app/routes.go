@@ -76,6 +76,9 @@ func (a *App) routes() http.Handler {
 	mux.Handle("GET /staff/{login}/leaver", g.Protect(crmguard.Access, a.reviewed, a.leaverPage))
 	mux.HandleFunc("GET /staff/{login}/leaver/live", a.liveLeaver)
 	mux.Handle("POST /staff/{login}/handover", g.ProtectAct(crmguard.Revoke, a.personOf, a.handOverContacts))
+	mux.Handle("GET /deputies/{login}", g.Protect(crmguard.Access, a.deputiesOf, a.deputiesPage))
+	mux.Handle("POST /deputies/{login}/set", g.ProtectAct(crmguard.Configure, a.deputiesOf, a.setDeputy))
+	mux.Handle("POST /deputies/{login}/end", g.ProtectAct(crmguard.Configure, a.deputiesOf, a.endDeputy))
 	mux.Handle("GET /rights", g.Protect(crmguard.Access, section("rights"), a.rightsPage))
 	mux.Handle("GET /rights/history", g.Protect(crmguard.Access, section("rights"), a.rightsHistory))
 	mux.Handle("POST /rights/history/{version}/back", g.Protect(crmguard.Access, drafting, a.draftOlder))
@@ -143,6 +146,7 @@ type state struct {
 	form     *formPage
 	settings *settingsView
 	draft    *draftView
+	deputies *deputiesView
 	export   *exportPage  // a form that is not in order
 	order    *exportOrder // one that is
 }

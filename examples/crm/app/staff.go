@@ -18,7 +18,7 @@ type person struct {
 	Login, Title, Unit, Roles           string
 	Sessions                            int
 	Demo, Closed, MayDismiss, MayChange bool
-	MayReview                           bool
+	MayReview, MayDeputies              bool
 }
 
 // notice is what has just been done.
@@ -82,7 +82,8 @@ func (a *App) showStaff(w http.ResponseWriter, r *http.Request, done *notice) er
 			Login: p.ID, Title: p.Title, Unit: a.people.unitName(p.Unit), Roles: strings.Join(roles, ", "),
 			Sessions: len(open), Demo: p.Demo, Closed: state.Closed,
 			MayDismiss: !state.Closed && mayRevoke, MayReview: mayRevoke,
-			MayChange: !state.Closed && p.ID != subjectOf(ctx).ID && p.Kind == employee && a.may(r, crmguard.Grant, resource),
+			MayDeputies: !state.Closed && p.Kind == employee && a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: deputiesKind, ID: p.ID, Owner: p.ID, Unit: p.Unit}),
+			MayChange:   !state.Closed && p.ID != subjectOf(ctx).ID && p.Kind == employee && a.may(r, crmguard.Grant, resource),
 		})
 	}
 	return a.render(w, http.StatusOK, "staff", a.page(r, "Staff", true, view))
@@ -282,7 +283,11 @@ func (a *App) notTheLastOwner(ctx context.Context, p account) error {
 	if len(owners) == 1 && owners[0] == p.ID {
 		return &guard.Problem{Status: http.StatusConflict, Title: "This is the last owner", Code: "last-owner", Detail: "Without an owner nobody could give rights any more."}
 	}
-	changers, err := a.whoMayChangeRights(ctx, a.rights)
+	stored, err := a.policy.Load(ctx)
+	if err != nil {
+		return err
+	}
+	changers, err := a.whoMayChangeRights(ctx, stored.Rules)
 	if err == nil && len(changers) == 1 && changers[0] == p.ID {
 		return &guard.Problem{Status: http.StatusConflict, Title: "This is the last one who may change rights", Code: "last-changer", Detail: "Let somebody else change rights first."}
 	}
