@@ -29,10 +29,10 @@ type deputiesView struct {
 	Notice     *notice
 }
 
+// deputyLine is one time of standing in, in days of the company.
 type deputyLine struct {
-	Login     string
-	From, End time.Time
-	Now       bool
+	Login, First, Last string
+	Now                bool
 }
 
 // deputiesOf is what a request about the deputies of somebody is about.
@@ -69,8 +69,11 @@ func (a *App) showDeputies(w http.ResponseWriter, r *http.Request, status int, v
 	if err != nil {
 		return err
 	}
+	zone := a.norms.today().Location()
 	for _, d := range all {
-		line := deputyLine{From: d.From, End: d.End, Now: !a.now().Before(d.From)}
+		line := deputyLine{
+			First: d.From.In(zone).Format(time.DateOnly), Last: d.End.Add(-time.Second).In(zone).Format(time.DateOnly), Now: !a.now().Before(d.From),
+		}
 		switch personPrefix + p.ID {
 		case d.Whom:
 			line.Login = strings.TrimPrefix(d.Person, personPrefix)

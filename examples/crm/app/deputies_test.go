@@ -34,6 +34,7 @@ func TestDeputies(t *testing.T) {
 		status, page = seller.post("/deputies/seller1/set", "deputy", "seller5", "from", in.day(1), "to", in.day(2))
 		require.Equal(t, http.StatusOK, status)
 		has(t, page, "seller5 stands in for seller1")
+		has(t, page, in.day(1)+" to "+in.day(2))
 		require.False(t, sees("seller5"), "not yet")
 		in.late.Add(int64(24 * time.Hour))
 		require.True(t, sees("seller5"))
