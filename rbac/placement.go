@@ -65,9 +65,15 @@ func (p *placement) relation(unit string) relation {
 // that are not listed are none. It looks at each unit once, whatever the shape of the
 // tree.
 func (p *placement) byRelation() (units [relShared][]string) {
-	is := make(map[string]relation)
 	own, led := nonEmpty(p.units), nonEmpty(p.heads)
-	for _, unit := range p.tree.below(own) {
+	below := p.tree.below(own)
+	if len(led) == 0 { // as most people do
+		slices.Sort(own)
+		units[relDept], units[relTree] = slices.Compact(own), below
+		return units
+	}
+	is := make(map[string]relation, len(below))
+	for _, unit := range below {
 		is[unit] = relTree
 	}
 	for _, unit := range own {

@@ -1,6 +1,7 @@
 package rbac
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -164,6 +165,8 @@ func (w *sqlWriter) in(p predicate) {
 		return
 	}
 	w.text.WriteString(p.column + " IN (")
+	w.text.Grow(len("$100, ") * len(p.values))
+	w.args = slices.Grow(w.args, len(p.values))
 	for i, value := range p.values {
 		if i > 0 {
 			w.text.WriteString(", ")
