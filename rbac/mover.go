@@ -92,6 +92,37 @@ func (e *Engine) ReviewMover(ctx context.Context, tenant, person string, from, t
 	return m, nil
 }
 
+// Move takes roles and teams from a person and gives others without end, named as in rows,
+// as one version: at no moment has the person both, or neither. What [Engine.ReviewMover]
+// says of it holds. Who does it is the subject of ctx, who is denied as of [Engine.Replace];
+// roles that the person had already need not be theirs. The adapter must be a [Store], or
+// the error is [ErrNoVersions].
+func (e *Engine) Move(ctx context.Context, tenant, person string, from, to []string, reason string) error {
+	author, store, err := e.author(ctx, tenant, reason)
+	if err != nil {
+		return err
+	}
+	if err := reaches(ctx, tenant, person); err != nil {
+		return err
+	}
+	if strings.HasPrefix(person, systemPrefix) {
+		return systemName(person)
+	}
+	if err := e.lock(ctx); err != nil {
+		return err
+	}
+	defer e.unlock()
+	return e.revise(WithReason(ctx, reason), store, func(Stored) (edit, error) {
+		old := e.current.Load()
+		next, err := moved(old, tenant, personPrefix+person, from, to, e.now)
+		if err != nil {
+			return edit{}, err
+		}
+		change := edit{add: rowsOnlyIn(next, old, tenant), remove: rowsOnlyIn(old, next, tenant), put: func() { e.put(next) }}
+		return change, mayChange(author, old, next, e.now())
+	})
+}
+
 // moved is a policy in which a person has other roles. They must be ones that it knows.
 func moved(before *snapshot, tenant, subject string, from, to []string, now func() int64) (*snapshot, error) {
 	known := make(map[string]bool)

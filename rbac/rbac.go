@@ -78,7 +78,8 @@
 // which rows are missing where it is no. Before a policy is stored, [Engine.Draft] and
 // [Engine.WhatIf] tell who would gain and lose what. [Engine.Matrix] shows it as a table.
 // Before a person leaves, [Engine.ReviewLeaver] tells what the person has, and what
-// nobody else has; before one moves, [Engine.ReviewMover] tells what stays behind.
+// nobody else has; before one moves, with [Engine.Move], [Engine.ReviewMover] tells what
+// stays behind.
 //
 // # Security notes
 //
@@ -105,7 +106,7 @@
 // changed past the store, or is older than what was in force, is refused. It enters each
 // change in a journal; over other adapters the engine does so, see [Options].Journal.
 //
-// Nobody grants what they lack, nor to themselves: through GrantRole, Replace and
+// Nobody grants what they lack, nor to themselves: through GrantRole, Move, Replace and
 // Rollback, and by taking away a role that denies something. It is judged by who acts in
 // the context, for everybody whose rights would change, at each moment until the last
 // grant ends. The host answers for the rest: for who may open these doors at all, which is
