@@ -3,6 +3,7 @@
 package policylog
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -17,6 +18,9 @@ import (
 // kind is that of the resource of entries.
 const kind = "policy"
 
+// departments are a document of which nobody can say what less of it takes away.
+const departments = "departments"
+
 // maxTold is how many bytes of rows an entry holds.
 const maxTold = 4 << 10
 
@@ -29,6 +33,7 @@ type Log struct {
 
 // Change is a change of a policy. Rows have their type first.
 type Change struct {
+	Kind           string // of the document; empty: the policy
 	Tenant         string // of who acts, if nobody does
 	Code           string // Reason of the entry
 	Reason         string // as its author wrote it
@@ -97,7 +102,7 @@ func (l Log) event(ctx context.Context, c Change) crmguard.Event {
 	}
 	e := crmguard.Event{
 		ID: rand.Text(), Time: l.Clock().UTC(), Subject: s, Action: c.action(), Outcome: crmguard.Attempted,
-		Resource: crmguard.Resource{Tenant: s.Tenant, Kind: kind},
+		Resource: crmguard.Resource{Tenant: s.Tenant, Kind: cmp.Or(c.Kind, kind)},
 		Reason:   c.Code, Count: len(c.Added) + len(c.Removed), Policy: c.Policy,
 	}
 	for _, text := range []struct{ name, value string }{{"reason", c.Reason}, {"added", told(c.Added)}, {"removed", told(c.Removed)}} {
@@ -112,6 +117,8 @@ func (l Log) event(ctx context.Context, c Change) crmguard.Event {
 func (c Change) action() crmguard.Action {
 	gives := func(rule []string) bool { return slices.Contains([]string{"g", "p2", "p3"}, rule[0]) }
 	switch {
+	case c.Kind == departments:
+		return crmguard.Configure
 	case len(c.Added) == 0:
 		return crmguard.Revoke
 	case len(c.Removed) > 0 || c.Whole || !allOf(c.Added, gives):
@@ -122,7 +129,7 @@ func (c Change) action() crmguard.Action {
 
 // widens reports whether somebody may have more rights after it than before.
 func (c Change) widens() bool {
-	takes := func(rule []string) bool { return rule[0] != "p4" && (rule[0] != "p" || rule[len(rule)-1] != "deny") }
+	takes := func(rule []string) bool { return c.Kind != departments && rule[0] != "p4" && (rule[0] != "p" || rule[len(rule)-1] != "deny") }
 	return len(c.Added) > 0 || !allOf(c.Removed, takes)
 }
 

@@ -82,7 +82,7 @@ var attacks = map[string]struct {
 	}, rbacsql.ErrTampered, withoutKeys},
 	"a version is made up": {func(d table) {
 		d.exec(`INSERT INTO casbin_rule (ptype, v0, v1, v2) VALUES ('g', 'u:mallory', 'role:owner', 'default')`)
-		d.exec(`INSERT INTO casbin_version SELECT 5, at, tenant, author, reason, digest, whole, added, removed, changes, mac FROM casbin_version WHERE number = 4`)
+		d.exec(`INSERT INTO casbin_version SELECT document, 5, at, tenant, author, reason, digest, whole, added, removed, changes, mac FROM casbin_version WHERE number = 4`)
 		d.fit()
 	}, rbacsql.ErrTampered, withoutKeys},
 	"an old version gets a new number": {func(d table) {
@@ -251,10 +251,10 @@ func TestAdoptIsTheWayBack(t *testing.T) {
 		for range 3 {
 			require.NoError(t, a.AddPolicy("g", "g", []string{fmt.Sprintf("u:p%d", len(rules(t, a))), "role:seller", "default"}))
 		}
-		highest := marks.highest["default"]
+		highest := marks.highest["policy/default"]
 		d.restore("old")
-		d.exec(`INSERT INTO casbin_version SELECT 9000000, at, tenant, author, reason, digest, whole, added, removed, changes, mac FROM casbin_version WHERE number = 1`)
-		d.exec(`INSERT INTO casbin_version SELECT -3, at, tenant, author, reason, digest, whole, added, removed, changes, mac FROM casbin_version WHERE number = 1`)
+		d.exec(`INSERT INTO casbin_version SELECT document, 9000000, at, tenant, author, reason, digest, whole, added, removed, changes, mac FROM casbin_version WHERE number = 1`)
+		d.exec(`INSERT INTO casbin_version SELECT document, -3, at, tenant, author, reason, digest, whole, added, removed, changes, mac FROM casbin_version WHERE number = 1`)
 		_, err := a.Load(t.Context())
 		require.ErrorIs(t, err, rbacsql.ErrTampered)
 		_, err = a.Adopt(t.Context(), "")

@@ -84,14 +84,14 @@ func (a *Adapter) Adopt(ctx context.Context, reason string) (rbac.Version, error
 
 // newestGenuine returns the number of the newest version up to one that verify passes,
 // 0 if none does.
-func (a *Adapter) newestGenuine(ctx context.Context, upTo int64) (int64, error) {
+func (v *versions) newestGenuine(ctx context.Context, upTo int64) (int64, error) {
 	for {
-		found, _, _, err := documents(ctx, a.db, false, a.db.Q(`SELECT `+headColumns+` FROM crmguard_version WHERE number <= $1 ORDER BY number DESC LIMIT 100`), upTo)
+		found, _, _, err := documents(ctx, v.db, false, v.db.Q(`SELECT `+headColumns+` FROM crmguard_version WHERE document = $1 AND number <= $2 ORDER BY number DESC LIMIT 100`), v.document, upTo)
 		if err != nil {
 			return 0, fmt.Errorf("rbacsql: read the versions: %w", err)
 		}
 		for i := range found {
-			err := a.verify(ctx, &found[i])
+			err := v.verify(ctx, &found[i])
 			if err == nil || !errors.Is(err, ErrTampered) {
 				return found[i].Number, err
 			}
@@ -103,9 +103,15 @@ func (a *Adapter) newestGenuine(ctx context.Context, upTo int64) (int64, error) 
 	}
 }
 
+// forget removes made-up versions.
+func (v *versions) forget(ctx context.Context, tx *sql.Tx, genuine, newest int64) error {
+	_, err := tx.ExecContext(ctx, v.db.Q(`DELETE FROM crmguard_version WHERE document = $1 AND (number < 1 OR number > $2 AND number <= $3)`), v.document, genuine, newest)
+	return err
+}
+
 // tidy removes made-up versions, and makes rows of other adapters like those of this one.
 func (a *Adapter) tidy(ctx context.Context, tx *sql.Tx, genuine, newest int64) error {
-	if _, err := tx.ExecContext(ctx, a.db.Q(`DELETE FROM crmguard_version WHERE number < 1 OR number > $1 AND number <= $2`), genuine, newest); err != nil {
+	if err := a.forget(ctx, tx, genuine, newest); err != nil {
 		return err
 	}
 	for _, query := range []string{
@@ -123,7 +129,7 @@ func (a *Adapter) tidy(ctx context.Context, tx *sql.Tx, genuine, newest int64) e
 }
 
 // make completes a version, records it and stores it with what store does.
-func (a *Adapter) make(ctx context.Context, d *document, store func(tx *sql.Tx) error) error {
+func (v *versions) make(ctx context.Context, d *document, store func(tx *sql.Tx) error) error {
 	if d.Number > maxVersion {
 		return fmt.Errorf("rbacsql: there is no version after %d", maxVersion)
 	}
@@ -131,22 +137,22 @@ func (a *Adapter) make(ctx context.Context, d *document, store func(tx *sql.Tx) 
 	if err := checkReason(d.Reason); err != nil {
 		return err
 	}
-	d.Time = a.now().UTC().Truncate(time.Microsecond)
+	d.Time = v.now().UTC().Truncate(time.Microsecond)
 	if s, ok := crmguard.SubjectFrom(ctx); ok {
 		d.Tenant, d.Author = s.Tenant, s.ID
 	}
-	if err := a.seal(ctx, d); err != nil {
+	if err := v.seal(ctx, d); err != nil {
 		return err
 	}
-	journal := policylog.Log{Journal: a.journal, Logger: a.log, Clock: a.now}
+	journal := policylog.Log{Journal: v.journal, Logger: v.log, Clock: v.now}
 	entry, err := journal.Begin(ctx, policylog.Change{
-		Tenant: a.tenant, Code: fmt.Sprintf("version:%d", d.Number), Reason: d.Reason, Policy: d.Digest,
+		Kind: v.kind(), Tenant: v.tenant, Code: fmt.Sprintf("version:%d", d.Number), Reason: d.Reason, Policy: d.Digest,
 		Added: d.Added, Removed: d.Removed, Whole: d.Whole,
 	})
 	if err != nil {
 		return fmt.Errorf("rbacsql: %w", err)
 	}
-	err = a.db.Tx(ctx, store)
+	err = v.db.Tx(ctx, store)
 	if sqldb.UniqueViolation(err) {
 		err = rbac.ErrChanged
 	}
@@ -161,7 +167,7 @@ func (a *Adapter) make(ctx context.Context, d *document, store func(tx *sql.Tx) 
 	if err != nil {
 		return fmt.Errorf("rbacsql: change: %w", err)
 	}
-	return a.raise(ctx, floor{}, d.Version)
+	return v.raise(ctx, floor{}, d.Version)
 }
 
 // checkReason refuses reasons that databases and pages could not hold.
@@ -186,7 +192,7 @@ func checkRule(rule []string) error {
 }
 
 // enter stores a version behind the one that is the newest.
-func (a *Adapter) enter(ctx context.Context, tx *sql.Tx, was int64, d *document) error {
+func (v *versions) enter(ctx context.Context, tx *sql.Tx, was int64, d *document) error {
 	added, err := rulesJSON(d.Added)
 	if err != nil {
 		return err
@@ -195,17 +201,17 @@ func (a *Adapter) enter(ctx context.Context, tx *sql.Tx, was int64, d *document)
 	if err != nil {
 		return err
 	}
-	if a.db.Dialect == sqldb.Postgres {
+	if v.db.Dialect == sqldb.Postgres {
 		// One at a time; the channel's name stands for the table.
-		if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtext($1)), pg_notify($1, $2)`, a.Channel(), fmt.Sprint(d.Number)); err != nil {
+		if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtext($1)), pg_notify($1, $2)`, v.channel(), v.sign(d)); err != nil {
 			return err
 		}
 	}
-	if _, err := tx.ExecContext(ctx, a.db.Q(`INSERT INTO crmguard_version (`+headColumns+`, added, removed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`),
-		d.Number, sqldb.Micros(d.Time), d.Tenant, d.Author, d.Reason, d.Digest, int64(asByte(d.Whole)), d.changes, d.mac, added, removed); err != nil {
+	if _, err := tx.ExecContext(ctx, v.db.Q(`INSERT INTO crmguard_version (document, `+headColumns+`, added, removed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`),
+		v.document, d.Number, sqldb.Micros(d.Time), d.Tenant, d.Author, d.Reason, d.Digest, int64(asByte(d.Whole)), d.changes, d.mac, added, removed); err != nil {
 		return err
 	}
-	found, _, _, err := documents(ctx, tx, false, a.db.Q(`SELECT `+headColumns+` FROM crmguard_version ORDER BY number DESC LIMIT 2`))
+	found, _, _, err := documents(ctx, tx, false, v.db.Q(`SELECT `+headColumns+` FROM crmguard_version WHERE document = $1 ORDER BY number DESC LIMIT 2`), v.document)
 	if err != nil {
 		return err
 	}

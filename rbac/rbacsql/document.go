@@ -19,7 +19,6 @@ const (
 	formatChanges = "crmguard rbac changes v1"
 	maxVersion    = 1<<53 - 1
 	placeKind     = "rbac"
-	placeRecord   = "policy"
 	placeField    = "version"
 )
 
@@ -70,36 +69,36 @@ func asByte(on bool) byte {
 	return 0
 }
 
-func (a *Adapter) place() crmguard.Place {
-	return crmguard.Place{Tenant: a.tenant, Kind: placeKind, Record: placeRecord, Field: placeField}
+func (v *versions) place() crmguard.Place {
+	return crmguard.Place{Tenant: v.tenant, Kind: placeKind, Record: v.document, Field: placeField}
 }
 
 // asItself is a context for the keys: whoever acts may be of another tenant.
-func (a *Adapter) asItself(ctx context.Context) context.Context {
-	return crmguard.System(ctx, a.tenant, "policy")
+func (v *versions) asItself(ctx context.Context) context.Context {
+	return crmguard.System(ctx, v.tenant, policyDocument)
 }
 
 // seal fills in what follows from the version.
-func (a *Adapter) seal(ctx context.Context, d *document) (err error) {
+func (v *versions) seal(ctx context.Context, d *document) (err error) {
 	d.changes, d.mac = changesOf(&d.Version), []byte{}
-	if a.keys == nil {
+	if v.keys == nil {
 		return nil
 	}
-	if d.mac, err = a.keys.MAC(a.asItself(ctx), a.place(), d.authenticated()); err != nil {
+	if d.mac, err = v.keys.MAC(v.asItself(ctx), v.place(), d.authenticated()); err != nil {
 		return fmt.Errorf("rbacsql: make the MAC: %w", err)
 	}
 	return nil
 }
 
 // verify refuses a version that nobody with the keys has made.
-func (a *Adapter) verify(ctx context.Context, d *document) error {
+func (v *versions) verify(ctx context.Context, d *document) error {
 	if d.Number < 1 || d.Number > maxVersion {
 		return fmt.Errorf("%w: there is no version %d", ErrTampered, d.Number)
 	}
-	if a.keys == nil {
+	if v.keys == nil {
 		return nil
 	}
-	err := a.keys.Verify(a.asItself(ctx), a.place(), d.authenticated(), d.mac)
+	err := v.keys.Verify(v.asItself(ctx), v.place(), d.authenticated(), d.mac)
 	switch {
 	case errors.Is(err, crmguard.ErrMAC):
 		return fmt.Errorf("%w: version %d was not made with the keys: %w", ErrTampered, d.Number, err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/crmguardtest"
 	"github.com/crmguard/crmguard/rbac"
 )
@@ -51,7 +52,11 @@ func TestGolden(t *testing.T) {
 
 // Each part of a version is in the bytes of its MAC.
 func TestEveryPartIsAuthenticated(t *testing.T) {
-	a := &Adapter{keys: crmguardtest.NewKeys(), tenant: "acme"}
+	keys := crmguardtest.NewKeys()
+	of := func(keys crmguard.Authenticator, tenant, document string) *versions {
+		return &versions{tables: tables{keys: keys, tenant: tenant}, document: document}
+	}
+	a := of(keys, "acme", policyDocument)
 	good := goldenDocument()
 	require.NoError(t, a.seal(t.Context(), &good))
 	require.NoError(t, a.verify(t.Context(), &good))
@@ -73,11 +78,11 @@ func TestEveryPartIsAuthenticated(t *testing.T) {
 		change(&bad)
 		require.ErrorIs(t, a.verify(t.Context(), &bad), ErrTampered, name)
 	}
-	require.ErrorIs(t, (&Adapter{keys: a.keys, tenant: "globex"}).verify(t.Context(), &good), ErrTampered, "another tenant's keys")
+	require.ErrorIs(t, of(keys, "globex", policyDocument).verify(t.Context(), &good), ErrTampered, "another tenant's keys")
+	require.ErrorIs(t, of(keys, "acme", departmentsDocument+"acme").verify(t.Context(), &good), ErrTampered, "another document")
 
-	keys := crmguardtest.NewKeys()
 	keys.Fail(os.ErrDeadlineExceeded)
-	err := (&Adapter{keys: keys, tenant: "acme"}).verify(t.Context(), &good)
+	err := a.verify(t.Context(), &good)
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.NotErrorIs(t, err, ErrTampered, "that nobody knows")
 }

@@ -148,3 +148,48 @@ func ExampleNewWithoutKeys() {
 	// rbacsql: keys are needed; NewWithoutKeys goes without
 	// 0 <nil>
 }
+
+// Departments stand beside the policy. Anna heads north, and sees what is below it.
+func ExampleAdapter_Org() {
+	dir, err := os.MkdirTemp("", "rbacsql")
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	ctx := crmguard.WithSubject(context.Background(), crmguard.Subject{Tenant: "acme", ID: "olga", Kind: crmguard.KindEmployee})
+	db, err := sql.Open("sqlite", filepath.Join(dir, "crm.db"))
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = db.Close() }()
+	adapter, err := rbacsql.New(ctx, db, crmguardtest.NewKeys(), nil) // a host has encrypt.Keyring
+	if err != nil {
+		panic(err)
+	}
+	if err := adapter.AddPolicies("p", "p", [][]string{{"u:anna", "acme", "contacts", "view", "headed", "allow"}}); err != nil {
+		panic(err)
+	}
+	rights, err := rbac.New(ctx, adapter, &rbac.Options{Org: adapter.Org(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		panic(err)
+	}
+	anna := crmguard.Subject{Tenant: "acme", ID: "anna", Kind: crmguard.KindEmployee}
+	card := crmguard.Resource{Tenant: "acme", Kind: "contacts", ID: "17", Unit: "north-1"}
+	fmt.Println(rights.Check(ctx, anna, crmguard.View, card))
+
+	version, err := adapter.Org().Replace(ctx, "acme", 0, rbac.Units{
+		Parent: map[string]string{"north-1": "north"},
+		Heads:  map[string][]string{"anna": {"north"}},
+	}, "anna heads north")
+	if err != nil {
+		panic(err)
+	}
+	rights.Invalidate("acme")
+	fmt.Println(version.Number, rights.Check(ctx, anna, crmguard.View, card))
+	_, err = adapter.Org().Replace(ctx, "acme", 0, rbac.Units{}, "out of an old page")
+	fmt.Println(errors.Is(err, rbac.ErrChanged))
+	// Output:
+	// crmguard: denied by rbac: no-rule
+	// 1 <nil>
+	// true
+}

@@ -13,6 +13,16 @@
 //
 // The adapter serves any Casbin enforcer; package rbac checks what it reads.
 //
+// Departments may stand beside it, for hosts that have no tables of their own for them:
+//
+//	rights, err := rbac.New(ctx, adapter, &rbac.Options{Org: adapter.Org()})
+//	...
+//	version, err := adapter.Org().Version(ctx, tenant)
+//	units, err := adapter.Org().Load(ctx, tenant)
+//	...
+//	v, err := adapter.Org().Replace(ctx, tenant, version, changed, "anna heads north")
+//	rights.Invalidate(tenant)
+//
 // # Security notes
 //
 // Whoever can write the database does not become owner by it. Each version carries a
@@ -25,7 +35,10 @@
 // grant makes another one's forgery genuine. Who writes the database can still keep
 // everybody out.
 //
-// [Adapter.Adopt] is the way back after somebody changed the tables on purpose, and the way in
+// Departments decide what rights reach, so they are kept in the same way: one document of
+// each tenant, whose rows stand in the versions alone.
+//
+// [Adapter.Adopt] and [Org.Adopt] are the way back after somebody changed the tables on purpose, and the way in
 // for a table that another adapter made.
 //
 // The key may rotate, but its old versions vouch for old versions of the policy: retired,
@@ -71,7 +84,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/casbin/casbin/v2/persist"
@@ -90,14 +102,15 @@ import (
 //go:embed sqlite postgres
 var Migrations embed.FS
 
-// Marks remembers the highest version of the policy that was ever in force, outside
+// Marks remembers the highest version of the policy that was ever in force, and of departments, outside
 // the database that keeps it, such as beside the keys: whoever puts an old backup of
 // that database back does not bring old rights back. Whoever does so on purpose adopts
 // what is there ([Adapter.Adopt]).
 type Marks interface {
-	// Raise makes the mark of a tenant version, unless it is higher already, and
-	// returns what it is then. It is atomic and durable. The first mark is 0.
-	Raise(ctx context.Context, tenant string, version int64) (int64, error)
+	// Raise makes the mark of a document version, unless it is higher already, and
+	// returns what it is then. It is atomic and durable. The first mark is 0. Documents are
+	// "policy/TENANT", and departments of tenants.
+	Raise(ctx context.Context, document string, version int64) (int64, error)
 }
 
 // Options are what an [Adapter] can do without.
@@ -122,18 +135,9 @@ type Options struct {
 
 // Adapter reads and writes the tables. It is safe for concurrent use.
 type Adapter struct {
-	db      *sqldb.DB
-	keys    crmguard.Authenticator // nil: NewWithoutKeys
-	tenant  string
-	marks   Marks
-	journal crmguard.Recorder
-	log     *slog.Logger
-	now     func() time.Time
-
+	versions
 	turn chan struct{} // full while a change by Casbin's methods is tried
-
-	mu   sync.Mutex
-	seen rbac.Version // the newest that was genuine
+	org  Org
 }
 
 var (
@@ -169,10 +173,10 @@ func open(ctx context.Context, db *sql.DB, keys crmguard.Authenticator, o *Optio
 	if opts.Tenant == "" {
 		opts.Tenant = crmguard.SingleTenant
 	}
-	a := &Adapter{
-		keys: keys, tenant: opts.Tenant, marks: opts.Marks, journal: opts.Journal, log: opts.Logger, now: opts.Clock,
-		turn: make(chan struct{}, 1),
-	}
+	a := &Adapter{versions: versions{
+		tables:   tables{keys: keys, tenant: opts.Tenant, marks: opts.Marks, journal: opts.Journal, log: opts.Logger, now: opts.Clock},
+		document: policyDocument,
+	}, turn: make(chan struct{}, 1)}
 	if a.log == nil {
 		a.log = slog.Default()
 	}
@@ -182,6 +186,7 @@ func open(ctx context.Context, db *sql.DB, keys crmguard.Authenticator, o *Optio
 	if err := a.migrate(ctx, db, opts.TablePrefix); err != nil {
 		return nil, fmt.Errorf("rbacsql: %w", err)
 	}
+	a.org.tables = a.tables
 	return a, nil
 }
 
@@ -199,5 +204,6 @@ func (a *Adapter) migrate(ctx context.Context, db *sql.DB, prefix string) (err e
 	return a.db.Migrate(ctx, "rbac", files)
 }
 
-// Channel is what changes are notified on in PostgreSQL, with the number of the version.
-func (a *Adapter) Channel() string { return a.db.Q("crmguard_policy") }
+// Channel is what changes are notified on in PostgreSQL, of the policy with the number of the version and of departments
+// with "departments/" and the tenant.
+func (a *Adapter) Channel() string { return a.channel() }

@@ -14,11 +14,11 @@ import (
 
 var (
 	// ErrTampered says that rows or versions were changed past the adapter.
-	ErrTampered = errors.New("rbacsql: the policy was changed past the adapter: put the rows back, or adopt them (Adapter.Adopt) if it was you")
+	ErrTampered = errors.New("rbacsql: what is stored was changed past the adapter: put it back, or adopt it (Adapter.Adopt, Org.Adopt) if it was you")
 
 	// ErrOlder says that the database has an older state than one that was in force, or a
 	// version that is not the one that was seen under its number.
-	ErrOlder = errors.New("rbacsql: the policy is older than the one that was in force: put a newer backup back, or adopt this one (Adapter.Adopt) if it was you")
+	ErrOlder = errors.New("rbacsql: what is stored is older than what was in force: put a newer backup back, or adopt it (Adapter.Adopt, Org.Adopt) if it was you")
 
 	// ErrUnversioned says that the table has rows, but no version yet.
 	ErrUnversioned = errors.New("rbacsql: the rows have no version yet: look at them, and adopt them (Adapter.Adopt)")
@@ -56,8 +56,8 @@ func documents(ctx context.Context, q querier, withRows bool, query string, args
 }
 
 // newest returns the newest version that is stored, genuine or not; its number is 0 if there is none.
-func (a *Adapter) newest(ctx context.Context, q querier) (document, error) {
-	found, _, _, err := documents(ctx, q, false, a.db.Q(`SELECT `+headColumns+` FROM crmguard_version ORDER BY number DESC LIMIT 1`))
+func (v *versions) newest(ctx context.Context, q querier) (document, error) {
+	found, _, _, err := documents(ctx, q, false, v.db.Q(`SELECT `+headColumns+` FROM crmguard_version WHERE document = $1 ORDER BY number DESC LIMIT 1`), v.document)
 	if err != nil || len(found) == 0 {
 		return document{Version: rbac.Version{Digest: rbac.Digest(nil)}}, err
 	}
@@ -70,14 +70,14 @@ type floor struct {
 	number int64
 }
 
-func (a *Adapter) floor(ctx context.Context) (floor, error) {
-	a.mu.Lock()
-	f := floor{a.seen, a.seen.Number}
-	a.mu.Unlock()
-	if a.marks == nil {
+func (v *versions) floor(ctx context.Context) (floor, error) {
+	v.mu.Lock()
+	f := floor{v.seen, v.seen.Number}
+	v.mu.Unlock()
+	if v.marks == nil {
 		return f, nil
 	}
-	marked, err := a.marks.Raise(a.asItself(ctx), a.tenant, f.number)
+	marked, err := v.marks.Raise(v.asItself(ctx), v.mark(), f.number)
 	if err != nil {
 		return f, fmt.Errorf("rbacsql: mark of the highest version: %w", err)
 	}
@@ -86,9 +86,9 @@ func (a *Adapter) floor(ctx context.Context) (floor, error) {
 }
 
 // admit refuses a newest version that is not genuine, or older than what was in force.
-func (a *Adapter) admit(ctx context.Context, f floor, head *document) error {
+func (v *versions) admit(ctx context.Context, f floor, head *document) error {
 	if head.Number != 0 {
-		if err := a.verify(ctx, head); err != nil {
+		if err := v.verify(ctx, head); err != nil {
 			return err
 		}
 	}
@@ -102,34 +102,37 @@ func (a *Adapter) admit(ctx context.Context, f floor, head *document) error {
 }
 
 // raise remembers a genuine version as one that was in force.
-func (a *Adapter) raise(ctx context.Context, f floor, v rbac.Version) error {
-	if a.marks != nil && v.Number > f.number {
-		if _, err := a.marks.Raise(a.asItself(ctx), a.tenant, v.Number); err != nil {
+func (v *versions) raise(ctx context.Context, f floor, was rbac.Version) error {
+	if v.marks != nil && was.Number > f.number {
+		if _, err := v.marks.Raise(v.asItself(ctx), v.mark(), was.Number); err != nil {
 			return fmt.Errorf("rbacsql: mark of the highest version: %w", err)
 		}
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if v.Number > a.seen.Number {
-		a.seen = rbac.Version{Number: v.Number, Digest: v.Digest}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if was.Number > v.seen.Number {
+		v.seen = rbac.Version{Number: was.Number, Digest: was.Digest}
 	}
 	return nil
 }
 
 // Head implements [rbac.Store].
-func (a *Adapter) Head(ctx context.Context) (rbac.Version, error) {
-	f, err := a.floor(ctx)
+func (a *Adapter) Head(ctx context.Context) (rbac.Version, error) { return a.head(ctx) }
+
+// head returns the newest version, without its rows.
+func (v *versions) head(ctx context.Context) (rbac.Version, error) {
+	f, err := v.floor(ctx)
 	if err != nil {
 		return rbac.Version{}, err
 	}
-	head, err := a.newest(ctx, a.db)
+	head, err := v.newest(ctx, v.db)
 	if err != nil {
 		return rbac.Version{}, fmt.Errorf("rbacsql: read the newest version: %w", err)
 	}
-	if err := a.admit(ctx, f, &head); err != nil {
+	if err := v.admit(ctx, f, &head); err != nil {
 		return rbac.Version{}, err
 	}
-	return head.Version, a.raise(ctx, f, head.Version)
+	return head.Version, v.raise(ctx, f, head.Version)
 }
 
 // Load implements [rbac.Store]. Empty fields at the end of a row are left out.

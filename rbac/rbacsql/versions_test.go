@@ -336,7 +336,7 @@ func TestMarksThatFail(t *testing.T) {
 	require.ErrorIs(t, err, marks.fail)
 	marks.fail = nil
 	require.NoError(t, e.GrantRole(job, "acme", "boris", "seller"))
-	require.Equal(t, e.Status().Stored.Number, marks.highest["default"])
+	require.Equal(t, e.Status().Stored.Number, marks.highest["policy/default"])
 }
 
 // A process dies after it has stored a version and before the mark is raised: the next
@@ -350,5 +350,5 @@ func TestAMarkThatLagsBehind(t *testing.T) {
 	require.NoError(t, err)
 	_, err = late.Head(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, n, marks.highest["default"])
+	require.Equal(t, n, marks.highest["policy/default"])
 }

@@ -14,8 +14,8 @@ import (
 type policyMarks struct{ *versionMarks }
 
 // Raise implements rbacsql.Marks.
-func (m policyMarks) Raise(_ context.Context, tenant string, version int64) (int64, error) {
-	return m.raise("policy/"+tenant, version)
+func (m policyMarks) Raise(_ context.Context, document string, version int64) (int64, error) {
+	return m.raise(document, version)
 }
 
 // openPolicy opens the tables of the policy.

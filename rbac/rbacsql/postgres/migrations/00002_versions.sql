@@ -1,6 +1,7 @@
 -- +goose Up
 CREATE TABLE crmguard_version (
-	number  BIGINT PRIMARY KEY,
+	document TEXT NOT NULL DEFAULT 'policy',
+	number  BIGINT NOT NULL,
 	at      BIGINT NOT NULL,
 	tenant  TEXT   NOT NULL,
 	author  TEXT   NOT NULL,
@@ -10,7 +11,8 @@ CREATE TABLE crmguard_version (
 	added   TEXT   NOT NULL,
 	removed TEXT   NOT NULL,
 	changes TEXT   NOT NULL,
-	mac     BYTEA  NOT NULL
+	mac     BYTEA  NOT NULL,
+	PRIMARY KEY (document, number)
 );
 INSERT INTO crmguard_migrations (store, version, applied_at) VALUES ('rbac', 2, 0);
 -- +goose Down
