@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/crmguard/crmguard"
 )
 
 // Place is where somebody works: what a move is from, and to.
@@ -95,7 +97,7 @@ func (e *Engine) ReviewMover(ctx context.Context, tenant, person string, from, t
 // Move takes roles and teams from a person and gives others without end, named as in rows,
 // as one version: at no moment has the person both, or neither. What [Engine.ReviewMover]
 // says of it holds. Who does it is the subject of ctx, who is denied as of [Engine.Replace];
-// roles that the person had already need not be theirs. The adapter must be a [Store], or
+// what the person had already need not be theirs. Nobody moves themselves. The adapter must be a [Store], or
 // the error is [ErrNoVersions].
 func (e *Engine) Move(ctx context.Context, tenant, person string, from, to []string, reason string) error {
 	author, store, err := e.author(ctx, tenant, reason)
@@ -114,6 +116,9 @@ func (e *Engine) Move(ctx context.Context, tenant, person string, from, to []str
 	defer e.unlock()
 	return e.revise(WithReason(ctx, reason), store, func(Stored) (edit, error) {
 		old := e.current.Load()
+		if old.gains(author, personPrefix+person, e.now()) {
+			return edit{}, &crmguard.Denial{By: "rbac", Code: "self-grant", Detail: personPrefix + author.ID + ": moves " + personPrefix + person}
+		}
 		next, err := moved(old, tenant, personPrefix+person, from, to, e.now)
 		if err != nil {
 			return edit{}, err

@@ -106,8 +106,8 @@
 // changed past the store, or is older than what was in force, is refused. It enters each
 // change in a journal; over other adapters the engine does so, see [Options].Journal.
 //
-// Nobody grants what they lack, nor to themselves: through GrantRole, Move, Replace and
-// Rollback, and by taking away a role that denies something. It is judged by who acts in
+// Nobody grants what they lack, nor to themselves: through GrantRole, Move, Deputize,
+// Replace and Rollback, and by taking away a role that denies something. It is judged by who acts in
 // the context, for everybody whose rights would change, at each moment until the last
 // grant ends. The host answers for the rest: for who may open these doors at all, which is
 // a Check of a right of its own; for calls in the name of a job, or where nobody acts; for

@@ -34,6 +34,8 @@ g, u:bea, role:buyer, acme
 		requireLacks(t, e.Move(bea, "acme", "anna", buyer, payer, "test"))
 		require.ErrorAs(t, e.Move(bea, "acme", "bea", buyer, payer, "test"), &denial)
 		require.Equal(t, "self-grant", denial.Code)
+		require.ErrorAs(t, e.Move(bea, "acme", "bea", buyer, buyer, "test"), &denial)
+		require.Equal(t, "self-grant", denial.Code, "be it to where they are")
 		require.ErrorAs(t, e.Move(job, "acme", "system:nightly", nil, payer, "test"), &denial)
 		require.ErrorContains(t, e.Move(job, "acme", "anna", buyer, []string{"role:pyaer"}, "test"), "knows")
 		require.ErrorContains(t, e.Move(job, "acme", "anna", buyer, payer, ""), "reason")
