@@ -10,6 +10,7 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/guard"
+	"github.com/crmguard/crmguard/rbac"
 	"github.com/crmguard/crmguard/session"
 )
 
@@ -249,16 +250,15 @@ func (a *App) changeRole(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := a.rights.GrantRole(ctx, tenant, p.ID, role); err != nil {
-		return err
+	for i := range had {
+		had[i] = "role:" + had[i]
 	}
-	for _, old := range had {
-		if old == role {
-			continue
-		}
-		if err := a.rights.RevokeRole(ctx, tenant, p.ID, old); err != nil {
-			return fmt.Errorf("take the role %s away: %w", old, err)
-		}
+	err = a.rights.Move(ctx, tenant, p.ID, had, []string{"role:" + role}, "role:"+role)
+	if _, excluded := errors.AsType[*rbac.PolicyError](err); excluded {
+		return &guard.Problem{Status: http.StatusConflict, Title: "This role excludes another one", Code: "separation-of-duties", Detail: "Nobody may have it together with a team that this person is in, or with what they have as a deputy."}
+	}
+	if err != nil {
+		return err
 	}
 	return a.showStaff(w, r, &notice{p.ID + " is " + role + " now", "It holds from the next click on."})
 }
