@@ -31,7 +31,7 @@ func long(t *testing.T, n, every int) (*fixed, note.Signer, note.Verifier) {
 	var records [][]byte
 	for i := range n {
 		rec := audit.NumberedRecord(f.head.Log, int64(i), [32]byte{}) // Rows chains it
-		rec[31] = 1 // a time that may be changed a little
+		rec[31] = 1                                                   // a time that may be changed a little
 		records = append(records, rec)
 	}
 	f.rows = audit.Rows(f.head.Log, records)

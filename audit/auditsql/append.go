@@ -27,6 +27,10 @@ func (s *Store) Append(ctx context.Context, b audit.Batch) error {
 	return err
 }
 
+// write commits as durably as the host does, also what comes out of the inbox. If a crash
+// undid that, the inbox would hold it again, and nothing were lost; but who chained it goes
+// on from there, readers were shown numbers, and anchors may have a checkpoint: all of them
+// would find a log that was cut.
 func (s *Store) write(ctx context.Context, b *audit.Batch) error {
 	if s.db.Dialect == sqldb.Postgres && onlyRows(b) { // one statement: a transaction of its own
 		return s.db.Retry(ctx, func() error { return s.insertAtOnce(ctx, s.db, b) })
