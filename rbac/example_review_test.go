@@ -3,6 +3,7 @@ package rbac_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/rbac"
@@ -57,4 +58,24 @@ func ExampleEngine_ReviewMover() {
 	//   g, u:anna, role:seller, default (g row 1)
 	// departments that come:
 	//   sales
+}
+
+func ExampleExclusion() {
+	ctx := crmguard.System(context.Background(), "acme", "setup")
+	duties, err := rbac.FromPolicy(ctx, rbac.Policy{
+		Rules: []rbac.Rule{
+			{Subject: "role:buyer", Tenant: "acme", Object: "orders", Action: crmguard.Create, Scope: rbac.All},
+			{Subject: "role:payer", Tenant: "acme", Object: "orders", Action: crmguard.Update, Scope: rbac.All},
+		},
+		Links:      []rbac.Link{{Subject: "u:anna", Role: "role:buyer", Tenant: "acme"}},
+		Exclusions: []rbac.Exclusion{{Tenant: "acme", Role: "role:buyer", Other: "role:payer"}},
+	}, &rbac.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(duties.GrantRole(ctx, "acme", "boris", "payer"))
+	fmt.Println(duties.GrantRole(ctx, "acme", "anna", "payer"))
+	// Output:
+	// <nil>
+	// crmguard: denied by rbac: separation-of-duties
 }
