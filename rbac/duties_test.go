@@ -275,16 +275,19 @@ func TestVersionOfAPolicyWithExclusions(t *testing.T) {
 }
 
 func BenchmarkLoadWithExclusions(b *testing.B) {
-	var text strings.Builder
-	text.WriteString(benchPolicy(10_000))
-	for i := range 100 {
-		fmt.Fprintf(&text, "p4, acme, role:x%d, role:y%d\n", i, i)
-	}
-	o := quiet()
-	path := policyFile(b, text.String())
-	for b.Loop() {
-		if _, err := FromCSV(b.Context(), path, o); err != nil {
-			b.Fatal(err)
-		}
+	for _, exclusions := range []int{0, 1, 100} {
+		b.Run(fmt.Sprint(exclusions), func(b *testing.B) {
+			var text strings.Builder
+			text.WriteString(benchPolicy(10_000))
+			for i := range exclusions {
+				fmt.Fprintf(&text, "p4, acme, role:x%d, role:y%d\n", i, i)
+			}
+			path, o := policyFile(b, text.String()), quiet()
+			for b.Loop() {
+				if _, err := FromCSV(b.Context(), path, o); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
