@@ -129,7 +129,9 @@ func (c Change) action() crmguard.Action {
 
 // widens reports whether somebody may have more rights after it than before.
 func (c Change) widens() bool {
-	takes := func(rule []string) bool { return c.Kind != departments && rule[0] != "p4" && (rule[0] != "p" || rule[len(rule)-1] != "deny") }
+	takes := func(rule []string) bool {
+		return c.Kind != departments && rule[0] != "p4" && (rule[0] != "p" || rule[len(rule)-1] != "deny")
+	}
 	return len(c.Added) > 0 || !allOf(c.Removed, takes)
 }
 

@@ -70,6 +70,9 @@ var attacks = map[string]struct {
 	"a row is added": {func(d table) {
 		d.exec(`INSERT INTO casbin_rule (ptype, v0, v1, v2) VALUES ('g', 'u:mallory', 'role:owner', 'default')`)
 	}, rbacsql.ErrTampered, withoutKeys},
+	"a deputy is added": {func(d table) {
+		d.exec(`INSERT INTO casbin_rule (ptype, v0, v1, v2, v3, v4) VALUES ('p3', 'u:mallory', 'u:oleg', 'default', '2001-01-01T00:00:00Z', '2999-01-01T00:00:00Z')`)
+	}, rbacsql.ErrTampered, withoutKeys},
 	"a row is changed": {func(d table) {
 		d.exec(`UPDATE casbin_rule SET v1 = 'role:owner' WHERE v0 = 'u:anna'`)
 	}, rbacsql.ErrTampered, withoutKeys},
