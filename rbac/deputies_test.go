@@ -220,6 +220,46 @@ p3, u:boris, u:locked, acme, 2026-07-01T00:00:00Z, 2026-07-15T00:00:00Z
 	require.Empty(t, roles)
 }
 
+// Pages, fields and questions about the kind agree with those about one record.
+func TestADeputyInListsAndFields(t *testing.T) {
+	e := engineFromCSV(t, `
+p, u:anna, acme, contacts, list, own, allow
+p, u:anna, acme, contacts#phone, read, own, allow
+p, u:anna, acme, contacts#phone, unmask, own, allow
+p, u:boris, acme, contacts#phone, unmask, all, deny
+p3, u:boris, u:anna, acme, 2001-01-01T00:00:00Z, 2999-01-01T00:00:00Z
+p3, u:zoe, u:anna, acme, 2998-01-01T00:00:00Z, 2999-01-01T00:00:00Z
+`, &StaticOrg{})
+	kind := crmguard.Resource{Tenant: "acme", Kind: "contacts"}
+	require.NoError(t, e.Check(t.Context(), person("boris"), crmguard.List, kind))
+	requireDenied(t, e.Check(t.Context(), person("zoe"), crmguard.List, kind), "no-rule") // not yet
+	answers := e.CheckAll(t.Context(), person("boris"), crmguard.List, []crmguard.Resource{viewOf("anna"), viewOf("boris"), viewOf("")})
+	require.NoError(t, answers[0])
+	require.Error(t, answers[1])
+	require.Error(t, answers[2])
+
+	for on, want := range map[crmguard.Resource]FieldRights{viewOf("anna"): {Read: true}, viewOf("boris"): {}, kind: {}} {
+		fields, err := e.Fields(t.Context(), person("boris"), on, "phone")
+		require.NoError(t, err)
+		require.Equal(t, want, fields["phone"], "%+v", on)
+	}
+	for object, want := range map[string]string{"contacts": "(tenant = $1 AND owner = $2)", "contacts#phone": "(tenant = $1 AND owner = $2)", "deals": "1=0"} {
+		f, err := e.Filter(t.Context(), person("boris"), crmguard.List, object)
+		require.NoError(t, err)
+		where, args, err := f.SQL(Columns{Tenant: "tenant", Owner: "owner", Unit: "unit"}, 1)
+		require.NoError(t, err)
+		require.Equal(t, want, where)
+		if len(args) > 0 {
+			require.Equal(t, []any{"acme", "anna"}, args)
+		}
+	}
+	f, err := e.Filter(t.Context(), person("boris"), crmguard.Unmask, "contacts#phone")
+	require.NoError(t, err)
+	where, _, err := f.SQL(Columns{Tenant: "tenant", Owner: "owner"}, 1)
+	require.NoError(t, err)
+	require.Equal(t, "1=0", where, "a rule denies it to the deputy")
+}
+
 // A row that is refused elsewhere keeps no deputy who is no longer stored, and puts none
 // of the other's denials on the deputy.
 func TestARefusedPolicyKeepsNoDeputy(t *testing.T) {
