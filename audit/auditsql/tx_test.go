@@ -253,6 +253,28 @@ func TestManyLogsOneChain(t *testing.T) {
 	})
 }
 
+// Entries are gathered while transactions go on, but never for as long as one takes.
+func TestOpenTransactionsHoldNoOthersUp(t *testing.T) {
+	db := sqldbtest.Postgres(t)
+	signer, verifier := journaltest.Signer(t)
+	log := openLog(t, db, signer, verifier)
+	recordIn := func(e crmguard.Event, before func()) error {
+		return log.InTx(t.Context(), db, func(_ context.Context, _ *sql.Tx, record func(crmguard.Event) error) error {
+			err := record(e)
+			before()
+			return err
+		})
+	}
+	store := newStore(t, db)
+	chained := func() int { return events(t, store)["event-1"] }
+	require.NoError(t, recordIn(journaltest.Event(0), func() {
+		require.NoError(t, recordIn(journaltest.Event(1), func() {}))
+		require.Eventually(t, func() bool { return chained() == 1 }, time.Minute, 10*time.Millisecond)
+	}))
+	require.NoError(t, log.Close())
+	require.True(t, verify(t, store, verifier).OK())
+}
+
 // Two logs in one database have nothing to do with each other.
 func TestNamedLogs(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
