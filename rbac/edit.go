@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/crmguard/crmguard"
@@ -73,6 +75,10 @@ func (e *Engine) reviseOnce(ctx context.Context, store Store, by func(stored Sto
 // no rights. Whether the subject may change the policy at all is a question to Check.
 // The adapter must be a [Store], or the error is [ErrNoVersions].
 func (e *Engine) Replace(ctx context.Context, tenant string, after int64, rules [][]string, reason string) (Version, error) {
+	return e.replace(ctx, tenant, after, reason, func(Stored) [][]string { return rules })
+}
+
+func (e *Engine) replace(ctx context.Context, tenant string, after int64, reason string, rules func(stored Stored) [][]string) (Version, error) {
 	author, store, err := e.author(ctx, tenant, reason)
 	if err != nil {
 		return Version{}, err
@@ -85,21 +91,51 @@ func (e *Engine) Replace(ctx context.Context, tenant string, after int64, rules 
 		if stored.Version.Number != after {
 			return edit{}, fmt.Errorf("%w: it is version %d, not %d", ErrChanged, stored.Version.Number, after)
 		}
-		return e.replacement(author, tenant, stored, rules)
+		return e.replacement(author, tenant, stored, rules(stored))
 	})
 }
 
-// Rollback is [Engine.Replace] with the rows that the tenant had in an older version.
+// Rollback is [Engine.Replace] with the rows that the tenant had in an older version, save
+// what persons have: their roles, rules and deputies stay as they are now, or whoever was
+// dismissed since would have everything back. [Engine.RolledBack] tells the rows beforehand.
 func (e *Engine) Rollback(ctx context.Context, tenant string, after, to int64, reason string) (Version, error) {
 	_, store, err := e.author(ctx, tenant, reason)
 	if err != nil {
 		return Version{}, err
 	}
-	rules, err := store.At(ctx, to)
+	older, err := store.At(ctx, to)
 	if err != nil {
 		return Version{}, fmt.Errorf("rbac: roll back: %w", err)
 	}
-	return e.Replace(ctx, tenant, after, rulesOf(tenant, rules), reason)
+	return e.replace(ctx, tenant, after, reason, func(stored Stored) [][]string { return rolledBack(tenant, stored.Rules, older) })
+}
+
+// RolledBack are the rows, each with its type first, that [Engine.Rollback] to an older
+// version would store by what is stored now, for [Engine.Draft].
+func (e *Engine) RolledBack(ctx context.Context, tenant string, to int64) ([][]string, error) {
+	if err := reaches(ctx, tenant); err != nil {
+		return nil, err
+	}
+	store, ok := e.adapter.(Store)
+	if !ok {
+		return nil, ErrNoVersions
+	}
+	stored, err := store.Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	older, err := store.At(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	return rolledBack(tenant, stored.Rules, older), nil
+}
+
+// rolledBack are the rows of persons as they are stored, and the others as they were.
+func rolledBack(tenant string, stored, older [][]string) [][]string {
+	ofPerson := func(rule []string) bool { return rule[0] != "p4" && strings.HasPrefix(rule[1], personPrefix) }
+	now := slices.DeleteFunc(rulesOf(tenant, stored), func(rule []string) bool { return !ofPerson(rule) })
+	return append(now, slices.DeleteFunc(rulesOf(tenant, older), ofPerson)...)
 }
 
 // History tells what was changed in the policy of a tenant, the newest version first:

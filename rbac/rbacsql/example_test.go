@@ -121,7 +121,7 @@ func Example() {
 	// true
 	// watched: <nil> <nil>
 	// rolled back: <nil>
-	// 3 by "system:policy-editor": not yet +1 -2
+	// 3 by "system:policy-editor": not yet +1 -1
 	// 2 by "system:policy-editor": departments share their clients +2 -1
 	// 1 by "": first start +1 -0
 	// <nil>

@@ -78,7 +78,6 @@ func TestReplaceWithGrantsThatEnd(t *testing.T) {
 		o.Clock = func() time.Time { return time.Unix(now.Load(), 0) }
 		e, err := rbac.New(t.Context(), a, o)
 		require.NoError(t, err)
-		first := e.Status().Stored.Number
 		rules := ruleList(t, endingPolicy)
 		rule := func(text string) []string { return strings.Split(text, " ") }
 		replace := func(author, was, is string) (rbac.Version, error) {
@@ -126,7 +125,7 @@ func TestReplaceWithGrantsThatEnd(t *testing.T) {
 			}
 			require.False(t, may(person), test.name)
 			at("2026-12-01T00:00:00Z")
-			_, err = e.Rollback(crmguard.System(t.Context(), "acme", "test"), "acme", v.Number, first, "next case")
+			_, err = e.Replace(crmguard.System(t.Context(), "acme", "test"), "acme", v.Number, rules, "next case")
 			require.NoError(t, err)
 		}
 		at("2027-01-01T00:00:00Z")

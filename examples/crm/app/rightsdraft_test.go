@@ -242,7 +242,7 @@ func TestWhatThePageDoesNotSave(t *testing.T) {
 			require.Empty(t, problem)
 			saved, err := in.app.rights.Replace(job, tenant, stored.Version.Number, draft.on(stored.Rules), "the page would not")
 			require.NoError(t, err, rows)
-			_, err = in.app.rights.Rollback(job, tenant, saved.Number, stored.Version.Number, "as it was")
+			_, err = in.app.rights.Replace(job, tenant, saved.Number, stored.Rules, "as it was")
 			require.NoError(t, err)
 		}
 		for rows, why := range map[string]string{

@@ -2,7 +2,6 @@ package app
 
 import (
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -80,8 +79,8 @@ func statusOf(s rbac.Status) *verdict {
 	return v
 }
 
-// draftOlder makes a draft that brings the rules of an older version back. Who has which
-// role stays as it is now: somebody may have been dismissed since.
+// draftOlder makes a draft that brings an older version back. What persons have stays as it is
+// now: somebody may have been dismissed since.
 func (a *App) draftOlder(w http.ResponseWriter, r *http.Request) error {
 	if err := a.mayDraft(r); err != nil {
 		return err
@@ -98,18 +97,13 @@ func (a *App) draftOlder(w http.ResponseWriter, r *http.Request) error {
 	if number < 1 || number > stored.Version.Number {
 		return guard.ErrNotFound
 	}
-	older, err := a.policy.At(ctx, number)
+	then, err := a.rights.RolledBack(ctx, tenant, number)
 	if err != nil {
 		return err
 	}
-	draft := between(rulesOfRoles(stored.Rules), rulesOfRoles(older))
+	draft := between(stored.Rules, then)
 	draft.Reason = "back to version " + strconv.FormatInt(number, 10)
 	a.drafts.put(subjectOf(ctx).ID, draft)
 	http.Redirect(w, r, "/rights/draft", http.StatusSeeOther)
 	return nil
-}
-
-// rulesOfRoles are rows that are not about persons.
-func rulesOfRoles(rows [][]string) [][]string {
-	return slices.DeleteFunc(slices.Clone(rows), func(row []string) bool { return strings.HasPrefix(row[1], personPrefix) })
 }
