@@ -278,38 +278,56 @@ func invisible(r rune) bool {
 // node is a subject within a tenant.
 type node struct{ tenant, name uint32 }
 
-// links refuses cycles and chains that are longer than Casbin follows.
+// links refuses cycles and chains that are longer than Casbin follows. It goes upward
+// without calling itself: what is stored may be a chain of millions.
 func (l *linter) links(rows *rowSet) {
-	depth := make(map[node]int) // of roles: the longest chain upward, +1; 0: not visited, -1: being visited
-	refuse := func(link link, format string, args ...any) {
-		l.add(row{rows.where(link.place), "g", []string{rows.names[link.subject], rows.names[link.role], rows.names[link.tenant]}}, format, args...)
+	type step struct {
+		of      node
+		links   []link // that it has not followed yet
+		longest int    // chain of those that it has
 	}
-	var visit func(n node) int
+	var path []step
+	depth := make(map[node]int) // of roles: the longest chain upward, +1; 0: not visited, -1: on the path
+	enter := func(n node) {
+		if depth[n] == 0 {
+			depth[n] = -1
+			path = append(path, step{of: n, links: rows.linksOf(n.tenant, n.name)})
+		}
+	}
 	check := func(link link) int {
-		d := visit(node{link.tenant, link.role})
+		refuse := func(format string, args ...any) {
+			l.add(row{rows.where(link.place), "g", []string{rows.names[link.subject], rows.names[link.role], rows.names[link.tenant]}}, format, args...)
+		}
+		d := depth[node{link.tenant, link.role}]
 		switch {
 		case d < 0:
-			refuse(link, "closes a cycle of roles")
+			refuse("closes a cycle of roles")
 			return 0
 		case d == maxHops+1: // longer ones contain this one
-			refuse(link, "makes a chain of %d role links; Casbin follows %d and then denies in silence", d, maxHops)
+			refuse("makes a chain of %d role links; Casbin follows %d and then denies in silence", d, maxHops)
 		}
 		return d
 	}
-	visit = func(n node) int {
-		if d := depth[n]; d != 0 {
-			return d
+	visit := func(n node) {
+		for enter(n); len(path) > 0; {
+			top := &path[len(path)-1]
+			if len(top.links) == 0 {
+				depth[top.of] = top.longest + 1
+				path = path[:len(path)-1]
+				continue
+			}
+			link := top.links[0]
+			if up := (node{link.tenant, link.role}); depth[up] == 0 {
+				enter(up)
+				continue
+			}
+			top.longest = max(top.longest, check(link))
+			top.links = top.links[1:]
 		}
-		depth[n] = -1
-		longest := 0
-		for _, link := range rows.linksOf(n.tenant, n.name) {
-			longest = max(longest, check(link))
-		}
-		depth[n] = longest + 1
-		return longest + 1
 	}
 	for _, link := range rows.links { // in order, so that the same policy gives the same findings
 		if strings.HasPrefix(rows.names[link.subject], personPrefix) { // nothing leads to a person
+			visit(node{link.tenant, link.role})
 			check(link)
 		} else {
 			visit(node{link.tenant, link.subject})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -129,6 +130,19 @@ func TestUnsafePoliciesAreRefused(t *testing.T) {
 			require.Contains(t, refused.Findings[0].Reason, test.reason)
 			require.Contains(t, refused.Findings[0].Where, "policy.csv:")
 			require.ErrorContains(t, err, test.reason)
+		})
+	}
+}
+
+// A chain of roles as long as a file is refused like one of eleven, and does not end the
+// process as a stack without end would.
+func TestAVeryLongChainOfRolesIsRefused(t *testing.T) {
+	defer debug.SetMaxStack(debug.SetMaxStack(8 << 20))
+	const links = 100_000
+	for name, extra := range map[string]string{"chain": "", "cycle": fmt.Sprintf("g, role:r%d, role:r1, acme\n", links)} {
+		t.Run(name, func(t *testing.T) {
+			var refused *PolicyError
+			require.ErrorAs(t, lintText(goodRule+"\n"+chainOfRoles(links)+"\n"+extra), &refused)
 		})
 	}
 }
