@@ -100,9 +100,9 @@ type party struct {
 	placed bool // its departments are known
 	shares bool // it is known what is shared with it
 
-	standIns  []standIn
-	now       int64 // if there are any
-	organised bool  // the departments of everybody are known
+	standIns  []standIn // that have not ended
+	now       int64     // if there ever were any
+	organised bool      // the departments of everybody are known
 }
 
 // begin fills in the decision of a subject where it stands, so that it is not copied
@@ -141,8 +141,9 @@ func (e *Engine) begin(ctx context.Context, d *decision, tenant string) error {
 // identify fills in who a party is and for whom it stands in.
 func (d *decision) identify(p *party, is who) {
 	p.person, p.holder = is.person, d.policy.people[is].at(d.clock)
-	if p.standIns = d.policy.standIns[is]; len(p.standIns) > 0 {
+	if standIns := d.policy.standIns[is]; len(standIns) > 0 {
 		p.now = d.clock().Unix()
+		p.standIns = notEnded(standIns, p.now)
 	}
 }
 

@@ -1,6 +1,7 @@
 package rbac
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"strings"
@@ -15,7 +16,7 @@ type compiled struct {
 	people map[who]*holder // who has no rights is not in it
 	kinds  map[string]*kind
 
-	standIns map[who][]standIn // by deputy
+	standIns map[who][]standIn // by deputy; by their ends
 
 	// What each identity has lies together, by ascending number of the object.
 	objects []uint32
@@ -220,20 +221,39 @@ func (c *compiler) person(of node, links []link) {
 	}
 }
 
-// holder is the chain of what a person is from the beginning of time until the last
-// end of its links.
+// holder is the chain of what a person is, from the beginning of time until the last end
+// of its links. It is made from its end, and of what a person has of one role counts the
+// last end alone, so that it is no longer than there are roles, however many grants the
+// person had.
 func (c *compiler) holder(of node, links []link) *holder {
-	end := int64(noEnd)
-	is := c.own(of)
-	for _, l := range links {
-		is = append(is, c.closure(node{l.tenant, l.role})...)
-		end = min(end, l.end)
+	var last []link
+	for i, l := range links { // by role, and then by end
+		if i+1 == len(links) || links[i+1].role != l.role {
+			last = append(last, l)
+		}
 	}
-	is = each(is)
-	if end != noEnd {
-		left := slices.DeleteFunc(slices.Clone(links), func(l link) bool { return l.end == end })
-		return &holder{is, end, c.holder(of, left)}
+	slices.SortStableFunc(last, func(a, b link) int { return cmp.Compare(b.end, a.end) })
+	is, then := c.own(of), (*holder)(nil)
+	for end := int64(noEnd); ; end = last[0].end {
+		for len(last) > 0 && last[0].end == end {
+			is = append(is, c.closure(node{last[0].tenant, last[0].role})...)
+			last = last[1:]
+		}
+		is = each(is)
+		switch {
+		case then == nil:
+			then = c.shared(is)
+		case !slices.Equal(is, then.is): // else nothing ends
+			then = &holder{is, end, then}
+		}
+		if len(last) == 0 {
+			return then
+		}
 	}
+}
+
+// shared is the holder of all who are the same and do not end.
+func (c *compiler) shared(is []part) *holder {
 	key := make([]byte, 0, 4*len(is))
 	for _, p := range is { // where it begins tells it from all others
 		key = binary.NativeEndian.AppendUint32(key, p.from)

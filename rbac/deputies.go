@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -70,6 +71,15 @@ func (c *compiler) deputies() {
 		}
 		c.standIns[of] = append(c.standIns[of], standIn{whom, c.people[who{of.tenant, whom}], d.from, d.end})
 	}
+	for _, of := range c.standIns {
+		slices.SortStableFunc(of, func(a, b standIn) int { return cmp.Compare(a.end, b.end) })
+	}
+}
+
+// notEnded are those of one deputy whose end is still to come. The ended ones come first,
+// and nobody looks at each of them.
+func notEnded(of []standIn, now int64) []standIn {
+	return of[sort.Search(len(of), func(i int) bool { return now < of[i].end }):]
 }
 
 // inPlaceOf is the person for whom the party stands in, if it does so now: with that

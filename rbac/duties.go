@@ -110,7 +110,7 @@ func (s *rowSet) refused(r row, x exclusion, subject uint32, way, other string) 
 // in for others: one of their own and one of those, or two of those.
 func (s *rowSet) conflictsOfDeputies(x exclusion, one, other map[uint32]holding, now int64) (findings []Finding) {
 	for i, d := range s.deputies {
-		if d.tenant != x.tenant {
+		if d.tenant != x.tenant || d.end <= now {
 			continue
 		}
 		for _, b := range s.besides(i) {

@@ -91,9 +91,11 @@
 // never mixes two.
 //
 // A policy is compiled when it is loaded, and no Casbin enforcer decides. A decision
-// costs two look-ups and a short search for each role of the person, whatever is
-// asked and however many rules there are; it allocates nothing, takes no lock, waits
-// for no change and remembers nothing, so nobody fills its memory.
+// costs two look-ups, a short search for each role of the person and of those for whom the
+// person stands in, and a step for each role that has ended, whatever is asked, however many
+// rules there are and however often a role was given; it allocates nothing, takes no lock, waits
+// for no change and remembers nothing, so nobody fills its memory. Grants that ended stay
+// stored until they are taken away.
 //
 // What GrantRole, RevokeRole and Revoke change holds in this process from the next
 // question on. Other processes on the same store take it over when [Engine.Watch]
