@@ -45,8 +45,10 @@ type trial struct {
 // measurement measures once, in the claim's unit.
 type measurement func(ctx context.Context) (float64, error)
 
-// result holds medians; peer is 0 if there is none.
-type result struct{ ours, peer float64 }
+// result holds medians; peer and ratio are 0 if there is no peer. The ratio is that of two
+// neighbouring rounds, not of the medians: a machine that is now fast and now slow is the same
+// for both of them.
+type result struct{ ours, peer, ratio float64 }
 
 func (c claim) measure(ctx context.Context, s *servers) (r result, err error) {
 	t, err := c.open(ctx, s)
@@ -80,13 +82,17 @@ func (c claim) measure(ctx context.Context, s *servers) (r result, err error) {
 			return result{}, ctx.Err()
 		}
 	}
-	r.ours = median(ours)
-	if t.peer != nil {
-		r.peer = median(peers)
-		if r.peer <= 0 {
-			return result{}, fmt.Errorf("the peer measured %v", r.peer)
+	var ratios []float64
+	for i, peer := range peers {
+		if peer <= 0 {
+			return result{}, fmt.Errorf("the peer measured %v", peer)
 		}
+		ratios = append(ratios, ours[i]/peer)
 	}
+	if len(peers) > 0 {
+		r.peer, r.ratio = median(peers), median(ratios)
+	}
+	r.ours = median(ours)
 	return r, nil
 }
 
@@ -95,7 +101,7 @@ func (r result) compared() float64 {
 	if r.peer == 0 {
 		return r.ours
 	}
-	return r.ours / r.peer
+	return r.ratio
 }
 
 func (c claim) met(r result) bool {

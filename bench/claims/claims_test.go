@@ -117,7 +117,7 @@ func TestTurnsAndMedians(t *testing.T) {
 	}}
 	r, err := c.measure(t.Context(), &servers{})
 	require.NoError(t, err)
-	require.Equal(t, result{ours: 2, peer: 1}, r)
+	require.Equal(t, result{ours: 2, peer: 1, ratio: 2}, r)
 	require.Equal(t, "oppooppooppooppoop", order.String())
 	require.Equal(t, 1, closed)
 }
