@@ -141,13 +141,14 @@ func (e *Engine) Deputize(ctx context.Context, tenant, deputy, whom string, from
 	}
 	added := row{"deputize", "p3", []string{personPrefix + deputy, personPrefix + whom, tenant, formatEnd(from.Unix()), formatEnd(end.Unix())}}
 	return e.give(ctx, added, func(granter crmguard.Subject) error {
-		if err := mayDeputize(granter, e.current.Load(), added, e.now()); err != nil {
+		policy := e.current.Load()
+		if err := mayDeputize(granter, policy, policy, added, e.now()); err != nil {
 			return err
 		}
 		if _, err := lint([]row{added}); err != nil {
 			return err
 		}
-		return e.current.Load().separates(added, e.now())
+		return policy.separates(added, e.now())
 	})
 }
 
@@ -183,55 +184,71 @@ func (s *snapshot) deputies(tenant string, now int64) (found []Deputy) {
 	return found
 }
 
-// rightsAs are what a deputy may do at a moment by standing in, under relations of the
-// other person to records, but for what a rule denies to the deputy altogether.
-func (s *snapshot) rightsAs(d Deputy, now int64) map[right]relationSet {
+// lent is what a deputy may do in somebody's place: under these relations of that person to
+// a record, unless the deputy has one of those to it for which a rule denies it to them.
+type lent struct{ under, unless relationSet }
+
+// rightsAs are what a deputy may do at a moment by standing in.
+func (s *snapshot) rightsAs(d Deputy, now int64) map[right]lent {
 	deputy := who{d.Tenant, strings.TrimPrefix(d.Person, personPrefix)}
 	if !slices.ContainsFunc(s.standIns[deputy], func(in standIn) bool {
 		return personPrefix+in.whom == d.Whom && in.from <= now && now < in.end
 	}) {
 		return nil
 	}
-	rights := s.rights(d.Tenant, d.Whom, now)
-	for what, set := range rights {
+	rights := make(map[right]lent)
+	for what, set := range s.rights(d.Tenant, d.Whom, now) {
 		kind, field, _ := strings.Cut(what.object, "#")
 		denied := s.ask(s.people[deputy].on(now), kind, field, actOf(crmguard.Action(what.action))).deny
-		if possible(what.object)&^denied == 0 {
-			set = 0
-		}
-		rights[what] = (&party{placed: true}).certain(set)
+		rights[what] = lent{(&party{placed: true}).certain(set), denied}
 	}
 	return rights
 }
 
-// mayDeputize refuses a deputy who would get what the granter could not give.
-func mayDeputize(granter crmguard.Subject, s *snapshot, added row, now int64) error {
-	deputy, whom := added.fields[0], added.fields[1]
-	if s.gains(granter, deputy, now) {
-		return &crmguard.Denial{By: "rbac", Code: "self-grant", Detail: personPrefix + granter.ID + ": deputy of " + whom}
-	}
-	var others []string
-	for _, holder := range holdersOf(granter) {
-		if personPrefix+holder != whom {
-			others = append(others, holder)
+// lentBeyond are the relations of the other person under which a deputy may do more than
+// before: on all records of theirs, or on those only for which it was denied to the deputy.
+func lentBeyond(has, had map[right]lent) map[right]relationSet {
+	more := make(map[right]relationSet)
+	for what, l := range has {
+		free := possible(what.object) &^ l.unless // relations of the deputy
+		gets := l.under & possible(what.object)
+		if free&had[what].unless == 0 {
+			gets &^= had[what].under
+		}
+		if free != 0 && gets != 0 {
+			more[what] = gets
 		}
 	}
+	return more
+}
+
+// mayDeputize refuses a deputy who would get what the granter could not give: what the other
+// person has by the next policy, the granter must have had already.
+func mayDeputize(granter crmguard.Subject, old, next *snapshot, added row, now int64) error {
+	deputy, whom := added.fields[0], added.fields[1]
+	if old.gains(granter, deputy, now) || next.gains(granter, deputy, now) {
+		return &crmguard.Denial{By: "rbac", Code: "self-grant", Detail: personPrefix + granter.ID + ": deputy of " + whom}
+	}
+	others := holdersBut(granter, whom)
 	if granter.Kind == crmguard.KindSystem && len(others) == 0 {
 		return nil
 	}
 	end, _ := parseEnd(added.fields[4])
-	for _, moment := range s.moments(now, end.Unix(), granter.Tenant, append(others, strings.TrimPrefix(whom, personPrefix))...) {
-		held := held{scopes: granter.Scopes}
-		for _, holder := range others {
-			held.by = append(held.by, s.rights(granter.Tenant, personPrefix+holder, moment))
-		}
-		for _, r := range rightsOf(s.rights(granter.Tenant, whom, moment)) {
+	for _, moment := range slices.Concat(old.moments(now, end.Unix(), granter.Tenant, others...), next.moments(now, end.Unix(), granter.Tenant, strings.TrimPrefix(whom, personPrefix))) {
+		held := old.heldBy(granter, others, moment)
+		for _, r := range rightsOf(next.rights(granter.Tenant, whom, moment)) {
 			if what := (right{r.Object, string(r.Action)}); !held.cover(what, possible(what.object)) {
 				return &crmguard.Denial{By: "rbac", Code: "lacks-right", Detail: personPrefix + granter.ID + ": deputy of " + whom + ": " + what.action + " " + what.object}
 			}
 		}
 	}
 	return nil
+}
+
+// hasDeputy reports whether somebody stands in for a name of a row at some moment until an
+// end.
+func (s *snapshot) hasDeputy(tenant, name string, now, end int64) bool {
+	return slices.ContainsFunc(s.deputies(tenant, now), func(d Deputy) bool { return d.Whom == name && d.From.Unix() < end })
 }
 
 // gains reports whether a subject has what a name of a row gets: it is that name, or

@@ -67,7 +67,8 @@ func reaches(ctx context.Context, tenant string, names ...string) error {
 // GrantRole gives a person a role that the policy knows. Who gives it is the
 // subject of ctx: of the same tenant, not that person nor a deputy of that person, and
 // with every right of their own that the role gives, in scopes at least as wide; own, dept and tree are then the
-// person's. A job of the host needs no rights. Whether the subject may grant at
+// person's. If somebody stands in for that person meanwhile, now or later, the subject needs these
+// rights on all records, as for [Engine.Deputize]. A job of the host needs no rights. Whether the subject may grant at
 // all is a question to Check. Giving what is there already does no harm; the store
 // is asked every time, because another process may have taken it away.
 //
@@ -144,7 +145,7 @@ func (e *Engine) mayGrant(granter crmguard.Subject, role string, end int64, adde
 	if tenant := added.tenant(); !slices.Contains(old.knownRoles(tenant), role) {
 		return fmt.Errorf("rbac: grant: no row of tenant %q knows the role %q", tenant, role)
 	}
-	if what, ok := old.lacks(granter, role, e.now(), end); ok {
+	if what, ok := old.lacks(granter, added.fields[0], role, e.now(), end); ok {
 		return &crmguard.Denial{By: "rbac", Code: "lacks-right", Detail: "u:" + granter.ID + ": role:" + role + ": " + what.action + " " + what.object}
 	}
 	if _, err := lint(append(old.rows.linksOfRoles(), added)); err != nil {

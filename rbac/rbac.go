@@ -110,8 +110,9 @@
 //
 // Nobody grants what they lack, nor to themselves: through GrantRole, Move, Deputize,
 // Replace and Rollback, and by taking away a role that denies something. It is judged by who acts in
-// the context, for everybody whose rights would change, at each moment until the last
-// grant ends. The host answers for the rest: for who may open these doors at all, which is
+// the context, for everybody whose rights would change, their deputies among them, at each moment until the last
+// grant ends. What comes to a deputy is somebody's own, so whoever gives it has it on all records or is
+// that person. The host answers for the rest: for who may open these doors at all, which is
 // a Check of a right of its own; for calls in the name of a job, or where nobody acts; for
 // rows that reach the store past the engine; for owners and departments, which say how far
 // own, dept and tree reach; and for taking rights away, be it from the last who has them:

@@ -34,17 +34,35 @@ func (s *snapshot) rights(tenant, subject string, now int64) map[right]relationS
 	return rights
 }
 
-// lacks names a right that a role gives and a granter does not have under all the
-// same relations, from now until the end of the grant. A granter who acts for
+// beyond are the relations under which somebody has each right more than before.
+func beyond(has, had map[right]relationSet) map[right]relationSet {
+	more := make(map[right]relationSet)
+	for what, set := range has {
+		if set = set &^ had[what] & possible(what.object); set != 0 {
+			more[what] = set
+		}
+	}
+	return more
+}
+
+// lacks names a right that a role gives to a name of a row and a granter does not have under
+// all the same relations, from now until the end of the grant; under all that there are if
+// somebody stands in for that name. A granter who acts for
 // somebody needs the rights of both, and one with scopes needs those too. Jobs of
 // the host lack nothing.
-func (s *snapshot) lacks(granter crmguard.Subject, role string, now, end int64) (right, bool) {
-	gives := s.rights(granter.Tenant, rolePrefix+role, now) // what roles give one another has no end
+func (s *snapshot) lacks(granter crmguard.Subject, name, role string, now, end int64) (right, bool) {
+	gives := beyond(s.rights(granter.Tenant, rolePrefix+role, now), nil) // what roles give one another has no end
+	if s.hasDeputy(granter.Tenant, name, now, end) {
+		for what := range gives {
+			gives[what] = possible(what.object)
+		}
+	}
 	order := slices.SortedFunc(maps.Keys(gives), compareRights)
-	for _, moment := range s.moments(now, end, granter.Tenant, holdersOf(granter)...) {
-		held := s.heldBy(granter, moment)
+	holders := holdersOf(granter)
+	for _, moment := range s.moments(now, end, granter.Tenant, holders...) {
+		held := s.heldBy(granter, holders, moment)
 		for _, what := range order { // so that the same lack is named each time
-			if gives[what] != 0 && !held.cover(what, gives[what]) {
+			if !held.cover(what, gives[what]) {
 				return what, true
 			}
 		}
@@ -58,9 +76,9 @@ type held struct {
 	by     []map[right]relationSet
 }
 
-func (s *snapshot) heldBy(subject crmguard.Subject, now int64) held {
+func (s *snapshot) heldBy(subject crmguard.Subject, holders []string, now int64) held {
 	h := held{scopes: subject.Scopes}
-	for _, holder := range holdersOf(subject) {
+	for _, holder := range holders {
 		h.by = append(h.by, s.rights(subject.Tenant, personPrefix+holder, now))
 	}
 	return h
@@ -100,6 +118,12 @@ func holdersOf(s crmguard.Subject) (holders []string) {
 		holders = append(holders, s.OnBehalfOf)
 	}
 	return holders
+}
+
+// holdersBut are they without one person, as a name of a row, who needs nobody's rights to
+// give the own ones.
+func holdersBut(s crmguard.Subject, whom string) []string {
+	return slices.DeleteFunc(holdersOf(s), func(holder string) bool { return personPrefix+holder == whom })
 }
 
 func compareRights(a, b right) int {

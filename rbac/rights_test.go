@@ -86,7 +86,7 @@ func TestAGrantGivesNothingThatTheGranterLacks(t *testing.T) {
 		s := snapshotOf(t, rows)
 		for range 10 {
 			tenant, granter, role := pick(rnd, someTenants), pick(rnd, somePersons[:4]), pick(rnd, someRoles)
-			_, lacks := s.lacks(crmguard.Subject{Tenant: tenant, ID: granter, Kind: crmguard.KindEmployee}, role, 0, noEnd)
+			_, lacks := s.lacks(crmguard.Subject{Tenant: tenant, ID: granter, Kind: crmguard.KindEmployee}, "u:new", role, 0, noEnd)
 			alone := oracle{rows: append(slices.Clip(rows), row{"", "g", []string{"u:new", rolePrefix + role, tenant}})}
 			more := false
 			for _, kind := range someKinds {

@@ -85,12 +85,14 @@ func changeBetween(before, after *snapshot, tenant string, now int64) Change {
 	c := Change{Added: rowsOnlyIn(after, before, tenant), Removed: rowsOnlyIn(before, after, tenant)}
 	for _, name := range touched(tenant, before, after, edit{add: c.Added, remove: c.Removed}) {
 		if strings.HasPrefix(name, personPrefix) {
-			c.compare(name, "", before.rights(tenant, name, now), after.rights(tenant, name, now))
+			had, has := before.rights(tenant, name, now), after.rights(tenant, name, now)
+			c.compare(name, "", beyond(has, had), beyond(had, has))
 		}
 	}
 	for _, d := range slices.Concat(before.deputies(tenant, now), after.deputies(tenant, now)) {
 		if !slices.ContainsFunc(c.Rights, func(r RightChange) bool { return r.Person == d.Person && r.As == d.Whom }) {
-			c.compare(d.Person, d.Whom, before.rightsAs(d, now), after.rightsAs(d, now))
+			had, has := before.rightsAs(d, now), after.rightsAs(d, now)
+			c.compare(d.Person, d.Whom, lentBeyond(has, had), lentBeyond(had, has))
 		}
 	}
 	slices.SortStableFunc(c.Rights, func(a, b RightChange) int {
@@ -99,18 +101,12 @@ func changeBetween(before, after *snapshot, tenant string, now int64) Change {
 	return c
 }
 
-// compare tells the differences of what a person may do, as somebody else if as says so.
-func (c *Change) compare(person, as string, had, has map[right]relationSet) {
-	both := maps.Clone(has)
-	if both == nil {
-		both = make(map[right]relationSet)
-	}
-	maps.Copy(both, had)
+// compare tells what a person may do more and less, as somebody else if as says so.
+func (c *Change) compare(person, as string, gains, loses map[right]relationSet) {
+	both := maps.Clone(gains)
+	maps.Copy(both, loses)
 	for _, what := range slices.SortedFunc(maps.Keys(both), compareRights) {
-		gains, loses := has[what]&^had[what]&possible(what.object), had[what]&^has[what]&possible(what.object)
-		if gains|loses != 0 {
-			c.Rights = append(c.Rights, RightChange{person, what.object, crmguard.Action(what.action), gains.words(), loses.words(), as})
-		}
+		c.Rights = append(c.Rights, RightChange{person, what.object, crmguard.Action(what.action), gains[what].words(), loses[what].words(), as})
 	}
 }
 
