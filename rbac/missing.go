@@ -10,8 +10,8 @@ import (
 // maxRoles is how many roles an explanation proposes.
 const maxRoles = 3
 
-// missing are the rows of which each would make the party's no a yes. Each is tried
-// on the masks that decide.
+// missing are the rows of which each would make the party's no a yes, and which the policy
+// would take. Each is tried on the masks that decide.
 func (q asked) missing(p *party, m masks, has []heldRule) (rows [][]string) {
 	scope, ok := q.enough(p, m)
 	if !ok || strings.Contains(q.resource.Kind, "#") { // which is no kind
@@ -31,9 +31,7 @@ func (q asked) missing(p *party, m masks, has []heldRule) (rows [][]string) {
 			propose(q.policy.rows.names[r.rule.subject])
 		}
 	}
-	for _, role := range q.rolesWith(p, m) {
-		rows = append(rows, []string{"g", personPrefix + p.person, role, q.resource.Tenant})
-	}
+	rows = append(rows, q.rolesWith(p, m)...)
 	if len(rows) == 0 {
 		propose(personPrefix + p.person)
 	}
@@ -58,8 +56,9 @@ func (q asked) enough(p *party, m masks) (scope string, ok bool) {
 	return "", false
 }
 
-// rolesWith are roles with which the answer is yes, those with fewest rights first.
-func (q asked) rolesWith(p *party, m masks) []string {
+// rolesWith are the rows that give the person a role with which the answer is yes, those
+// with fewest rights first.
+func (q asked) rolesWith(p *party, m masks) (rows [][]string) {
 	type candidate struct {
 		role   string
 		rights int
@@ -81,11 +80,19 @@ func (q asked) rolesWith(p *party, m masks) []string {
 	slices.SortStableFunc(found, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(a.rights, b.rights), strings.Compare(a.role, b.role))
 	})
-	var roles []string
-	for _, c := range found[:min(maxRoles, len(found))] {
-		roles = append(roles, c.role)
+	for _, c := range found {
+		link := rowOf("", []string{"g", personPrefix + p.person, c.role, q.resource.Tenant})
+		if _, err := lint([]row{link}); err != nil { // the person has no name in rows
+			return nil
+		}
+		if q.policy.separates(link, q.now) != nil {
+			continue
+		}
+		if rows = append(rows, link.rule()); len(rows) == maxRoles {
+			break
+		}
 	}
-	return roles
+	return rows
 }
 
 // chain is the number of links in the longest chain of roles from one upward.
