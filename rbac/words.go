@@ -71,7 +71,7 @@ var scopeWords = [...]string{"all", "own", "dept", "tree", "headed", "shared"}
 func scopeOf(word string) (scope uint8, ok bool) {
 	for i, w := range scopeWords {
 		if w == word {
-			return uint8(i), true // #nosec G115 -- five of them
+			return uint8(i), true // #nosec G115 -- there are not 256 of them
 		}
 	}
 	return 0, false
