@@ -115,7 +115,7 @@
 // that person. The host answers for the rest: for who may open these doors at all, which is
 // a Check of a right of its own; for calls in the name of a job, or where nobody acts; for
 // rows that reach the store past the engine; for owners and departments, which say how far
-// own, dept and tree reach; and for taking rights away, be it from the last who has them:
+// own, dept, tree and headed reach; and for taking rights away, be it from the last who has them:
 // [Engine.ReviewLeaver] and [Engine.WhatIf] tell.
 //
 // Owner, Unit and Shared of a resource come from the server's own data. Columns that

@@ -89,6 +89,10 @@ func (v *versions) departments(ctx context.Context) (stored rbac.Stored, err err
 // tenant it is. Whether they may is a question to Check: departments decide what the
 // scopes dept, tree and headed reach.
 //
+// Nobody reaches more by their own change, as a member, as a head or through what it puts
+// below: that is a denial with the code "self-grant", so a new department below one's own
+// is for somebody else to add. A job of the host may place anybody.
+//
 // After it the host calls [rbac.Engine.Invalidate]. Other processes take the change over
 // as [rbac.Org] says, and with rbac.WatchOptions.Listen at once.
 func (o *Org) Replace(ctx context.Context, tenant string, after int64, units rbac.Units, reason string) (rbac.Version, error) {
@@ -104,6 +108,10 @@ func (o *Org) Replace(ctx context.Context, tenant string, after int64, units rba
 		return rbac.Version{}, fmt.Errorf("%w: it is version %d, not %d", rbac.ErrChanged, was.Version.Number, after)
 	}
 	rules := departmentRows(units)
+	author, _ := crmguard.SubjectFrom(ctx)
+	if err := mayPlace(author, unitsOf(was.Rules), unitsOf(rules)); err != nil {
+		return rbac.Version{}, err
+	}
 	d := &document{Version: rbac.Version{Number: after + 1, Digest: rbac.Digest(rules), Added: without(rules, keys(was.Rules)), Removed: without(was.Rules, keys(rules))}}
 	if len(d.Added)+len(d.Removed) == 0 {
 		return was.Version, nil
