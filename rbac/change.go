@@ -96,3 +96,9 @@ func (e *Engine) arrived(what *removals) {
 	defer e.mu.Unlock()
 	e.leaving = slices.DeleteFunc(e.leaving, func(ms *removals) bool { return ms == what })
 }
+
+// stays brings rows back that were on their way out.
+func (e *Engine) stays(what *removals, rows []row) {
+	e.arrived(what)
+	e.change(func(old *snapshot) []row { return append(old.rows.all(), rows...) })
+}

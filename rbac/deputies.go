@@ -158,7 +158,7 @@ func (e *Engine) EndDeputy(ctx context.Context, tenant, deputy, whom string) err
 	if err := reaches(ctx, tenant, deputy, whom); err != nil {
 		return err
 	}
-	_, err := e.remove(ctx, removals{{"p3", []string{personPrefix + deputy, personPrefix + whom, tenant}}})
+	_, err := e.remove(ctx, removals{{"p3", []string{personPrefix + deputy, personPrefix + whom, tenant}}}, nil)
 	return err
 }
 

@@ -10,12 +10,14 @@ import (
 	"time"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/internal/policylog"
 )
 
-// edit is what to change in a [Store], and how it comes into force here then; nil:
-// it is already.
+// edit is what to change in a [Store], whether what it removes gives somebody something, and
+// how it comes into force here then; nil: it is already.
 type edit struct {
 	add, remove [][]string
+	gives       bool
 	put         func()
 }
 
@@ -52,6 +54,9 @@ func (e *Engine) reviseOnce(ctx context.Context, store Store, by func(stored Sto
 	next, err := by(stored)
 	if err != nil {
 		return Version{}, err
+	}
+	if next.gives {
+		ctx = policylog.Giving(ctx)
 	}
 	version, err := store.Change(ctx, stored, next.add, next.remove)
 	if err != nil {
@@ -200,8 +205,9 @@ func (e *Engine) replacement(author crmguard.Subject, tenant string, stored Stor
 	if err != nil {
 		return edit{}, err
 	}
-	change.put = func() { e.put(next) }
-	return change, mayChange(author, e.current.Load(), next, e.now())
+	old := e.current.Load()
+	change.gives, change.put = old.frees(change.remove), func() { e.put(next) }
+	return change, mayChange(author, old, next, e.now())
 }
 
 // replaced is a policy in which rules have taken the place of all rows of a tenant, and

@@ -158,30 +158,27 @@ func (e *Engine) mayGrant(granter crmguard.Subject, role string, end int64, adde
 // Taking what is not there does nothing. It takes effect as Revoke does.
 //
 // A role may deny something: to take one from a person who can do more without it is to
-// grant, and denied to a subject of ctx as [Engine.GrantRole] denies it.
+// grant, and denied to a subject of ctx as [Engine.GrantRole] denies it. So a role that
+// denies is taken when the store has taken it, and the journal.
 func (e *Engine) RevokeRole(ctx context.Context, tenant, subject, role string) error {
 	if err := reaches(ctx, tenant, subject, role); err != nil {
 		return err
 	}
 	link := []string{personPrefix + subject, rolePrefix + role, tenant}
 	what := removals{{"g", link}, {"p2", link}}
-	if author, ok := crmguard.SubjectFrom(ctx); ok {
-		if err := e.mayRemove(author, what, link); err != nil {
-			return err
+	_, err := e.remove(ctx, what, func(policy *snapshot, stored []row) (gives bool, err error) {
+		if len(policy.denialsThrough(row{"", "g", link})) == 0 {
+			return false, nil // without a role that denies nothing nobody can do more
 		}
-	}
-	_, err := e.remove(ctx, what)
+		author, ok := crmguard.SubjectFrom(ctx)
+		if !ok {
+			return true, nil
+		}
+		before := append(policy.rows.all(), stored...)
+		after := slices.DeleteFunc(slices.Clone(before), what.match)
+		return true, mayChange(author, newSnapshot(rowSetOf(before)), newSnapshot(rowSetOf(after)), e.now())
+	})
 	return err
-}
-
-// mayRemove looks at the policy in force. Without a role that denies nothing nobody can do
-// more.
-func (e *Engine) mayRemove(author crmguard.Subject, what removals, link []string) error {
-	old := e.current.Load()
-	if len(old.denialsThrough(row{"", "g", link})) == 0 {
-		return nil
-	}
-	return mayChange(author, old, newSnapshot(rowSetOf(slices.DeleteFunc(old.rows.all(), what.match))), e.now())
 }
 
 // Revoke takes all roles of a person and all rules that allow that person
@@ -206,17 +203,33 @@ func (e *Engine) Revoke(ctx context.Context, tenant, subject string) (crmguard.R
 		{"p3", []string{person, "", tenant}},
 		{"p3", []string{"", person, tenant}},
 		{"p", []string{person, tenant, "", "", "", "allow"}},
-	})
+	}, nil)
 	revoked.Count = n
 	return revoked, err
 }
 
+// giving tells whether to take rows away gives somebody something by a policy, and refuses
+// that to whoever may not give it. The sound rows among those that are stored may be out of
+// force already.
+type giving func(policy *snapshot, stored []row) (gives bool, err error)
+
 // remove takes rows away: here, and then in the store, rows included that another
 // process put there since the policy was loaded. Fewer rows cannot make a sound
-// policy unsound, so this is never refused.
-func (e *Engine) remove(ctx context.Context, what removals) (int, error) {
-	gone := e.rulesMatching(what)
-	removed := e.leave(&what)
+// policy unsound, so this is never refused but for what it gives; nil: nothing. What gives
+// is asked of the policy that the store has by then, and taken there first.
+func (e *Engine) remove(ctx context.Context, what removals, giving giving) (int, error) {
+	if giving == nil {
+		giving = func(*snapshot, []row) (bool, error) { return false, nil }
+	}
+	policy := e.current.Load()
+	gone := slices.DeleteFunc(policy.rows.all(), func(r row) bool { return !what.match(r) })
+	removed := len(gone)
+	put := func() {
+		e.change(func(old *snapshot) []row { return slices.DeleteFunc(old.rows.all(), what.match) })
+	}
+	if gives, _ := giving(policy, gone); !gives {
+		removed, put = e.leave(&what), nil
+	}
 	if err := e.lock(ctx); err != nil {
 		e.arrived(&what)
 		return removed, err
@@ -226,21 +239,41 @@ func (e *Engine) remove(ctx context.Context, what removals) (int, error) {
 	if store, ok := e.adapter.(Store); ok {
 		found := 0
 		err := e.revise(withDefaultReason(ctx, "revoke"), store, func(stored Stored) (edit, error) {
-			var rows [][]string
-			for _, rule := range stored.Rules {
-				if what.match(rowOf("", rule)) {
-					rows = append(rows, rule)
+			var there []row
+			next := edit{put: put}
+			for i, rule := range stored.Rules {
+				if r := rowOf(stored.Where[i], rule); what.match(r) {
+					next.remove = append(next.remove, rule)
+					if _, err := lint([]row{r}); err == nil {
+						there = append(there, r)
+					}
 				}
 			}
-			found = len(rows)
-			return edit{remove: rows}, nil
+			found = len(next.remove)
+			var err error
+			if next.gives, err = giving(e.current.Load(), there); err != nil {
+				e.stays(&what, there)
+			}
+			return next, err
 		})
 		if err == nil {
 			return found, nil
 		}
 		return removed, fmt.Errorf("rbac: revoke: %w", err)
 	}
-	err := e.entered(ctx, policylog.Change{Tenant: rowOf("", append([]string{what[0].kind}, what[0].fields...)).tenant(), Code: "revoke", Removed: gone}, func() error {
+	gives, err := giving(e.current.Load(), gone)
+	if err != nil {
+		e.stays(&what, gone)
+		return 0, fmt.Errorf("rbac: revoke: %w", err)
+	}
+	change := policylog.Change{Tenant: rowOf("", append([]string{what[0].kind}, what[0].fields...)).tenant(), Code: "revoke"}
+	for _, r := range gone {
+		change.Removed = append(change.Removed, r.rule())
+	}
+	if gives {
+		ctx = policylog.Giving(ctx)
+	}
+	err = e.entered(ctx, change, func() error {
 		var failed []error
 		stored, told := 0, true
 		for _, m := range what {
@@ -253,6 +286,9 @@ func (e *Engine) remove(ctx context.Context, what removals) (int, error) {
 		}
 		if told {
 			removed = stored
+		}
+		if put != nil && len(failed) == 0 {
+			put()
 		}
 		return errors.Join(failed...)
 	})

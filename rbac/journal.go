@@ -3,7 +3,6 @@ package rbac
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/internal/policylog"
@@ -63,15 +62,4 @@ func rulesByKey(s *snapshot) map[[7]string]bool {
 		keys[r.key()] = true
 	}
 	return keys
-}
-
-// rulesMatching are the rows in force that are about to be taken away.
-func (e *Engine) rulesMatching(what removals) (rules [][]string) {
-	if e.entries.Journal == nil {
-		return nil
-	}
-	for _, r := range slices.DeleteFunc(e.current.Load().rows.all(), func(r row) bool { return !what.match(r) }) {
-		rules = append(rules, r.rule())
-	}
-	return rules
 }

@@ -106,3 +106,28 @@ p, u:anna, acme, contacts, export, own, allow
 	events = next()
 	require.Equal(t, []any{crmguard.Failed, "error", e.Version()}, []any{events[1].Outcome, events[1].Reason, events[1].Policy})
 }
+
+// To take away a role that denies is to give, so it waits for the journal as a grant does.
+func TestARoleThatDeniesIsNotTakenUnrecorded(t *testing.T) {
+	journal := crmguardtest.NewRecorder()
+	o := quiet()
+	o.Journal = journal
+	e, err := FromCSV(t.Context(), policyFile(t, `
+p, u:dora, acme, contacts, export, all, allow
+p, role:intern, acme, contacts, export, all, deny
+g, role:trainee, role:intern, acme
+g, u:dora, role:trainee, acme
+`), o)
+	require.NoError(t, err)
+	export := func() error {
+		return e.Check(t.Context(), person("dora"), crmguard.Export, crmguard.Resource{Tenant: "acme", Kind: "contacts"})
+	}
+	job := crmguard.System(t.Context(), "acme", "test")
+	journal.Fail(errors.New("jammed"))
+	require.ErrorContains(t, e.RevokeRole(job, "acme", "dora", "trainee"), "jammed")
+	requireDenied(t, export(), "deny-rule")
+	journal.Fail(nil)
+	require.NoError(t, e.RevokeRole(job, "acme", "dora", "trainee"))
+	require.NoError(t, export())
+	require.Len(t, journal.Events(), 2)
+}

@@ -124,6 +124,7 @@ func (e *Engine) Move(ctx context.Context, tenant, person string, from, to []str
 			return edit{}, err
 		}
 		change := edit{add: rowsOnlyIn(next, old, tenant), remove: rowsOnlyIn(old, next, tenant), put: func() { e.put(next) }}
+		change.gives = old.frees(change.remove)
 		return change, mayChange(author, old, next, e.now())
 	})
 }

@@ -158,8 +158,8 @@ type Options struct {
 	Clock func() time.Time
 	// Journal is told of each change through an adapter that is no [Store], which is told of
 	// its own: before and after what this engine changes, and of what it finds changed
-	// when it reloads. What cannot be recorded is not given; to take rights away nobody
-	// waits for it.
+	// when it reloads. What cannot be recorded is not given, be it by taking away
+	// a role that denies something; to take rights away nobody waits for it.
 	Journal crmguard.Recorder
 }
 

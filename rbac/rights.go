@@ -170,3 +170,12 @@ func (s *snapshot) denialsThrough(link row) []row {
 	}
 	return denials
 }
+
+// frees reports whether somebody can do more without some rows because a role of theirs
+// denies something.
+func (s *snapshot) frees(removed [][]string) bool {
+	return slices.ContainsFunc(removed, func(rule []string) bool {
+		link := rowOf("", rule)
+		return (link.kind == "g" || link.kind == "p2") && len(s.denialsThrough(link)) > 0
+	})
+}

@@ -42,6 +42,12 @@ type Change struct {
 	Whole          bool // Added are all rows that there are
 }
 
+type givingKey struct{}
+
+// Giving returns a context in which a change gives somebody something though its rows do not
+// say so: who takes away a role takes away what it denies.
+func Giving(ctx context.Context) context.Context { return context.WithValue(ctx, givingKey{}, true) }
+
 // Entry is one that is still to be concluded.
 type Entry struct {
 	log   Log
@@ -56,7 +62,7 @@ func (l Log) Begin(ctx context.Context, c Change) (Entry, error) {
 	}
 	e := Entry{l, l.event(ctx, c)}
 	err := l.Journal.Record(ctx, e.event)
-	if err != nil && c.widens() {
+	if err != nil && (c.widens() || ctx.Value(givingKey{}) != nil) {
 		return Entry{}, fmt.Errorf("record the intent: %w", err)
 	}
 	if err != nil {
@@ -127,7 +133,7 @@ func (c Change) action() crmguard.Action {
 	return crmguard.Grant
 }
 
-// widens reports whether somebody may have more rights after it than before.
+// widens reports whether its rows say that somebody may have more rights after it than before.
 func (c Change) widens() bool {
 	takes := func(rule []string) bool {
 		return c.Kind != departments && rule[0] != "p4" && (rule[0] != "p" || rule[len(rule)-1] != "deny")

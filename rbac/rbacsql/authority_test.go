@@ -2,14 +2,17 @@ package rbacsql_test
 
 import (
 	"database/sql"
+	"errors"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/crmguardtest"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 	"github.com/crmguard/crmguard/rbac"
+	"github.com/crmguard/crmguard/rbac/rbacsql"
 )
 
 // Anna may change the policy of acme, and lacks what owners have.
@@ -66,4 +69,75 @@ func TestRollbackGrantsWhatItBringsBack(t *testing.T) {
 	_, err = draft.Replace(vera, "acme", 0, nil, "test")
 	require.ErrorIs(t, err, rbac.ErrNoVersions, "and a draft is stored nowhere")
 	require.Error(t, e.Check(t.Context(), employee("acme", "vera"), crmguard.Export, crmguard.Resource{Tenant: "acme", Kind: "contacts"}))
+}
+
+// What taking a role gives is judged by the policy that is stored, not by the one that this
+// process has read some time ago.
+func TestToTakeARoleIsJudgedByWhatIsStored(t *testing.T) {
+	const allowing = `p, u:anna, acme, contacts, export, all, allow
+p, role:intern, acme, contacts, view, own, allow
+g, u:anna, role:intern, acme
+`
+	const denying = allowing + "p, role:intern, acme, contacts, export, all, deny\n"
+	export := crmguard.Resource{Tenant: "acme", Kind: "contacts"}
+	anna := employee("acme", "anna")
+	// stale is an engine that has not seen the second policy, which the other has stored.
+	stale := func(t *testing.T, db *sql.DB, first, second string) (stale, other *rbac.Engine) {
+		stale, err := rbac.New(t.Context(), open(t, db, nil, first), quiet())
+		require.NoError(t, err)
+		other, err = rbac.New(t.Context(), open(t, db, nil, ""), quiet())
+		require.NoError(t, err)
+		_, err = other.Replace(crmguard.System(t.Context(), "acme", "job"), "acme", other.Status().Stored.Number, ruleList(t, second), "interns")
+		require.NoError(t, err)
+		return stale, other
+	}
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		one, two := stale(t, db, allowing, denying)
+		err := one.RevokeRole(crmguard.WithSubject(t.Context(), anna), "acme", "anna", "intern")
+		var denial *crmguard.Denial
+		require.ErrorAs(t, err, &denial)
+		require.Equal(t, "self-grant", denial.Code)
+		require.Error(t, one.Check(t.Context(), anna, crmguard.Export, export))
+		require.NoError(t, two.Reload(t.Context()))
+		require.Error(t, two.Check(t.Context(), anna, crmguard.Export, export))
+		require.Equal(t, two.Version(), one.Version(), "what was on its way out is back")
+	})
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		one, two := stale(t, db, denying, allowing)
+		require.Error(t, one.Check(t.Context(), anna, crmguard.Export, export))
+		require.NoError(t, one.RevokeRole(crmguard.WithSubject(t.Context(), anna), "acme", "anna", "intern"), "it denies nothing any more")
+		require.NoError(t, one.Check(t.Context(), anna, crmguard.Export, export))
+		require.NoError(t, two.Reload(t.Context()))
+		require.Equal(t, two.Version(), one.Version())
+	})
+}
+
+// A role that denies is not taken without an entry, nor in this process before the store.
+func TestToTakeARoleThatDeniesIsRecorded(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		journal := crmguardtest.NewRecorder()
+		a := open(t, db, &rbacsql.Options{Journal: journal}, `p, u:anna, acme, contacts, export, all, allow
+p, role:intern, acme, contacts, export, all, deny
+p, role:trainee, acme, contacts, view, own, allow
+g, u:anna, role:trainee, acme
+g, u:anna, role:intern, acme
+`)
+		e, err := rbac.New(t.Context(), a, quiet())
+		require.NoError(t, err)
+		export := func() error {
+			return e.Check(t.Context(), employee("acme", "anna"), crmguard.Export, crmguard.Resource{Tenant: "acme", Kind: "contacts"})
+		}
+		job := crmguard.System(t.Context(), "acme", "job")
+		journal.Fail(errors.New("jammed"))
+		require.ErrorContains(t, e.RevokeRole(job, "acme", "anna", "intern"), "jammed")
+		require.Error(t, export())
+		_, err = e.Replace(job, "acme", e.Status().Stored.Number, [][]string{
+			{"p", "u:anna", "acme", "contacts", "export", "all", "allow"}, {"p", "role:intern", "acme", "contacts", "export", "all", "deny"},
+		}, "fewer")
+		require.ErrorContains(t, err, "jammed")
+		require.NoError(t, e.RevokeRole(job, "acme", "anna", "trainee"), "that gives nothing")
+		_, err = e.Revoke(job, "acme", "anna")
+		require.NoError(t, err, "nor does taking all")
+		require.Error(t, export())
+	})
 }

@@ -126,7 +126,7 @@ type Options struct {
 	Marks Marks
 
 	// Journal is told of each change before and after it. What cannot be recorded is not
-	// done, unless it only removes rows that allow: that is logged. nil: nobody is told.
+	// done, unless it gives nobody anything: that is logged. nil: nobody is told.
 	Journal crmguard.Recorder
 
 	Logger *slog.Logger     // nil: slog.Default()
