@@ -156,10 +156,10 @@ type Options struct {
 	Logger *slog.Logger
 	// Clock tells when grants end; nil: time.Now.
 	Clock func() time.Time
-	// Journal is told of each change through an adapter that is no [Store], which is told of
-	// its own: before and after what this engine changes, and of what it finds changed
-	// when it reloads. What cannot be recorded is not given, be it by taking away
-	// a role that denies something; to take rights away nobody waits for it.
+	// Journal is told of each change: before and after what this engine changes, and of
+	// what it finds changed when it reloads. What cannot be recorded is not given, be it by
+	// taking away a role that denies something; to take rights away nobody waits for it. A
+	// [Store] has a journal of its own, so with one this is refused.
 	Journal crmguard.Recorder
 }
 
@@ -169,7 +169,7 @@ type Engine struct {
 	org     orgCache
 	log     *slog.Logger
 	clock   func() time.Time
-	entries policylog.Log // into no journal if the adapter makes them
+	entries policylog.Log // into no journal if the adapter is a Store, which makes them
 
 	current    atomic.Pointer[snapshot]
 	freshUntil atomic.Int64  // uptime after which nothing is decided, 0: never; see watch.go
@@ -193,6 +193,9 @@ func New(ctx context.Context, adapter persist.Adapter, o *Options) (*Engine, err
 	if o == nil {
 		o = &Options{}
 	}
+	if _, ok := adapter.(Store); ok && o.Journal != nil {
+		return nil, errors.New("rbac: the journal is that of the store: Options.Journal is for adapters that are none")
+	}
 	e := &Engine{adapter: adapter, log: o.Logger, clock: o.Clock, store: make(chan struct{}, 1), uptime: quickClock{began: time.Now()}}
 	e.org.open(o.Org, &e.uptime)
 	if e.log == nil {
@@ -202,9 +205,6 @@ func New(ctx context.Context, adapter persist.Adapter, o *Options) (*Engine, err
 		e.clock = time.Now
 	}
 	e.entries = policylog.Log{Journal: o.Journal, Logger: e.log, Clock: e.clock}
-	if _, ok := adapter.(Store); ok {
-		e.entries.Journal = nil
-	}
 	if err := e.Reload(ctx); err != nil {
 		return nil, err
 	}

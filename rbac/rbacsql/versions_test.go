@@ -261,8 +261,10 @@ func TestChangesAreInTheJournal(t *testing.T) {
 		clock := crmguardtest.NewClock(time.Date(2026, 2, 16, 9, 0, 0, 0, time.UTC))
 		a := open(t, db, &rbacsql.Options{Tenant: "acme", Journal: journal, Clock: clock.Now, Logger: quiet().Logger}, companies)
 		o := quiet()
-		o.Journal = journal // which the engine leaves to the store
-		e, err := rbac.New(t.Context(), a, o)
+		o.Journal = journal
+		_, err := rbac.New(t.Context(), a, o)
+		require.ErrorContains(t, err, "Options.Journal", "one of two would hear nothing")
+		e, err := rbac.New(t.Context(), a, quiet())
 		require.NoError(t, err)
 		oleg := crmguard.WithSubject(t.Context(), employee("acme", "oleg"))
 		seen := len(journal.Events())
