@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"gorm.io/gorm"
+
+	"github.com/crmguard/crmguard/contrib/guardgorm"
 )
 
 const (
@@ -28,6 +30,40 @@ func requireSame(t *testing.T, want, got Contact) {
 		c.PhoneSealed, c.EmailSealed, c.IncomeSealed, c.ProfileSealed, c.UpdatedAt = nil, nil, nil, nil, time.Time{}
 	}
 	require.Equal(t, want, got)
+}
+
+func TestNew(t *testing.T) {
+	each(t, func(t *testing.T, c *crm) {
+		type stored struct {
+			ID          string `encrypt:",record"`
+			Phone       string `encrypt:"phone"`
+			PhoneSealed []byte `encrypt:"phone,sealed"`
+		}
+		type guessed struct {
+			ID          string `encrypt:",record"`
+			Phone       string `gorm:"-" encrypt:"phone"`
+			PhoneSealed []byte `gorm:"default:x" encrypt:"phone,sealed"`
+		}
+		type columnless struct {
+			ID          string `encrypt:",record"`
+			Client      string `gorm:"-" encrypt:",client"`
+			Phone       string `gorm:"-" encrypt:"phone"`
+			PhoneSealed []byte `encrypt:"phone,sealed"`
+		}
+		for _, row := range []any{stored{}, guessed{}, columnless{}} {
+			plugin, err := guardgorm.New(c.keys, guardgorm.Kinds{"k": {row}}, nil)
+			require.NoError(t, err)
+			db, err := gorm.Open(c.dial)
+			require.NoError(t, err)
+			require.Error(t, db.Use(plugin), "%T", row)
+			closeDB(t, db)
+		}
+		for _, kinds := range []guardgorm.Kinds{{"k": {Company{}}}, {"k": {nil}}, {"": {Call{}}}, {"k": {Contact{}, &Contact{}}}} {
+			_, err := guardgorm.New(c.keys, kinds, nil)
+			require.Error(t, err, kinds)
+		}
+		require.ErrorIs(t, c.Use(c.plugin), gorm.ErrRegistered)
+	})
 }
 
 func TestCreate(t *testing.T) {
