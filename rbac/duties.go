@@ -36,8 +36,8 @@ const clockSkew = 60
 // roles, two roles at once that exclude each other.
 func compileAt(rows []row, now func() int64) (*snapshot, error) {
 	next, err := compile(rows)
-	if err != nil || len(next.rows.exclusions) == 0 { // without them no moment matters
-		return next, err
+	if err != nil {
+		return nil, err
 	}
 	if findings := next.rows.conflicts(now()); len(findings) > 0 {
 		return nil, &PolicyError{findings}
@@ -48,6 +48,9 @@ func compileAt(rows []row, now func() int64) (*snapshot, error) {
 // conflicts finds who has two roles that exclude each other at some moment from now on.
 // Whoever has them only because a role has them is not named beside that role.
 func (s *rowSet) conflicts(now int64) (findings []Finding) {
+	if len(s.exclusions) == 0 {
+		return nil
+	}
 	members := make(map[node][]link)
 	for _, l := range s.links {
 		role := node{l.tenant, l.role}

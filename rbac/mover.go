@@ -64,9 +64,12 @@ func (e *Engine) ReviewMover(ctx context.Context, tenant, person string, from, t
 		return MoverReview{}, err
 	}
 	subject, now := personPrefix+person, e.now()
-	after, err := moved(before, tenant, subject, from.Roles, to.Roles, e.now)
+	after, err := moved(before, tenant, subject, from.Roles, to.Roles)
 	if err != nil {
 		return MoverReview{}, err
+	}
+	if findings := after.rows.conflicts(now); len(findings) > 0 {
+		return MoverReview{}, &PolicyError{findings}
 	}
 	m := MoverReview{
 		Tenant: tenant, Person: subject, Policy: before.version,
@@ -96,7 +99,8 @@ func (e *Engine) ReviewMover(ctx context.Context, tenant, person string, from, t
 
 // Move takes roles and teams from a person and gives others without end, named as in rows,
 // as one version: at no moment has the person both, or neither. What [Engine.ReviewMover]
-// says of it holds. Who does it is the subject of ctx, who is denied as of [Engine.Replace];
+// says of it holds, but that roles which exclude each other are a denial as of [Engine.GrantRole].
+// Who does it is the subject of ctx, who is denied as of [Engine.Replace];
 // what the person had already need not be theirs. Nobody moves themselves. The adapter must be a [Store], or
 // the error is [ErrNoVersions].
 func (e *Engine) Move(ctx context.Context, tenant, person string, from, to []string, reason string) error {
@@ -119,9 +123,12 @@ func (e *Engine) Move(ctx context.Context, tenant, person string, from, to []str
 		if old.gains(author, personPrefix+person, e.now()) {
 			return edit{}, &crmguard.Denial{By: "rbac", Code: "self-grant", Detail: personPrefix + author.ID + ": moves " + personPrefix + person}
 		}
-		next, err := moved(old, tenant, personPrefix+person, from, to, e.now)
+		next, err := moved(old, tenant, personPrefix+person, from, to)
 		if err != nil {
 			return edit{}, err
+		}
+		if findings := next.rows.conflicts(e.now()); len(findings) > 0 {
+			return edit{}, &crmguard.Denial{By: "rbac", Code: "separation-of-duties", Detail: findings[0].Reason}
 		}
 		change := edit{add: rowsOnlyIn(next, old, tenant), remove: rowsOnlyIn(old, next, tenant), put: func() { e.put(next) }}
 		change.gives = old.frees(change.remove)
@@ -130,7 +137,7 @@ func (e *Engine) Move(ctx context.Context, tenant, person string, from, to []str
 }
 
 // moved is a policy in which a person has other roles. They must be ones that it knows.
-func moved(before *snapshot, tenant, subject string, from, to []string, now func() int64) (*snapshot, error) {
+func moved(before *snapshot, tenant, subject string, from, to []string) (*snapshot, error) {
 	known := make(map[string]bool)
 	var rows []row
 	for _, r := range before.rows.all() {
@@ -149,7 +156,7 @@ func moved(before *snapshot, tenant, subject string, from, to []string, now func
 		}
 		rows = append(rows, row{"the move", "g", []string{subject, role, tenant}})
 	}
-	return compileAt(rows, now)
+	return compile(rows)
 }
 
 // units tells what the move does to the departments that the person's dept and tree reach.

@@ -29,8 +29,9 @@ g, u:bea, role:buyer, acme
 		var denial *crmguard.Denial
 		require.ErrorAs(t, e.GrantRole(job, "acme", "anna", "payer"), &denial)
 		require.Equal(t, "separation-of-duties", denial.Code, "a grant alone is no move")
-		var refused *rbac.PolicyError
-		require.ErrorAs(t, e.Move(job, "acme", "anna", nil, payer, "test"), &refused)
+		denial = nil
+		require.ErrorAs(t, e.Move(job, "acme", "anna", nil, payer, "test"), &denial)
+		require.Equal(t, "separation-of-duties", denial.Code)
 		requireLacks(t, e.Move(bea, "acme", "anna", buyer, payer, "test"))
 		require.ErrorAs(t, e.Move(bea, "acme", "bea", buyer, payer, "test"), &denial)
 		require.Equal(t, "self-grant", denial.Code)

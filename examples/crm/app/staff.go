@@ -254,8 +254,11 @@ func (a *App) changeRole(w http.ResponseWriter, r *http.Request) error {
 		had[i] = "role:" + had[i]
 	}
 	err = a.rights.Move(ctx, tenant, p.ID, had, []string{"role:" + role}, "role:"+role)
-	if _, excluded := errors.AsType[*rbac.PolicyError](err); excluded {
+	if denial, denied := errors.AsType[*crmguard.Denial](err); denied && denial.Code == "separation-of-duties" {
 		return &guard.Problem{Status: http.StatusConflict, Title: "This role excludes another one", Code: "separation-of-duties", Detail: "Nobody may have it together with a team that this person is in, or with what they have as a deputy."}
+	}
+	if refused, unsound := errors.AsType[*rbac.PolicyError](err); unsound {
+		return &guard.Problem{Status: http.StatusConflict, Title: "This role cannot be given", Code: "unsound", Detail: refused.Findings[0].Reason}
 	}
 	if err != nil {
 		return err

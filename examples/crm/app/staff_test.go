@@ -2,7 +2,9 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -132,5 +134,30 @@ func TestRightsAfterTheWait(t *testing.T) {
 				})
 			}
 		}
+	})
+}
+
+// TestWhyARoleIsNotGiven: that it excludes another one is said where it does, and only there.
+func TestWhyARoleIsNotGiven(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, nil)
+		owner := in.signedIn("owner")
+		rows := []string{"+ p4, default, role:head, role:accountant", "+ g, unit:support, role:head, default"}
+		for i := range 10 {
+			rows = append(rows, fmt.Sprintf("+ g, role:r%d, role:r%d, default", i, i+1))
+		}
+		owner.change(rows...)
+		job := crmguard.System(t.Context(), tenant, "test")
+		require.NoError(t, in.app.rights.Move(job, tenant, "seller4", nil, []string{"unit:support"}, "a team"))
+		for role, why := range map[string]string{"accountant": "excludes another one", "r0": "chain of 11 role links"} {
+			status, page := owner.post("/staff/seller4/role", "role", role)
+			require.Equal(t, http.StatusConflict, status, role)
+			has(t, page, why, role)
+			require.Equal(t, role == "accountant", strings.Contains(page, "excludes another one"), role)
+		}
+		status, _ := owner.post("/staff/seller4/role", "role", "head")
+		require.Equal(t, http.StatusOK, status)
+		status, _ = owner.post("/staff/seller5/role", "role", "accountant")
+		require.Equal(t, http.StatusOK, status)
 	})
 }
