@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/guard"
@@ -49,17 +50,18 @@ func parseDraft(typed string) (d rightsDraft, problem string) {
 		if line == "" {
 			continue
 		}
-		row := strings.Split(line[1:], ",")
+		sign, size := utf8.DecodeRuneInString(line)
+		row := strings.Split(line[size:], ",")
 		for i := range row {
 			row[i] = strings.TrimSpace(row[i])
 		}
 		if !slices.Contains([]string{"p", "g", "p2", "p4"}, row[0]) || len(row) < 4 {
 			return d, "This is no row: " + line
 		}
-		switch line[0] {
+		switch sign {
 		case '+':
 			d.Add = append(d.Add, row)
-		case '-':
+		case '-', '−': // as typed, and as the pages show it
 			d.Remove = append(d.Remove, row)
 		default:
 			return d, "A line begins with + or −: " + line

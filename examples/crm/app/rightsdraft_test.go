@@ -379,3 +379,15 @@ func FuzzParseDraft(f *testing.F) {
 		require.Equal(t, draft, again)
 	})
 }
+
+// TestDraftIsTypedAsItIsShown: the pages write −, and take it.
+func TestDraftIsTypedAsItIsShown(t *testing.T) {
+	draft, problem := parseDraft("− p4, default, role:a, role:b\n-g, role:a, role:b, default\n+ g, role:b, role:c, default\n")
+	require.Empty(t, problem)
+	require.Equal(t, [][]string{{"p4", "default", "role:a", "role:b"}, {"g", "role:a", "role:b", "default"}}, draft.Remove)
+	require.Equal(t, [][]string{{"g", "role:b", "role:c", "default"}}, draft.Add)
+	for _, sign := range []string{"–", "—", "²", "\xe2", "p", ""} {
+		_, problem = parseDraft(sign + " p4, default, role:a, role:b")
+		require.NotEmpty(t, problem, sign)
+	}
+}
