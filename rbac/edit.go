@@ -100,6 +100,21 @@ func (e *Engine) replace(ctx context.Context, tenant string, after int64, reason
 	})
 }
 
+// MayReplace tells beforehand what [Engine.Replace] would refuse the subject of ctx over the
+// policy in force. It changes nothing.
+func (e *Engine) MayReplace(ctx context.Context, tenant string, rules [][]string) error {
+	author, _, err := e.author(ctx, tenant, "asked beforehand")
+	if err != nil {
+		return err
+	}
+	policy, err := e.inForce()
+	if err != nil {
+		return err
+	}
+	_, err = e.replacement(author, tenant, policy.stored(), rules)
+	return err
+}
+
 // Rollback is [Engine.Replace] with the rows that the tenant had in an older version, save
 // what persons have: their roles, rules and deputies stay as they are now, or whoever was
 // dismissed since would have everything back. [Engine.RolledBack] tells the rows beforehand.
@@ -208,6 +223,14 @@ func (e *Engine) replacement(author crmguard.Subject, tenant string, stored Stor
 	old := e.current.Load()
 	change.gives, change.put = old.frees(change.remove), func() { e.put(next) }
 	return change, mayChange(author, old, next, e.now())
+}
+
+// stored are the rows as a [Store] would have them.
+func (s *snapshot) stored() (stored Stored) {
+	for _, r := range s.rows.all() {
+		stored.Where, stored.Rules = append(stored.Where, r.where), append(stored.Rules, r.rule())
+	}
+	return stored
 }
 
 // replaced is a policy in which rules have taken the place of all rows of a tenant, and

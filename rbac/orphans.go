@@ -57,6 +57,26 @@ func (s *snapshot) orphans(l *LeaverReview, rights map[right]relationSet, depart
 	return o
 }
 
+// lost are the rights that somebody has for good by one policy and nobody by another one.
+func lost(before, after *snapshot, tenant string) []Right {
+	had, has := before.lastingRights(tenant), after.lastingRights(tenant)
+	for what := range had {
+		had[what] &^= has[what]
+	}
+	return rightsOf(had)
+}
+
+// lastingRights are what the persons of a tenant have for good, all of them together.
+func (s *snapshot) lastingRights(tenant string) map[right]relationSet {
+	all := make(map[right]relationSet)
+	for _, persons := range s.alike(tenant, "") {
+		for what, set := range s.rights(tenant, persons[0], lasting) {
+			all[what] |= set
+		}
+	}
+	return all
+}
+
 // owned are records of the leaver: one of each kind in each department of theirs.
 func (l *LeaverReview) owned() (records []crmguard.Resource) {
 	places := slices.Concat(l.Units, l.Heads)
@@ -93,8 +113,8 @@ func isColleague(name string) bool {
 	return ok && !strings.HasPrefix(person, systemPrefix)
 }
 
-// alike are the other persons of a tenant who have rights that last, each with those
-// whose rights are the same.
+// alike are the persons of a tenant, but for one, who have rights that last, each with
+// those whose rights are the same.
 func (s *snapshot) alike(tenant, but string) (groups [][]string) {
 	by := make(map[*holder][]string)
 	for w, h := range s.people {

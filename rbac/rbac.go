@@ -76,7 +76,8 @@
 //
 // [Engine.Explain] tells for whoever administers rights why the answer is what it is, and
 // which rows are missing where it is no. Before a policy is stored, [Engine.Draft] and
-// [Engine.WhatIf] tell who would gain and lose what. [Engine.Matrix] shows it as a table.
+// [Engine.WhatIf] tell who would gain and lose what, and which rights nobody would have any
+// more; [Engine.MayReplace] tells whether it would be refused. [Engine.Matrix] shows it as a table.
 // Before a person leaves, [Engine.ReviewLeaver] tells what the person has, and what
 // nobody else has; before one moves, with [Engine.Move], [Engine.ReviewMover] tells what
 // stays behind.

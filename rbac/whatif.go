@@ -24,11 +24,7 @@ func (e *Engine) Draft(ctx context.Context, tenant string, rules [][]string) (*E
 	if err != nil {
 		return nil, err
 	}
-	var stored Stored
-	for _, r := range policy.rows.all() {
-		stored.Where, stored.Rules = append(stored.Where, r.where), append(stored.Rules, r.rule())
-	}
-	next, _, err := replaced(tenant, stored, rules, e.now)
+	next, _, err := replaced(tenant, policy.stored(), rules, e.now)
 	if err != nil {
 		return nil, err
 	}
@@ -43,6 +39,10 @@ func (e *Engine) Draft(ctx context.Context, tenant string, rules [][]string) (*E
 type Change struct {
 	Added, Removed [][]string    // rows, each with its type first
 	Rights         []RightChange // by person, for whom they stand in, object and action
+
+	// Lost are rights that somebody has without end and nobody would have any more, under these
+	// relations: nobody could give them back, be it by [Engine.Rollback], but a job of the host.
+	Lost []Right
 }
 
 // RightChange is a right that a person has under more relations than before, or under
@@ -82,7 +82,7 @@ func (e *Engine) WhatIf(ctx context.Context, tenant string, other *Engine) (Chan
 }
 
 func changeBetween(before, after *snapshot, tenant string, now int64) Change {
-	c := Change{Added: rowsOnlyIn(after, before, tenant), Removed: rowsOnlyIn(before, after, tenant)}
+	c := Change{Added: rowsOnlyIn(after, before, tenant), Removed: rowsOnlyIn(before, after, tenant), Lost: lost(before, after, tenant)}
 	for _, name := range touched(tenant, before, after, edit{add: c.Added, remove: c.Removed}) {
 		if strings.HasPrefix(name, personPrefix) {
 			had, has := before.rights(tenant, name, now), after.rights(tenant, name, now)
@@ -146,6 +146,9 @@ func (c Change) String() string {
 	}
 	for _, r := range c.Rights {
 		b.WriteString(r.String() + "\n")
+	}
+	for _, r := range c.Lost {
+		b.WriteString("nobody has any more: " + r.String() + "\n")
 	}
 	return b.String()
 }

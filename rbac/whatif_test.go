@@ -3,6 +3,7 @@ package rbac
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -131,4 +132,36 @@ func TestDraft(t *testing.T) {
 	require.ErrorContains(t, err, "tenant")
 	_, err = e.WhatIf(ctx, "globex", draft)
 	require.ErrorContains(t, err, "tenant")
+}
+
+// TestWhatNobodyHasAnyMore: a right is lost when the last one loses it who has it without end.
+func TestWhatNobodyHasAnyMore(t *testing.T) {
+	const before = `p, role:owner, acme, contacts, export, all, allow
+p, role:seller, acme, contacts, export, own, allow
+p, role:owner, acme, section:journal, access, all, allow
+g, u:olga, role:owner, acme
+g, u:anna, role:seller, acme
+`
+	for name, test := range map[string]struct{ without, with, lost string }{
+		"nothing changes":           {},
+		"of some records":           {"p, role:owner, acme, contacts, export, all, allow\n", "p, role:owner, acme, contacts, export, own, allow\n", "export contacts of records that are none, dept, tree"},
+		"from the last":             {"p, role:owner, acme, section:journal, access, all, allow\n", "", "access section:journal"},
+		"somebody else has it":      {"p, role:seller, acme, contacts, export, own, allow\n", "", ""},
+		"only somebody for a while": {"g, u:olga, role:owner, acme\n", "p2, u:olga, role:owner, acme, 2999-01-01T00:00:00Z\n", "access section:journal"},
+		"only a job":                {"g, u:olga, role:owner, acme\n", "g, u:system:sweep, role:owner, acme\n", "access section:journal"},
+		"another company":           {"g, u:olga, role:owner, acme\n", "g, u:olga, role:owner, globex\n", "access section:journal"},
+		"a denial":                  {"", "p, u:olga, acme, section:journal, access, all, deny\n", "access section:journal"},
+		"handed on":                 {"g, u:olga, role:owner, acme\n", "g, u:anna, role:owner, acme\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			is, would := engineFromCSV(t, before, nil), engineFromCSV(t, strings.Replace(before, test.without, test.with, 1), nil)
+			c, err := is.WhatIf(t.Context(), "acme", would)
+			require.NoError(t, err)
+			if test.lost == "" {
+				require.Empty(t, c.Lost)
+				return
+			}
+			require.Contains(t, c.String(), "nobody has any more: "+test.lost)
+		})
+	}
 }

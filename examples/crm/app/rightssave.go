@@ -23,7 +23,9 @@ type draftView struct {
 	Added      []string
 	Refused    []string // why it cannot be saved
 	Warnings   []string
-	Conflict   bool // somebody saved another change meanwhile
+	Lost       []string // rights that nobody would have any more
+	NotAgreed  bool     // that nobody would
+	Conflict   bool     // somebody saved another change meanwhile
 	NoReason   bool
 	Typed      string // the rows, to be changed
 	TypedError string
@@ -74,7 +76,7 @@ func (a *App) showDraft(w http.ResponseWriter, r *http.Request, status int, view
 			return err
 		}
 		if then != nil {
-			if err := a.whatIf(ctx, then, view); err != nil {
+			if err := a.whatIf(ctx, then, draft.on(stored.Rules), view); err != nil {
 				return err
 			}
 		}
@@ -152,8 +154,8 @@ func (a *App) whoMayChangeRights(ctx context.Context, rows [][]string) (logins [
 	return logins, nil
 }
 
-// whatIf says what a change would mean.
-func (a *App) whatIf(ctx context.Context, then *rbac.Engine, view *draftView) error {
+// whatIf says what a change would mean, and what saving would be refused for.
+func (a *App) whatIf(ctx context.Context, then *rbac.Engine, rows [][]string, view *draftView) error {
 	change, err := a.rights.WhatIf(ctx, tenant, then)
 	if err != nil {
 		return err
@@ -167,35 +169,21 @@ func (a *App) whatIf(ctx context.Context, then *rbac.Engine, view *draftView) er
 	if len(change.Added)+len(change.Removed) == 0 {
 		view.Refused = append(view.Refused, "The rights are like this already.")
 	}
-	if view.Effects, err = a.effects(ctx, then, change); err != nil {
-		return err
+	for _, lost := range change.Lost {
+		view.Lost = append(view.Lost, lost.String())
 	}
-	return a.whoseChange(ctx, change, view)
-}
-
-// whoseChange says beforehand what saving would be refused for, because of who asks: the
-// rights decide it then.
-func (a *App) whoseChange(ctx context.Context, change rbac.Change, view *draftView) error {
-	me, err := a.rights.ReviewLeaver(ctx, tenant, subjectOf(ctx).ID)
-	if err != nil {
-		return err
-	}
-	loses := false
-	for _, c := range change.Rights {
-		held := slices.IndexFunc(me.Rights, func(has rbac.Right) bool { return has.Object == c.Object && has.Action == c.Action })
-		lacks := slices.ContainsFunc(c.Gains, func(relation string) bool { return held < 0 || !slices.Contains(me.Rights[held].Relations, relation) })
-		switch {
-		case c.Person == me.Person && len(c.Gains) > 0:
-			view.refuse(selfText)
-		case lacks:
-			view.refuse(lackText(string(c.Action) + " " + c.Object))
-		}
-		loses = loses || c.Person == me.Person && len(c.Loses) > 0
-	}
-	if loses {
+	me := personPrefix + subjectOf(ctx).ID
+	if slices.ContainsFunc(change.Rights, func(c rbac.RightChange) bool { return c.Person == me && len(c.Loses) > 0 }) {
 		view.Warnings = append(view.Warnings, "You would lose rights yourself. You could not give them back to yourself.")
 	}
-	return nil
+	err = a.rights.MayReplace(ctx, tenant, rows) // who asks, and what they have
+	if denial, denied := errors.AsType[*crmguard.Denial](err); denied {
+		view.refuse(whyNotGiven(denial))
+	} else if err != nil {
+		return err
+	}
+	view.Effects, err = a.effects(ctx, then, change)
+	return err
 }
 
 // refuse notes why the draft cannot be saved, once.
@@ -261,10 +249,19 @@ func (a *App) saveDraft(w http.ResponseWriter, r *http.Request) error {
 		return notSavedDraft(r, http.StatusUnprocessableEntity, view)
 	}
 	checked := new(draftView)
-	if _, err := a.prepared(ctx, draft, stored.Rules, checked); err != nil {
+	then, err := a.prepared(ctx, draft, stored.Rules, checked)
+	if err != nil {
 		return err
 	}
 	if len(checked.Refused) > 0 { // and drawn again they are said
+		return notSavedDraft(r, http.StatusUnprocessableEntity, view)
+	}
+	change, err := a.rights.WhatIf(ctx, tenant, then)
+	if err != nil {
+		return err
+	}
+	if len(change.Lost) > 0 && r.PostForm.Get("lost") != draft.ID {
+		view.NotAgreed = true
 		return notSavedDraft(r, http.StatusUnprocessableEntity, view)
 	}
 	saved, err := a.rights.Replace(ctx, tenant, version, draft.on(stored.Rules), draft.Reason)
