@@ -1,6 +1,7 @@
 package rbac
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -23,42 +24,88 @@ func mayChange(author crmguard.Subject, old, next *snapshot, now int64) error {
 			}
 		}
 	}
-	j := judge{author, old, next, now}
+	j := newJudge(author, old, next, now)
+	if err := j.unites(change.remove); err != nil {
+		return err
+	}
 	names := touched(author.Tenant, old, next, change)
 	for _, name := range names {
 		if err := j.own(name); err != nil {
 			return err
 		}
 	}
-	for pair, moments := range j.deputies() {
+	deputies := j.deputies()
+	for _, pair := range slices.SortedFunc(maps.Keys(deputies), comparePairs) {
 		_, deputy := slices.BinarySearch(names, pair.Person)
 		_, whom := slices.BinarySearch(names, pair.Whom)
 		if !deputy && !whom {
 			continue
 		}
-		if err := j.lent(pair, moments); err != nil {
+		if err := j.lent(pair, deputies[pair]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// judge compares two policies for an author.
+// judge compares two policies for an author. Whoever has the same by both as somebody who was
+// judged, as most members of a role have, needs no look of their own.
 type judge struct {
 	author    crmguard.Subject
 	old, next *snapshot
 	now       int64
+
+	holders []string            // who must have what the author gives
+	selves  []string            // who has what the author gets
+	held    map[int64]held      // by the moment
+	judged  map[[2]*holder]bool // by what somebody is, before and after
+}
+
+func newJudge(author crmguard.Subject, old, next *snapshot, now int64) *judge {
+	return &judge{
+		author, old, next, now, holdersOf(author), slices.Concat(old.selves(author, now), next.selves(author, now)),
+		make(map[int64]held), make(map[[2]*holder]bool),
+	}
+}
+
+// unites refuses to end that roles exclude each other if one of them is the author's: then
+// somebody could give the author the other one.
+func (j *judge) unites(removed [][]string) error {
+	for _, rule := range removed {
+		r := rowOf("", rule)
+		if r.kind != "p4" || j.next.excludes(r.fields[0], r.fields[2], r.fields[1]) {
+			continue
+		}
+		for _, self := range j.selves {
+			if is := j.old.rows.is(j.author.Tenant, self, j.now); slices.Contains(is, r.fields[1]) || slices.Contains(is, r.fields[2]) {
+				return &crmguard.Denial{By: "rbac", Code: "self-grant", Detail: "u:" + j.author.ID + ": " + self + " is kept apart by " + strings.Join(rule, ", ")}
+			}
+		}
+	}
+	return nil
 }
 
 // own refuses what a name of a row would have more by itself.
 func (j *judge) own(name string) error {
-	holders := holdersOf(j.author)
-	for _, moment := range j.moments(holders, name) {
+	person, isPerson := strings.CutPrefix(name, personPrefix)
+	of := who{j.author.Tenant, person}
+	is := [2]*holder{j.old.people[of], j.next.people[of]}
+	alike := isPerson && !slices.Contains(j.selves, name)
+	if alike && j.judged[is] {
+		return nil
+	}
+	for _, moment := range j.moments(j.holders, name) {
 		gets := beyond(j.next.rights(j.author.Tenant, name, moment), j.old.rights(j.author.Tenant, name, moment))
-		if err := j.gives(name, gets, j.old.heldBy(j.author, holders, moment)); err != nil {
+		held, ok := j.held[moment]
+		if !ok {
+			held = j.old.heldBy(j.author, j.holders, moment)
+			j.held[moment] = held
+		}
+		if err := j.gives(name, gets, held); err != nil {
 			return err
 		}
 	}
+	j.judged[is] = j.judged[is] || alike
 	return nil
 }
 
@@ -86,7 +133,7 @@ func (j *judge) gives(name string, gets map[right]relationSet, held held) error 
 	for _, what := range slices.SortedFunc(maps.Keys(gets), compareRights) {
 		code := ""
 		switch {
-		case j.old.gains(j.author, name, j.now) || j.next.gains(j.author, name, j.now):
+		case slices.Contains(j.selves, name):
 			code = "self-grant"
 		case !held.cover(what, gets[what]):
 			code = "lacks-right"
@@ -120,6 +167,10 @@ func (j *judge) deputies() map[Deputy][]int64 {
 		found[pair] = append(found[pair], max(d.From.Unix(), j.now), d.End.Unix())
 	}
 	return found
+}
+
+func comparePairs(a, b Deputy) int {
+	return cmp.Or(strings.Compare(a.Person, b.Person), strings.Compare(a.Whom, b.Whom))
 }
 
 // touched are those whose rights a change may alter: whoever is named first in one of

@@ -1,6 +1,7 @@
 package rbac
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -145,4 +146,76 @@ func TestWhatIfTellsOfDenialsOfDeputies(t *testing.T) {
 			require.Equal(t, test.want, strings.TrimSpace(c.String()))
 		})
 	}
+}
+
+// What keeps two roles apart is not ended by who has one of them.
+func TestNobodyEndsWhatKeepsThemApart(t *testing.T) {
+	const text = `
+p, role:buyer, acme, orders, create, all, allow
+p, role:payer, acme, orders, update, all, allow
+g, unit:desk, role:buyer, acme
+g, u:adam, unit:desk, acme
+g, u:pia, role:payer, acme
+p2, u:once, role:payer, acme, 2026-07-01T00:00:00Z
+p3, u:dora, u:pia, acme, 2026-07-10T00:00:00Z, 2026-07-15T00:00:00Z
+p4, acme, role:buyer, role:payer
+`
+	forPia, job := person("zoe"), crmguard.Subject{Tenant: "acme", ID: "system:job", Kind: crmguard.KindSystem}
+	forPia.OnBehalfOf = "pia"
+	jobForPia := job
+	jobForPia.OnBehalfOf = "pia"
+	clock := newHands("2026-07-02T00:00:00Z")
+	old, _ := engineAt(t, text, clock)
+	without, _ := engineAt(t, strings.Replace(text, "p4, acme, role:buyer, role:payer\n", "", 1), clock)
+	turned, _ := engineAt(t, strings.Replace(text, "role:buyer, role:payer\n", "role:payer, role:buyer\n", 1), clock)
+	for name, test := range map[string]struct {
+		author crmguard.Subject
+		code   string
+	}{
+		"through a team":    {person("adam"), "self-grant"},
+		"has the other":     {person("pia"), "self-grant"},
+		"is deputy soon":    {person("dora"), "self-grant"},
+		"acts for one":      {forPia, "self-grant"},
+		"a job for one":     {jobForPia, "self-grant"},
+		"has neither":       {person("zoe"), ""},
+		"has none any more": {person("once"), ""},
+		"a job":             {job, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := mayChange(test.author, old.current.Load(), without.current.Load(), old.now())
+			if test.code == "" {
+				require.NoError(t, err)
+			} else {
+				requireDenied(t, err, test.code)
+			}
+			require.NoError(t, mayChange(test.author, old.current.Load(), turned.current.Load(), old.now()), "they are kept apart as before")
+		})
+	}
+}
+
+// Members of a role who have nothing else are judged as one, and a role that somebody was
+// given again and again ends once.
+func TestJudgingIsForWhoDiffers(t *testing.T) {
+	judged := func(members, grants int) (kinds, moments int) {
+		var text strings.Builder
+		text.WriteString("p, role:seller, acme, contacts, view, all, allow\ng, role:boss, role:seller, acme\np, role:boss, acme, orders, view, all, allow\ng, u:author, role:boss, acme\n")
+		for i := range members {
+			fmt.Fprintf(&text, "g, u:p%d, role:seller, acme\n", i)
+		}
+		for i := range grants {
+			fmt.Fprintf(&text, "p2, u:once, role:boss, acme, %s\n", formatEnd(4_000_000_000+int64(i)))
+		}
+		clock := newHands("2026-07-02T00:00:00Z")
+		old, _ := engineAt(t, text.String(), clock)
+		next, _ := engineAt(t, text.String()+"p, role:seller, acme, orders, view, own, allow\n", clock)
+		require.NoError(t, mayChange(person("author"), old.current.Load(), next.current.Load(), old.now()))
+		j := newJudge(person("author"), old.current.Load(), next.current.Load(), old.now())
+		for i := range members {
+			require.NoError(t, j.own(fmt.Sprintf("u:p%d", i)))
+		}
+		return len(j.judged), len(j.moments(nil, "u:once"))
+	}
+	kinds, moments := judged(500, 100)
+	require.Equal(t, 1, kinds)
+	require.Equal(t, 2, moments)
 }

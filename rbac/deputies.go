@@ -251,15 +251,21 @@ func (s *snapshot) hasDeputy(tenant, name string, now, end int64) bool {
 	return slices.ContainsFunc(s.deputies(tenant, now), func(d Deputy) bool { return d.Whom == name && d.From.Unix() < end })
 }
 
-// gains reports whether a subject has what a name of a row gets: it is that name, or
-// acts for it, or stands in for it now or later.
+// gains reports whether a subject has what a name of a row gets.
 func (s *snapshot) gains(subject crmguard.Subject, name string, now int64) bool {
-	for _, self := range []string{subject.ID, subject.OnBehalfOf} {
-		if self != "" && (personPrefix+self == name || slices.ContainsFunc(s.standIns[who{subject.Tenant, self}], func(in standIn) bool {
-			return personPrefix+in.whom == name && now < in.end
-		})) {
-			return true
+	return slices.Contains(s.selves(subject, now), name)
+}
+
+// selves are the names of rows of which a subject has what they have: itself, whom it acts
+// for, and for whom one of these stands in now or later.
+func (s *snapshot) selves(subject crmguard.Subject, now int64) (names []string) {
+	for _, self := range nonEmpty([]string{subject.ID, subject.OnBehalfOf}) {
+		names = append(names, personPrefix+self)
+		for _, in := range s.standIns[who{subject.Tenant, self}] {
+			if now < in.end {
+				names = append(names, personPrefix+in.whom)
+			}
 		}
 	}
-	return false
+	return names
 }

@@ -206,6 +206,14 @@ func (s *snapshot) separates(added row, now int64) error {
 	return nil
 }
 
+// excludes reports whether a p4 row has these roles, in this order.
+func (s *snapshot) excludes(tenant, role, other string) bool {
+	return slices.ContainsFunc(s.rows.exclusions, func(x exclusion) bool {
+		name := s.rows.names
+		return name[x.tenant] == tenant && name[x.role] == role && name[x.other] == other
+	})
+}
+
 // after reports whether a row seems to have come after another one: what is not in a file
 // yet, or stands lower in it.
 func (p place) after(other place) bool {

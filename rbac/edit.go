@@ -76,7 +76,8 @@ func (e *Engine) reviseOnce(ctx context.Context, store Store, by func(stored Sto
 //
 // The author is the subject of ctx, whose tenant it is. What Casbin would misread is refused with a
 // [*PolicyError], and where anybody would get a right that the author lacks, or the
-// author one more, that is a denial as of [Engine.GrantRole]; a job of the host needs
+// author one more, that is a denial as of [Engine.GrantRole], and so is where roles cease
+// to exclude each other of which the author has one; a job of the host needs
 // no rights. Whether the subject may change the policy at all is a question to Check.
 // The adapter must be a [Store], or the error is [ErrNoVersions].
 func (e *Engine) Replace(ctx context.Context, tenant string, after int64, rules [][]string, reason string) (Version, error) {

@@ -57,17 +57,24 @@ func newSnapshot(rows *rowSet) *snapshot {
 // roles lists the roles of a person at a moment, those that come through other roles
 // too.
 func (s *snapshot) roles(tenant, person string, now int64) []string {
-	in, ok := s.rows.name(tenant)
-	of, known := s.rows.name(personPrefix + person)
-	if !ok || !known {
-		return nil
-	}
 	var roles []string
-	for _, identity := range s.rows.identities(in, of, now)[1:] {
-		if role, ok := strings.CutPrefix(s.rows.names[identity], rolePrefix); ok {
+	for _, name := range s.rows.is(tenant, personPrefix+person, now) {
+		if role, ok := strings.CutPrefix(name, rolePrefix); ok {
 			roles = append(roles, role)
 		}
 	}
 	slices.Sort(roles)
 	return roles
+}
+
+// is names the identities of a subject at a moment.
+func (s *rowSet) is(tenant, subject string, now int64) (names []string) {
+	in, ok := s.name(tenant)
+	of, known := s.name(subject)
+	if ok && known {
+		for _, identity := range s.identities(in, of, now) {
+			names = append(names, s.names[identity])
+		}
+	}
+	return names
 }

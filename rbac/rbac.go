@@ -47,7 +47,8 @@
 //
 // A p4 row separates duties: nobody has both roles at the same time, by whatever way, and
 // no role is both. A policy that would give both to somebody is refused, and so is the
-// grant that would. It is about roles: a rule for a person alone is none. That who asked
+// grant that would; who has one of the roles, or stands in for who has, does not end that.
+// It is about roles: a rule for a person alone is none. That who asked
 // for one thing does not approve it no role can say; the host sees to that.
 //
 // An object is a kind of record, a field of it (kind#field) or a section of the CRM

@@ -99,8 +99,10 @@ func (s *snapshot) moments(now, end int64, tenant string, persons ...string) []i
 	in, _ := s.rows.name(tenant)
 	for _, person := range persons {
 		of, _ := s.rows.name(personPrefix + person)
-		for _, l := range s.rows.linksOf(in, of) {
-			if now < l.end && l.end < end {
+		links := s.rows.linksOf(in, of)
+		for i, l := range links {
+			lasts := i+1 == len(links) || links[i+1].role != l.role // of several it is the last end that counts
+			if lasts && now < l.end && l.end < end {
 				moments = append(moments, l.end)
 			}
 		}
@@ -156,8 +158,11 @@ func (s *snapshot) narrowed(stored []row) []row {
 // denialsThrough are the rules that deny and that a subject has through a link, as
 // its own.
 func (s *snapshot) denialsThrough(link row) []row {
-	in, _ := s.rows.name(link.fields[2])
-	role, _ := s.rows.name(link.fields[1])
+	in, ok := s.rows.name(link.fields[2])
+	role, known := s.rows.name(link.fields[1])
+	if !ok || !known {
+		return nil
+	}
 	var denials []row
 	for _, identity := range s.rows.identities(in, role, 0) {
 		for _, rule := range s.rows.rulesOf(in, identity) {
