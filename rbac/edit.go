@@ -239,18 +239,15 @@ func (s *snapshot) stored() (stored Stored) {
 func replaced(tenant string, stored Stored, rules [][]string, now func() int64) (*snapshot, edit, error) {
 	var findings []Finding
 	var rows, asked []row
-	there, wanted := map[[7]string]bool{}, map[[7]string]bool{}
-	var change edit
 	for i, rule := range rules {
 		r := rowOf(fmt.Sprintf("rule %d", i+1), rule)
 		if got := r.tenant(); got != "" && got != tenant {
 			findings = append(findings, Finding{r.where, rule, "it is of another tenant"})
 		}
 		asked = append(asked, r)
-		if len(r.fields) <= 6 { // lint refuses longer ones
-			wanted[r.key()] = true
-		}
 	}
+	var change edit
+	wanted, there := keysOf(asked), map[[7]string]bool{}
 	for i, rule := range stored.Rules {
 		r := rowOf(stored.Where[i], rule)
 		if r.tenant() == tenant && !wanted[r.key()] {

@@ -32,7 +32,7 @@ func (e *Engine) enterLoaded(ctx context.Context, old, next *snapshot) {
 	if e.entries.Journal == nil || old == nil || old.version == next.version {
 		return
 	}
-	was, is := rulesByKey(old), rulesByKey(next)
+	was, is := keysOf(old.rows.all()), keysOf(next.rows.all())
 	changes := map[string]*policylog.Change{}
 	of := func(r row) *policylog.Change {
 		tenant := r.tenant()
@@ -54,12 +54,4 @@ func (e *Engine) enterLoaded(ctx context.Context, old, next *snapshot) {
 	for tenant, change := range changes {
 		e.entries.Found(crmguard.System(ctx, tenant, "policy"), *change)
 	}
-}
-
-func rulesByKey(s *snapshot) map[[7]string]bool {
-	keys := map[[7]string]bool{}
-	for _, r := range s.rows.all() {
-		keys[r.key()] = true
-	}
-	return keys
 }

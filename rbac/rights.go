@@ -137,12 +137,7 @@ func compareRights(a, b right) int {
 // also those that went with a role link, because the row that was to take their
 // place may be the refused one.
 func (s *snapshot) narrowed(stored []row) []row {
-	there := make(map[[7]string]bool, len(stored))
-	for _, r := range stored {
-		if len(r.fields) <= 6 {
-			there[r.key()] = true
-		}
-	}
+	there := keysOf(stored)
 	var kept []row
 	for _, r := range s.rows.all() {
 		switch {

@@ -30,6 +30,17 @@ func (r row) key() [7]string {
 	return key
 }
 
+// keysOf are those of rows, without longer ones, which lint refuses.
+func keysOf(rows []row) map[[7]string]bool {
+	keys := make(map[[7]string]bool, len(rows))
+	for _, r := range rows {
+		if len(r.fields) <= 6 {
+			keys[r.key()] = true
+		}
+	}
+	return keys
+}
+
 // denies reports whether the row, which passed lint, is a rule that denies.
 func (r row) denies() bool { return r.kind == "p" && r.fields[5] == "deny" }
 

@@ -112,12 +112,7 @@ func (c *Change) compare(person, as string, gains, loses map[right]relationSet) 
 
 // rowsOnlyIn are the rows of a tenant that one policy has and the other has not.
 func rowsOnlyIn(one, other *snapshot, tenant string) (rows [][]string) {
-	there := make(map[[7]string]bool)
-	for _, r := range other.rows.all() {
-		if r.tenant() == tenant {
-			there[r.key()] = true
-		}
-	}
+	there := keysOf(other.rows.all())
 	for _, r := range one.rows.all() {
 		if r.tenant() == tenant && !there[r.key()] {
 			rows = append(rows, r.rule())
