@@ -29,7 +29,7 @@
 //     change these rules.
 //   - rights.go opens the policy, of which each change is a version; rightspage.go shows it as a table,
 //     rightsdraft.go prepares a change, rightswhatif.go says what it would mean, rightssave.go puts it
-//     in force, rightshistory.go goes back, and rightswhy.go explains refusals.
+//     in force, rightshistory.go goes back, rightsrows.go says rows in words, and rightswhy.go explains refusals.
 //   - staff.go gives roles and ends a person's access, leaver.go shows before what they have,
 //     handover.go gives their contacts to somebody else; deputies.go has people stand in for each other. lockdown.go closes everything.
 //   - vault.go keeps the keys; keyspage.go shows them, keyjobs.go and reencrypt.go replace

@@ -3,7 +3,6 @@ package app
 import (
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/crmguard/crmguard/guard"
@@ -24,7 +23,7 @@ type versionLine struct {
 	Number         int64
 	Time           time.Time
 	Author, Reason string
-	Added, Removed []string
+	Added, Removed []shownRow
 	More           int // rows that are left out
 	InForce        bool
 }
@@ -53,16 +52,11 @@ func (a *App) rightsHistory(w http.ResponseWriter, r *http.Request) error {
 	}
 	inForce := a.rights.Version()
 	for _, v := range versions {
-		line := versionLine{Number: v.Number, Time: v.Time, Author: v.Author, Reason: v.Reason, InForce: v.Digest == inForce}
-		for _, row := range v.Removed {
-			line.Removed = append(line.Removed, strings.Join(row, ", "))
-		}
-		for _, row := range v.Added {
-			line.Added = append(line.Added, strings.Join(row, ", "))
-		}
-		line.More = max(0, len(line.Added)-shownRows) + max(0, len(line.Removed)-shownRows)
-		line.Added, line.Removed = line.Added[:min(shownRows, len(line.Added))], line.Removed[:min(shownRows, len(line.Removed))]
-		view.Versions = append(view.Versions, line)
+		view.Versions = append(view.Versions, versionLine{
+			Number: v.Number, Time: v.Time, Author: v.Author, Reason: v.Reason, InForce: v.Digest == inForce,
+			Added: a.shownRows(v.Added[:min(shownRows, len(v.Added))]), Removed: a.shownRows(v.Removed[:min(shownRows, len(v.Removed))]),
+			More: max(0, len(v.Added)-shownRows) + max(0, len(v.Removed)-shownRows),
+		})
 	}
 	return a.render(w, http.StatusOK, "rightshistory", a.page(r, "History of the rights", false, view))
 }

@@ -19,8 +19,8 @@ type draftView struct {
 	ID, Reason string
 	Version    int64 // of the rights that it was held against
 	Effects    []effect
-	Removed    []string // rows
-	Added      []string
+	Removed    []shownRow
+	Added      []shownRow
 	Refused    []string // why it cannot be saved
 	Warnings   []string
 	Lost       []string // rights that nobody would have any more
@@ -160,12 +160,7 @@ func (a *App) whatIf(ctx context.Context, then *rbac.Engine, rows [][]string, vi
 	if err != nil {
 		return err
 	}
-	for _, row := range change.Removed {
-		view.Removed = append(view.Removed, strings.Join(row, ", "))
-	}
-	for _, row := range change.Added {
-		view.Added = append(view.Added, strings.Join(row, ", "))
-	}
+	view.Removed, view.Added = a.shownRows(change.Removed), a.shownRows(change.Added)
 	if len(change.Added)+len(change.Removed) == 0 {
 		view.Refused = append(view.Refused, "The rights are like this already.")
 	}
