@@ -57,7 +57,8 @@ type RightChange struct {
 	Gains, Loses []string
 
 	// As is for whom the person stands in if the right comes by that, such as "u:boris": the
-	// relations are then of that one. Empty: the right is the person's own.
+	// relations are then of that one, and all of them gained or lost if it is a rule that
+	// denies to the deputy which changed. Empty: the right is the person's own.
 	As string
 }
 
