@@ -28,9 +28,9 @@ func wordsOf(row []string, zone *time.Location) string {
 	}
 	switch {
 	case row[0] == "p2" && len(row) == 5:
-		return fmt.Sprintf("%s is %s until %s", labelOf(row[1]), labelOf(row[2]), at(row[4]))
+		return fmt.Sprintf("%s is %s until %s", labelOf(row[1]), labelOf(row[2]), at(row[4])) //nolint:gosec // of five
 	case row[0] == "p3" && len(row) == 6:
-		return fmt.Sprintf("%s stands in for %s from %s to %s", labelOf(row[1]), labelOf(row[2]), at(row[4]), at(row[5]))
+		return fmt.Sprintf("%s stands in for %s from %s to %s", labelOf(row[1]), labelOf(row[2]), at(row[4]), at(row[5])) //nolint:gosec // of six
 	case row[0] == "p4" && len(row) == 4:
 		return fmt.Sprintf("nobody is both %s and %s", labelOf(row[2]), labelOf(row[3]))
 	}
