@@ -165,7 +165,11 @@ func (a *App) whatIf(ctx context.Context, then *rbac.Engine, rows [][]string, vi
 		view.Refused = append(view.Refused, "The rights are like this already.")
 	}
 	for _, lost := range change.Lost {
-		view.Lost = append(view.Lost, lost.String())
+		text, _, partly := strings.Cut(lost.String(), " of records that are ")
+		if partly {
+			text += ", as widely as now"
+		}
+		view.Lost = append(view.Lost, text)
 	}
 	me := personPrefix + subjectOf(ctx).ID
 	if slices.ContainsFunc(change.Rights, func(c rbac.RightChange) bool { return c.Person == me && len(c.Loses) > 0 }) {

@@ -33,7 +33,9 @@ func TestRightsThatNobodyHasAnyMore(t *testing.T) {
 		exports := slices.DeleteFunc(slices.Clone(stored.Rules), func(row []string) bool { return row[0] != "p" || row[3] != kind || row[4] != "export" })
 		page := owner.prepare(rightsDraft{Remove: exports}.text())
 		has(t, page, "Nobody would have this any more")
-		has(t, page, "export contacts of all records")
+		has(t, page, "<li>export contacts of all records</li>")
+		has(t, owner.prepare("- p, role:owner, default, contacts, export, all, allow"), "<li>export contacts, as widely as now</li>")
+		page = owner.prepare(rightsDraft{Remove: exports}.text())
 		before := in.app.rights.Version()
 		for _, agreed := range []string{"", "on", "another draft"} {
 			status, again := owner.post("/rights/draft/save", "version", version(t, page), "draft", in.app.drafts.of("owner").ID, "reason", "a slip", "lost", agreed)
