@@ -45,16 +45,16 @@ func (m *Memory) Load(_ context.Context, scopes []Scope) ([]Record, error) {
 }
 
 func (m *Memory) load(scopes []Scope) []Record {
-	versions := make([][]Record, len(scopes))
+	records := make([]Record, 0, len(scopes)) // most have one version
 	var on shelf
 	var names map[string][]Record
 	for i := range scopes {
 		if s := scopes[i].shelf(); s != on {
 			on, names = s, m.shelves[s]
 		}
-		versions[i] = names[scopes[i].Name]
+		records = append(records, names[scopes[i].Name]...)
 	}
-	return cloned(slices.Concat(versions...))
+	return cloned(records)
 }
 
 func (m *Memory) versions(s Scope) []Record { return m.shelves[s.shelf()][s.Name] }
