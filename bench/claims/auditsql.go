@@ -194,7 +194,8 @@ func openAuditTx(ctx context.Context, s *servers) (trial, error) {
 		peer: each(rate(pgClients, txTime, func(ctx context.Context) error {
 			return inTx(ctx, d.DB, func(tx *sql.Tx) error { return change(ctx, tx) })
 		})),
-		close: d.close,
+		rounds: 15, // the database writes in the background during some
+		close:  d.close,
 	}, nil
 }
 

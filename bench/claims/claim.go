@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,9 +38,10 @@ type claim struct {
 
 // trial is an open measurement.
 type trial struct {
-	ours  measurement
-	peer  measurement // nil: the limit is a floor or ceiling of ours
-	close func() error
+	ours   measurement
+	peer   measurement // nil: the limit is a floor or ceiling of ours
+	rounds int         // odd, of what varies much; 0: rounds
+	close  func() error
 }
 
 // measurement measures once, in the claim's unit.
@@ -59,7 +61,7 @@ func (c claim) measure(ctx context.Context, s *servers) (r result, err error) {
 		defer func() { err = errors.Join(err, t.close()) }()
 	}
 	var ours, peers []float64
-	for round := range rounds {
+	for round := range cmp.Or(t.rounds, rounds) {
 		// Whoever goes first in one round goes second in the next.
 		turns := []struct {
 			measure measurement

@@ -47,7 +47,8 @@ func openCold(ctx context.Context, _ *servers) (trial, error) {
 			nextTheirs = (nextTheirs + 1) % coldPages
 			return peer.open(p.ctx, theirs[nextTheirs])
 		}))),
-		close: p.close,
+		rounds: 31, // garbage collections fall into some
+		close:  p.close,
 	}, nil
 }
 
