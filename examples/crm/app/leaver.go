@@ -45,16 +45,12 @@ func (a *App) showLeaver(w http.ResponseWriter, r *http.Request, done *notice) e
 	if err := a.mayReview(r, p); err != nil {
 		return err
 	}
-	state, err := a.sessions.State(ctx, tenant, p.ID)
-	if err != nil {
-		return err
-	}
-	open, err := a.sessions.List(ctx, tenant, p.ID)
+	closed, sessions, err := a.signIns(ctx, p.ID)
 	if err != nil {
 		return err
 	}
 	view := leaverView{
-		Login: p.ID, Title: p.Title, Unit: a.people.unitName(p.Unit), Closed: state.Closed, Sessions: len(open),
+		Login: p.ID, Title: p.Title, Unit: a.people.unitName(p.Unit), Closed: closed, Sessions: sessions,
 		Handover: a.handovers.of(p.ID), Notice: done,
 	}
 	if err := a.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM contacts WHERE owner = $1`, p.ID).Scan(&view.Owned); err != nil {

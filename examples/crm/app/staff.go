@@ -70,24 +70,30 @@ func (a *App) showStaff(w http.ResponseWriter, r *http.Request, done *notice) er
 		if err != nil {
 			return err
 		}
-		state, err := a.sessions.State(ctx, tenant, p.ID)
-		if err != nil {
-			return err
-		}
-		open, err := a.sessions.List(ctx, tenant, p.ID)
+		closed, sessions, err := a.signIns(ctx, p.ID)
 		if err != nil {
 			return err
 		}
 		mayRevoke := p.ID != subjectOf(ctx).ID && a.may(r, crmguard.Revoke, resource)
 		view.People = append(view.People, person{
 			Login: p.ID, Title: p.Title, Unit: a.people.unitName(p.Unit), Roles: strings.Join(roles, ", "),
-			Sessions: len(open), Demo: p.Demo, Closed: state.Closed,
-			MayDismiss: !state.Closed && mayRevoke, MayReview: mayRevoke,
-			MayDeputies: !state.Closed && p.Kind == employee && a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: deputiesKind, ID: p.ID, Owner: p.ID, Unit: p.Unit}),
-			MayChange:   !state.Closed && p.ID != subjectOf(ctx).ID && p.Kind == employee && a.may(r, crmguard.Grant, resource),
+			Sessions: sessions, Demo: p.Demo, Closed: closed,
+			MayDismiss: !closed && mayRevoke, MayReview: mayRevoke,
+			MayDeputies: !closed && p.Kind == employee && a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: deputiesKind, ID: p.ID, Owner: p.ID, Unit: p.Unit}),
+			MayChange:   !closed && p.ID != subjectOf(ctx).ID && p.Kind == employee && a.may(r, crmguard.Grant, resource),
 		})
 	}
 	return a.render(w, http.StatusOK, "staff", a.page(r, "Staff", true, view))
+}
+
+// signIns tells whether a person's account is closed, and how often they are signed in.
+func (a *App) signIns(ctx context.Context, id string) (closed bool, sessions int, err error) {
+	state, err := a.sessions.State(ctx, tenant, id)
+	if err != nil {
+		return false, 0, err
+	}
+	open, err := a.sessions.List(ctx, tenant, id)
+	return state.Closed, len(open), err
 }
 
 // personOf finds the account that the path names.
