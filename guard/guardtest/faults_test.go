@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,14 +35,13 @@ type fault struct {
 // start is an adapter of ServeMux with the fault.
 func (f fault) start(t testing.TB, g *guard.Guard, routes []Route) string {
 	var shared string
+	var once sync.Once // what is shared is the fault, not a race in the test
 	mux := http.NewServeMux()
 	for _, route := range routes {
 		load := func(r *http.Request) (crmguard.Resource, error) {
 			resource, err := route.Load(HTTP(g, nil, r))
-			if f.shares && shared == "" {
-				shared = resource.ID
-			}
 			if f.shares {
+				once.Do(func() { shared = resource.ID })
 				resource.ID = shared
 			}
 			if f.dropsLoad {
