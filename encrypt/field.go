@@ -19,14 +19,17 @@ const maxPlaintext = 64 << 20
 var errTooLong = errors.New("encrypt: a field is at most 64 MiB long")
 
 // adPool lends memory for associated data: handed to an interface, an array on
-// the stack would be moved to the heap each time. Keys of fields keep a piece of it, which
-// is faster to get at.
-const maxAD = 1 << 10
-
+// the stack would be moved to the heap each time.
 var adPool = sync.Pool{New: func() any {
-	b := make([]byte, 0, 256)
+	b := make([]byte, 0, usualAD)
 	return &b
 }}
+
+// usualAD is enough for the associated data of most fields. Keys do not keep more than maxAD.
+const (
+	usualAD = 256
+	maxAD   = 1 << 10
+)
 
 // Seal implements [crmguard.Sealer]. Nil is sealed as an empty value: NULL is for those who
 // have columns, see [Cell] and [Table]. A place without a client uses a key of the
@@ -54,9 +57,9 @@ func (k *Keyring) Seal(ctx context.Context, at crmguard.Place, plaintext []byte)
 				continue
 			}
 		}
-		ad := key.borrow()
+		ad := key.borrowAD()
 		sealed := key.seal(make([]byte, 0, Overhead+len(plaintext)), &at, plaintext, 0, ad)
-		key.giveBack(ad)
+		key.returnAD(ad)
 		return sealed, nil
 	}
 	return nil, errStalled
@@ -92,20 +95,34 @@ func (k *Keyring) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([
 			}
 		}
 	}
-	ad := key.borrow()
+	ad := key.borrowAD()
 	plaintext, err := key.open(make([]byte, 0, len(sealed)-Overhead), &at, sealed, ad)
-	key.giveBack(ad)
+	key.returnAD(ad)
 	return plaintext, err
 }
 
-// borrow returns memory for associated data, begun and to be given back.
-func (key *key) borrow() *[]byte {
-	if ad := key.scratch.Swap(nil); ad != nil {
-		return ad
+// borrowAD returns memory for associated data, begun and to be returned: the key's own, in
+// which it stays begun, unless another goroutine has that.
+func (key *key) borrowAD() *[]byte {
+	ad := &key.ad
+	if !key.adUsed.CompareAndSwap(false, true) {
+		ad = adPool.Get().(*[]byte)
+		key.begin(ad)
+	} else if *ad == nil {
+		*ad = append(make([]byte, 0, usualAD), key.prefix...)
 	}
-	ad := adPool.Get().(*[]byte) // somebody else has it, or nobody has had it yet
-	key.begin(ad)
 	return ad
+}
+
+func (key *key) returnAD(ad *[]byte) {
+	if ad != &key.ad {
+		adPool.Put(ad)
+		return
+	}
+	if cap(*ad) > maxAD {
+		*ad = nil
+	}
+	key.adUsed.Store(false)
 }
 
 // begin prepares memory for the associated data of fields under this key.
@@ -127,13 +144,6 @@ func (k *Keyring) opening(ctx context.Context, s *Scope, keys *scopeKeys, versio
 		return nil, err
 	}
 	return k.versionOf(ctx, s, keys, version)
-}
-
-// giveBack keeps no more than what places usually take.
-func (key *key) giveBack(ad *[]byte) {
-	if cap(*ad) <= maxAD {
-		key.scratch.Store(ad)
-	}
 }
 
 // versionOf returns the key of one version, from the store if it must.

@@ -35,7 +35,8 @@ type key struct {
 	mac     *macKey       // of an index or MAC key
 	keyset  *tenantKeyset // of a tenant
 	left    atomic.Int64
-	scratch atomic.Pointer[[]byte] // for associated data, see adPool
+	adUsed  atomic.Bool // whether a goroutine has ad
+	ad      []byte      // memory for associated data
 }
 
 // errScope is never returned as long as the package has no bug.
