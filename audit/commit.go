@@ -233,7 +233,7 @@ func (c *committer) appendItems(ctx context.Context, items []*item, account *Acc
 				if i < 0 || i >= len(fresh) {
 					return fmt.Errorf("audit: append: the store names row %d of %d: %w", i, len(fresh), err)
 				}
-				if err := c.compare(ctx, fresh[i]); err != nil {
+				if err := c.compare(ctx, fresh[i].id, items); err != nil {
 					return err
 				}
 			}
@@ -261,16 +261,24 @@ func (c *committer) appendItems(ctx context.Context, items []*item, account *Acc
 	}
 }
 
-// compare marks an entry that the log holds already, and says so if that one says
-// something else.
-func (c *committer) compare(ctx context.Context, it *item) error {
-	same, err := c.holds(ctx, it.content)
-	if err != nil {
-		return err
-	}
-	it.known = true
-	if !same {
-		it.err = it.content.conflict()
+// compare marks the items of an entry that the log holds already, and says so of those
+// that say something else: what another item of the batch says does not count any more.
+func (c *committer) compare(ctx context.Context, id [32]byte, items []*item) error {
+	var held *content
+	for _, it := range items {
+		if it.id != id {
+			continue
+		}
+		if held == nil {
+			var err error
+			if held, err = c.holds(ctx, &it.keys); err != nil {
+				return err
+			}
+		}
+		it.known, it.err = true, nil
+		if !held.same(it.content, it.content.timed) {
+			it.err = it.content.conflict()
+		}
 	}
 	return nil
 }

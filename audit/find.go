@@ -113,20 +113,22 @@ func (q *Query) normalise() error {
 	return nil
 }
 
-// holds reports whether the log holds an entry that says the same. It is looked for by
-// what makes it unique, however much there is of the same person and kind: everybody
-// who records waits meanwhile.
-func (l *Log) holds(ctx context.Context, c *content) (bool, error) {
-	k := c.keys()
+// holds returns what the log says in the entry with these keys; nothing if it holds none
+// that can be read. It is looked for by what makes it unique, however much there is of the
+// same person and kind: everybody who records waits meanwhile.
+func (l *Log) holds(ctx context.Context, k *Keys) (*content, error) {
 	rows, err := l.store.Find(ctx, Query{Tenant: k.Tenant, Event: k.Event, Outcome: k.Outcome, Limit: 1})
 	if err != nil {
-		return false, fmt.Errorf("audit: find the entry that is there: %w", err)
+		return nil, fmt.Errorf("audit: find the entry that is there: %w", err)
 	}
 	if len(rows) == 0 {
-		return false, nil
+		return &content{}, nil
 	}
 	rec, err := decodeRecord(rows[0].Record)
-	return err == nil && rec.same(c, c.timed), nil
+	if err != nil {
+		return &content{}, nil
+	}
+	return &rec.content, nil
 }
 
 // OpenPrivate opens the private values of an entry through the sealer, so that its

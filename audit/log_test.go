@@ -367,6 +367,40 @@ func TestGroupCommit(t *testing.T) {
 	require.NoError(t, j.Record(t.Context(), journaltest.Event(50)))
 }
 
+// What becomes of an event that was recorded again depends on what the log holds, not on
+// which of the repetitions came first.
+func TestRepetitionsInOneBatchOfWhatIsThereAlready(t *testing.T) {
+	s := &slowStore{Store: audit.NewMemory(), begin: make(chan struct{}, 10), proceed: make(chan struct{})}
+	j := open(t, s)
+	go func() { <-s.begin; s.proceed <- struct{}{} }()
+	there := act(crmguard.List, "1")
+	require.NoError(t, j.Record(t.Context(), there))
+	other := there
+	other.Reason = "other"
+
+	var wg sync.WaitGroup
+	wg.Go(func() { require.NoError(t, j.Record(t.Context(), act(crmguard.List, "2"))) })
+	<-s.begin
+	var conflict *audit.ConflictError
+	for i, record := range []func() error{
+		func() error { return j.Record(t.Context(), other) },
+		func() error { return j.Record(t.Context(), other) },
+		func() error { return j.Record(t.Context(), there) },
+	} {
+		wg.Go(func() {
+			if err := record(); i < 2 {
+				require.ErrorAs(t, err, &conflict, "it is not in the log")
+			} else {
+				require.NoError(t, err, "it is in the log")
+			}
+		})
+		require.Eventually(t, func() bool { return audit.Queued(j.Log) == i+1 }, 10*time.Second, time.Millisecond)
+	}
+	go func() { <-s.begin; s.proceed <- struct{}{} }()
+	s.proceed <- struct{}{}
+	wg.Wait()
+}
+
 func TestCheckpointsWhileRunning(t *testing.T) {
 	signer, verifier := journaltest.Signer(t)
 	s := audit.NewMemory()
