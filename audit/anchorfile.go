@@ -50,7 +50,7 @@ var _ Anchor = (*FileAnchor)(nil)
 // does not exist. The folder exists. Only what v signed is kept and returned.
 func NewFileAnchor(path string, v note.Verifier) (*FileAnchor, error) {
 	if v == nil {
-		return nil, errors.New("audit: a verifier is needed")
+		return nil, errVerifier
 	}
 	path, err := filepath.Abs(path) // a host may change its working folder
 	if err != nil {

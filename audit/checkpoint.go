@@ -24,6 +24,7 @@ import (
 var (
 	errCheckpoint = errors.New("audit: malformed checkpoint")
 	errOrigin     = errors.New("audit: the checkpoint is of another log")
+	errVerifier   = errors.New("audit: a verifier is needed")
 )
 
 func origin(name string, log [16]byte) string { return name + "/" + hex.EncodeToString(log[:]) }
@@ -50,6 +51,9 @@ func openCheckpoint(c *Checkpoint, v note.Verifier, log [16]byte) (tlog.Tree, er
 // openNote opens a note that v signed. Package note accepts any padding bits; one
 // statement has one form here.
 func openNote(signed []byte, v note.Verifier) (*note.Note, error) {
+	if v == nil { // of a caller, or of a log that OpenInbox opened
+		return nil, errVerifier
+	}
 	n, err := note.Open(signed, note.VerifierList(v))
 	if err != nil {
 		return nil, err

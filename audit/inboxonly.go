@@ -22,6 +22,7 @@ type direct interface{ Direct() Tx }
 // Record returns nil when the entry is durable in the inbox. It is chained, and found
 // by Find and Verify, moments later, or when the other process runs again. Whether the
 // log holds another event with the same ID is found out only then, and logged there.
+// Prove, Extract and Prune are for the other process, which has the key.
 // Of the options, Logger, Clock, Findable and
 // Pseudonyms are used.
 func OpenInbox(ctx context.Context, store Store, keys crmguard.Sealer, o *Options) (*Log, error) {

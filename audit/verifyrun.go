@@ -72,7 +72,7 @@ func verifyAgain(ctx context.Context, s Store, v note.Verifier, o VerifyOptions,
 
 func verifyOnce(ctx context.Context, s Store, v note.Verifier, o VerifyOptions, allowed time.Duration, visit visitor) (Report, error) {
 	if v == nil {
-		return Report{}, errors.New("audit: a verifier is needed")
+		return Report{}, errVerifier
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now
