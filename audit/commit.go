@@ -346,16 +346,14 @@ func pause(ctx context.Context, race int) error {
 // follow takes in what other processes appended. Rows that do not continue what
 // this process knows, or that nobody with keys wrote, are a *BrokenError.
 func (c *committer) follow(ctx context.Context) error {
-	next, wanted := c.at.clone(), int64(0)
+	next, wanted := c.at, int64(0)
 	for {
 		rows, err := c.store.Read(ctx, next.size, maxBatch)
 		if err != nil {
 			return fmt.Errorf("audit: follow the log: %w", err)
 		}
-		for i := range rows {
-			if _, err := next.accept(&rows[i]); err != nil {
-				return err
-			}
+		if err := next.accept(rows); err != nil {
+			return err
 		}
 		if len(rows) == maxBatch {
 			continue

@@ -26,6 +26,11 @@ func Rows(log [16]byte, records [][]byte) []Row {
 	return rows
 }
 
+// add appends a record, which is chained to the last.
+func (p *position) add(rec []byte) Row {
+	return p.addLeaf(rec, tlog.RecordHash(rec), make([][32]byte, 0, hashCount(p.size)))
+}
+
 // chain adds a copy of a record that continues the log, if it has the place for that.
 func (p *position) chain(rec []byte) Row {
 	rec = bytes.Clone(rec)

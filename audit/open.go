@@ -92,12 +92,11 @@ func (c *committer) unsignedSince(ctx context.Context) (time.Time, error) {
 	if len(rows) == 0 {
 		return time.Time{}, nil
 	}
-	next := c.at.clone()
-	rec, err := next.accept(&rows[0])
-	if err != nil {
+	next := c.at
+	if err := next.accept(rows); err != nil {
 		return time.Time{}, err
 	}
-	return rec.recorded, nil
+	return time.UnixMicro(recordedAt(rows[0].Record)), nil
 }
 
 // judgeTail decides whether entries that no checkpoint covers are what a crash may

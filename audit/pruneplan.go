@@ -98,7 +98,7 @@ func (l *Log) prunedPosition(ctx context.Context) (position, error) {
 // planTile adds the next tile, unless a hold keeps it.
 func (l *Log) planTile(ctx context.Context, plan *prunePlan, holds holdSet, sizes *checkpointSizes) error {
 	t := tile{first: plan.To}
-	next := plan.at.clone()
+	next := plan.at
 	for next.size < t.first+tileSize {
 		rows, err := l.store.Read(ctx, next.size, int(t.first+tileSize-next.size))
 		if err != nil {
@@ -107,10 +107,10 @@ func (l *Log) planTile(ctx context.Context, plan *prunePlan, holds holdSet, size
 		if len(rows) == 0 {
 			return &BrokenError{Seq: next.size, Detail: "the entry is missing"}
 		}
+		if err := next.accept(rows); err != nil {
+			return err
+		}
 		for i := range rows {
-			if _, err := next.accept(&rows[i]); err != nil {
-				return err
-			}
 			if held := holds.keeps(&rows[i]); held != nil {
 				plan.Held, plan.HeldAt = held, rows[i].Seq
 				return nil

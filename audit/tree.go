@@ -42,14 +42,9 @@ type position struct {
 
 func start(log [16]byte) position { return position{log: log, last: chainStart(log)} }
 
-// add appends a record, which is chained to the last, and returns its row, without keys. The hashes of the row
-// are the leaf and then the root of each subtree that this leaf completes.
-func (p *position) add(rec []byte) Row {
-	return p.addLeaf(rec, tlog.RecordHash(rec), make([][32]byte, 0, hashCount(p.size)))
-}
-
-// addLeaf does the same with a leaf that is known, and puts the hashes into memory that
-// is there.
+// addLeaf appends a record, which is chained to the last, with its leaf, and returns its
+// row, without keys. The hashes of the row are the leaf and then the root of each subtree
+// that this leaf completes; they are put into memory that is there.
 func (p *position) addLeaf(rec []byte, leaf [32]byte, hashes [][32]byte) Row {
 	p.last = leaf
 	row := Row{Seq: p.size, Record: rec, Hashes: append(hashes, leaf)}
@@ -143,37 +138,4 @@ func readOne(ctx context.Context, s Store, seq int64) (Row, error) {
 		return Row{}, fmt.Errorf("entry %d: %w", seq, ErrPruned)
 	}
 	return Row{}, &BrokenError{Seq: seq, Detail: "the entry is missing"}
-}
-
-// accept checks that row is what adding its record gives, and moves on.
-func (p *position) accept(row *Row) (*record, error) {
-	seq := p.size
-	broken := func(detail string) error { return &BrokenError{Seq: seq, Detail: detail} }
-	if row.Seq != seq {
-		return nil, broken(fmt.Sprintf("missing; the next one is %d", row.Seq))
-	}
-	rec, err := decodeRecord(row.Record)
-	switch {
-	case err != nil:
-		return nil, broken("its record does not decode")
-	case rec.seq != seq:
-		return nil, broken(fmt.Sprintf("its record says that it is entry %d", rec.seq))
-	case rec.log != p.log:
-		return nil, broken("its record is of another log")
-	case previousOf(row.Record) != p.last:
-		return nil, broken("the chain does not continue")
-	}
-	want := p.add(row.Record)
-	if len(row.Hashes) != len(want.Hashes) || row.Hashes[0] != want.Hashes[0] {
-		return nil, broken("the record does not have the hash that was stored")
-	}
-	for i, h := range want.Hashes {
-		if row.Hashes[i] != h {
-			return nil, broken("a hash of the tree was changed")
-		}
-	}
-	if keys := rec.keys(); !keys.equal(&row.Keys) {
-		return nil, broken("what it is found by is not what the record says")
-	}
-	return rec, nil
 }

@@ -195,6 +195,19 @@ func (p *page) continues(at *position) {
 	}
 }
 
+// accept checks that rows come next, and moves on over those that do.
+func (p *position) accept(rows []Row) error {
+	next := page{from: p.size}
+	c := checker{log: p.log, hash: newHasher()}
+	next.bad = c.check(&next, rows)
+	next.continues(p)
+	*p = next.position(p, next.from+int64(len(next.rows)))
+	if next.bad != nil {
+		return next.bad
+	}
+	return nil
+}
+
 // node is the root of the subtree of 2^level entries before end. Its rows are right.
 func (p *page) node(at *position, end int64, level int) [32]byte {
 	if end <= at.size {
