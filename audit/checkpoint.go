@@ -144,3 +144,16 @@ func lastCheckpoint(ctx context.Context, s Store) (*Checkpoint, error) {
 	}
 	return last, nil
 }
+
+// newestTree is what the newest checkpoint says; [ErrUnsigned] if there is none.
+func newestTree(ctx context.Context, s Store, v note.Verifier, log [16]byte) (tlog.Tree, *Checkpoint, error) {
+	last, err := lastCheckpoint(ctx, s)
+	if err != nil {
+		return tlog.Tree{}, nil, err
+	}
+	if last == nil {
+		return tlog.Tree{}, nil, ErrUnsigned
+	}
+	tree, err := openCheckpoint(last, v, log)
+	return tree, last, err
+}

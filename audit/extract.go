@@ -88,21 +88,18 @@ func (l *Log) Extract(ctx context.Context, q Query, w io.Writer) (Extracted, err
 	if err := q.normalise(); err != nil {
 		return Extracted{}, err
 	}
-	tree, checkpoint, err := l.newestTree(ctx)
+	tree, checkpoint, err := newestTree(ctx, l.store, l.verify, l.id)
 	if err != nil {
 		return Extracted{}, fmt.Errorf("audit: extract: %w", err)
 	}
 	var found []int64
-	r, err := verifyStore(ctx, l.store, l.verify, VerifyOptions{Clock: l.clock, Anchors: l.anchors.list(), patience: l.anchors.patience}, l.every+slack, func(row *Row, _ int64) {
+	r, err := l.verifySound(ctx, func(row *Row, _ int64) {
 		if row.Seq < tree.N && row.Keys.matches(&q) && (len(found) == 0 || row.Seq > found[len(found)-1]) {
 			found = append(found, row.Seq)
 		}
 	})
 	if err != nil {
-		return Extracted{}, err
-	}
-	if !r.sound() {
-		return Extracted{}, fmt.Errorf("audit: extract: %w", &VerifyError{r})
+		return Extracted{}, fmt.Errorf("audit: extract: %w", err)
 	}
 	if err := l.Record(ctx, reading(subject, append(shape(&asked, len(found) > 0), "extract"), len(found))); err != nil {
 		return Extracted{}, fmt.Errorf("audit: nobody reads what cannot be recorded: %w", err)

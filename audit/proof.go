@@ -63,14 +63,10 @@ func ProveStore(ctx context.Context, s Store, v note.Verifier, seq int64) ([]byt
 	if err != nil || rec.seq != seq {
 		return nil, &BrokenError{Seq: seq, Detail: "its record does not decode, or is of another entry"}
 	}
-	last, err := lastCheckpoint(ctx, s)
-	if err != nil {
-		return nil, err
+	tree, last, err := newestTree(ctx, s, v, rec.log)
+	if err == nil && tree.N <= seq {
+		err = ErrUnsigned
 	}
-	if last == nil || last.Size <= seq {
-		return nil, ErrUnsigned
-	}
-	tree, err := openCheckpoint(last, v, rec.log)
 	if err != nil {
 		return nil, err
 	}

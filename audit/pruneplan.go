@@ -25,7 +25,7 @@ func (l *Log) planPrune(ctx context.Context, before time.Time) (*prunePlan, erro
 	holds := make(holdSet)
 	young := int64(-1) // the first entry that is too young
 	own := ownTenant(l.id)
-	r, err := verifyStore(ctx, l.store, l.verify, VerifyOptions{Clock: l.clock, Anchors: l.anchors.list(), patience: l.anchors.patience, tail: l.tailMark}, l.every+slack, func(row *Row, recorded int64) {
+	r, err := l.verifySound(ctx, func(row *Row, recorded int64) {
 		if young < 0 && recorded >= micros(before) {
 			young = row.Seq
 		}
@@ -35,9 +35,6 @@ func (l *Log) planPrune(ctx context.Context, before time.Time) (*prunePlan, erro
 	})
 	if err != nil {
 		return nil, err
-	}
-	if !r.sound() {
-		return nil, &VerifyError{r}
 	}
 	end := r.Signed - 1 // the newest checkpoint needs the entry before it
 	if young >= 0 {
@@ -63,7 +60,7 @@ func (l *Log) planPrune(ctx context.Context, before time.Time) (*prunePlan, erro
 		return plan, nil
 	}
 	// What was read again is what was verified before.
-	newest, _, err := l.newestTree(ctx)
+	newest, _, err := newestTree(ctx, l.store, l.verify, l.id)
 	if err != nil {
 		return nil, err
 	}
@@ -72,18 +69,6 @@ func (l *Log) planPrune(ctx context.Context, before time.Time) (*prunePlan, erro
 		return nil, err
 	}
 	return plan, tlog.CheckTree(proof, newest.N, newest.Hash, plan.To, plan.at.root())
-}
-
-func (l *Log) newestTree(ctx context.Context) (tlog.Tree, *Checkpoint, error) {
-	last, err := lastCheckpoint(ctx, l.store)
-	if err != nil {
-		return tlog.Tree{}, nil, err
-	}
-	if last == nil {
-		return tlog.Tree{}, nil, ErrUnsigned
-	}
-	tree, err := openCheckpoint(last, l.verify, l.id)
-	return tree, last, err
 }
 
 // prunedPosition is where the rows that are left begin.

@@ -120,14 +120,36 @@ func (l *Log) Verify(ctx context.Context, v note.Verifier, o *VerifyOptions) (Re
 	if o != nil {
 		opts = *o
 	}
-	if opts.Clock == nil {
-		opts.Clock = l.clock
+	return l.verifyAs(ctx, v, opts, nil)
+}
+
+func (l *Log) verifyAs(ctx context.Context, v note.Verifier, o VerifyOptions, visit visitor) (Report, error) {
+	if o.Clock == nil {
+		o.Clock = l.clock
 	}
-	if opts.Anchors == nil {
-		opts.Anchors = l.anchors.list()
+	if o.Anchors == nil {
+		o.Anchors = l.anchors.list()
 	}
-	opts.tail, opts.patience = l.tailMark, l.anchors.patience
-	return verifyStore(ctx, l.store, v, opts, l.every+slack, nil)
+	o.tail, o.patience = l.tailMark, l.anchors.patience
+	return verifyStore(ctx, l.store, v, o, l.every+slack, visit)
+}
+
+// verifySound is for what may be done with a journal that is right only.
+func (l *Log) verifySound(ctx context.Context, visit visitor) (Report, error) {
+	r, err := l.verifyAs(ctx, l.verify, VerifyOptions{}, visit)
+	if err == nil && !r.sound() {
+		err = &VerifyError{r}
+	}
+	return r, err
+}
+
+// VerifyError says that something was not done, because the journal does not verify:
+// what would be written over it or taken out of it could not be relied on.
+type VerifyError struct{ Report Report }
+
+// Error tells the verdict.
+func (e *VerifyError) Error() string {
+	return fmt.Sprintf("the journal does not verify: %s at entry %d: %s", e.Report.Verdict, e.Report.At, e.Report.Detail)
 }
 
 // VerifyStore verifies a log that need not be in use: each record has the hash
