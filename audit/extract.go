@@ -11,13 +11,10 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"net/netip"
 	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
-
-	"github.com/crmguard/crmguard"
 )
 
 const (
@@ -39,26 +36,12 @@ type Extracted struct {
 
 // extractHead is the first line of the file.
 type extractHead struct {
-	Format string       `json:"format"`
-	Log    string       `json:"log"`
-	Query  extractQuery `json:"query"`
-	Size   int64        `json:"size"`
-	Pruned int64        `json:"pruned"`
-	Made   time.Time    `json:"made"`
-}
-
-type extractQuery struct {
-	Tenant  string           `json:"tenant"`
-	Event   string           `json:"event,omitempty"`
-	Subject string           `json:"subject,omitempty"`
-	Kind    string           `json:"kind,omitempty"`
-	Record  string           `json:"record,omitempty"`
-	Client  string           `json:"client,omitempty"`
-	Action  crmguard.Action  `json:"action,omitempty"`
-	Outcome crmguard.Outcome `json:"outcome,omitempty"`
-	Addr    netip.Addr       `json:"addr,omitzero"`
-	From    time.Time        `json:"from,omitzero"`
-	To      time.Time        `json:"to,omitzero"`
+	Format string    `json:"format"`
+	Log    string    `json:"log"`
+	Query  Query     `json:"query"`
+	Size   int64     `json:"size"`
+	Pruned int64     `json:"pruned"`
+	Made   time.Time `json:"made"`
 }
 
 // extractLine is an entry, or at the end the statement.
@@ -85,7 +68,7 @@ func (l *Log) Extract(ctx context.Context, q Query, w io.Writer) (Extracted, err
 	}
 	q.Limit, q.Before = 0, 0
 	asked := q
-	if err := q.normalise(); err != nil {
+	if err := q.normalise(nil); err != nil {
 		return Extracted{}, err
 	}
 	tree, checkpoint, err := newestTree(ctx, l.store, l.verify, l.id)
@@ -106,7 +89,7 @@ func (l *Log) Extract(ctx context.Context, q Query, w io.Writer) (Extracted, err
 	}
 	x := Extracted{Log: origin(l.verify.Name(), l.id), Query: asked, Entries: len(found), Size: tree.N, Pruned: r.Pruned, Made: stored(l.clock())}
 	out := extractWriter{w: bufio.NewWriter(w), sum: sha256.New()}
-	out.line(extractHead{Format: extractFormat, Log: x.Log, Query: queryOf(&asked), Size: x.Size, Pruned: x.Pruned, Made: x.Made})
+	out.line(extractHead{Format: extractFormat, Log: x.Log, Query: asked, Size: x.Size, Pruned: x.Pruned, Made: x.Made})
 	for _, seq := range found {
 		row, err := readOne(ctx, l.store, seq)
 		var proof []byte
@@ -147,14 +130,6 @@ func (e *extractWriter) line(v any) {
 	e.err = errors.Join(e.err, err)
 }
 
-func queryOf(q *Query) extractQuery {
-	return extractQuery{q.Tenant, q.Event, q.Subject, q.Kind, q.Record, q.Client, q.Action, q.Outcome, q.Addr, q.From, q.To}
-}
-
-func (q *extractQuery) query() Query {
-	return Query{Tenant: q.Tenant, Event: q.Event, Subject: q.Subject, Kind: q.Kind, Record: q.Record, Client: q.Client, Action: q.Action, Outcome: q.Outcome, Addr: q.Addr, From: q.From, To: q.To}
-}
-
 // CheckExtract checks a file that [Log.Extract] wrote, with the public key of the log
 // and nothing else: each entry is in the tree that was signed and is one that was
 // asked for, no line was changed, left out or added. Visit, which may be nil, sees
@@ -168,9 +143,9 @@ func CheckExtract(r io.Reader, v note.Verifier, visit func(Proven) error) (Extra
 	if head.Format != extractFormat {
 		return Extracted{}, errExtract
 	}
-	x := Extracted{Log: head.Log, Query: head.Query.query(), Size: head.Size, Pruned: head.Pruned, Made: head.Made}
+	x := Extracted{Log: head.Log, Query: head.Query, Size: head.Size, Pruned: head.Pruned, Made: head.Made}
 	q := x.Query
-	if err := q.normalise(); err != nil {
+	if err := q.normalise(nil); err != nil {
 		return Extracted{}, err
 	}
 	last, checkpoint := int64(-1), ""

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"time"
 
@@ -37,10 +38,11 @@ type Page struct {
 // Pages stay put while entries are added. Find does not ask who wants to know, and
 // leaves no trace: it is for the program itself, and [Log.Read] for people.
 func (l *Log) Find(ctx context.Context, q Query) (Page, error) {
-	if err := l.finding.ask(ctx, &q); err != nil {
+	pseudonyms, err := l.finding.ask(ctx, &q)
+	if err != nil {
 		return Page{}, err
 	}
-	page, damaged, err := find(ctx, l.store, q)
+	page, damaged, err := find(ctx, l.store, q, pseudonyms)
 	for _, b := range damaged { // one entry must not hide those before it
 		l.logger.LogAttrs(ctx, slog.LevelError, "audit: an entry cannot be shown: verify the journal", slog.Int64("entry", b.Seq), slog.String("detail", b.Detail))
 	}
@@ -50,15 +52,15 @@ func (l *Log) Find(ctx context.Context, q Query) (Page, error) {
 // FindStore is [Log.Find] for a log that need not be in use. If entries cannot be
 // shown, the others are returned with a *[BrokenError] that names the newest of them.
 func FindStore(ctx context.Context, s Store, q Query) (Page, error) {
-	page, damaged, err := find(ctx, s, q)
+	page, damaged, err := find(ctx, s, q, nil)
 	if err == nil && len(damaged) > 0 {
 		err = damaged[0]
 	}
 	return page, err
 }
 
-func find(ctx context.Context, s Store, q Query) (page Page, damaged []*BrokenError, err error) {
-	if err := q.normalise(); err != nil {
+func find(ctx context.Context, s Store, q Query, pseudonyms [][]byte) (page Page, damaged []*BrokenError, err error) {
+	if err := q.normalise(pseudonyms); err != nil {
 		return Page{}, nil, err
 	}
 	rows, err := s.Find(ctx, q)
@@ -85,8 +87,32 @@ func find(ctx context.Context, s Store, q Query) (page Page, damaged []*BrokenEr
 	return page, damaged, nil
 }
 
-// normalise brings a query into the form in which keys are kept.
-func (q *Query) normalise() error {
+// allRows goes through all rows that match a query, newest first, until an error.
+func allRows(ctx context.Context, s Store, q Query) iter.Seq2[*Row, error] {
+	return func(yield func(*Row, error) bool) {
+		q.Limit = maxLimit
+		for {
+			rows, err := s.Find(ctx, q)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for i := range rows {
+				if !yield(&rows[i], nil) {
+					return
+				}
+			}
+			if len(rows) < q.Limit || rows[len(rows)-1].Seq == 0 {
+				return
+			}
+			q.Before = rows[len(rows)-1].Seq
+		}
+	}
+}
+
+// normalise brings a query into the form in which keys are kept, and says under which
+// pseudonyms its private value is looked for.
+func (q *Query) normalise(pseudonyms [][]byte) error {
 	if q.Tenant == "" {
 		return errors.New("audit: a query needs a tenant")
 	}
@@ -100,9 +126,7 @@ func (q *Query) normalise() error {
 		q.Limit = defaultLimit
 	}
 	q.Limit = min(q.Limit, maxLimit)
-	if q.Private.Name == "" {
-		q.Pseudonyms = nil
-	} else if len(q.Pseudonyms) == 0 {
+	if q.Pseudonyms = pseudonyms; q.Private.Name != "" && len(pseudonyms) == 0 {
 		return errors.New("audit: private values are found by Log.Find only")
 	}
 	for _, text := range []*string{&q.Tenant, &q.Event, &q.Subject, &q.Kind, &q.Record, &q.Client} {

@@ -33,8 +33,7 @@ const (
 // Follow does not ask who wants to know, and leaves no trace: [Log.Watch] is for
 // people.
 func (l *Log) Follow(ctx context.Context, q Query, after int64) iter.Seq2[Entry, error] {
-	q.Pseudonyms = nil // a tail by private values there is not
-	if err := q.normalise(); err != nil {
+	if err := q.normalise(nil); err != nil {
 		return failing(err)
 	}
 	return l.follow(ctx, &q, after)
@@ -74,8 +73,7 @@ func outside(ctx context.Context, s Store, v note.Verifier, q *Query, after int6
 	f := follower{store: s, verify: v, logger: slog.New(slog.DiscardHandler), next: max(after, -1) + 1}
 	if q != nil {
 		asked := *q
-		asked.Pseudonyms = nil
-		if err := asked.normalise(); err != nil {
+		if err := asked.normalise(nil); err != nil {
 			return f, err
 		}
 		f.query = &asked

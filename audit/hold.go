@@ -125,19 +125,11 @@ func (l *Log) Holds(ctx context.Context) ([]Hold, error) {
 func (l *Log) allHolds(ctx context.Context) (holdSet, error) {
 	set := make(holdSet)
 	for _, act := range []crmguard.Action{ActHold, ActRelease} {
-		q := Query{Tenant: ownTenant(l.id), Action: act, Limit: maxLimit}
-		for {
-			rows, err := l.store.Find(ctx, q)
+		for row, err := range allRows(ctx, l.store, Query{Tenant: ownTenant(l.id), Action: act}) {
 			if err != nil {
 				return nil, fmt.Errorf("audit: find holds: %w", err)
 			}
-			for i := range rows {
-				set.see(&rows[i])
-			}
-			if len(rows) < q.Limit || rows[len(rows)-1].Seq == 0 {
-				break
-			}
-			q.Before = rows[len(rows)-1].Seq
+			set.see(row)
 		}
 	}
 	return set, nil

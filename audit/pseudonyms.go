@@ -84,20 +84,18 @@ func (f *findable) of(ctx context.Context, c *content, p *crmguard.Private) ([]P
 
 // ask computes what a query for a value looks for: its pseudonyms under all versions
 // of the key that live.
-func (f *findable) ask(ctx context.Context, q *Query) error {
-	q.Pseudonyms = nil
+func (f *findable) ask(ctx context.Context, q *Query) ([][]byte, error) {
 	if q.Private.Name == "" {
-		return nil
+		return nil, nil
 	}
 	if !slices.Contains(f.names, q.Private.Name) {
-		return errors.New("audit: values of that name are not findable")
+		return nil, errors.New("audit: values of that name are not findable")
 	}
 	values, err := f.keys.Pseudonyms(ctx, f.place(q.Tenant, q.Private.Name), q.Private.Value)
 	if err != nil {
-		return fmt.Errorf("audit: find a private value: %w", err)
+		return nil, fmt.Errorf("audit: find a private value: %w", err)
 	}
-	q.Pseudonyms = values
-	return nil
+	return values, nil
 }
 
 // says reports whether an entry has a value of the name that was asked for. More
@@ -108,7 +106,7 @@ func (c *content) says(q *Query) bool {
 
 // hit reports whether one of an entry's pseudonyms is asked for.
 func (q *Query) hit(list []Pseudonym) bool {
-	return len(q.Pseudonyms) == 0 || slices.ContainsFunc(list, func(p Pseudonym) bool {
+	return slices.ContainsFunc(list, func(p Pseudonym) bool {
 		return p.Name == q.Private.Name && slices.ContainsFunc(q.Pseudonyms, func(v []byte) bool { return bytes.Equal(v, p.Value) })
 	})
 }
@@ -143,35 +141,29 @@ func (l *Log) Reindex(ctx context.Context, tenant string) (int, error) {
 		return 0, errors.New("audit: no names are findable")
 	}
 	ctx = crmguard.System(ctx, tenant, "audit-reindex")
-	q := Query{Tenant: tenant, Limit: maxLimit}
-	if err := q.normalise(); err != nil {
+	q := Query{Tenant: tenant}
+	if err := q.normalise(nil); err != nil {
 		return 0, err
 	}
 	written := 0
 	var failed error
-	for {
-		rows, err := l.store.Find(ctx, q)
+	for row, err := range allRows(ctx, l.store, q) {
 		if err != nil {
 			return written, fmt.Errorf("audit: reindex: %w", err)
 		}
-		for i := range rows {
-			rec, err := decodeRecord(rows[i].Record)
-			if err != nil || rec.seq != rows[i].Seq {
-				continue // Verify tells
-			}
-			done, err := l.reindex(ctx, &rec.content)
-			if err != nil && failed == nil {
-				failed = fmt.Errorf("audit: reindex entry %d: %w", rec.seq, err)
-			}
-			if done {
-				written++
-			}
+		rec, err := decodeRecord(row.Record)
+		if err != nil || rec.seq != row.Seq {
+			continue // Verify tells
 		}
-		if len(rows) < q.Limit || rows[len(rows)-1].Seq == 0 {
-			return written, failed
+		done, err := l.reindex(ctx, &rec.content)
+		if err != nil && failed == nil {
+			failed = fmt.Errorf("audit: reindex entry %d: %w", rec.seq, err)
 		}
-		q.Before = rows[len(rows)-1].Seq
+		if done {
+			written++
+		}
 	}
+	return written, failed
 }
 
 func (l *Log) reindex(ctx context.Context, c *content) (done bool, err error) {

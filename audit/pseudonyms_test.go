@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -101,6 +102,7 @@ func TestFindableIsRefused(t *testing.T) {
 	_, err = log.Find(t.Context(), byNote)
 	require.ErrorContains(t, err, "not findable")
 	byNote.Private.Name = "phone"
+	byNote.Pseudonyms = [][]byte{[]byte("of the caller's")} // does not count
 	_, err = audit.FindStore(t.Context(), store, byNote)
 	require.ErrorContains(t, err, "by Log.Find only")
 	for _, err := range log.Follow(t.Context(), byNote, -1) {
@@ -109,6 +111,8 @@ func TestFindableIsRefused(t *testing.T) {
 	boss := crmguard.WithSubject(t.Context(), crmguard.Subject{Tenant: "acme", ID: "boss", Kind: crmguard.KindEmployee})
 	_, err = log.Watch(boss, byNote, -1)
 	require.ErrorContains(t, err, "by Log.Find only")
+	_, err = log.Extract(boss, byNote, io.Discard)
+	require.ErrorContains(t, err, "by Log.Find only", "an extract of all entries it is not")
 	page, err := log.Read(boss, byNote)
 	require.NoError(t, err)
 	require.Len(t, page.Entries, 2)

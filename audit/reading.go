@@ -53,8 +53,7 @@ func (l *Log) Watch(ctx context.Context, q Query, after int64) (iter.Seq2[Entry,
 		return nil, err
 	}
 	asked := q
-	q.Pseudonyms = nil
-	if err := q.normalise(); err != nil {
+	if err := q.normalise(nil); err != nil {
 		return nil, err
 	}
 	if err := l.Record(ctx, reading(subject, append(shape(&asked, false), "live"), 0)); err != nil {

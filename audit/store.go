@@ -129,24 +129,25 @@ type Checkpoint struct {
 	Note []byte // a signed note, see golang.org/x/mod/sumdb/note
 }
 
-// Query says which entries to find. An empty field matches all.
+// Query says which entries to find. An empty field matches all. As JSON it says what an
+// extract is of.
 type Query struct {
-	Tenant  string // required
-	Event   string // id of the event: what was attempted and what came of it share one
-	Subject string // who acted
-	Kind    string // of the resource
-	Record  string // id of the resource
-	Client  string // whose private values the entry holds
-	Action  crmguard.Action
-	Outcome crmguard.Outcome
-	Addr    netip.Addr       // from where; the zero value matches all
-	Private crmguard.Private // with this value under this name, which is one of Options.Findable; its Client has no meaning here
-	From    time.Time        // not before
-	To      time.Time        // before
-	Before  int64            // entries with a smaller number only: Next of the page before; 0: from the newest
-	Limit   int              // 0: 50; at most 500
+	Tenant  string           `json:"tenant"`            // required
+	Event   string           `json:"event,omitempty"`   // id of the event: what was attempted and what came of it share one
+	Subject string           `json:"subject,omitempty"` // who acted
+	Kind    string           `json:"kind,omitempty"`    // of the resource
+	Record  string           `json:"record,omitempty"`  // id of the resource
+	Client  string           `json:"client,omitempty"`  // whose private values the entry holds
+	Action  crmguard.Action  `json:"action,omitempty"`
+	Outcome crmguard.Outcome `json:"outcome,omitempty"`
+	Addr    netip.Addr       `json:"addr,omitzero"` // from where; the zero value matches all
+	Private crmguard.Private `json:"-"`             // with this value under this name, which is one of Options.Findable; its Client has no meaning here
+	From    time.Time        `json:"from,omitzero"` // not before
+	To      time.Time        `json:"to,omitzero"`   // before
+	Before  int64            `json:"-"`             // entries with a smaller number only: Next of the page before; 0: from the newest
+	Limit   int              `json:"-"`             // 0: 50; at most 500
 
-	Pseudonyms [][]byte // of Private; what a caller puts here does not count, it is for stores
+	Pseudonyms [][]byte `json:"-"` // of Private; what a caller puts here does not count, it is for stores
 }
 
 var (
