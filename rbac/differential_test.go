@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard"
-	"github.com/crmguard/crmguard/internal/processtest"
 )
 
 // plainCasbin reads rows as any host of Casbin would.
@@ -131,37 +130,6 @@ func TestRandomPoliciesAnswerLikeCasbinAndTheSpec(t *testing.T) {
 	require.Zero(t, wrong)
 	require.GreaterOrEqual(t, share, 0.3, "too many questions are denied for the test to mean much")
 	t.Logf("%.0f %% of the questions were allowed", 100*share)
-}
-
-// Twenty rounds are sixteen thousand decisions, and the five hundred of make fuzz ten
-// millions.
-func TestManyDecisions(t *testing.T) {
-	rounds := processtest.Rounds()
-	seed := rand.Uint64() //nolint:gosec // which one does not matter, but that it is told
-	defer func() {
-		if t.Failed() {
-			t.Logf("seed %d", seed)
-		}
-	}()
-	rnd := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // as said
-	asked, yes := 0, 0
-	for range rounds {
-		rows := randomPolicy(rnd, 8+rnd.IntN(12), rnd.IntN(4), 6)
-		s, plain := snapshotOf(t, rows), plainCasbin(t, Model, rows, ScopeRows())
-		for range 40 * rounds {
-			q := randomQuestion(rnd, oracle{rows: rows})
-			want := enforce(t, plain, q)
-			if got := s.decide(q) == allowed; got != want {
-				t.Fatalf("%v\n%+v: Casbin says %v, the engine %v", rows, q, want, got)
-			}
-			asked++
-			if want {
-				yes++
-			}
-		}
-	}
-	require.Greater(t, yes, asked*3/10)
-	t.Logf("%d decisions, %d allowed", asked, yes)
 }
 
 // Whatever policy is accepted answers any question, the fuzzer's and one for each

@@ -1,6 +1,7 @@
 package rbac
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -39,8 +40,10 @@ func (s *snapshot) decideFor(h *holder, q question) verdict {
 // oracle decides from rows as the package comment says, without Casbin, without
 // words for relations, and as slowly as it likes.
 type oracle struct {
-	rows  []row
-	units map[string]Units // by tenant; nil: there is no Org
+	rows   []row
+	units  map[string]Units // by tenant; nil: there is no Org
+	moment int64            // in Unix seconds; 0 is now
+	casbin *casbinRules     // if not nil, says what rules come to
 }
 
 // contains holds what a scope covers of the facts about a record.
@@ -64,6 +67,9 @@ func (o oracle) allows(tenant, person, object, action string, f facts) bool {
 }
 
 func (o oracle) rules(tenant, person, object, action string, f facts) (allow, deny bool) {
+	if o.casbin != nil {
+		return o.casbin.ask(ruleQuestion{tenant, person, object, action, f.word()})
+	}
 	identities := o.identities(tenant, "u:"+person)
 	for _, r := range o.rows {
 		if r.kind != "p" || r.fields[1] != tenant || r.fields[2] != object || r.fields[3] != action || !slices.Contains(identities, r.fields[0]) {
@@ -160,7 +166,7 @@ func (o oracle) guesses(person string, r crmguard.Resource) (all []facts) {
 // may is what a person may do whatever of some they are to the record: by rules for
 // themselves, or, where none of those denies it, as deputy of somebody who may.
 func (o oracle) may(r crmguard.Resource, person, object, action string, possible []facts) bool {
-	now := formatEnd(time.Now().Unix())
+	now := formatEnd(cmp.Or(o.moment, time.Now().Unix()))
 	asDeputy := slices.ContainsFunc(o.rows, func(d row) bool {
 		if d.kind != "p3" || d.fields[0] != "u:"+person || d.fields[2] != r.Tenant || now < d.fields[3] || d.fields[4] <= now {
 			return false
