@@ -10,6 +10,7 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/encrypt/encrypttest"
 )
 
 // afterLoad hands out what was read before the gate opened.
@@ -163,4 +164,60 @@ func TestAClientClosedWhileItsKeyIsReplacedIsErased(t *testing.T) {
 			require.ErrorIs(t, seal(k), crmguard.ErrErased, "not sealed with the old key")
 		})
 	}
+}
+
+// closesOnLease closes a client just before its messages are counted.
+type closesOnLease struct {
+	*encrypt.Memory
+	client string
+}
+
+func (s closesOnLease) Lease(ctx context.Context, keys []encrypt.Record, n uint64) ([]encrypt.Record, error) {
+	for _, key := range keys {
+		if key.Scope == dataScope(s.client) {
+			if _, err := s.Advance(ctx, key.Scope, encrypt.Closing, time.Now()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s.Memory.Lease(ctx, keys, n)
+}
+
+// A client that another node closes while a batch is being sealed is named, and stops no job.
+func TestAClientClosedWhileABatchIsSealedIsNamed(t *testing.T) {
+	store := closesOnLease{encrypt.NewMemory(), ""}
+	k := newKeyring(t, &store, nil)
+	cells := func() []encrypt.Cell {
+		return []encrypt.Cell{cell("c0", "r0", "phone", "x"), cell("c1", "r1", "phone", "y"), cell("c2", "r2", "phone", "z")}
+	}
+	rows := encrypttest.NewMemoryRows()
+	sealed := cells()
+	require.NoError(t, k.SealAll(job("acme"), "acme", sealed))
+	for _, c := range sealed {
+		rows.Put("acme", encrypt.Row{Record: c.Place.Record, Client: c.Place.Client, Sealed: map[string][]byte{"phone": c.Sealed}})
+		_, err := k.Rotate(job("acme"), dataScope(c.Place.Client)) // of the new version no messages are leased
+		require.NoError(t, err)
+	}
+	store.client = "c1"
+	again := cells()
+	err := k.SealAll(job("acme"), "acme", again)
+	var row encrypt.RowError
+	require.ErrorAs(t, err, &row)
+	require.Equal(t, encrypt.RowError{Row: 1, Record: "r1", Field: "phone", Err: crmguard.ErrErased}, row)
+	require.Equal(t, cells(), again)
+
+	store.client = "c2"
+	type phone struct {
+		ID     string `encrypt:",record"`
+		Client string `encrypt:",client"`
+		Phone  string `encrypt:"phone"`
+		Sealed []byte `encrypt:"phone,sealed"`
+	}
+	table, err := encrypt.NewTable[phone](k, "contacts", nil)
+	require.NoError(t, err)
+	report, err := table.Reencrypt(job("acme"), "acme", rows, nil)
+	require.NoError(t, err)
+	require.Equal(t, 3, report.Rows)
+	require.Equal(t, 1, report.Changed)
+	require.Equal(t, 2, report.Erased)
 }

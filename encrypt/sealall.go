@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+
+	"github.com/crmguard/crmguard"
 )
 
 // SealAll fills Sealed of cells of one tenant from Plaintext, with at most one query to the key
@@ -27,14 +29,13 @@ func (k *Keyring) sealAll(ctx context.Context, tenant string, cells []Cell, more
 		if err != nil {
 			return nil, err
 		}
-		if err := k.reserveGroups(ctx, groups, cells); err != nil {
-			return nil, err
+		if err = k.reserveGroups(ctx, groups, cells); err == nil {
+			err = k.sealCells(ctx, groups, cells, arena)
 		}
-		err = k.sealCells(ctx, groups, cells, arena)
 		if err == nil && slices.ContainsFunc(keys, func(s *scopeKeys) bool { return !k.settled(s) }) { // index entries are made of them
 			err = errStalled
 		}
-		if errors.Is(err, errStalled) {
+		if errors.Is(err, errStalled) || closedMeanwhile(err) {
 			continue
 		}
 		if err != nil {
@@ -51,6 +52,13 @@ func (k *Keyring) sealAll(ctx context.Context, tenant string, cells []Cell, more
 		return keys, nil
 	}
 	return nil, errStalled
+}
+
+// closedMeanwhile says whether a client was closed after its key was read, which is known by
+// now: the next look names its cell.
+func closedMeanwhile(err error) bool {
+	_, named := errors.AsType[RowError](err)
+	return !named && errors.Is(err, crmguard.ErrErased)
 }
 
 // sealGroups appends to groups, which spares small batches an allocation.
