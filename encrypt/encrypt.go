@@ -196,6 +196,8 @@ type Keyring struct {
 	strict  firsts[PendingField]
 	even    firsts[indexVersion]
 
+	receipts sync.Map // the scopes of receipts whose key is in the store
+
 	closeMu sync.Mutex // no poll starts once closed is set under it
 	closed  atomic.Bool
 }

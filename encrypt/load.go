@@ -184,11 +184,12 @@ func (k *Keyring) create(ctx context.Context, tenantScope Scope, scopes []Scope,
 		if err := k.createTenant(ctx, tenantScope, byScope); err != nil {
 			return nil, err
 		}
-		// Every backup that holds a client's key shall hold the key of receipts too:
-		// see Replay.
-		if receipts := receiptScope(tenantScope.Tenant); !slices.Contains(missing, receipts) {
-			missing = append(missing, receipts)
-		}
+	}
+	// Every backup that holds a client's key shall hold the key of receipts too, see Replay; and
+	// whoever has made the keyset may have come no further.
+	receipts := receiptScope(tenantScope.Tenant)
+	if _, kept := k.receipts.Load(receipts); !kept && !slices.Contains(missing, receipts) {
+		missing = append(missing, receipts)
 	}
 	mine := make(map[Scope]bool, len(missing))
 	for range attempts {
@@ -198,6 +199,7 @@ func (k *Keyring) create(ctx context.Context, tenantScope Scope, scopes []Scope,
 		}
 		maps.Copy(mine, made)
 		if missing = lacking(missing, byScope); len(missing) == 0 {
+			k.receipts.Store(receipts, nil)
 			return mine, nil
 		}
 		// The tenant has got another keyset meanwhile.

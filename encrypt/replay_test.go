@@ -1,6 +1,7 @@
 package encrypt_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -154,4 +155,41 @@ func eraseNow(tb testing.TB, clock *clock, k *encrypt.Keyring, client string) en
 	require.NoError(tb, err)
 	require.Len(tb, finished, 1)
 	return finished[0]
+}
+
+// cutInserts fails from the second Insert on, like a machine that loses its power.
+type cutInserts struct {
+	*encrypt.Memory
+	calls int
+}
+
+func (s *cutInserts) Insert(ctx context.Context, records []encrypt.Record) ([]encrypt.Record, error) {
+	for _, r := range records {
+		if r.Scope.Tenant != "" {
+			if s.calls++; s.calls > 1 {
+				return nil, errDown
+			}
+			break
+		}
+	}
+	return s.Memory.Insert(ctx, records)
+}
+
+// Whoever made a tenant's keyset may have come no further: a backup that holds keys of clients
+// holds that of receipts all the same.
+func TestTheKeyOfReceiptsIsMadeBeforeThatOfAnyClient(t *testing.T) {
+	memory, kek := encrypt.NewMemory(), newKEK(t)
+	_, err := openKeyring(t, kek, &cutInserts{Memory: memory}, nil).Seal(acting("acme"), home, nil)
+	require.ErrorIs(t, err, errDown)
+	receipts := encrypt.MACScope("acme", "crmguard", "receipt")
+	records, err := memory.Load(t.Context(), []encrypt.Scope{receipts})
+	require.NoError(t, err)
+	require.Empty(t, records)
+
+	k := openKeyring(t, kek, memory, nil)
+	_, err = k.Seal(acting("acme"), home, nil)
+	require.NoError(t, err)
+	records, err = memory.Load(t.Context(), []encrypt.Scope{receipts})
+	require.NoError(t, err)
+	require.Len(t, records, 1)
 }
