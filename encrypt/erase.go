@@ -102,8 +102,6 @@ func (k *Keyring) issue(ctx context.Context, record Record, eras map[string]era,
 // erasing returns the scope of a client whose erasure is ordered or looked at.
 func (k *Keyring) erasing(ctx context.Context, tenant, client string) (Scope, error) {
 	switch {
-	case tenant == "":
-		return Scope{}, errTenant
 	case client == "":
 		return Scope{}, errors.New("encrypt: erase whom? empty client")
 	case k.closed.Load():

@@ -267,7 +267,11 @@ func checkForeign(ctx context.Context, tenant string) error {
 	return nil
 }
 
+// checkSubject wants a subject of the tenant.
 func checkSubject(ctx context.Context, tenant string) error {
+	if tenant == "" {
+		return errTenant
+	}
 	switch ok, err := crmguard.CheckSubject(ctx, tenant); {
 	case !ok:
 		return errNoSubject

@@ -132,8 +132,6 @@ func (k *Keyring) checkRotation(ctx context.Context, s Scope) error {
 		return errClosed
 	case s.Purpose != DataKey && s.Purpose != IndexKey && s.Purpose != MACKey:
 		return errRotate
-	case s.Tenant == "":
-		return errTenant
 	case s == receiptScope(s.Tenant):
 		return errReceipts
 	}

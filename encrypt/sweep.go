@@ -39,8 +39,6 @@ var ErrSweep = errors.New("encrypt: too many clients do not exist: check that it
 func (k *Keyring) Sweep(ctx context.Context, tenant string, exist func(ctx context.Context, clients []string) (existing []string, err error)) (swept int, err error) {
 	inventory, ok := k.store.(Inventory)
 	switch {
-	case tenant == "":
-		return 0, errTenant
 	case !ok:
 		return 0, errInventory
 	case k.closed.Load():
@@ -59,10 +57,7 @@ func (k *Keyring) Sweep(ctx context.Context, tenant string, exist func(ctx conte
 		if err != nil {
 			return 0, fmt.Errorf("encrypt: which clients exist: %w", err)
 		}
-		known := make(map[string]bool, len(existing))
-		for _, client := range existing {
-			known[client] = true
-		}
+		known := setOf(existing)
 		for _, client := range part {
 			if !known[client] {
 				orphans = append(orphans, client)
