@@ -58,10 +58,10 @@ func (k *Keyring) Receipt(ctx context.Context, tenant, client string) (Receipt, 
 	if err != nil {
 		return Receipt{}, err
 	}
-	records, err := k.store.Load(ctx, []Scope{scope})
+	records, err := k.stored(ctx, scope)
 	switch {
 	case err != nil:
-		return Receipt{}, unavailable("key store", err)
+		return Receipt{}, err
 	case len(records) == 0 || records[0].State == Active:
 		return Receipt{}, ErrNotErased
 	}

@@ -275,3 +275,21 @@ func TestReceiptAsJSON(t *testing.T) {
 	require.JSONEq(t, `{"tenant":"acme","client":"c1","state":"destroyed","closed_at":"2026-03-01T12:00:00Z","destroyed_at":"2026-03-01T12:01:10Z",
 		"unreadable_after":"2026-03-31T12:01:10Z","unlinkable_after":"2026-06-29T12:01:10Z","index_rows":0}`, string(text))
 }
+
+// losing loses the record of a client while a note is added to it.
+type losing struct{ *encrypt.Memory }
+
+func (losing) Replace(context.Context, []encrypt.Record, []encrypt.Record) (int, error) { return 0, nil }
+
+func (s losing) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Record, error) {
+	if scopes[0] == dataScope("c1") {
+		return nil, nil
+	}
+	return s.Memory.Load(ctx, scopes)
+}
+
+func TestARecordThatIsLostWhileItIsErasedHasNoKey(t *testing.T) {
+	k := newKeyring(t, losing{encrypt.NewMemory()}, nil)
+	_, err := k.Erase(acting("acme"), "acme", "c1", encrypt.Copy{What: "contacts of March"})
+	require.EqualError(t, err, encrypt.ErrNoKey.Error())
+}

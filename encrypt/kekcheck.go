@@ -26,9 +26,9 @@ type kekCheck struct {
 // beside the first. A KEK that has decrypted the value of a generation encrypts
 // with the key of that generation, or a later one, from then on.
 func (k *Keyring) checkKEK(ctx context.Context) (*kekCheck, error) {
-	records, err := k.store.Load(ctx, []Scope{kekCheckScope})
+	records, err := k.stored(ctx, kekCheckScope)
 	if err != nil {
-		return nil, unavailable("key store", err)
+		return nil, err
 	}
 	if len(records) == 0 {
 		first, err := k.newCheck(ctx, 1, 1)

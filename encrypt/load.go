@@ -90,7 +90,7 @@ func (k *Keyring) turnedSince(ctx context.Context, tenantScope Scope, keysets []
 	if len(keysets) == 0 {
 		return false
 	}
-	now, err := k.store.Load(ctx, []Scope{tenantScope})
+	now, err := k.stored(ctx, tenantScope)
 	return err == nil && len(now) > 0 && now[len(now)-1].Version > keysets[len(keysets)-1].Version
 }
 
@@ -220,16 +220,22 @@ func lacking(scopes []Scope, byScope map[Scope][]Record) (missing []Scope) {
 	return missing
 }
 
-// keysets are never empty without an error.
-func (k *Keyring) keysets(ctx context.Context, tenant string) ([]Record, error) {
-	records, err := k.store.Load(ctx, []Scope{{Tenant: tenant, Purpose: TenantKeyset}})
+// stored returns all versions of a scope, past the cache.
+func (k *Keyring) stored(ctx context.Context, s Scope) ([]Record, error) {
+	records, err := k.store.Load(ctx, []Scope{s})
 	if err != nil {
 		return nil, unavailable("key store", err)
 	}
-	if len(records) == 0 {
-		return nil, ErrNoKey
-	}
 	return records, nil
+}
+
+// keysets are never empty without an error.
+func (k *Keyring) keysets(ctx context.Context, tenant string) ([]Record, error) {
+	records, err := k.stored(ctx, Scope{Tenant: tenant, Purpose: TenantKeyset})
+	if err == nil && len(records) == 0 {
+		err = ErrNoKey
+	}
+	return records, err
 }
 
 // createUnder makes first keys of scopes, as long as the newest of these keysets of the tenant

@@ -194,9 +194,12 @@ func (k *Keyring) note(ctx context.Context, record Record, change func(n *receip
 		if n == 1 {
 			return next, nil
 		}
-		records, err := k.store.Load(ctx, []Scope{record.Scope})
-		if err != nil || len(records) == 0 {
-			return record, unavailable("key store", err)
+		records, err := k.stored(ctx, record.Scope)
+		if err == nil && len(records) == 0 {
+			err = ErrNoKey
+		}
+		if err != nil {
+			return record, err
 		}
 		record = records[len(records)-1]
 	}
@@ -211,9 +214,9 @@ type era struct {
 
 func (k *Keyring) era(ctx context.Context, tenant string) (era, error) {
 	var e era
-	checks, err := k.store.Load(ctx, []Scope{kekCheckScope})
+	checks, err := k.stored(ctx, kekCheckScope)
 	if err != nil {
-		return e, unavailable("key store", err)
+		return e, err
 	}
 	if len(checks) > 0 {
 		if e.turns, err = parseNote[[]turn](checks[len(checks)-1]); err != nil {

@@ -148,9 +148,9 @@ type upkeep struct {
 
 func (u *upkeep) run(ctx context.Context, o *JobOptions, report *Report) error {
 	scope := indexScope(&crmguard.Place{Tenant: u.tenant, Kind: u.kind, Field: u.field.name}, u.index)
-	records, err := u.keys.store.Load(ctx, []Scope{scope})
+	records, err := u.keys.stored(ctx, scope)
 	if err != nil {
-		return unavailable("key store", err)
+		return err
 	}
 	if len(records) == 0 {
 		return nil

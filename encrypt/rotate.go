@@ -143,10 +143,10 @@ func (k *Keyring) checkRotation(ctx context.Context, s Scope) error {
 
 // versions returns the records of a scope that is in use.
 func (k *Keyring) versions(ctx context.Context, s Scope) ([]Record, error) {
-	records, err := k.store.Load(ctx, []Scope{s})
+	records, err := k.stored(ctx, s)
 	switch {
 	case err != nil:
-		return nil, unavailable("key store", err)
+		return nil, err
 	case len(records) == 0:
 		return nil, ErrNoKey
 	case records[0].State != Active:

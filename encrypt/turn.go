@@ -202,9 +202,9 @@ func (t *turning) destroy(ctx context.Context) error {
 	if err != nil {
 		return unavailable("KEK", err)
 	}
-	checks, err := t.k.store.Load(ctx, []Scope{kekCheckScope})
+	checks, err := t.k.stored(ctx, kekCheckScope)
 	if err != nil {
-		return unavailable("key store", err)
+		return err
 	}
 	var older []Record
 	for _, r := range checks {

@@ -114,9 +114,9 @@ func (t *turning) alive(ctx context.Context) error {
 	if _, err := t.k.store.Lease(ctx, []Record{t.claimed}, 1); err != nil {
 		return unavailable("key store", err)
 	}
-	records, err := t.k.store.Load(ctx, []Scope{kekCheckScope})
+	records, err := t.k.stored(ctx, kekCheckScope)
 	if err != nil {
-		return unavailable("key store", err)
+		return err
 	}
 	if len(records) == 0 || records[len(records)-1].Version != t.claimed.Version {
 		return ErrTurning

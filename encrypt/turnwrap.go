@@ -98,9 +98,9 @@ func (w *wrapping) keyset(ctx context.Context, version uint32) (*tenantKeyset, e
 // begin makes the tenant's new keyset, unless it has one.
 func (w *wrapping) begin(ctx context.Context, tenant string) error {
 	scope := Scope{Tenant: tenant, Purpose: TenantKeyset}
-	records, err := w.k.store.Load(ctx, []Scope{scope})
+	records, err := w.k.stored(ctx, scope)
 	if err != nil {
-		return unavailable("key store", err)
+		return err
 	}
 	w.tenant = &tenantTurn{scope: scope, records: records, keysets: make(map[uint32]*tenantKeyset)}
 	if len(records) == 0 {
