@@ -9,19 +9,8 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Matcher finds what people type into a search box in opened values: "anna pet"
-// finds Anna Petrova, "495 12" finds +7 (495) 123-45-67.
-//
-// A query is split into words at spaces; each must occur in one of the values, as a
-// substring. Case, accents, compatibility forms (ﬁ, Ａ), ё and е, and kinds of
-// dashes, apostrophes and spaces make no difference; й and и do, as other letters. Words of
-// digits that stand side by side are one number, however it is spaced, and are
-// looked for in the numbers of the values, likewise without what separates their
-// digits. A number of five or more digits that begins with 7 or 8 is found with
-// the other one too: both lead into the same Russian number.
-//
-// A Matcher is safe for concurrent use.
-type Matcher struct {
+// matcher finds in opened values what [Query] describes.
+type matcher struct {
 	words   [][]byte
 	numbers []number
 }
@@ -29,9 +18,8 @@ type Matcher struct {
 // number is a row of digits, and how else it may have been typed.
 type number struct{ digits, other []byte }
 
-// NewMatcher reads a query. One without letters, digits or symbols matches nothing.
-func NewMatcher(query string) *Matcher {
-	m := &Matcher{}
+func newMatcher(query string) *matcher {
+	m := &matcher{}
 	var digits []byte
 	flush := func() {
 		if len(digits) > 0 {
@@ -101,33 +89,14 @@ func separates(b byte) bool {
 	return false
 }
 
-// String does not show what is searched for.
-func (m *Matcher) String() string { return "encrypt.Matcher[redacted]" }
-
-// GoString does not either.
-func (m *Matcher) GoString() string { return m.String() }
-
-// Match reports whether each word of the query occurs in one of the values. It
-// allocates nothing for short values.
-func (m *Matcher) Match(values ...string) bool {
-	if m.empty() {
-		return false
-	}
-	var room [haystackRoom]byte
-	haystack := room[:0]
-	for _, value := range values {
-		haystack = append(fold(haystack, value), 0)
-	}
-	return m.matchFolded(haystack)
-}
+// empty says that nothing is looked for, and nothing found.
+func (m *matcher) empty() bool { return len(m.words) == 0 && len(m.numbers) == 0 }
 
 // haystackRoom is what the values of most rows fit in.
 const haystackRoom = 384
 
-func (m *Matcher) empty() bool { return m == nil || len(m.words) == 0 && len(m.numbers) == 0 }
-
-// matchFolded looks at folded values with a zero byte after each, which occurs in no word.
-func (m *Matcher) matchFolded(haystack []byte) bool {
+// match looks at folded values with a zero byte after each, which occurs in no word.
+func (m *matcher) match(haystack []byte) bool {
 	for _, word := range m.words {
 		if !bytes.Contains(haystack, word) {
 			return false

@@ -11,9 +11,19 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
-// Query says what [Table.Search] looks for.
+// Query says what [Table.Search] looks for: "anna pet" finds Anna Petrova, "495 12" finds
+// +7 (495) 123-45-67.
+//
+// The text is split into words at spaces; each must occur in one of the fields, as a
+// substring. Case, accents, compatibility forms (ﬁ, Ａ), ё and е, and kinds of
+// dashes, apostrophes and spaces make no difference; й and и do, as other letters. Words of
+// digits that stand side by side are one number, however it is spaced, and are
+// looked for in the numbers of the fields, likewise without what separates their
+// digits. A number of five or more digits that begins with 7 or 8 is found with
+// the other one too: both lead into the same Russian number. A text without letters, digits
+// or symbols finds nothing.
 type Query struct {
-	Text   string   // as people type it; see [Matcher]
+	Text   string   // as people type it
 	Fields []string // logical names of the fields to look into, which are texts
 	Limit  int      // how many rows to find; at least 1
 }
@@ -182,7 +192,7 @@ func (m *Model) detach(row reflect.Value) {
 type searcher struct {
 	model    *Model
 	tenant   string
-	matcher  *Matcher
+	matcher  *matcher
 	fields   []fieldPlan
 	limit    int
 	cells    []Cell
@@ -193,7 +203,7 @@ func (m *Model) searcher(tenant string, q Query) (*searcher, error) {
 	if len(q.Fields) == 0 || q.Limit < 1 {
 		return nil, errors.New("encrypt: a search needs fields and a limit")
 	}
-	s := &searcher{model: m, tenant: tenant, matcher: NewMatcher(q.Text), limit: q.Limit}
+	s := &searcher{model: m, tenant: tenant, matcher: newMatcher(q.Text), limit: q.Limit}
 	for _, name := range q.Fields {
 		field := m.plan.field(name)
 		if field == nil || !field.form.isText() {
@@ -263,5 +273,5 @@ func (s *searcher) matches(row int) (bool, error) {
 		}
 		s.haystack = append(fold(s.haystack, cell.Plaintext), 0)
 	}
-	return s.matcher.matchFolded(s.haystack), nil
+	return s.matcher.match(s.haystack), nil
 }
