@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"flag"
@@ -54,17 +55,18 @@ func TestGoldenRecord(t *testing.T) {
 	require.EqualValues(t, 5, decoded.seq)
 	require.Equal(t, [16]byte{0xa, 0xb}, decoded.log)
 	require.Equal(t, "fe80::1%eth0", decoded.event.Subject.Addr.String())
+	require.Equal(t, [32]byte{31: 7}, previousOf(rec))
 	require.Equal(t, []crmguard.Private{{Client: "client-3", Name: "old"}, {Client: "client-4", Name: "new"}, {Name: "note"}}, decoded.event.Private)
 	require.True(t, decoded.sealed[1].Erased)
 	require.Equal(t, []string{"client-3", "client-4"}, decoded.keys().Clients)
-	require.Equal(t, rec, encodeAgain(t, decoded))
+	require.Equal(t, rec, encodeAgain(t, decoded, previousOf(rec)))
 }
 
-func encodeAgain(t testing.TB, r *record) []byte {
+func encodeAgain(t testing.TB, r *record, previous [32]byte) []byte {
 	t.Helper()
 	body, ok := encodeBody(&r.content)
 	require.True(t, ok)
-	return append(appendHead(nil, r.log, r.seq, r.recorded, &[32]byte{31: 7}), body...)
+	return append(appendHead(nil, r.log, r.seq, r.recorded, &previous), body...)
 }
 
 func TestDecodeRefuses(t *testing.T) {
@@ -94,12 +96,15 @@ func FuzzDecodeRecord(f *testing.F) {
 	f.Add(rec)
 	f.Add(rec[:headSize])
 	f.Add([]byte{})
+	after := slices.Clone(rec)
+	copy(after[headSize-sha256.Size:], "another entry")
+	f.Add(after)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := decodeRecord(b)
 		if err != nil {
 			return
 		}
-		require.Equal(t, b, encodeAgain(t, r))
+		require.Equal(t, b, encodeAgain(t, r, previousOf(b)))
 		k := r.keys()
 		require.True(t, k.equal(&k))
 	})
