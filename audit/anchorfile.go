@@ -64,7 +64,7 @@ func (f *FileAnchor) String() string { return "file " + f.path }
 
 // Keep implements [Anchor].
 func (f *FileAnchor) Keep(_ context.Context, checkpoint []byte) error {
-	if _, err := openPinned(string(checkpoint), f.verifier); err != nil {
+	if _, err := openOutside(checkpoint, f.verifier); err != nil {
 		return err
 	}
 	f.mu.Lock()
@@ -204,7 +204,7 @@ func (f *FileAnchor) Newest(context.Context) (checkpoint []byte, at time.Time, e
 	// Of one size the last: its time tells that the log still stood there.
 	slices.SortStableFunc(all, func(a, b kept) int { return cmp.Compare(a.size, b.size) })
 	for _, k := range slices.Backward(all) {
-		if _, err := openPinned(string(k.checkpoint), f.verifier); err == nil {
+		if _, err := openOutside(k.checkpoint, f.verifier); err == nil {
 			return k.checkpoint, k.at, nil
 		}
 	}

@@ -166,7 +166,7 @@ func (v *verification) askHistory(ctx context.Context, h history, own map[[32]by
 		if _, known := own[said]; known {
 			continue
 		}
-		if pin, err := openPinned(string(note), v.verifier); err == nil && pin.origin == origin(v.verifier.Name(), head.Log) {
+		if tree, err := openOutside(note, v.verifier); err == nil && tree.origin == origin(v.verifier.Name(), head.Log) {
 			own[said] = struct{}{}
 			v.opts.Kept = append(v.opts.Kept, Kept{Note: note})
 		}

@@ -39,13 +39,22 @@ func signCheckpoint(p *position, signer note.Signer) (*Checkpoint, error) {
 	return &Checkpoint{Size: p.size, Note: signed}, nil
 }
 
-// openCheckpoint reads a checkpoint and checks its signature.
+// openCheckpoint reads a checkpoint of this log and checks its signature.
 func openCheckpoint(c *Checkpoint, v note.Verifier, log [16]byte) (tlog.Tree, error) {
 	n, err := openNote(c.Note, v)
 	if err != nil {
 		return tlog.Tree{}, fmt.Errorf("audit: checkpoint of %d entries: %w", c.Size, err)
 	}
-	return parseText(n.Text, c.Size, origin(v.Name(), log))
+	tree, err := parseTree(n.Text)
+	switch {
+	case err != nil:
+		return tlog.Tree{}, err
+	case tree.N != c.Size:
+		return tlog.Tree{}, errCheckpoint
+	case tree.origin != origin(v.Name(), log):
+		return tlog.Tree{}, errOrigin
+	}
+	return tree.Tree, nil
 }
 
 // openNote opens a note that v signed. Package note accepts any padding bits; one
@@ -70,57 +79,44 @@ func openNote(signed []byte, v note.Verifier) (*note.Note, error) {
 // keep nothing else. Whether it is one of a certain log, and fits what that holds, is
 // for [VerifyStore] to say.
 func OpenCheckpoint(signed []byte, v note.Verifier) (Checkpoint, error) {
-	p, err := openPinned(string(signed), v)
+	tree, err := openOutside(signed, v)
 	if err != nil {
 		return Checkpoint{}, err
 	}
-	return Checkpoint{Size: p.size, Note: signed}, nil
+	return Checkpoint{Size: tree.N, Note: signed}, nil
 }
 
-// pinned is a checkpoint that was kept outside the store.
-type pinned struct {
-	origin string
-	size   int64
-	root   tlog.Hash
-}
-
-func openPinned(text string, v note.Verifier) (*pinned, error) {
-	n, err := openNote([]byte(text), v)
+// openOutside does the same with a checkpoint that was kept outside the store, of
+// whatever log.
+func openOutside(signed []byte, v note.Verifier) (*signedTree, error) {
+	n, err := openNote(signed, v)
 	if err != nil {
 		return nil, fmt.Errorf("audit: a checkpoint from outside: %w", err)
 	}
-	lines := strings.SplitN(n.Text, "\n", 3)
-	if len(lines) < 3 {
-		return nil, errCheckpoint
-	}
-	size, err := strconv.ParseInt(lines[1], 10, 64)
-	if err != nil {
-		return nil, errCheckpoint
-	}
-	tree, err := parseText(n.Text, size, lines[0])
-	if err != nil {
-		return nil, err
-	}
-	return &pinned{origin: lines[0], size: tree.N, root: tree.Hash}, nil
+	return parseTree(n.Text)
 }
 
-func parseText(text string, size int64, origin string) (tlog.Tree, error) {
+// signedTree is what a checkpoint says.
+type signedTree struct {
+	origin string
+	tlog.Tree
+}
+
+// parseTree accepts the one form of each checkpoint.
+func parseTree(text string) (*signedTree, error) {
 	lines := strings.Split(text, "\n")
 	if len(lines) != 4 || lines[3] != "" {
-		return tlog.Tree{}, errCheckpoint
+		return nil, errCheckpoint
 	}
 	n, err := strconv.ParseInt(lines[1], 10, 64)
-	if err != nil || n < 0 || strconv.FormatInt(n, 10) != lines[1] || n != size {
-		return tlog.Tree{}, errCheckpoint
+	if err != nil || n < 0 || strconv.FormatInt(n, 10) != lines[1] {
+		return nil, errCheckpoint
 	}
 	hash, err := base64.StdEncoding.Strict().DecodeString(lines[2])
 	if err != nil || len(hash) != tlog.HashSize {
-		return tlog.Tree{}, errCheckpoint
+		return nil, errCheckpoint
 	}
-	if lines[0] != origin {
-		return tlog.Tree{}, errOrigin
-	}
-	return tlog.Tree{N: n, Hash: tlog.Hash(hash)}, nil
+	return &signedTree{origin: lines[0], Tree: tlog.Tree{N: n, Hash: tlog.Hash(hash)}}, nil
 }
 
 // lastCheckpoint returns nil if there is none. A store is asked for the first one

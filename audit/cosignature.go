@@ -67,21 +67,20 @@ func (c *cosigner) Verify(msg, sig []byte) bool {
 	return at <= math.MaxInt64 && ed25519.Verify(c.key, fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", at, msg), sig[8:])
 }
 
-// cosigned opens a checkpoint of the log that the witness cosigned, and returns
-// when it did.
-func cosigned(signed []byte, v, witness note.Verifier) (*pinned, time.Time, error) {
-	pin, err := openPinned(string(signed), v)
-	if err != nil {
-		return nil, time.Time{}, err
+// cosigned checks that the witness signed a checkpoint of the log, and returns when it
+// did.
+func cosigned(signed []byte, v, witness note.Verifier) (time.Time, error) {
+	if _, err := openOutside(signed, v); err != nil {
+		return time.Time{}, err
 	}
 	n, err := openNote(signed, witness)
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("audit: the witness did not sign it: %w", err)
+		return time.Time{}, fmt.Errorf("audit: the witness did not sign it: %w", err)
 	}
 	// Package note reports one signature of each key, the first.
 	sig, err := base64.StdEncoding.DecodeString(n.Sigs[0].Base64)
 	if err != nil || len(sig) < 4+8 {
-		return nil, time.Time{}, errCheckpoint
+		return time.Time{}, errCheckpoint
 	}
-	return pin, time.Unix(int64(binary.BigEndian.Uint64(sig[4:])), 0), nil //nolint:gosec // Verify checked
+	return time.Unix(int64(binary.BigEndian.Uint64(sig[4:])), 0), nil //nolint:gosec // Verify checked
 }

@@ -126,17 +126,17 @@ func CheckProof(proof, record []byte, v note.Verifier) (Proven, error) {
 	if rec.seq != p.index {
 		return Proven{}, fmt.Errorf("audit: the record is that of entry %d, the proof that of entry %d", rec.seq, p.index)
 	}
-	pin, err := openPinned(string(p.note), v)
+	tree, err := openOutside(p.note, v)
 	if err != nil {
 		return Proven{}, err
 	}
-	if pin.origin != origin(v.Name(), rec.log) {
+	if tree.origin != origin(v.Name(), rec.log) {
 		return Proven{}, errOrigin
 	}
-	if err := tlog.CheckRecord(p.path, pin.size, pin.root, p.index, tlog.RecordHash(record)); err != nil {
+	if err := tlog.CheckRecord(p.path, tree.N, tree.Hash, p.index, tlog.RecordHash(record)); err != nil {
 		return Proven{}, fmt.Errorf("audit: entry %d is not in the tree that was signed: %w", p.index, err)
 	}
-	return Proven{Entry: rec.entry(), Record: bytes.Clone(record), Size: pin.size, Checkpoint: string(p.note)}, nil
+	return Proven{Entry: rec.entry(), Record: bytes.Clone(record), Size: tree.N, Checkpoint: string(p.note)}, nil
 }
 
 // ProveConsistency returns the hashes of RFC 6962, section 2.1.2, which prove to

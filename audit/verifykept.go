@@ -25,14 +25,14 @@ func (v *verification) openKept(log [16]byte) {
 		list = append(slices.Clone(list), Kept{Note: []byte(v.opts.Resume)})
 	}
 	for i, k := range list {
-		pin, err := openPinned(string(k.Note), v.verifier)
+		tree, err := openOutside(k.Note, v.verifier)
 		switch {
 		case err != nil:
 			v.doubt(CannotVerify, "a checkpoint that was kept outside is not signed by this key, or damaged")
-		case pin.origin != origin(v.verifier.Name(), log):
+		case tree.origin != origin(v.verifier.Name(), log):
 			v.doubt(Restored, "a checkpoint that was kept outside is of another log")
 		default:
-			v.kept = append(v.kept, keptCheckpoint{Tree: tlog.Tree{N: pin.size, Hash: pin.root}, at: k.At, resume: i == len(v.opts.Kept)})
+			v.kept = append(v.kept, keptCheckpoint{Tree: tree.Tree, at: k.At, resume: i == len(v.opts.Kept)})
 		}
 	}
 	slices.SortFunc(v.kept, func(a, b keptCheckpoint) int { return cmp.Or(cmp.Compare(a.N, b.N), a.at.Compare(b.at)) })

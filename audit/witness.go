@@ -73,13 +73,13 @@ func (w *Witness) String() string { return "witness " + w.witness.Name() }
 
 // Keep implements [Anchor].
 func (w *Witness) Keep(ctx context.Context, checkpoint []byte) error {
-	pin, err := openPinned(string(checkpoint), w.verifier)
+	tree, err := openOutside(checkpoint, w.verifier)
 	if err != nil {
 		return err
 	}
 	w.keeping.Lock()
 	defer w.keeping.Unlock()
-	signed, err := w.submit(ctx, checkpoint, pin.size)
+	signed, err := w.submit(ctx, checkpoint, tree.N)
 	if err == nil || errors.Is(err, ErrContradicted) {
 		w.mu.Lock()
 		w.contradicted = err
@@ -151,7 +151,7 @@ func (w *Witness) behind(ctx context.Context, size, seen int64) error {
 func (w *Witness) accept(checkpoint, answer []byte) ([]byte, error) {
 	for line := range bytes.Lines(answer) {
 		signed := bytes.Join([][]byte{checkpoint, line}, nil)
-		_, at, err := cosigned(signed, w.verifier, w.witness)
+		at, err := cosigned(signed, w.verifier, w.witness)
 		if err != nil {
 			continue // of another key, as the specification allows
 		}
@@ -189,7 +189,7 @@ func (w *Witness) Newest(ctx context.Context) (checkpoint []byte, at time.Time, 
 	if err != nil || checkpoint == nil {
 		return nil, time.Time{}, err
 	}
-	if _, at, err = cosigned(checkpoint, w.verifier, w.witness); err == nil {
+	if at, err = cosigned(checkpoint, w.verifier, w.witness); err == nil {
 		return checkpoint, at, nil
 	}
 	if earlier, at, errAll := w.newestCosigned(ctx); errAll != nil || earlier != nil {
@@ -217,7 +217,7 @@ func (w *Witness) newestCosigned(ctx context.Context) (newest []byte, at time.Ti
 	}
 	slices.SortStableFunc(signed, func(a, b candidate) int { return cmp.Compare(a.size, b.size) })
 	for _, c := range slices.Backward(signed) {
-		if _, at, err := cosigned(c.checkpoint, w.verifier, w.witness); err == nil {
+		if at, err := cosigned(c.checkpoint, w.verifier, w.witness); err == nil {
 			return c.checkpoint, at, nil
 		}
 	}
