@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -247,4 +248,26 @@ func sizeOf(note []byte) (int64, error) {
 		return 0, errCheckpoint
 	}
 	return size, nil
+}
+
+// newestKept returns the checkpoint of the most entries that opens, the zero value if none
+// does. Of one size it is the last: its time tells that the log still stood there.
+func newestKept(list []Kept, open func(*Kept) error) Kept {
+	type sized struct {
+		Kept
+		size int64
+	}
+	var all []sized
+	for _, k := range list {
+		if size, err := sizeOf(k.Note); err == nil {
+			all = append(all, sized{k, size})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b sized) int { return cmp.Compare(a.size, b.size) })
+	for _, k := range slices.Backward(all) {
+		if open(&k.Kept) == nil {
+			return k.Kept
+		}
+	}
+	return Kept{}
 }

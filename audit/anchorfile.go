@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -186,29 +184,19 @@ func (f *FileAnchor) read(visit func(checkpoint []byte, at time.Time) bool) erro
 
 // Newest implements [Anchor]. It reads the file, in whatever process.
 func (f *FileAnchor) Newest(context.Context) (checkpoint []byte, at time.Time, err error) {
-	type kept struct {
-		checkpoint []byte
-		at         time.Time
-		size       int64
-	}
-	var all []kept
+	var all []Kept
 	err = f.read(func(c []byte, t time.Time) bool {
-		if size, err := sizeOf(c); err == nil {
-			all = append(all, kept{c, t, size})
-		}
+		all = append(all, Kept{Note: c, At: t})
 		return true
 	})
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	// Of one size the last: its time tells that the log still stood there.
-	slices.SortStableFunc(all, func(a, b kept) int { return cmp.Compare(a.size, b.size) })
-	for _, k := range slices.Backward(all) {
-		if _, err := openOutside(k.checkpoint, f.verifier); err == nil {
-			return k.checkpoint, k.at, nil
-		}
-	}
-	return nil, time.Time{}, nil
+	k := newestKept(all, func(k *Kept) error {
+		_, err := openOutside(k.Note, f.verifier)
+		return err
+	})
+	return k.Note, k.At, nil
 }
 
 // All returns every checkpoint in the file, in the order in which they were kept.

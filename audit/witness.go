@@ -2,7 +2,6 @@ package audit
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -201,27 +199,21 @@ func (w *Witness) Newest(ctx context.Context) (checkpoint []byte, at time.Time, 
 // newestCosigned is for an anchor that keeps more than what the witness signed: the
 // log's own checkpoints, or what somebody put there.
 func (w *Witness) newestCosigned(ctx context.Context) (newest []byte, at time.Time, err error) {
-	type candidate struct {
-		checkpoint []byte
-		size       int64
-	}
-	var signed []candidate
+	var signed []Kept
 	line := []byte("\n— " + w.witness.Name() + " ")
 	for checkpoint, err := range w.All(ctx) {
 		if err != nil {
 			return nil, time.Time{}, err
 		}
-		if size, err := sizeOf(checkpoint); err == nil && bytes.Contains(checkpoint, line) {
-			signed = append(signed, candidate{checkpoint, size})
+		if bytes.Contains(checkpoint, line) {
+			signed = append(signed, Kept{Note: checkpoint})
 		}
 	}
-	slices.SortStableFunc(signed, func(a, b candidate) int { return cmp.Compare(a.size, b.size) })
-	for _, c := range slices.Backward(signed) {
-		if at, err := cosigned(c.checkpoint, w.verifier, w.witness); err == nil {
-			return c.checkpoint, at, nil
-		}
-	}
-	return nil, time.Time{}, nil
+	k := newestKept(signed, func(k *Kept) (err error) {
+		k.At, err = cosigned(k.Note, w.verifier, w.witness)
+		return err
+	})
+	return k.Note, k.At, nil
 }
 
 // All returns what the witness signed, if the anchor that keeps it does.
