@@ -2,7 +2,6 @@ package audit
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"time"
@@ -23,12 +22,6 @@ const defaultHeartbeat = 10 * time.Minute
 // ActHeartbeat is the action of entries that the log makes by itself, after silence.
 const ActHeartbeat crmguard.Action = "heartbeat"
 
-// ownPrefix begins the tenant whose journal holds what the log says about itself.
-const ownPrefix = "audit:"
-
-// ownTenant is one that no caller can name.
-func ownTenant(log [16]byte) string { return ownPrefix + hex.EncodeToString(log[:]) }
-
 // pulse is what the committer remembers of the last sign of life.
 type pulse struct {
 	size int64
@@ -46,37 +39,18 @@ func (c *committer) live(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	err := c.appendOwn(ctx, crmguard.Event{
+	it := c.own(crmguard.Event{
 		// Of several processes that notice the silence at once, one makes the entry.
 		ID:     fmt.Sprintf("%s-%d", ActHeartbeat, c.at.size),
 		Action: ActHeartbeat,
 	})
+	err := c.appendItems(ctx, []*item{it}, nil, nil)
+	if err == nil {
+		err = it.err
+	}
 	if err != nil && !c.lagging {
 		c.logger.LogAttrs(ctx, slog.LevelError, "audit: no heartbeat", slog.Any("error", err))
 		c.lagging = true
 	}
 	return err == nil
-}
-
-// appendOwn chains an entry of the log about itself.
-func (c *committer) appendOwn(ctx context.Context, e crmguard.Event) error {
-	it := c.own(e)
-	if err := c.appendItems(ctx, []*item{it}, nil, nil); err != nil {
-		return err
-	}
-	return it.err
-}
-
-// own makes an entry of the log about itself.
-func (c *committer) own(e crmguard.Event) *item {
-	tenant, now := ownTenant(c.id), c.clock()
-	if e.ID == "" {
-		e.ID = newID(now)
-	}
-	e.Subject = crmguard.Subject{Tenant: tenant, ID: "audit", Kind: crmguard.KindSystem}
-	e.Resource = crmguard.Resource{Tenant: tenant, Kind: "journal", ID: hex.EncodeToString(c.id[:])}
-	e.Outcome, e.Time = crmguard.Done, stored(now)
-	own := &content{tenant: tenant, event: e}
-	body := own.fit() // before its keys: it may cut
-	return newItem(own, body)
 }

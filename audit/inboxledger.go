@@ -39,7 +39,7 @@ func (c *committer) loadAccount(ctx context.Context) error {
 			}
 		}
 		if err != nil {
-			if err := c.sealerWorks(ctx); err != nil {
+			if err := c.ownKeysWork(ctx); err != nil {
 				return err
 			}
 			a, wrong = &account{after: stored.Version, nodes: make(map[[16]byte]*nodeAccount)}, "was changed"
@@ -71,7 +71,7 @@ func (c *committer) loadBeats(ctx context.Context) error {
 		b := &list[i]
 		node, p, err := c.openBeat(ctx, b)
 		if err != nil {
-			if err := c.sealerWorks(ctx); err != nil {
+			if err := c.ownKeysWork(ctx); err != nil {
 				return err
 			}
 			c.logger.LogAttrs(ctx, slog.LevelError, "audit: a heartbeat of the inbox was forged or changed", slog.String("node", b.Node), slog.Int64("number", b.N))

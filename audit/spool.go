@@ -73,17 +73,6 @@ func (l *Log) openSpooled(ctx context.Context, tenant string, sealed []byte) (*c
 	return c, body, nil
 }
 
-// keysWork tells whether what does not open is wrong, or its key cannot be had.
-func (l *Log) keysWork(ctx context.Context, tenant string) error {
-	at := spoolPlace(tenant)
-	at.Field = "probe"
-	sealed, err := l.keys.Seal(ctx, at, []byte(at.Field))
-	if err == nil {
-		_, err = l.keys.Open(ctx, at, sealed)
-	}
-	return err
-}
-
 // spool is a folder of files of frames. One goroutine writes: whatever waits goes to
 // the disk in one write and one flush.
 type spool struct {

@@ -51,12 +51,6 @@ func tailPlace(log [16]byte) crmguard.Place {
 	return crmguard.Place{Tenant: ownTenant(log), Kind: "audit-tail", Record: "key", Field: "mac"}
 }
 
-// itself returns a context in which the log acts for itself: whoever has it verified, or
-// opened it, is of another tenant.
-func (l *Log) itself(ctx context.Context) context.Context {
-	return crmguard.System(ctx, ownTenant(l.id), "audit")
-}
-
 // tailing is what the committer remembers of the MAC.
 type tailing struct {
 	store   Tail // nil: it keeps none
@@ -113,7 +107,7 @@ func (l *Log) tailMark(ctx context.Context) (*tailMark, error) {
 		m.key.key = [32]byte(plain)
 		l.knowTail(&m.key)
 	case err != nil:
-		if err := l.sealerWorks(ctx); err != nil {
+		if err := l.ownKeysWork(ctx); err != nil {
 			return nil, err
 		}
 		fallthrough
@@ -137,21 +131,6 @@ func (l *Log) knowTail(k *tailKey) {
 		l.tailKeys = make(map[[32]byte][32]byte)
 	}
 	l.tailKeys[sha256.Sum256(k.sealed)] = k.key
-}
-
-// sealerWorks tells a value that somebody changed from keys that cannot be had.
-func (l *Log) sealerWorks(ctx context.Context) error {
-	at := tailPlace(l.id)
-	at.Field = "probe"
-	ctx = l.itself(ctx)
-	sealed, err := l.keys.Seal(ctx, at, nil)
-	if err == nil {
-		_, err = l.keys.Open(ctx, at, sealed)
-	}
-	if err != nil {
-		return fmt.Errorf("audit: the keys of the log itself: %w", err)
-	}
-	return nil
 }
 
 // begin makes the first key.
