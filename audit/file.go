@@ -101,23 +101,11 @@ func OpenFile(dir string) (*File, error) {
 }
 
 func openFile(dir string, o ops) (*File, error) {
-	dir, err := filepath.Abs(dir) // a host may change its working folder
+	dir, lock, err := o.lockDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := o.makeDir(dir); err != nil {
-		return nil, err
-	}
-	lock, err := lockFile(filepath.Join(dir, "lock"))
-	if err != nil {
-		return nil, err
-	}
-	locked, err := lock.Stat()
-	if err != nil {
-		return nil, errors.Join(err, lock.Close())
-	}
-	held := tail{file: lock, opened: locked, size: locked.Size(), end: locked.Size()}
-	f := &File{ops: o, dir: dir, lock: held, known: make(map[[32]byte]struct{}), maxSegment: maxSegment, room: segmentRoom}
+	f := &File{ops: o, dir: dir, lock: lock, known: make(map[[32]byte]struct{}), maxSegment: maxSegment, room: segmentRoom}
 	// One after the other: checkpoints that were begun beside entries that could not
 	// be would make the next one who opens the folder miss the entries.
 	for _, load := range []func() error{f.loadPruned, f.load, f.loadCheckpoints} {

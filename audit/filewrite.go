@@ -269,6 +269,27 @@ func (o *ops) rewriteLast(t *tail) error {
 	return err
 }
 
+// lockDir locks a folder, which it makes if it is not there, and returns its full name:
+// a host may change its working folder. Nothing is written to the lock.
+func (o *ops) lockDir(dir string) (string, tail, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", tail{}, err
+	}
+	if err := o.makeDir(dir); err != nil {
+		return "", tail{}, err
+	}
+	f, err := lockFile(filepath.Join(dir, "lock"))
+	if err != nil {
+		return "", tail{}, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return "", tail{}, errors.Join(err, f.Close())
+	}
+	return dir, tail{file: f, opened: info, size: info.Size(), end: info.Size()}, nil
+}
+
 // makeDir makes a folder and those above it, and flushes the names of what it made.
 func (o *ops) makeDir(dir string) error {
 	var above []string

@@ -78,7 +78,7 @@ func (l *Log) openSpooled(ctx context.Context, tenant string, sealed []byte) (*c
 type spool struct {
 	ops
 	dir   string
-	lock  *os.File
+	lock  tail // nothing is written to it
 	limit int64
 	queue chan *spoolWrite
 	quit  chan struct{}
@@ -120,14 +120,7 @@ type spoolWrite struct {
 
 // openSpool opens the folder, or makes one, and finds what waits there.
 func openSpool(dir string, limit int64, o ops) (*spool, error) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := o.makeDir(dir); err != nil {
-		return nil, err
-	}
-	lock, err := lockFile(filepath.Join(dir, "lock"))
+	dir, lock, err := o.lockDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +277,7 @@ func (s *spool) closeFiles() error {
 	for _, g := range s.segments {
 		err = errors.Join(err, g.file.Close())
 	}
-	return errors.Join(err, s.lock.Close())
+	return errors.Join(err, s.lock.file.Close())
 }
 
 // removeFile removes a file whose entries are all recorded, or sets it aside.

@@ -133,9 +133,9 @@ func (s *spool) current() (*spoolSegment, error) {
 	if poison != nil {
 		return nil, poison
 	}
-	err := unmoved(s.lock, -1)
+	err := s.lock.untouched()
 	if err == nil && g != nil {
-		err = unmoved(g.file, g.end)
+		err = g.untouched()
 	}
 	name := spoolName(next)
 	if err == nil && g == nil {
@@ -162,16 +162,6 @@ func (s *spool) current() (*spoolSegment, error) {
 	s.next++
 	s.segments = append(s.segments, g)
 	return g, nil
-}
-
-// unmoved checks that a file lies where it was opened, with as many bytes.
-func unmoved(f *os.File, size int64) error {
-	opened, err := f.Stat()
-	named, errName := os.Stat(f.Name())
-	if err = errors.Join(err, errName); err != nil || !os.SameFile(opened, named) || size >= 0 && opened.Size() != size {
-		return errors.Join(fmt.Errorf("audit: %s was removed, renamed or written to by somebody else: %w", f.Name(), ErrPoisoned), err)
-	}
-	return nil
 }
 
 // spooled is an entry that waits, as it is on the disk.
