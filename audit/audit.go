@@ -165,7 +165,7 @@ type Log struct {
 	waking atomic.Bool   // it will be said, see soon
 
 	anchors anchors
-	growth  growth
+	growth  bell // entries were chained, or the log has ended
 	passes  passes
 	finding findable
 

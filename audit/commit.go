@@ -57,7 +57,7 @@ func newItem(c *content, body []byte) *item {
 func (c *committer) run(ctx context.Context) {
 	defer func() {
 		close(c.ended)
-		c.growth.tell()
+		c.growth.ring()
 	}()
 	checkpoint := time.NewTicker(c.every)
 	defer checkpoint.Stop()
@@ -225,7 +225,7 @@ func (c *committer) appendItems(ctx context.Context, items []*item, account *Acc
 		if err == nil {
 			c.took = time.Since(began)
 			c.at = next
-			c.growth.tell()
+			c.growth.ring()
 			return nil
 		}
 		if dup, ok := errors.AsType[*DuplicateError](err); ok && len(dup.Index) > 0 {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"sync"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -95,7 +94,7 @@ func failing(err error) iter.Seq2[Entry, error] {
 
 func (l *Log) follow(ctx context.Context, q *Query, after int64) iter.Seq2[Entry, error] {
 	f := follower{store: l.store, log: l.id, verify: l.verify, logger: l.logger, query: q, next: max(after, -1) + 1}
-	return f.run(ctx, func() (<-chan struct{}, bool) { return l.growth.next(), l.hasEnded() })
+	return f.run(ctx, func() (<-chan struct{}, bool) { return l.growth.wait(), l.hasEnded() })
 }
 
 // follower is one reader, and where it is.
@@ -237,30 +236,6 @@ func (f *follower) give(row *Row, yield func(Entry, error) bool) bool {
 		return true
 	}
 	return yield(rec.entry(), nil)
-}
-
-// growth wakes those who wait for entries of this process.
-type growth struct {
-	mu   sync.Mutex
-	more chan struct{} // closed when there are; nil: nobody waits
-}
-
-func (g *growth) next() <-chan struct{} {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.more == nil {
-		g.more = make(chan struct{})
-	}
-	return g.more
-}
-
-func (g *growth) tell() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.more != nil {
-		close(g.more)
-		g.more = nil
-	}
 }
 
 func (l *Log) hasEnded() bool {

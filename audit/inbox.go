@@ -116,7 +116,7 @@ func (c *committer) sequence(ctx context.Context) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	s := &c.seq
-	c.passes.begin()
+	c.passes.begins()
 	if err := c.listen(ctx); err != nil {
 		return false, err
 	}
@@ -191,7 +191,7 @@ func (c *committer) sequence(ctx context.Context) (more bool, err error) {
 	}
 	s.skip, s.begun = 0, false
 	s.pass++
-	c.passes.end()
+	c.passes.ends()
 	if !s.fresh {
 		return false, nil
 	}

@@ -12,11 +12,11 @@ type passes struct {
 	mu     sync.Mutex
 	n      int64 // how many have begun
 	inside bool
-	ended  int64         // the last that has ended
-	more   chan struct{} // closed when one ends; nil: nobody waits
+	ended  int64 // the last that has ended
+	end    bell
 }
 
-func (p *passes) begin() {
+func (p *passes) begins() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.inside {
@@ -25,14 +25,11 @@ func (p *passes) begin() {
 	}
 }
 
-func (p *passes) end() {
+func (p *passes) ends() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.inside, p.ended = false, p.n
-	if p.more != nil {
-		close(p.more)
-		p.more = nil
-	}
+	p.mu.Unlock()
+	p.end.ring()
 }
 
 // next is the pass that has not begun yet.
@@ -49,10 +46,7 @@ func (p *passes) over(n int64) <-chan struct{} {
 	if p.ended >= n {
 		return nil
 	}
-	if p.more == nil {
-		p.more = make(chan struct{})
-	}
-	return p.more
+	return p.end.wait()
 }
 
 // sequenced returns when all that is in the inbox now was chained, as far as it is
