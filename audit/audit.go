@@ -214,32 +214,12 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 	if slices.Contains(opts.Anchors, nil) {
 		return nil, errors.New("audit: an anchor is nil")
 	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
-	if opts.Clock == nil {
-		opts.Clock = time.Now
-	}
-	l := &Log{
-		store:  store,
-		every:  opts.CheckpointEvery,
-		beat:   opts.Heartbeat,
-		keys:   keys,
-		signer: signer,
-		verify: verifier,
-		logger: opts.Logger,
-		clock:  opts.Clock,
-		queue:  make(chan *item, queueSize),
-		nudge:  make(chan struct{}, 1),
-		quit:   make(chan struct{}),
-		ended:  make(chan struct{}),
-	}
-	l.inbox, _ = store.(Inbox)
-	var err error
-	if l.finding, err = newFindable(store, &opts); err != nil {
+	l, err := newLog(store, keys, &opts)
+	if err != nil {
 		return nil, err
 	}
-	l.node = newNode(l)
+	l.every, l.beat, l.signer, l.verify = opts.CheckpointEvery, opts.Heartbeat, signer, verifier
+	l.queue = make(chan *item, queueSize)
 	l.startAnchors(ctx, opts.Anchors, opts.patience)
 	c, err := openCommitter(ctx, l, opts.AcceptUnsigned)
 	if err != nil {
@@ -248,6 +228,31 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 	}
 	l.node.start(context.WithoutCancel(ctx))
 	go c.run(context.WithoutCancel(ctx))
+	return l, nil
+}
+
+// newLog is what a log is that nobody has begun to write.
+func newLog(store Store, keys crmguard.Sealer, o *Options) (_ *Log, err error) {
+	l := &Log{
+		store:  store,
+		keys:   keys,
+		logger: o.Logger,
+		clock:  o.Clock,
+		nudge:  make(chan struct{}, 1),
+		quit:   make(chan struct{}),
+		ended:  make(chan struct{}),
+	}
+	if l.logger == nil {
+		l.logger = slog.New(slog.DiscardHandler)
+	}
+	if l.clock == nil {
+		l.clock = time.Now
+	}
+	l.inbox, _ = store.(Inbox)
+	if l.finding, err = newFindable(store, o); err != nil {
+		return nil, err
+	}
+	l.node = newNode(l)
 	return l, nil
 }
 

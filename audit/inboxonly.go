@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"time"
 
 	"github.com/crmguard/crmguard"
 )
@@ -29,8 +27,7 @@ func OpenInbox(ctx context.Context, store Store, keys crmguard.Sealer, o *Option
 	if store == nil || keys == nil {
 		return nil, errors.New("audit: a store and a sealer are needed")
 	}
-	inbox, ok := store.(Inbox)
-	if !ok {
+	if _, ok := store.(Inbox); !ok {
 		return nil, ErrNoInbox
 	}
 	d, ok := store.(direct)
@@ -41,23 +38,15 @@ func OpenInbox(ctx context.Context, store Store, keys crmguard.Sealer, o *Option
 	if err != nil {
 		return nil, fmt.Errorf("audit: read the head: %w", err)
 	}
-	l := &Log{
-		store: store, inbox: inbox, outbox: d.Direct(), keys: keys, id: head.Log,
-		every: defaultEvery, logger: slog.New(slog.DiscardHandler), clock: time.Now,
-		nudge: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
-	}
-	if o != nil && o.Logger != nil {
-		l.logger = o.Logger
-	}
-	if o != nil && o.Clock != nil {
-		l.clock = o.Clock
-	}
+	var opts Options
 	if o != nil {
-		if l.finding, err = newFindable(store, o); err != nil {
-			return nil, err
-		}
+		opts = *o
 	}
-	l.node = newNode(l)
+	l, err := newLog(store, keys, &opts)
+	if err != nil {
+		return nil, err
+	}
+	l.outbox, l.id, l.every = d.Direct(), head.Log, defaultEvery
 	l.node.start(context.WithoutCancel(ctx))
 	go func() {
 		<-l.quit
