@@ -24,9 +24,9 @@ const (
 // A reader may take its time: what it has not read yet waits in the store. Follow
 // looks at every entry after the given one, so the past is better read with Find.
 //
-// Entries that retention has removed are passed in silence. One that cannot be read, because somebody changed or removed it, holds nobody
-// up: it is a *[BrokenError], and Entry.Seq is the last number that it stands for.
-// Any other error is one of the store, with the number -1; nothing was skipped, and a
+// Entries that retention has removed are passed in silence. One that cannot be read,
+// because somebody changed or removed it, holds nobody up: it is a *[BrokenError], and
+// Entry.Seq is the last number that it stands for. Any other error is one of the store, with the number -1; nothing was skipped, and a
 // loop that goes on tries again after a moment.
 //
 // Follow does not ask who wants to know, and leaves no trace: [Log.Watch] is for

@@ -79,11 +79,11 @@ type node struct {
 	kick   chan struct{}
 	quit   chan struct{}
 	ended  chan struct{}
+	failed bool // the last heartbeat was not kept, and that was said
 
 	mu     sync.Mutex
 	now    pulseOf             // of the next heartbeat
 	opened map[int64]time.Time // numbers that are not settled
-	failed bool                // the last heartbeat was not kept, and that was said
 	said   spoken
 }
 

@@ -130,10 +130,10 @@ func (m *Memory) Find(_ context.Context, q Query) ([]Row, error) {
 	var found []Row
 	for seq := newest(q, m.size()); seq >= m.first && len(found) < q.Limit; seq-- {
 		if row := &m.rows[seq-m.first]; row.Keys.matches(&q) && (len(q.Pseudonyms) == 0 || q.hit(m.pseudonyms[row.Keys.id()])) {
-			found = append(found, row.clone())
+			found = append(found, *row)
 		}
 	}
-	return found, nil
+	return cloneRows(found), nil
 }
 
 // newest is the number of the first row to look at.

@@ -41,7 +41,7 @@ type txFinder interface {
 	PutPseudonyms(ctx context.Context, tx Tx, list []Pseudonym) error
 }
 
-// finding is how a Log finds private values.
+// findable is how a Log finds private values.
 type findable struct {
 	names  []string
 	keys   crmguard.Pseudonymizer

@@ -35,14 +35,7 @@ func (r *Row) leaf() [32]byte {
 	return r.Hashes[0]
 }
 
-// clone returns a row that shares no memory with r.
-func (r *Row) clone() Row {
-	c := *r
-	c.Record, c.Hashes, c.Keys.Clients = bytes.Clone(r.Record), slices.Clone(r.Hashes), slices.Clone(r.Keys.Clients)
-	return c
-}
-
-// cloneRows does the same for many rows, which share four pieces of memory.
+// cloneRows returns rows that share no memory with these, but four pieces among each other.
 func cloneRows(rows []Row) []Row {
 	if len(rows) == 0 {
 		return nil

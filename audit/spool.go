@@ -214,7 +214,7 @@ func nextSpoolFrame(b []byte, at int) int {
 	return len(b)
 }
 
-// spooled is the payload of a frame: tenant, then what was sealed.
+// parseSpooled reads the payload of a frame: tenant, then what was sealed.
 func parseSpooled(payload []byte) (tenant string, sealed []byte, ok bool) {
 	c := cutter{b: payload}
 	tenant = string(c.bytes(int(binary.BigEndian.Uint16(c.bytes(2)))))
