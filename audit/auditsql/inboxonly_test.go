@@ -13,6 +13,24 @@ import (
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
 
+// A process that has no options of its own forgets a client in what others keep.
+func TestInboxOnlyForgets(t *testing.T) {
+	db := sqldbtest.SQLite(t)
+	signer, verifier := journaltest.Signer(t)
+	log, err := audit.New(t.Context(), newStore(t, db), journaltest.NewSealer(), signer, verifier,
+		&audit.Options{Findable: []string{"old"}, Pseudonyms: &journaltest.Pseudonymizer{First: 1, Last: 1}})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, log.Close()) }()
+	e := journaltest.Event(1)
+	require.NoError(t, log.Record(t.Context(), e))
+	crm, err := audit.OpenInbox(t.Context(), newStore(t, db), journaltest.NewSealer(), nil)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, crm.Close()) }()
+	n, err := crm.Forget(t.Context(), "acme", e.Private[0].Client)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, n)
+}
+
 // A log without a signing key refuses what takes one.
 func TestInboxOnlyHasNoKey(t *testing.T) {
 	db := sqldbtest.SQLite(t)
