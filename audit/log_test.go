@@ -381,7 +381,6 @@ func TestRepetitionsInOneBatchOfWhatIsThereAlready(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { require.NoError(t, j.Record(t.Context(), act(crmguard.List, "2"))) })
 	<-s.begin
-	var conflict *audit.ConflictError
 	for i, record := range []func() error{
 		func() error { return j.Record(t.Context(), other) },
 		func() error { return j.Record(t.Context(), other) },
@@ -389,7 +388,7 @@ func TestRepetitionsInOneBatchOfWhatIsThereAlready(t *testing.T) {
 	} {
 		wg.Go(func() {
 			if err := record(); i < 2 {
-				require.ErrorAs(t, err, &conflict, "it is not in the log")
+				require.ErrorAs(t, err, new(*audit.ConflictError), "it is not in the log")
 			} else {
 				require.NoError(t, err, "it is in the log")
 			}
