@@ -300,20 +300,23 @@ func checkTogether(t testing.TB, start StartCalls) error {
 		return err
 	}
 	client := start(t, h.guard, routes)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
+	call := func(c Call) (Answer, error) { // each answer has to come, however long all of them take
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		return client(ctx, c)
+	}
 	errs := make([]error, people)
 	var wg sync.WaitGroup
 	for i := range people {
 		wg.Go(func() {
 			me, other := fmt.Sprintf("p%02d", i), fmt.Sprintf("p%02d", (i+1)%people)
 			for range rounds {
-				own, err := client(ctx, Call{Route: "reveal", ID: "of-" + me, Token: me + "-token"})
+				own, err := call(Call{Route: "reveal", ID: "of-" + me, Token: me + "-token"})
 				if err != nil || own.Status != 200 || own.Text != "card of-"+me {
 					errs[i] = fmt.Errorf("%s was answered %d %q %w", me, own.Status, own.Text, err)
 					return
 				}
-				theirs, err := client(ctx, Call{Route: "show", ID: "of-" + other, Token: me + "-token"})
+				theirs, err := call(Call{Route: "show", ID: "of-" + other, Token: me + "-token"})
 				if err != nil || theirs.Status != 404 {
 					errs[i] = fmt.Errorf("%s was answered %d for another's record %w", me, theirs.Status, err)
 					return

@@ -95,14 +95,14 @@ func dial(t testing.TB, addr string) (*line, error) {
 		return nil, err
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return nil, err
-	}
 	return &line{conn, bufio.NewReader(conn)}, nil
 }
 
 // send writes a request line and header lines and reads the answer.
 func (l *line) send(method, target string, header ...string) (*http.Response, Answer, error) {
+	if err := l.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return nil, Answer{}, err
+	}
 	request := method + " " + target + " HTTP/1.1\r\n" + strings.Join(header, "\r\n") + "\r\n\r\n"
 	if _, err := io.WriteString(l.conn, request); err != nil {
 		return nil, Answer{}, err
