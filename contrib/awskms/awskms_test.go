@@ -30,9 +30,10 @@ func TestKEK(t *testing.T) {
 			KMS: &encrypttest.KMS{
 				Decrypts: func() int { return s.count("Decrypt") },
 				Down:     func(down bool) { s.set(func() { s.down = down }) },
-				Hang: func() <-chan struct{} {
-					s.set(func() { s.hang = make(chan struct{}, 10) })
-					return s.hang
+				Hang: func(come func()) <-chan struct{} {
+					ended := make(chan struct{}, 10)
+					s.set(func() { s.hang = &hang{come, ended} })
+					return ended
 				},
 				Unbind: func() { s.set(func() { s.ignoreAD = true }) },
 			},

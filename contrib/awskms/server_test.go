@@ -34,7 +34,7 @@ type server struct {
 	aliases map[string]string     // name to key id
 	calls   map[string]int
 
-	hang       chan struct{}     // requests wait until their client gives up, and say so here
+	hang       *hang             // requests wait until their client gives up
 	down       bool              // every request fails
 	deny       string            // an action that is forbidden
 	ignoreAD   bool              // a KMS that does not bind the context
@@ -54,6 +54,12 @@ type serverKey struct {
 	aead                    cipher.AEAD
 }
 
+// hang is what becomes of a request that waits.
+type hang struct {
+	come  func()
+	ended chan<- struct{}
+}
+
 func newServer(t *testing.T) (*server, *kms.Client) {
 	t.Helper()
 	s, client, stop := startServer()
@@ -71,8 +77,13 @@ func startServer() (s *server, client *kms.Client, stop func()) {
 }
 
 func (s *server) client(url string) *kms.Client {
+	// The SDK closes a request's body as soon as the answer begins; if not all of it has been read by
+	// then, its reader fails and with it the connection. Nobody tries again here, so each request
+	// is read into one buffer before any of it is sent.
+	transport := &http.Transport{WriteBufferSize: 64 << 10}
 	return kms.New(kms.Options{
-		Region: "eu-central-1", BaseEndpoint: &url, Retryer: aws.NopRetryer{},
+		HTTPClient: &http.Client{Transport: transport},
+		Region:     "eu-central-1", BaseEndpoint: &url, Retryer: aws.NopRetryer{},
 		Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "secret", ""),
 	})
 }
@@ -131,8 +142,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	hang, before, down, denied, lost := s.hang, s.before[action], s.down, s.deny == action, s.lostAnswer == action
 	s.mu.Unlock()
 	if hang != nil {
+		hang.come()
 		<-r.Context().Done()
-		hang <- struct{}{}
+		hang.ended <- struct{}{}
 		return
 	}
 	if before != nil {

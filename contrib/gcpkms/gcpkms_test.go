@@ -35,9 +35,10 @@ func TestKEK(t *testing.T) {
 						}
 					})
 				},
-				Hang: func() <-chan struct{} {
-					s.set(func() { s.hang = make(chan struct{}, 10) })
-					return s.hang
+				Hang: func(come func()) <-chan struct{} {
+					ended := make(chan struct{}, 10)
+					s.set(func() { s.hang = &hang{come, ended} })
+					return ended
 				},
 				Unbind: func() { s.set(func() { s.ignoreAD = true }) },
 			},

@@ -41,7 +41,7 @@ type server struct {
 	keys  map[string]*serverKey
 	calls map[string]int
 
-	hang        chan struct{}         // requests wait until their client gives up, and say so here
+	hang        *hang                 // requests wait until their client gives up
 	fail        map[string]codes.Code // methods that fail; "" is all
 	failOnce    codes.Code
 	ignoreAD    bool                                         // a KMS that does not bind the associated data
@@ -59,6 +59,12 @@ type serverKey struct {
 type serverVersion struct {
 	*kmspb.CryptoKeyVersion
 	aead cipher.AEAD
+}
+
+// hang is what becomes of a request that waits.
+type hang struct {
+	come  func()
+	ended chan<- struct{}
 }
 
 func newServer(t *testing.T) (*server, *kms.KeyManagementClient) {
@@ -113,8 +119,9 @@ func (s *server) intercept(ctx context.Context, in any, info *grpc.UnaryServerIn
 	hang := s.hang
 	s.mu.Unlock()
 	if hang != nil {
+		hang.come()
 		<-ctx.Done()
-		hang <- struct{}{}
+		hang.ended <- struct{}{}
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
 	s.mu.Lock()

@@ -26,7 +26,7 @@ type server struct {
 	keys  map[string]*serverKey
 	calls map[string]int
 
-	hang     chan struct{}     // requests wait until their client gives up, and say so here
+	hang     *hang             // requests wait until their client gives up
 	status   int               // every request fails with it
 	deny     string            // a path that is forbidden
 	oldVault bool              // does not know associated_data, and so ignores it
@@ -39,6 +39,12 @@ type server struct {
 type serverKey struct {
 	versions                                   []cipher.AEAD // from version 1; nil is trimmed
 	minDecryption, minEncryption, minAvailable int
+}
+
+// hang is what becomes of a request that waits.
+type hang struct {
+	come  func()
+	ended chan<- struct{}
 }
 
 func newServer(t *testing.T) (*server, *api.Client) {
@@ -109,8 +115,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	hang := s.hang
 	s.mu.Unlock()
 	if hang != nil {
+		hang.come()
 		<-r.Context().Done()
-		hang <- struct{}{}
+		hang.ended <- struct{}{}
 		return
 	}
 	s.mu.Lock()

@@ -34,9 +34,10 @@ func TestKEK(t *testing.T) {
 				Down: func(down bool) {
 					s.set(func() { s.status = map[bool]int{true: http.StatusServiceUnavailable}[down] })
 				},
-				Hang: func() <-chan struct{} {
-					s.set(func() { s.hang = make(chan struct{}, 10) })
-					return s.hang
+				Hang: func(come func()) <-chan struct{} {
+					ended := make(chan struct{}, 10)
+					s.set(func() { s.hang = &hang{come, ended} })
+					return ended
 				},
 				Unbind: func() { s.set(func() { s.oldVault = true }) },
 			},

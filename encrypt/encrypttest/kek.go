@@ -26,10 +26,10 @@ type KEKUnderTest struct {
 
 // KMS is the service behind a KEK, and what a test may do to it.
 type KMS struct {
-	Decrypts func() int                     // how many requests to decrypt there were
-	Down     func(bool)                     // every request fails
-	Hang     func() (ended <-chan struct{}) // requests wait; ended tells that one was given up by its client
-	Unbind   func()                         // it ignores associated data from now on
+	Decrypts func() int                                // how many requests to decrypt there were
+	Down     func(bool)                                // every request fails
+	Hang     func(come func()) (ended <-chan struct{}) // requests call come and wait; ended tells that one was given up by its client
+	Unbind   func()                                    // it ignores associated data from now on
 }
 
 // KEK runs all checks of the contract of encrypt.RotatingKEK. Each call of open returns
