@@ -127,53 +127,6 @@ func (k *Keyring) closing(ctx context.Context) (revision int64, closing []Record
 	return revision, closing, nil
 }
 
-// FinishErasures destroys the keys of clients, of all tenants, that were closed at
-// least [ClosingTime] ago, by the clock and by what this process has seen itself: one
-// that has just started waits as long again. It also deletes index rows that late
-// transactions have left, and does so every hour for a day for those whose keys this process has
-// destroyed: a machine may have been suspended meanwhile. Hosts call it every minute or so. What fails is tried again
-// by the next call; the receipts of what succeeded are returned beside the error. Only
-// receipts are not made again: [Keyring.Receipt] reads those that lack their MAC. Without
-// Options.Index, clients of tenants with an index stay closing: [ErrNoIndex].
-func (k *Keyring) FinishErasures(ctx context.Context) (finished []Receipt, err error) {
-	if k.closed.Load() {
-		return nil, errClosed
-	}
-	if err := checkHost(ctx); err != nil {
-		return nil, err
-	}
-	_, closing, err := k.closing(ctx)
-	if err != nil {
-		return nil, err
-	}
-	failed := []error{k.dropAgain(ctx)}
-	now := k.wallClock()
-	f := newFinisher(k)
-	for _, record := range closing {
-		if now.Before(record.ClosedAt.Add(ClosingTime)) || k.seen.add(record.Scope, k.now()) < ClosingTime {
-			continue
-		}
-		if f.refusal(ctx, record) != nil {
-			continue // said below, once for a tenant
-		}
-		record, err := k.dropIndex(ctx, record, func(*receiptNote) {})
-		if err != nil {
-			failed = append(failed, err)
-			continue
-		}
-		if record, err = f.destroy(ctx, record, now); err != nil {
-			failed = append(failed, err)
-			continue
-		}
-		receipt, err := k.issue(ctx, record, f.eras, nil)
-		if err != nil {
-			failed = append(failed, err)
-		}
-		finished = append(finished, receipt)
-	}
-	return finished, errors.Join(append(failed, f.refusals())...)
-}
-
 // dropIndex deletes the index rows of a client, and notes before which other records
 // are found with the same values: nobody can tell afterwards.
 func (k *Keyring) dropIndex(ctx context.Context, record Record, also func(n *receiptNote)) (Record, error) {

@@ -111,6 +111,14 @@ func (x *IndexEntries) Check() error {
 	return nil
 }
 
+func setOf(list []string) map[string]bool {
+	set := make(map[string]bool, len(list))
+	for _, s := range list {
+		set[s] = true
+	}
+	return set
+}
+
 // indexKind is one way to find values. Those that are not exact find part of a value.
 type indexKind struct {
 	exact     bool

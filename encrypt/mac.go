@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/crmguard/crmguard"
@@ -142,25 +140,4 @@ func (key *key) hmac(domain string, at *crmguard.Place, data []byte) []byte {
 	sum := h.Sum(make([]byte, 0, macSize))
 	key.mac.hashes.Put(h)
 	return sum
-}
-
-// fieldScope names the key of a field. The length in front keeps "a/b" with "c"
-// apart from "a" with "b/c".
-func fieldScope(p Purpose, at *crmguard.Place) Scope {
-	return Scope{at.Tenant, p, strconv.Itoa(len(at.Kind)) + ":" + at.Kind + "/" + at.Field}
-}
-
-// indexScope names the key of one index of a field. Names of [fieldScope] begin with a
-// digit, those of indexes with a letter.
-func indexScope(at *crmguard.Place, index string) Scope {
-	scope := fieldScope(IndexKey, at)
-	scope.Name = index + "/" + scope.Name
-	return scope
-}
-
-// inIndex says whether a key is one of [indexScope], whose values an [Index] holds.
-func inIndex(s Scope) bool {
-	name, _, found := strings.Cut(s.Name, "/")
-	_, known := indexes[name]
-	return found && known && s.Purpose == IndexKey
 }

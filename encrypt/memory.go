@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -236,10 +235,6 @@ func (m *Memory) List(_ context.Context, after Record, limit int) ([]Record, err
 		}
 	}
 	return list, nil
-}
-
-func (s Scope) compare(t Scope) int {
-	return cmp.Or(strings.Compare(s.Tenant, t.Tenant), cmp.Compare(s.Purpose, t.Purpose), strings.Compare(s.Name, t.Name))
 }
 
 var errReplace = errors.New("encrypt: to replace records, give each as it was and as it shall be")

@@ -3,33 +3,8 @@ package encrypt
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 )
-
-// Purpose says what a key is for. Stores keep the numbers, so they never change.
-type Purpose uint8
-
-// What keys are for.
-const (
-	TenantKeyset Purpose = iota + 1 // wraps the other keys of a tenant; itself wrapped by the KEK
-	DataKey                         // seals fields; Name is the client, empty for the tenant's own data
-	IndexKey                        // makes pseudonyms; Name is kind and field
-	MACKey                          // authenticates rows; Name is kind and field
-	KEKCheck                        // a known value under the KEK, by which a wrong KEK is noticed; no tenant
-)
-
-// Scope names what one key, in all its versions, is for. It is comparable.
-type Scope struct {
-	Tenant  string
-	Purpose Purpose
-	Name    string
-}
-
-// clone is for what outlives a request: frameworks use the memory of its strings again.
-func (s Scope) clone() Scope {
-	return Scope{strings.Clone(s.Tenant), s.Purpose, strings.Clone(s.Name)}
-}
 
 // State is how far a scope has come on its one-way road. Stores keep the numbers.
 type State uint8
@@ -68,15 +43,6 @@ type Record struct {
 	// Under is for Insert alone, and never stored: the Wrapped of what this key is
 	// wrapped by. See [Store].
 	Under []byte `json:"-"`
-}
-
-// Wrapping is the scope whose newest version wraps a new key of this scope: the tenant's
-// keyset, or the check of the KEK for such a keyset.
-func (s Scope) Wrapping() Scope {
-	if s.Purpose == TenantKeyset {
-		return kekCheckScope
-	}
-	return Scope{Tenant: s.Tenant, Purpose: TenantKeyset}
 }
 
 // Store keeps wrapped keys. It must not be the database whose data the keys
