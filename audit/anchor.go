@@ -74,15 +74,14 @@ type anchoring struct {
 
 // anchors are those of a log.
 type anchors struct {
-	all      []*anchoring
-	quit     chan struct{}
-	ended    chan struct{} // all goroutines have
-	cancel   context.CancelFunc
-	patience time.Duration // with one attempt
+	all    []*anchoring
+	quit   chan struct{}
+	ended  chan struct{} // all goroutines have
+	cancel context.CancelFunc
 }
 
-func (l *Log) startAnchors(ctx context.Context, list []Anchor, patience time.Duration) {
-	l.anchors = anchors{quit: make(chan struct{}), ended: make(chan struct{}), patience: cmp.Or(patience, anchorTimeout)}
+func (l *Log) startAnchors(ctx context.Context, list []Anchor) {
+	l.anchors = anchors{quit: make(chan struct{}), ended: make(chan struct{})}
 	ctx, l.anchors.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	for _, a := range list {
@@ -187,10 +186,10 @@ func (w *anchoring) requeue(c *Checkpoint) {
 
 // keep hands over a checkpoint. An anchor that is deaf to its deadline fails, too.
 func (w *anchoring) keep(ctx context.Context, c *Checkpoint) bool {
-	attempt, cancel := context.WithTimeout(ctx, w.log.anchors.patience)
+	attempt, cancel := context.WithTimeout(ctx, anchorTimeout)
 	defer cancel()
 	n := w.attempts // nobody else counts them
-	late := time.AfterFunc(w.log.anchors.patience, func() { w.settle(ctx, n, false, c, errHangs) })
+	late := time.AfterFunc(anchorTimeout, func() { w.settle(ctx, n, false, c, errHangs) })
 	defer late.Stop()
 	err := w.anchor.Keep(attempt, bytes.Clone(c.Note))
 	w.settle(ctx, n, true, c, err)

@@ -2,7 +2,6 @@ package audit
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -37,9 +36,8 @@ func (v *verification) askAnchors(ctx context.Context) (*asked, error) {
 			return nil, err
 		}
 	}
-	v.opts.patience = cmp.Or(v.opts.patience, anchorTimeout)
 	for _, a := range v.opts.Anchors {
-		newest, at, err := askNewest(ctx, a, v.opts.patience)
+		newest, at, err := askNewest(ctx, a)
 		if err == nil && newest != nil {
 			v.opts.Kept = append(v.opts.Kept, Kept{Note: newest, At: v.noLater(ctx, newest, at)})
 		}
@@ -65,8 +63,8 @@ var errHangs = errors.New("audit: the anchor does not answer")
 
 // askNewest waits for an answer, but not for ever: an anchor that hangs is one that
 // cannot be read, and keeps nobody from verifying.
-func askNewest(ctx context.Context, a Anchor, patience time.Duration) ([]byte, time.Time, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, errHangs)
+func askNewest(ctx context.Context, a Anchor) ([]byte, time.Time, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, anchorTimeout, errHangs)
 	defer cancel()
 	type answer struct {
 		note []byte
@@ -87,7 +85,7 @@ func askNewest(ctx context.Context, a Anchor, patience time.Duration) ([]byte, t
 }
 
 // patiently returns what an anchor tells, and waits as long for each checkpoint.
-func patiently(ctx context.Context, h history, patience time.Duration) iter.Seq2[[]byte, error] {
+func patiently(ctx context.Context, h history) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
@@ -106,7 +104,7 @@ func patiently(ctx context.Context, h history, patience time.Duration) iter.Seq2
 				}
 			}
 		}()
-		late := time.NewTimer(patience)
+		late := time.NewTimer(anchorTimeout)
 		defer late.Stop()
 		for {
 			select {
@@ -114,7 +112,7 @@ func patiently(ctx context.Context, h history, patience time.Duration) iter.Seq2
 				if !more || !yield(got.note, got.err) {
 					return
 				}
-				late.Reset(patience)
+				late.Reset(anchorTimeout)
 			case <-late.C:
 				yield(nil, errHangs)
 				return
@@ -158,7 +156,7 @@ func (v *verification) askHistory(ctx context.Context, h history, own map[[32]by
 	if !ignorable(err) {
 		return fmt.Errorf("audit: read the head: %w", err)
 	}
-	for note, err := range patiently(ctx, h, v.opts.patience) {
+	for note, err := range patiently(ctx, h) {
 		if err != nil {
 			return err
 		}

@@ -141,8 +141,6 @@ type Options struct {
 	// CheckpointEvery. So checkpoints of a silent log differ, and their age is
 	// covered by the signature.
 	Heartbeat time.Duration
-
-	patience time.Duration // with an anchor
 }
 
 // Log is a journal. It is a [crmguard.Recorder].
@@ -220,7 +218,7 @@ func New(ctx context.Context, store Store, keys crmguard.Sealer, signer note.Sig
 	}
 	l.every, l.beat, l.signer, l.verify = opts.CheckpointEvery, opts.Heartbeat, signer, verifier
 	l.queue = make(chan *item, queueSize)
-	l.startAnchors(ctx, opts.Anchors, opts.patience)
+	l.startAnchors(ctx, opts.Anchors)
 	c, err := openCommitter(ctx, l, opts.AcceptUnsigned)
 	if err != nil {
 		l.anchors.close()

@@ -209,6 +209,3 @@ func SignPruning(t testing.TB, log [16]byte, rows []Row, size int64, signer note
 	}
 	return s
 }
-
-// Hurry has a log, and who verifies, wait no longer than d for an anchor.
-func Hurry(o *Options, v *VerifyOptions, d time.Duration) { o.patience, v.patience = d, d }

@@ -109,8 +109,7 @@ type VerifyOptions struct {
 
 	Clock func() time.Time
 
-	tail     func(context.Context) (*tailMark, error) // of a Log, which has the keys
-	patience time.Duration                            // with an anchor
+	tail func(context.Context) (*tailMark, error) // of a Log, which has the keys
 }
 
 // Verify reads the whole log and recomputes everything: see [VerifyStore]. Entries
@@ -130,7 +129,7 @@ func (l *Log) verifyAs(ctx context.Context, v note.Verifier, o VerifyOptions, vi
 	if o.Anchors == nil {
 		o.Anchors = l.anchors.list()
 	}
-	o.tail, o.patience = l.tailMark, l.anchors.patience
+	o.tail = l.tailMark
 	return verifyStore(ctx, l.store, v, o, l.every+slack, visit)
 }
 
