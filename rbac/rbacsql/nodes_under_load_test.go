@@ -69,7 +69,7 @@ func reader(ctx context.Context, p *processtest.Process) error {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() { _ = e.Watch(ctx, &rbac.WatchOptions{Every: every, MaxAge: maxAge}) })
-	for began := e.Status().Looked; e.Status().Looked.Equal(began); { // it watches now
+	for began := e.Status().Looked; e.Status().Looked.Equal(began) && ctx.Err() == nil; { // until it watches
 		time.Sleep(time.Millisecond)
 	}
 	out := json.NewEncoder(os.Stdout)
@@ -117,16 +117,17 @@ func writer(ctx context.Context, p *processtest.Process) error {
 
 // child is a process whose lines are collected.
 type child struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	in   io.Closer
-	done chan struct{}
-	saw  []sighting
+	t     *testing.T
+	cmd   *exec.Cmd
+	in    io.Closer
+	first chan struct{} // closed with its first line, or its end
+	done  chan struct{}
+	saw   []sighting
 }
 
 func startChild(t *testing.T, task string, args ...string) *child {
 	t.Helper()
-	c := &child{t: t, cmd: processtest.Command(t, task, args...), done: make(chan struct{})}
+	c := &child{t: t, cmd: processtest.Command(t, task, args...), first: make(chan struct{}), done: make(chan struct{})}
 	c.cmd.Stderr = os.Stderr
 	var err error
 	c.in, err = c.cmd.StdinPipe()
@@ -136,10 +137,13 @@ func startChild(t *testing.T, task string, args ...string) *child {
 	require.NoError(t, c.cmd.Start())
 	go func() {
 		defer close(c.done)
+		first := sync.OnceFunc(func() { close(c.first) })
+		defer first()
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			var s sighting
 			if json.Unmarshal(lines.Bytes(), &s) == nil {
 				c.saw = append(c.saw, s)
+				first()
 			}
 		}
 	}()
@@ -186,6 +190,9 @@ func TestNoNodeAnswersByAnOldPolicy(t *testing.T) {
 		write := startChild(t, "write", database)
 		good, held := startChild(t, "read", database, "100ms", bound.String()), startChild(t, "read", database, "100ms", bound.String())
 		faulty := startChild(t, "read", database, "1h", "2h")
+		for _, c := range []*child{write, good, held, faulty} {
+			<-c.first
+		}
 		for range 2 {
 			time.Sleep(bound / 2)
 			require.NoError(t, hold(held.cmd.Process, true))
