@@ -19,6 +19,7 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/auditsql"
 	"github.com/crmguard/crmguard/audit/internal/journaltest"
 	"github.com/crmguard/crmguard/internal/processtest"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
@@ -36,10 +37,32 @@ func (l *late) options() *audit.Options {
 // openInbox is a process that chains nothing.
 func openInbox(t *testing.T, db *sql.DB) *audit.Log {
 	t.Helper()
-	app, err := audit.OpenInbox(t.Context(), newStore(t, db), journaltest.NewSealer(), nil)
+	app, _ := openCounted(t, db)
+	return app
+}
+
+// openCounted is the same, and the store that it has.
+func openCounted(t *testing.T, db *sql.DB) (*audit.Log, *counted) {
+	t.Helper()
+	store := &counted{Store: newStore(t, db)}
+	app, err := audit.OpenInbox(t.Context(), store, journaltest.NewSealer(), nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = app.Close() })
-	return app
+	return app, store
+}
+
+// counted is a store that counts the heartbeats that it has kept.
+type counted struct {
+	*auditsql.Store
+	beats atomic.Int64
+}
+
+func (c *counted) Beat(ctx context.Context, b audit.Beat) error {
+	err := c.Store.Beat(ctx, b)
+	if err == nil {
+		c.beats.Add(1)
+	}
+	return err
 }
 
 func openLate(t *testing.T, db *sql.DB, signer note.Signer, verifier note.Verifier) (*audit.Log, *late) {
@@ -200,9 +223,9 @@ func TestRandomNodes(t *testing.T) {
 		var wg sync.WaitGroup
 		for n := range nodes {
 			own := connect()
-			app := log
+			app, store := log, (*counted)(nil)
 			if n%4 != 0 { // the others chain, too
-				app = openInbox(t, own)
+				app, store = openCounted(t, own)
 			} else if n == 4 {
 				app = second
 			}
@@ -247,7 +270,8 @@ func TestRandomNodes(t *testing.T) {
 					}
 				}
 				if crashes { // once what it knows is told, it is gone
-					time.Sleep(3 * time.Second / 2)
+					last := store.beats.Load() + 1 // may have begun before
+					assert.Eventually(t, func() bool { return store.beats.Load() > last }, time.Minute, 5*time.Millisecond)
 					_ = own.Close()
 				}
 			})
