@@ -38,13 +38,18 @@ func interrupted(t *testing.T, sig os.Signal) (ended *os.ProcessState, server, s
 	cmd.Env = append(os.Environ(), helperVariable+"=1", "TMPDIR="+tmp)
 	ownGroup(cmd)
 	require.NoError(t, cmd.Start())
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		_ = cmd.Wait() // the caller looks at the status
+	}()
 
-	sleeper = waitForPID(t, filepath.Join(root, "running"))
+	sleeper = waitForPID(t, filepath.Join(root, "running"), gone)
 	if pidFiles, err := filepath.Glob(filepath.Join(tmp, "crmguard-postgres-*", "data", "postmaster.pid")); err == nil && len(pidFiles) > 0 {
-		server = waitForPID(t, pidFiles[0])
+		server = waitForPID(t, pidFiles[0], gone)
 	}
 	require.NoError(t, cmd.Process.Signal(sig))
-	_ = cmd.Wait() // the caller looks at the status
+	<-gone
 	t.Log(out.String())
 	require.Contains(t, lastLine(out.String()), " passed, ")
 	left, err := os.ReadDir(tmp)
@@ -87,18 +92,21 @@ func TestSignalEndsEverything(t *testing.T) {
 	}
 }
 
-// waitForPID waits for a file whose first line is a process id.
-func waitForPID(t *testing.T, path string) (pid int) {
+// waitForPID waits for a file whose first line is a process id: as long as the program
+// runs that has it written, for that compiles a test first.
+func waitForPID(t *testing.T, path string, gone <-chan struct{}) (pid int) {
 	t.Helper()
-	require.Eventually(t, func() bool {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return false
+	for {
+		if text, err := os.ReadFile(path); err == nil {
+			first, _, complete := strings.Cut(string(text), "\n")
+			if n, err := strconv.Atoi(first); complete && err == nil {
+				return n
+			}
 		}
-		first, _, complete := strings.Cut(string(text), "\n")
-		n, err := strconv.Atoi(first)
-		pid = n
-		return complete && err == nil
-	}, time.Minute, 10*time.Millisecond)
-	return pid
+		select {
+		case <-gone:
+			require.FailNow(t, "the program ended and left no "+filepath.Base(path))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
