@@ -36,11 +36,6 @@ func bareTink(tb testing.TB) tink.AEAD {
 	return primitive
 }
 
-func acting(tenant string) context.Context {
-	ctx := crmguard.WithSubject(context.Background(), crmguard.Subject{Tenant: tenant, ID: "anna", Kind: crmguard.KindEmployee})
-	return crmguard.WithAct(ctx, crmguard.View, crmguard.Resource{Tenant: tenant, Kind: "contacts"})
-}
-
 func allowAll(context.Context, string, []string) error { return nil }
 
 // BenchmarkSeal: ours at most 1.5 times tink.

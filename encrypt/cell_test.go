@@ -11,13 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
 )
-
-func cell(client, record, field, text string) encrypt.Cell {
-	return encrypt.Cell{Place: crmguard.Place{Tenant: "acme", Client: client, Kind: "contacts", Record: record, Field: field}, Plaintext: []byte(text)}
-}
 
 func TestCellsRoundTrip(t *testing.T) {
 	store := &counting{Store: encrypt.NewMemory()}

@@ -105,7 +105,7 @@ func TestAPageOfANewVersionOpens(t *testing.T) {
 	_, err = reader.Seal(acting("acme"), "acme", rows...)
 	require.NoError(t, err)
 	for _, row := range rows {
-		_, err = memory.Lease(t.Context(), []encrypt.Record{{Scope: encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: row.ID}, Version: 1}}, 1<<28)
+		_, err = memory.Lease(t.Context(), []encrypt.Record{{Scope: dataScope(row.ID), Version: 1}}, 1<<28)
 		require.NoError(t, err)
 	}
 	writer, err := encrypt.NewTable[contact](openKeyring(t, kek, memory, options), "contacts", nil)

@@ -96,7 +96,7 @@ func TestErase(t *testing.T) {
 	again, err = here.Erase(ctx, "acme", "c1")
 	require.NoError(t, err)
 	require.Equal(t, want, unsigned(t, again))
-	records, err := store.Load(ctx, []encrypt.Scope{{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}})
+	records, err := store.Load(ctx, []encrypt.Scope{dataScope("c1")})
 	require.NoError(t, err)
 	require.Empty(t, records[0].Wrapped)
 
@@ -279,7 +279,9 @@ func TestReceiptAsJSON(t *testing.T) {
 // losing loses the record of a client while a note is added to it.
 type losing struct{ *encrypt.Memory }
 
-func (losing) Replace(context.Context, []encrypt.Record, []encrypt.Record) (int, error) { return 0, nil }
+func (losing) Replace(context.Context, []encrypt.Record, []encrypt.Record) (int, error) {
+	return 0, nil
+}
 
 func (s losing) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Record, error) {
 	if scopes[0] == dataScope("c1") {

@@ -157,7 +157,7 @@ func TestAClientClosedWhileItsKeyIsReplacedIsErased(t *testing.T) {
 			kek, memory := newKEK(t), encrypt.NewMemory()
 			_, err := openKeyring(t, kek, memory, nil).Seal(acting("acme"), home, nil)
 			require.NoError(t, err)
-			scope := encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}
+			scope := dataScope("c1")
 			_, err = memory.Lease(t.Context(), []encrypt.Record{{Scope: scope, Version: 1}}, 1<<28)
 			require.NoError(t, err)
 			k := openKeyring(t, kek, closesOnInsert{memory}, &encrypt.Options{Index: encrypt.NewMemoryIndex()})

@@ -31,7 +31,7 @@ func ExampleTable_Reencrypt() {
 		rows.Put("acme", encrypt.Row{Record: c.ID, Client: c.ID, Sealed: map[string][]byte{"phone": c.PhoneSealed}})
 	}
 	// The key of client 3 may have been seen by somebody.
-	leaked := encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "3"}
+	leaked := encrypt.ClientScope("acme", "3")
 	version, err := keys.Rotate(ctx, leaked)
 	fmt.Println(version, err)
 

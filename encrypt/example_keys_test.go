@@ -71,7 +71,7 @@ func ExampleKeyring_Rotate() {
 	if err != nil {
 		panic(err)
 	}
-	scope := encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}
+	scope := encrypt.ClientScope("acme", "c1")
 	version, err := keys.Rotate(ctx, scope)
 	fmt.Println(version, err)
 	plaintext, err := keys.Open(ctx, at, sealed)

@@ -14,8 +14,6 @@ import (
 	"github.com/crmguard/crmguard/encrypt"
 )
 
-var home = crmguard.Place{Tenant: "acme", Client: "c1", Kind: "contacts", Record: "r1", Field: "phone"}
-
 func TestSealAndOpen(t *testing.T) {
 	k := newKeyring(t, encrypt.NewMemory(), nil)
 	ctx := acting("acme")

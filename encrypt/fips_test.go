@@ -140,7 +140,7 @@ func keyringUnderFIPS(t *testing.T, kek encrypt.RotatingKEK) {
 	require.NoError(t, table.Open(ctx, "acme", rows...))
 	require.Equal(t, phone, rows[1].Phone)
 
-	_, err = k.Rotate(ctx, encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: rows[0].ID})
+	_, err = k.Rotate(ctx, dataScope(rows[0].ID))
 	require.NoError(t, err)
 	done := make(chan error)
 	go func() {

@@ -87,7 +87,7 @@ func writeGoldenTurn(t *testing.T, dir string) {
 		_, err := e.k.Turn(job("acme"), nil)
 		require.NoError(t, err)
 	})
-	_, err := e.k.Rotate(ctx, encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c2"})
+	_, err := e.k.Rotate(ctx, dataScope("c2"))
 	require.NoError(t, err)
 	sealed, err := e.k.Seal(ctx, client(2), []byte("+79123456789"))
 	require.NoError(t, err)

@@ -116,7 +116,7 @@ func TestNoReceiptOfTheDestructionOfAKeyThatIsThere(t *testing.T) {
 	ctx := acting("acme")
 	_, err := k.Seal(ctx, home, []byte("+7 916"))
 	require.NoError(t, err)
-	_, err = k.Rotate(ctx, encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"})
+	_, err = k.Rotate(ctx, dataScope("c1"))
 	require.NoError(t, err)
 	emptied := uint32(0)
 	store.change = func(r *encrypt.Record) {

@@ -2,15 +2,45 @@ package encrypt_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/tink-crypto/tink-go/v2/tink"
 
+	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/internal/uptime"
 )
+
+// home is where most tests seal.
+var home = crmguard.Place{Tenant: "acme", Client: "c1", Kind: "contacts", Record: "r1", Field: "phone"}
+
+func client(i int) crmguard.Place {
+	at := home
+	at.Client = fmt.Sprint("c", i)
+	return at
+}
+
+func cell(client, record, field, text string) encrypt.Cell {
+	return encrypt.Cell{Place: crmguard.Place{Tenant: "acme", Client: client, Kind: "contacts", Record: record, Field: field}, Plaintext: []byte(text)}
+}
+
+func dataScope(client string) encrypt.Scope {
+	return encrypt.ClientScope("acme", client)
+}
+
+func acting(tenant string) context.Context {
+	ctx := crmguard.WithSubject(context.Background(), crmguard.Subject{Tenant: tenant, ID: "anna", Kind: crmguard.KindEmployee})
+	return crmguard.WithAct(ctx, crmguard.View, crmguard.Resource{Tenant: tenant, Kind: "contacts"})
+}
+
+func job(tenant string) context.Context {
+	return crmguard.System(context.Background(), tenant, "test")
+}
 
 type contact struct {
 	ID          string  `encrypt:",record"`
@@ -21,15 +51,60 @@ type contact struct {
 	City        string  // not sealed
 }
 
+func page(n int) []*contact {
+	rows := make([]*contact, n)
+	for i := range rows {
+		note := fmt.Sprint("note ", i)
+		rows[i] = &contact{ID: fmt.Sprintf("c%02d", i), Phone: "+7 912 345-67-89", Note: &note}
+	}
+	return rows
+}
+
+// flakyKEK counts calls, and fails while down.
+type flakyKEK struct {
+	tink.AEADWithContext
+	calls atomic.Int64
+	down  atomic.Bool
+}
+
+var errDown = errors.New("kms: connection refused")
+
+func (k *flakyKEK) EncryptWithContext(ctx context.Context, b, ad []byte) ([]byte, error) {
+	k.calls.Add(1)
+	if k.down.Load() {
+		return nil, errDown
+	}
+	return k.AEADWithContext.EncryptWithContext(ctx, b, ad)
+}
+
+func (k *flakyKEK) DecryptWithContext(ctx context.Context, b, ad []byte) ([]byte, error) {
+	k.calls.Add(1)
+	if k.down.Load() {
+		return nil, errDown
+	}
+	return k.AEADWithContext.DecryptWithContext(ctx, b, ad)
+}
+
+func newKEK(tb testing.TB) *flakyKEK {
+	kek, err := encrypt.OpenKeyFile(tb.TempDir()+"/kek.json", "", true)
+	require.NoError(tb, err)
+	return &flakyKEK{AEADWithContext: kek}
+}
+
+func openKeyring(tb testing.TB, kek tink.AEADWithContext, store encrypt.Store, o *encrypt.Options) *encrypt.Keyring {
+	tb.Helper()
+	k, err := encrypt.New(kek, store, o)
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, k.Close()) })
+	return k
+}
+
 // newKeyring opens a keyring with a KEK file of its own.
 func newKeyring(tb testing.TB, store encrypt.Store, o *encrypt.Options) *encrypt.Keyring {
 	tb.Helper()
 	kek, err := encrypt.OpenKeyFile(tb.TempDir()+"/kek.json", "", true)
 	require.NoError(tb, err)
-	k, err := encrypt.New(kek, store, o)
-	require.NoError(tb, err)
-	tb.Cleanup(func() { require.NoError(tb, k.Close()) })
-	return k
+	return openKeyring(tb, kek, store, o)
 }
 
 // counting counts the queries of a store.

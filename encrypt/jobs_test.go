@@ -9,18 +9,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encrypttest"
 )
-
-func job(tenant string) context.Context {
-	return crmguard.System(context.Background(), tenant, "test")
-}
-
-func dataScope(client string) encrypt.Scope {
-	return encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: client}
-}
 
 // asRow is a contact as it is stored.
 func asRow(c *contact) encrypt.Row {

@@ -51,7 +51,7 @@ func coldKey(tb testing.TB) func() {
 	k := newKeyring(tb, memory, nil)
 	_, err := k.Seal(acting("acme"), home, nil)
 	require.NoError(tb, err)
-	records, err := memory.Load(tb.Context(), []encrypt.Scope{{Tenant: "acme", Purpose: encrypt.DataKey, Name: home.Client}})
+	records, err := memory.Load(tb.Context(), []encrypt.Scope{dataScope(home.Client)})
 	require.NoError(tb, err)
 	tenant, err := memory.Load(tb.Context(), []encrypt.Scope{{Tenant: "acme", Purpose: encrypt.TenantKeyset}})
 	require.NoError(tb, err)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,57 +11,11 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/internal/racetest"
 )
-
-// flakyKEK counts calls, and fails while down.
-type flakyKEK struct {
-	tink.AEADWithContext
-	calls atomic.Int64
-	down  atomic.Bool
-}
-
-var errDown = errors.New("kms: connection refused")
-
-func (k *flakyKEK) EncryptWithContext(ctx context.Context, b, ad []byte) ([]byte, error) {
-	k.calls.Add(1)
-	if k.down.Load() {
-		return nil, errDown
-	}
-	return k.AEADWithContext.EncryptWithContext(ctx, b, ad)
-}
-
-func (k *flakyKEK) DecryptWithContext(ctx context.Context, b, ad []byte) ([]byte, error) {
-	k.calls.Add(1)
-	if k.down.Load() {
-		return nil, errDown
-	}
-	return k.AEADWithContext.DecryptWithContext(ctx, b, ad)
-}
-
-func newKEK(tb testing.TB) *flakyKEK {
-	kek, err := encrypt.OpenKeyFile(tb.TempDir()+"/kek.json", "", true)
-	require.NoError(tb, err)
-	return &flakyKEK{AEADWithContext: kek}
-}
-
-func openKeyring(tb testing.TB, kek tink.AEADWithContext, store encrypt.Store, o *encrypt.Options) *encrypt.Keyring {
-	tb.Helper()
-	k, err := encrypt.New(kek, store, o)
-	require.NoError(tb, err)
-	tb.Cleanup(func() { require.NoError(tb, k.Close()) })
-	return k
-}
-
-func client(i int) crmguard.Place {
-	at := home
-	at.Client = fmt.Sprint("c", i)
-	return at
-}
 
 // tampering changes records on their way out of a store.
 type tampering struct {
@@ -107,7 +60,7 @@ func TestAKeyServesItsScopeOnly(t *testing.T) {
 			require.NoError(t, err)
 			require.Len(t, records, 1)
 			store := &tampering{Store: memory, change: func(r *encrypt.Record) {
-				if r.Scope == (encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}) {
+				if r.Scope == (dataScope("c1")) {
 					r.Wrapped = bytes.Clone(records[0].Wrapped)
 					if name == "version" {
 						r.Version = 2

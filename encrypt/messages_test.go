@@ -16,7 +16,7 @@ func TestMessagesAreCounted(t *testing.T) {
 	kek, store := newKEK(t), &counting{Store: encrypt.NewMemory()}
 	ctx := acting("acme")
 	total := func() uint64 {
-		records, err := store.Load(ctx, []encrypt.Scope{{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}})
+		records, err := store.Load(ctx, []encrypt.Scope{dataScope("c1")})
 		require.NoError(t, err)
 		return records[0].Messages
 	}
@@ -59,7 +59,7 @@ func TestReadingKeysAnewWastesNoMessages(t *testing.T) {
 func TestWornKeysAreReplaced(t *testing.T) {
 	kek, memory := newKEK(t), encrypt.NewMemory()
 	ctx := acting("acme")
-	scope := encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}
+	scope := dataScope("c1")
 	wear := func(version uint32, n uint64) {
 		_, err := memory.Lease(ctx, []encrypt.Record{{Scope: scope, Version: version}}, n)
 		require.NoError(t, err)
@@ -110,7 +110,7 @@ func TestWhyThereIsNoLease(t *testing.T) {
 		want  error
 	}{
 		"closed elsewhere": {func(t *testing.T, k *encrypt.Keyring, store *swapped) {
-			_, err := store.Advance(ctx, encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}, encrypt.Closing, time.Now())
+			_, err := store.Advance(ctx, dataScope("c1"), encrypt.Closing, time.Now())
 			require.NoError(t, err)
 		}, crmguard.ErrErased},
 		"store lost it": {func(_ *testing.T, _ *encrypt.Keyring, store *swapped) { store.Store = encrypt.NewMemory() }, encrypt.ErrNoKey},
@@ -142,7 +142,7 @@ func TestUsedUpKeysRefuse(t *testing.T) {
 		messages uint64
 		ok       bool
 	}{{1 << 28, true}, {1 << 31, false}} {
-		_, err := memory.Lease(ctx, []encrypt.Record{{Scope: encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}, Version: 1}}, step.messages)
+		_, err := memory.Lease(ctx, []encrypt.Record{{Scope: dataScope("c1"), Version: 1}}, step.messages)
 		require.NoError(t, err)
 		_, err = openKeyring(t, kek, store, nil).Seal(ctx, home, nil)
 		require.Equal(t, step.ok, err == nil, "%v", err)

@@ -27,15 +27,6 @@ func (n *norm) OnOpen(_ context.Context, tenant string, clients []string) error 
 	return nil
 }
 
-func page(n int) []*contact {
-	rows := make([]*contact, n)
-	for i := range rows {
-		note := fmt.Sprint("note ", i)
-		rows[i] = &contact{ID: fmt.Sprintf("c%02d", i), Phone: "+7 912 345-67-89", Note: &note}
-	}
-	return rows
-}
-
 // checkCounted returns an error unless opening through a table and one field at a
 // time asks the norm as agreed.
 func checkCounted(k *encrypt.Keyring, n *norm) error {

@@ -118,9 +118,9 @@ func TestRotateRefuses(t *testing.T) {
 		"key of receipts":    {acting("acme"), receipts},
 		"no tenant":          {acting("acme"), encrypt.Scope{Purpose: encrypt.DataKey, Name: "c1"}},
 		"foreign tenant":     {acting("other"), homeKey},
-		"zero byte":          {acting("acme"), encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c\x00"}},
+		"zero byte":          {acting("acme"), dataScope("c\x00")},
 		"nobody":             {t.Context(), homeKey},
-		"key that never was": {acting("acme"), encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c2"}},
+		"key that never was": {acting("acme"), dataScope("c2")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := k.Rotate(call.ctx, call.scope)

@@ -56,7 +56,7 @@ func TestIndexEntriesAreMadeOfCurrentKeys(t *testing.T) {
 	row := &contact{ID: "c1", Phone: "+7 912 345-67-89"}
 	_, err = writer.Seal(acting("acme"), "acme", row)
 	require.NoError(t, err)
-	_, err = memory.Lease(t.Context(), []encrypt.Record{{Scope: encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}, Version: 1}}, 1<<28)
+	_, err = memory.Lease(t.Context(), []encrypt.Record{{Scope: dataScope("c1"), Version: 1}}, 1<<28)
 	require.NoError(t, err)
 
 	store := &during{Store: memory, onePoll: true}

@@ -93,7 +93,7 @@ func stall(t *testing.T) *stalled {
 			return
 		}
 		done = true
-		_, err := s.memory.Advance(t.Context(), encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "c1"}, encrypt.Closing, s.clock.Now())
+		_, err := s.memory.Advance(t.Context(), dataScope("c1"), encrypt.Closing, s.clock.Now())
 		require.NoError(t, err)
 		s.clock.Advance(encrypt.Lease)
 	}

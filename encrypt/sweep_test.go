@@ -39,7 +39,7 @@ func TestSweep(t *testing.T) {
 	require.Zero(t, swept, "too young")
 	clock.Advance(time.Hour)
 	seal(k, "acme", "young")
-	_, err = k.Rotate(ctx, encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: "rotated"})
+	_, err = k.Rotate(ctx, dataScope("rotated"))
 	require.NoError(t, err)
 	swept, err = k.Sweep(ctx, "acme", exist)
 	require.NoError(t, err)

@@ -195,7 +195,7 @@ func TestASuspendedMachineAndATurn(t *testing.T) {
 		client := "new"
 		if rotate {
 			client = "old"
-			_, err := a.Rotate(acting("acme"), encrypt.Scope{Tenant: "acme", Purpose: encrypt.DataKey, Name: client})
+			_, err := a.Rotate(acting("acme"), dataScope(client))
 			require.NoError(t, err)
 		}
 		sealed, err := a.Seal(acting("acme"), at(client), []byte("+7 916"))
