@@ -48,110 +48,122 @@ func newPlan(t reflect.Type) (*plan, error) {
 	if t.Kind() != reflect.Struct {
 		return nil, fmt.Errorf("%v is not a struct", t)
 	}
-	p := &plan{}
-	plain := make(map[string]*fieldPlan)
-	sealed, legacy := make(map[string][]int), make(map[string][]int)
-	var order []string
+	r := tagReader{plan: &plan{}, sealed: make(map[string][]int), legacy: make(map[string][]int)}
 	for _, f := range reflect.VisibleFields(t) {
-		tag, ok := f.Tag.Lookup("encrypt")
-		if tag == "-" { // rows of another table, say
-			continue
-		}
-		if !ok {
-			if !f.Anonymous && tagged(f.Type, nil) {
-				return nil, fmt.Errorf("field %s: tags inside it would be overlooked: only fields of the row and of embedded structs are sealed; the tag \"-\" says that it may be", f.Name)
-			}
-			continue
-		}
-		name, options, _ := strings.Cut(tag, ",")
-		if err := settable(t, f); err != nil {
-			return nil, err
-		}
-		isString := f.Type.Kind() == reflect.String
-		switch {
-		case name == "" && options == "record" && isString && p.record == nil:
-			p.record = f.Index
-		case name == "" && options == "client" && isString && p.client == nil:
-			p.client = f.Index
-		case name == "":
-			return nil, fmt.Errorf("field %s: a tag without a name is \",record\" or \",client\", once, on a string", f.Name)
-		case options == "sealed":
-			if f.Type != bytesType {
-				return nil, fmt.Errorf("field %s: a sealed field is a []byte", f.Name)
-			}
-			if sealed[name] != nil {
-				return nil, fmt.Errorf("field %s: second sealed field of %q", f.Name, name)
-			}
-			sealed[name] = f.Index
-		case options == "plain":
-			if !isString && f.Type != reflect.TypeFor[*string]() && f.Type != bytesType {
-				return nil, fmt.Errorf("field %s: a column of plaintext is a string, *string or []byte", f.Name)
-			}
-			if legacy[name] != nil {
-				return nil, fmt.Errorf("field %s: second column of plaintext of %q", f.Name, name)
-			}
-			legacy[name] = f.Index
-		default:
-			field, err := newFieldPlan(f, name, options)
-			if err != nil {
-				return nil, err
-			}
-			if plain[name] != nil {
-				return nil, fmt.Errorf("field %s: second field of %q", f.Name, name)
-			}
-			plain[name] = field
-			order = append(order, name)
+		if err := r.read(t, f); err != nil {
+			return nil, fmt.Errorf("field %s: %w", f.Name, err)
 		}
 	}
-	for _, name := range order {
-		field := plain[name]
-		if field.sealed = sealed[name]; field.sealed == nil {
-			return nil, fmt.Errorf("%q has no field tagged %q", name, name+",sealed")
+	return r.plan, r.join()
+}
+
+// tagReader reads one field of a struct after another. What belongs to a field of the plan may
+// stand before it.
+type tagReader struct {
+	plan           *plan
+	sealed, legacy map[string][]int // by logical name
+}
+
+func (r *tagReader) read(t reflect.Type, f reflect.StructField) error {
+	tag, ok := f.Tag.Lookup("encrypt")
+	switch {
+	case tag == "-": // rows of another table, say
+		return nil
+	case !ok && !f.Anonymous && tagged(f.Type, nil):
+		return errors.New("tags inside it would be overlooked: only fields of the row and of embedded structs are sealed; the tag \"-\" says that it may be")
+	case !ok:
+		return nil
+	}
+	if err := settable(t, f); err != nil {
+		return err
+	}
+	name, options, _ := strings.Cut(tag, ",")
+	switch {
+	case name == "":
+		return r.readID(f, options)
+	case options == "sealed" && f.Type != bytesType:
+		return errors.New("a sealed field is a []byte")
+	case options == "sealed":
+		return put(r.sealed, name, f.Index, "sealed field")
+	case options == "plain" && f.Type.Kind() != reflect.String && f.Type != reflect.TypeFor[*string]() && f.Type != bytesType:
+		return errors.New("a column of plaintext is a string, *string or []byte")
+	case options == "plain":
+		return put(r.legacy, name, f.Index, "column of plaintext")
+	case r.plan.field(name) != nil:
+		return fmt.Errorf("second field of %q", name)
+	}
+	field, err := newFieldPlan(f, name, options)
+	r.plan.fields = append(r.plan.fields, field)
+	return err
+}
+
+func (r *tagReader) readID(f reflect.StructField, options string) error {
+	id := map[string]*[]int{"record": &r.plan.record, "client": &r.plan.client}[options]
+	if id == nil || *id != nil || f.Type.Kind() != reflect.String {
+		return errors.New(`a tag without a name is ",record" or ",client", once, on a string`)
+	}
+	*id = f.Index
+	return nil
+}
+
+func put(known map[string][]int, name string, index []int, what string) error {
+	if known[name] != nil {
+		return fmt.Errorf("second %s of %q", what, name)
+	}
+	known[name] = index
+	return nil
+}
+
+// join gives the fields of the plan what belongs to them, and refuses what is missing or left.
+func (r *tagReader) join() error {
+	p := r.plan
+	for i := range p.fields {
+		field := &p.fields[i]
+		if field.sealed = r.sealed[field.name]; field.sealed == nil {
+			return fmt.Errorf("%q has no field tagged %q", field.name, field.name+",sealed")
 		}
-		field.legacy = legacy[name]
+		field.legacy = r.legacy[field.name]
 		p.migrates = p.migrates || field.legacy != nil
-		delete(sealed, name)
-		delete(legacy, name)
-		p.fields = append(p.fields, *field)
+		delete(r.sealed, field.name)
+		delete(r.legacy, field.name)
 	}
-	for name := range sealed {
-		return nil, fmt.Errorf("%q has a sealed field, but no plain one", name)
+	for name := range r.sealed {
+		return fmt.Errorf("%q has a sealed field, but no plain one", name)
 	}
-	for name := range legacy {
-		return nil, fmt.Errorf("%q has a column of plaintext, but is not sealed", name)
+	for name := range r.legacy {
+		return fmt.Errorf("%q has a column of plaintext, but is not sealed", name)
 	}
-	if p.record == nil {
-		return nil, errors.New(`no field tagged ",record"`)
-	}
-	if len(p.fields) == 0 {
-		return nil, errors.New("no field to seal")
-	}
-	if p.client == nil {
+	switch {
+	case p.record == nil:
+		return errors.New(`no field tagged ",record"`)
+	case len(p.fields) == 0:
+		return errors.New("no field to seal")
+	case p.client == nil:
 		p.client = p.record
 	}
-	return p, nil
+	return nil
 }
 
 // settable refuses fields that reflection cannot set.
 func settable(t reflect.Type, f reflect.StructField) error {
 	if !f.IsExported() {
-		return fmt.Errorf("field %s: not exported", f.Name)
+		return errors.New("not exported")
 	}
 	for depth := 1; depth < len(f.Index); depth++ {
 		if outer := t.FieldByIndex(f.Index[:depth]); outer.Type.Kind() == reflect.Pointer || !outer.IsExported() {
-			return fmt.Errorf("field %s: in an embedded struct that may be nil or is not exported", f.Name)
+			return errors.New("in an embedded struct that may be nil or is not exported")
 		}
 	}
 	return nil
 }
 
-func newFieldPlan(f reflect.StructField, name, options string) (*fieldPlan, error) {
-	field := &fieldPlan{name: name, plain: f.Index, form: formOf(f.Type)}
+func newFieldPlan(f reflect.StructField, name, options string) (field fieldPlan, err error) {
+	field = fieldPlan{name: name, plain: f.Index, form: formOf(f.Type)}
 	if err := checkName(name); err != nil {
-		return nil, fmt.Errorf("field %s: %w", f.Name, err)
+		return field, err
 	}
 	if bad := unfit(f.Type, nil); bad != nil {
-		return nil, fmt.Errorf("field %s: a %v cannot be sealed: %v does not come back from JSON as it was", f.Name, f.Type, bad)
+		return field, fmt.Errorf("a %v cannot be sealed: %v does not come back from JSON as it was", f.Type, bad)
 	}
 	if options == "" {
 		return field, nil
@@ -162,27 +174,27 @@ func newFieldPlan(f reflect.StructField, name, options string) (*fieldPlan, erro
 		case "pad":
 			pad, err := strconv.Atoi(value)
 			if err != nil || pad < 1 || pad > maxPad || field.pad != 0 {
-				return nil, fmt.Errorf("field %s: pad is a number of bytes, 1 to %d, once", f.Name, maxPad)
+				return field, fmt.Errorf("pad is a number of bytes, 1 to %d, once", maxPad)
 			}
 			field.pad = pad
 		case "index":
 			value, extra, colon := strings.Cut(value, ":")
 			kind, known := indexes[value]
 			if !known {
-				return nil, fmt.Errorf("field %s: unknown index %q", f.Name, value)
+				return field, fmt.Errorf("unknown index %q", value)
 			}
 			if colon && (extra != "unique" || !kind.exact) {
-				return nil, fmt.Errorf("field %s: index %q is not %q", f.Name, value, extra)
+				return field, fmt.Errorf("index %q is not %q", value, extra)
 			}
 			if !field.form.isText() {
-				return nil, fmt.Errorf("field %s: only text can have an index", f.Name)
+				return field, errors.New("only text can have an index")
 			}
 			if slices.ContainsFunc(field.indexes, func(x indexPlan) bool { return x.name == value }) {
-				return nil, fmt.Errorf("field %s: second index %q", f.Name, value)
+				return field, fmt.Errorf("second index %q", value)
 			}
 			field.indexes = append(field.indexes, indexPlan{value, colon, kind.normalize})
 		default:
-			return nil, fmt.Errorf("field %s: unknown option %q", f.Name, option)
+			return field, fmt.Errorf("unknown option %q", option)
 		}
 	}
 	return field, nil
