@@ -34,7 +34,7 @@ var listField = regexp.MustCompile(`name="((?:allow|deny)-[^"]+|person)"`)
 func (b *browser) addressFields(lists ...string) []string {
 	b.t.Helper()
 	_, page := b.get("/settings")
-	_, page, found := strings.Cut(page, `action="/settings/addresses"`)
+	_, page, found := strings.Cut(page, `action="/settings/addresses#addresses"`)
 	require.True(b.t, found, heading(page))
 	page, _, _ = strings.Cut(page, "</form>")
 	form := []string{"version", version(b.t, page)}

@@ -215,7 +215,7 @@ func (a *App) changeAddresses(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.showSettings(w, r, http.StatusOK, &settingsView{Notice: &notice{"The address rules are in force", "They hold from the next click on, for whoever is signed in too."}})
+	return a.showSettings(w, r, http.StatusOK, &settingsView{Saved: "addresses", Notice: &notice{"The address rules are in force", "They hold from the next click on, for whoever is signed in too."}})
 }
 
 func addressReason(d ipfilter.Document) string {

@@ -269,7 +269,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	if a.door, err = signin.New(a.people, a.passwords, a.sessions, a.recorder, &signin.Options{Addresses: crmguard.CheckerFunc(a.mayEnter), Factors: a.factors, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
 		return err
 	}
-	if a.pages, err = openPages(); err != nil {
+	if a.pages, err = openPages(a.zone); err != nil {
 		return err
 	}
 	proof, err := mfa.NewStepUp(proofs, &mfa.Options{Clock: a.cfg.Clock})

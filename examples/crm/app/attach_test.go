@@ -281,7 +281,7 @@ func TestAttachmentsAreBounded(t *testing.T) {
 }
 
 func TestFileSize(t *testing.T) {
-	for n, want := range map[int64]string{0: "0 bytes", 1: "1 byte", 1023: "1023 bytes", 1024: "1 kB", 1025: "2 kB", 1 << 20: "1 MB", 3 << 19: "1.5 MB", maxFile: "20 MB"} {
+	for n, want := range map[int64]string{0: "0 bytes", 1: "1 byte", 1023: "1,023 bytes", 1024: "1 kB", 1025: "2 kB", 1 << 20: "1 MB", 3 << 19: "1.5 MB", maxFile: "20 MB"} {
 		require.Equal(t, want, fileSize(n))
 	}
 }

@@ -69,7 +69,7 @@ func (a *App) showDeputies(w http.ResponseWriter, r *http.Request, status int, v
 	if err != nil {
 		return err
 	}
-	zone := a.norms.today().Location()
+	zone := a.zone()
 	for _, d := range all {
 		line := deputyLine{
 			First: d.From.In(zone).Format(time.DateOnly), Last: d.End.Add(-time.Second).In(zone).Format(time.DateOnly), Now: !a.now().Before(d.From),

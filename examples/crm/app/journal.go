@@ -2,7 +2,6 @@ package app
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"net/http"
 	"net/url"
@@ -38,6 +37,7 @@ type journalView struct {
 	MayOpen                           bool
 	Value, Problem                    string // of a search for a sealed value
 	OlderThan                         int64  // its next page
+	Contact                           string // whose timeline it is
 	Health                            journalHealth
 	Opened                            *opened
 }
@@ -134,7 +134,11 @@ func (a *App) journalView(r *http.Request, asked url.Values, live bool) (journal
 		return view, err
 	}
 	for _, e := range found.Entries {
-		view.Entries = append(view.Entries, describe(e))
+		line := describe(e)
+		if line.Link && line.Record == view.Record {
+			view.Contact = line.Record
+		}
+		view.Entries = append(view.Entries, line)
 	}
 	if found.Next > 0 {
 		view.Older = view.address(found.Next)
@@ -271,7 +275,7 @@ func plural(n int, word string) string {
 	if n == 1 {
 		return "1 " + word
 	}
-	return fmt.Sprintf("%d %ss", n, word)
+	return grouped(n) + " " + word + "s"
 }
 
 // journalEntry is the entry in which something sealed is to be read.

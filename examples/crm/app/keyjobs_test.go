@@ -50,7 +50,7 @@ func TestKeysPage(t *testing.T) {
 
 		_, page := owner.get("/keys")
 		has(t, page, "Key-encryption key")
-		has(t, page, "by itself, on "+day(in.app.now().Add(indexLife)))
+		has(t, page, "by itself, on "+day(in.app.now().Add(indexLife), in.app.zone()))
 		for _, path := range []string{"/keys/turn", "/keys/reencrypt"} {
 			status, _ := seller.post(path)
 			require.Equal(t, http.StatusForbidden, status)
@@ -89,7 +89,7 @@ func TestKeysPage(t *testing.T) {
 		require.NotZero(t, job.Gone)
 		status, page = owner.get("/keys/live")
 		require.Equal(t, http.StatusOK, status)
-		has(t, page, "Turned")
+		has(t, page, "The keys were turned")
 		hasNot(t, page, `http-equiv="refresh"`)
 		all("turned")
 		_, page = owner.get("/journal")
@@ -98,7 +98,7 @@ func TestKeysPage(t *testing.T) {
 		in.stop()
 		in.start()
 		_, page = in.signedIn("admin").get("/keys")
-		has(t, page, "Turned", "a restart forgets nothing")
+		has(t, page, "The keys were turned", "a restart forgets nothing")
 		all("started again")
 
 		// The key store alone, or the key file alone, from before: neither opens.

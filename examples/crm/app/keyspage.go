@@ -81,7 +81,7 @@ func (a *App) showKeys(w http.ResponseWriter, r *http.Request) error {
 	view := keysView{
 		May: a.may(r, crmguard.Configure, crmguard.Resource{Tenant: tenant, Kind: keysKind}), Busy: a.jobs.busy(),
 		MayReceipts: a.may(r, crmguard.Access, receipts),
-		Turn:        describeTurn(a.jobs.job(turnJob)), Reencrypt: describeReencrypt(a.jobs.job(reencryptJob)),
+		Turn:        describeTurn(a.jobs.job(turnJob), a.zone()), Reencrypt: describeReencrypt(a.jobs.job(reencryptJob)),
 	}
 	if err := a.countKeys(r.Context(), &view); err != nil {
 		return err
@@ -153,22 +153,22 @@ func (a *App) countKeys(ctx context.Context, view *keysView) error {
 			mac.add(s)
 		}
 	}
-	now := a.now()
+	now, zone := a.now(), a.zone()
 	view.Lines = []keyLine{
-		{What: "Key-encryption key", Why: "in its own file; wraps the company's", Keys: kek.keys, Made: since(kek.oldest, now), Due: "by a turn"},
-		{What: "Company", Why: "wraps all keys below", Keys: keyset.keys, Made: since(keyset.oldest, now), Due: "by a turn"},
-		{What: "Clients", Why: "one each, for what is sealed of them", Keys: clients.keys, Made: since(clients.oldest, now), Due: "by reencryption"},
+		{What: "Key-encryption key", Why: "in its own file; wraps the company's", Keys: kek.keys, Made: since(kek.oldest, now, zone), Due: "by a turn"},
+		{What: "Company", Why: "wraps all keys below", Keys: keyset.keys, Made: since(keyset.oldest, now, zone), Due: "by a turn"},
+		{What: "Clients", Why: "one each, for what is sealed of them", Keys: clients.keys, Made: since(clients.oldest, now, zone), Due: "by reencryption"},
 	}
 	if older.keys > 0 {
-		view.Lines = append(view.Lines, keyLine{What: "Clients, later versions", Why: "the newest of a client seals, the others still open", Keys: older.keys, Made: since(older.oldest, now), Due: "by reencryption"})
+		view.Lines = append(view.Lines, keyLine{What: "Clients, later versions", Why: "the newest of a client seals, the others still open", Keys: older.keys, Made: since(older.oldest, now, zone), Due: "by reencryption"})
 	}
-	search := keyLine{What: "Search", Why: "for exact search, and to know imported rows again", Keys: index.keys, Made: since(index.oldest, now), Due: "by itself"}
+	search := keyLine{What: "Search", Why: "for exact search, and to know imported rows again", Keys: index.keys, Made: since(index.oldest, now, zone), Due: "by itself"}
 	if due := index.oldest.Add(indexLife); index.keys > 0 {
-		search.Due, search.Late = "by itself, on "+day(due), now.After(due.Add(2*upkeepEvery))
+		search.Due, search.Late = "by itself, on "+day(due, zone), now.After(due.Add(2*upkeepEvery))
 	}
 	view.Lines = append(view.Lines, search,
-		keyLine{What: "The company's own data", Why: "passwords, apps, settings", Keys: own.keys, Made: since(own.oldest, now), Due: "not replaced"},
-		keyLine{What: "Signatures of rows", Why: "sessions, rules, receipts: they hold as long as their key", Keys: mac.keys, Made: since(mac.oldest, now), Due: "not replaced"},
+		keyLine{What: "The company's own data", Why: "passwords, apps, settings", Keys: own.keys, Made: since(own.oldest, now, zone), Due: "not replaced"},
+		keyLine{What: "Signatures of rows", Why: "sessions, rules, receipts: they hold as long as their key", Keys: mac.keys, Made: since(mac.oldest, now, zone), Due: "not replaced"},
 	)
 	return nil
 }
@@ -193,32 +193,35 @@ func ifFirst(s encryptsql.Summary) int64 {
 	return s.Keys
 }
 
-func day(t time.Time) string { return t.Local().Format(time.DateOnly) }
+func day(t time.Time, zone *time.Location) string { return t.In(zone).Format(time.DateOnly) }
 
-func since(made, now time.Time) string {
+func since(made, now time.Time, zone *time.Location) string {
 	if made.IsZero() {
 		return ""
 	}
 	days := int(now.Sub(made) / (24 * time.Hour))
 	if days == 0 {
-		return day(made) + ", today"
+		return day(made, zone) + ", today"
 	}
-	return day(made) + ", " + plural(days, "day") + " ago"
+	return day(made, zone) + ", " + plural(days, "day") + " ago"
 }
 
-// What the steps of tasks are called.
+// What tasks are called, before the name of the step.
+var taskNames = map[string]string{turnJob: "Turn: ", reencryptJob: "Reencrypt: "}
+
+// What their steps are called.
 var stepNames = map[string]string{
-	"":                     "Beginning",
-	encrypt.TurnWrapping:   "Wrapping keys anew",
-	encrypt.TurnWaiting:    "Waiting until nothing is wrapped under the old key any more",
-	encrypt.TurnDestroying: "Destroying the old key",
-	stepKeys:               "Making a new key for each client",
-	stepContacts:           "Sealing contacts anew",
-	stepTitles:             "Sealing the names of attachments anew",
-	stepFiles:              "Encrypting attachments anew",
+	"":                     "beginning",
+	encrypt.TurnWrapping:   "wrapping keys anew",
+	encrypt.TurnWaiting:    "waiting until nothing is wrapped under the old key any more",
+	encrypt.TurnDestroying: "destroying the old key",
+	stepKeys:               "making a new key for each client",
+	stepContacts:           "sealing contacts anew",
+	stepTitles:             "sealing the names of attachments anew",
+	stepFiles:              "encrypting attachments anew",
 }
 
-func describeTurn(job *keyJob) *jobView {
+func describeTurn(job *keyJob, zone *time.Location) *jobView {
 	view := describeJob(job)
 	if view == nil || view.Running {
 		return view
@@ -227,8 +230,8 @@ func describeTurn(job *keyJob) *jobView {
 		view.Title, view.Text = "The last turn failed", "Nothing was lost: all keys work as before. The log says why; begin it again when that is mended."
 		return view
 	}
-	view.Title = "Turned"
-	view.Text = plural(job.Keys, "key") + " wrapped anew. The old key-encryption key is gone since " + job.Gone.Local().Format("2006-01-02 15:04:05") +
+	view.Title = "The keys were turned"
+	view.Text = plural(job.Keys, "key") + " wrapped anew. The old key-encryption key is gone since " + job.Gone.In(zone).Format("2006-01-02 15:04:05") +
 		": copies of the keys folder from before open nothing any more, once the old file is gone from your backups too. Make a new backup of the keys folder now."
 	return view
 }
@@ -242,8 +245,8 @@ func describeReencrypt(job *keyJob) *jobView {
 		view.Title, view.Text = "The last reencryption failed", "Nothing was lost: what was sealed anew opens, and what was not does, too. The log says why; begin it again when that is mended."
 		return view
 	}
-	view.Title = "Reencrypted"
-	view.Text = plural(job.Keys, "new key") + ", and " + fmt.Sprint(job.Changed) + " rows and files sealed anew."
+	view.Title = "The clients were reencrypted"
+	view.Text = plural(job.Keys, "new key") + ", and " + grouped(job.Changed) + " rows and files sealed anew."
 	if job.Left > 0 {
 		view.Class = "warn"
 		view.Text += " " + plural(job.Left, "value") + " did not open and stayed as they were: the log names them."
@@ -257,7 +260,7 @@ func describeJob(job *keyJob) *jobView {
 	case job == nil:
 		return nil
 	case job.running():
-		return &jobView{keyJob: *job, Running: true, Title: stepNames[job.Step]}
+		return &jobView{keyJob: *job, Running: true, Title: taskNames[job.Name] + stepNames[job.Step]}
 	case job.Failed:
 		return &jobView{keyJob: *job, Class: "bad"}
 	}

@@ -86,7 +86,7 @@ func (f *normsForm) typed(posted url.Values) normRules {
 		next.Hard, hardErr = strconv.Atoi(strings.TrimSpace(line.Hard))
 		switch {
 		case softErr != nil || hardErr != nil || next.Hard < 1 || next.Hard > quota.MaxHard || next.Soft < 0:
-			line.Error = fmt.Sprintf("Whole numbers up to %d; the first may be empty.", quota.MaxHard)
+			line.Error = "Whole numbers up to " + grouped(quota.MaxHard) + "; the first may be empty."
 		case next.Soft >= next.Hard:
 			line.Error = "The norm must be more than the number after which somebody is told."
 		}
@@ -126,7 +126,7 @@ func (a *App) changeNorms(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.showSettings(w, r, http.StatusOK, &settingsView{Notice: &notice{"The norms are in force", "They hold for everybody, from the next click on. What was counted today stays counted."}})
+	return a.showSettings(w, r, http.StatusOK, &settingsView{Saved: "norms", Notice: &notice{"The norms are in force", "They hold for everybody, from the next click on. What was counted today stays counted."}})
 }
 
 // storeNorms stores the next version over the one in force, with its MAC and its

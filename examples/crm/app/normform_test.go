@@ -48,7 +48,7 @@ func TestNormsAreChanged(t *testing.T) {
 
 		_, page := admin.get("/settings")
 		has(t, page, "An owner can change this.")
-		hasNot(t, page, `action="/settings/norms"`)
+		hasNot(t, page, `action="/settings/norms`)
 		for _, login := range []string{"admin", "head", "seller1"} {
 			status, _ := in.signedIn(login).post("/settings/norms", "version", "0", "hard-0", "1000")
 			require.Equal(t, http.StatusForbidden, status, login)
@@ -121,6 +121,7 @@ func TestNormsAreChanged(t *testing.T) {
 		has(t, page, "Somebody changed the norms meanwhile")
 		has(t, page, `name="hard-0" value="77"`)
 		require.Equal(t, "3", version(t, page))
+		has(t, page, "Times are those of Asia/Tokyo")
 
 		in.stop()
 		in.start()

@@ -108,6 +108,14 @@ func (n *norms) today() time.Time {
 	return time.Date(year, month, day, 0, 0, 0, 0, place)
 }
 
+// zone is that of the company's day, in which pages tell times.
+func (a *App) zone() *time.Location {
+	if place := a.norms.place.Load(); place != nil {
+		return place
+	}
+	return time.UTC
+}
+
 // onOpen counts clients whose data is about to be decrypted. Until norms are in
 // force nothing is.
 func (n *norms) onOpen(ctx context.Context, tenant string, clients []string) error {

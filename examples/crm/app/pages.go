@@ -32,7 +32,7 @@ type pages struct {
 	versions  map[string]string // name → digest, so that browsers may keep them for ever
 }
 
-func openPages() (*pages, error) {
+func openPages(zone func() *time.Location) (*pages, error) {
 	p := &pages{templates: map[string]*template.Template{}, assets: map[string][]byte{}, versions: map[string]string{}}
 	static, err := fs.ReadDir(files, "static")
 	if err != nil {
@@ -48,7 +48,8 @@ func openPages() (*pages, error) {
 	}
 	functions := template.FuncMap{
 		"asset": func(name string) string { return "/static/" + name + "?v=" + p.versions[name] },
-		"when":  func(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") },
+		"count": grouped,
+		"when":  func(t time.Time) string { return t.In(zone()).Format("2006-01-02 15:04:05") },
 	}
 	base, err := template.New("base").Funcs(functions).ParseFS(files, "templates/base.html")
 	if err != nil {
@@ -103,6 +104,7 @@ type page struct {
 type viewer struct {
 	Login  string
 	Roles  string
+	Zone   string // in which pages tell times
 	Nav    []navLink
 	Closed bool // the CRM is locked down
 }
@@ -125,7 +127,7 @@ func (a *App) page(r *http.Request, title string, personal bool, body any) page 
 	if !ok {
 		return p
 	}
-	p.Viewer = &viewer{Login: s.ID, Roles: strings.Join(s.Roles, ", ")}
+	p.Viewer = &viewer{Login: s.ID, Roles: strings.Join(s.Roles, ", "), Zone: a.zone().String()}
 	for _, link := range []struct {
 		path, label string
 		action      crmguard.Action
@@ -156,7 +158,7 @@ func (a *App) page(r *http.Request, title string, personal bool, body any) page 
 }
 
 func (a *App) watermark(login string) []string {
-	return slices.Repeat([]string{login + " · " + a.now().Format("2006-01-02 15:04")}, marks)
+	return slices.Repeat([]string{login + " · " + a.now().In(a.zone()).Format("2006-01-02 15:04")}, marks)
 }
 
 // may asks for a right to decide what a page offers. What is offered is checked
@@ -193,6 +195,7 @@ func (a *App) render(w http.ResponseWriter, status int, name string, p page) err
 type problemPage struct {
 	Status               int
 	Title, Text, Request string
+	Back                 string // path of the page whose form it was; "": there is none
 }
 
 // What problems mean to whoever meets them. What is not here has its own detail.
@@ -230,7 +233,7 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 	case p.Status == http.StatusUnauthorized:
 		err = a.render(w, p.Status, "signin", a.doorForm(r.Context(), signInForm{Problem: a.whyNotIn(r)}))
 	default:
-		shown := problemPage{p.Status, p.Title, p.Detail, p.Instance}
+		shown := problemPage{p.Status, p.Title, p.Detail, p.Instance, a.backFrom(r, p)}
 		if p.Code == guard.LockdownKind {
 			shown.Title, shown.Text = "The CRM is locked down", "It was closed because of an incident. Nothing of yours is lost; it goes on when the owner reopens it."
 		} else if p.Code == "address" {
@@ -246,6 +249,18 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 		a.log.ErrorContext(r.Context(), "an error page was not drawn", "error", err)
 		http.Error(w, http.StatusText(p.Status), p.Status)
 	}
+}
+
+// backFrom is the page with the form that was not in order, or with another query. What is
+// not found has none: its page is the same whatever was asked for.
+func (a *App) backFrom(r *http.Request, p guard.Problem) string {
+	if p.Detail == "" || r.Method == http.MethodGet && r.URL.RawQuery == "" {
+		return ""
+	}
+	if back := a.pageNear(r.Method, r.URL.Path); back != home {
+		return back
+	}
+	return ""
 }
 
 // whyNotIn tells somebody whose session has ended from somebody who never had one.

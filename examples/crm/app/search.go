@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -322,9 +323,9 @@ func (s *scan) drop(c *Contact) error {
 	return nil
 }
 
-// grouped writes a number as 20,000.
-func grouped(n int) string {
-	s := strconv.Itoa(n)
+// grouped writes a number as 20,000. Templates call it count.
+func grouped(n any) string {
+	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0; i -= 3 {
 		s = s[:i] + "," + s[i:]
 	}

@@ -13,7 +13,8 @@ import (
 // settingsView is what settings.html shows: two forms, each with a version of what
 // it changes.
 type settingsView struct {
-	Notice    *notice
+	Notice    *notice // of Saved
+	Saved     string  // the part that was just saved: norms or addresses
 	Norms     *normsForm
 	Addresses *addressForm
 	Explained *explanation
