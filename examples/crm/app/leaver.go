@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/crmguard/crmguard"
@@ -18,6 +19,9 @@ type leaverView struct {
 	Closed             bool
 	Sessions           int
 	Review             rbac.LeaverReview
+	Roles, Rights      []string   // in words
+	Orphans            []string   // rights that nobody else has, in words
+	Rows, Granted      []shownRow // of Review
 	Owned              int
 	Heirs              []account
 	Handover           *transfer
@@ -59,14 +63,30 @@ func (a *App) showLeaver(w http.ResponseWriter, r *http.Request, done *notice) e
 	if view.Review, err = a.rights.ReviewLeaver(ctx, tenant, p.ID, rbac.Records{Kind: kind, Owned: view.Owned}); err != nil {
 		return err
 	}
+	for _, way := range view.Review.Roles {
+		names := make([]string, len(way)-1)
+		for i, name := range way[1:] {
+			names[i] = labelOf(name)
+		}
+		view.Roles = append(view.Roles, strings.Join(names, " → "))
+	}
+	view.Rights, view.Orphans = rightsInWords(view.Review.Rights), rightsInWords(view.Review.Orphans.Rights)
+	view.Rows, view.Granted = a.authoredRows(view.Review.Rows), a.authoredRows(view.Review.Granted)
 	if view.Heirs, err = a.heirs(ctx, p.ID); err != nil {
 		return err
 	}
-	drawn := a.page(r, "Leaver "+p.ID, true, view)
+	drawn := a.page(r, "Review of "+p.ID, true, view)
 	if view.Handover.Running() {
 		drawn.Reload, drawn.ReloadFrom = int(handoverReload.Seconds()), "/staff/"+p.ID+"/leaver/live"
 	}
 	return a.render(w, http.StatusOK, "leaver", drawn)
+}
+
+func rightsInWords(rights []rbac.Right) (list []string) {
+	for _, right := range rights {
+		list = append(list, rightWords(right.Object, right.Action)+relationWords(right.Object, right.Relations))
+	}
+	return list
 }
 
 // mayReview lets those look at what somebody has who may take it.

@@ -34,7 +34,7 @@ func TestLeaver(t *testing.T) {
 		owner.change("+ p, u:seller3, default, contacts, export, own, allow")
 		status, page := owner.get("/staff/seller3/leaver")
 		require.Equal(t, http.StatusOK, status)
-		for _, part := range []string{"role:seller", "p, u:seller3, default, contacts, export, own, allow (", "by u:owner", "520 contacts name seller3", `<option value="seller4">`} {
+		for _, part := range []string{"role:seller", "p, u:seller3, default, contacts, export, own, allow</code>", "seller3 can export contacts: own; by owner on", "520 contacts name seller3", `<option value="seller4">`} {
 			has(t, page, part)
 		}
 		for _, nobody := range []string{"seller3", "integration"} {

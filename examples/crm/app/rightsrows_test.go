@@ -15,12 +15,15 @@ func TestWordsOfRows(t *testing.T) {
 		"anna is unit:support until 9999":                                    {"p2", "u:anna", "unit:support", tenant, "9999"},
 		"boris stands in for anna from 2026-07-01 03:00 to 2026-07-15 03:00": {"p3", "u:boris", "u:anna", tenant, "2026-07-01T00:00:00Z", "2026-07-15T00:00:00Z"},
 		"nobody is both buyer and payer":                                     {"p4", tenant, "role:buyer", "role:payer"},
+		"anna is head":                                                       {"g", "u:anna", "role:head", tenant},
+		"head can export contacts: department and below":                     {"p", "role:head", tenant, kind, "export", "tree", "allow"},
+		"seller can never reveal the phone of contacts: own":                 {"p", "role:seller", tenant, kind + "#phone", "reveal", "own", "deny"},
+		"admin can open staff":                                               {"p", "role:admin", tenant, "section:staff", "access", "all", "allow"},
 	} {
 		require.Equal(t, words, wordsOf(row, zone))
 		require.Empty(t, wordsOf(row[:len(row)-1], zone))
 		require.Empty(t, wordsOf(row[:1], zone))
 	}
-	require.Empty(t, wordsOf([]string{"g", "u:anna", "role:head", tenant}, zone))
 }
 
 // TestRowsAreShownInWords: whoever reads a draft or the history need not know what p3 is.

@@ -201,7 +201,7 @@ func (t *tally) add(login string, all []portfolio, may, mayNot []bool) {
 		}
 	}
 	if n > 0 {
-		t.each = append(t.each, fmt.Sprintf("%s %s%d", login, t.sign, n))
+		t.each = append(t.each, login+" "+t.sign+grouped(n))
 	}
 }
 
@@ -220,7 +220,7 @@ func (t *tally) effect(all []portfolio, text, class string) effect {
 	if n == 1 {
 		noun = countedNouns[t.field][0]
 	}
-	return effect{Amount: fmt.Sprintf("%s%d %s", t.sign, n, noun), Text: peopleText(len(t.each)) + " " + text, Class: class, Each: t.each}
+	return effect{Amount: t.sign + grouped(n) + " " + noun, Text: peopleText(len(t.each)) + " " + text, Class: class, Each: t.each}
 }
 
 func peopleText(n int) string {
@@ -230,6 +230,24 @@ func peopleText(n int) string {
 	return fmt.Sprintf("%d people", n)
 }
 
+// changeText says what people can and can no longer do.
+func changeText(c rbac.RightChange) string {
+	var parts []string
+	for _, part := range []struct {
+		can       string
+		relations []string
+	}{{"can ", c.Gains}, {"can no longer ", c.Loses}} {
+		if len(part.relations) > 0 {
+			parts = append(parts, part.can+rightWords(c.Object, c.Action)+relationWords(c.Object, part.relations))
+		}
+	}
+	text := strings.Join(parts, "; ")
+	if c.As != "" {
+		text += ", as deputy of " + labelOf(c.As)
+	}
+	return text
+}
+
 // uncounted tells changes of rights that no records are about, those of several people
 // together.
 func uncounted(change rbac.Change) (list []effect) {
@@ -237,7 +255,7 @@ func uncounted(change rbac.Change) (list []effect) {
 		if _, ok := counted(c.Object, c.Action); ok {
 			continue
 		}
-		text := strings.NewReplacer("gains ", "gain: ", "loses ", "lose: ").Replace(strings.TrimPrefix(c.String(), c.Person+" "))
+		text := changeText(c)
 		person := strings.TrimPrefix(c.Person, personPrefix)
 		i := slices.IndexFunc(list, func(e effect) bool { return e.Text == text })
 		if i < 0 {

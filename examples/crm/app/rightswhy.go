@@ -21,6 +21,7 @@ type whyView struct {
 	Now     *answer
 	MayAdd  bool
 	Missing []string // rows that would do, now
+	Roles   []string // or roles
 }
 
 // answer is an explanation.
@@ -82,8 +83,10 @@ func (a *App) whyPage(w http.ResponseWriter, r *http.Request) error {
 	view.Now = answerOf(now)
 	for _, by := range now.By {
 		for _, row := range by.Missing {
-			if row[0] == "p" { // roles are given on the staff page
+			if row[0] == "p" {
 				view.Missing = append(view.Missing, strings.Join(row, ", "))
+			} else if row[0] == "g" && row[1] == personPrefix+ev.Subject.ID { // given on the staff page
+				view.Roles = append(view.Roles, labelOf(row[2]))
 			}
 		}
 	}
@@ -100,7 +103,7 @@ func (a *App) whyPage(w http.ResponseWriter, r *http.Request) error {
 			view.Then = answerOf(was)
 		}
 	}
-	return a.render(w, http.StatusOK, "why", a.page(r, "Why", true, view))
+	return a.render(w, http.StatusOK, "why", a.page(r, "Why "+view.Who+" may not", true, view))
 }
 
 func answerOf(x rbac.Explanation) *answer {

@@ -48,6 +48,14 @@ func TestWhyRefused(t *testing.T) {
 		_, page = admin.get(fmt.Sprintf("/journal/entries/%d", refused.Seq))
 		has(t, page, `href="`+whyPath(refused)+`"`)
 
+		status, _ = seller.get("/staff")
+		require.Equal(t, http.StatusForbidden, status)
+		_, page = admin.get(whyPath(in.refusal("seller1")))
+		has(t, page, "A role that would let seller1 do it")
+		has(t, page, `<a href="/rights/role:admin">admin</a>`)
+		_, page = admin.post("/rights/why", "request", "nonsense")
+		has(t, page, `href="/rights">Back</a>`)
+
 		// What would do is held against everybody before it is saved.
 		_, page = owner.get(whyPath(refused))
 		row := regexp.MustCompile(`name="rows" value="([^"]+)"`).FindStringSubmatch(page)
