@@ -3,9 +3,11 @@ package app
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/crmguard/crmguard"
@@ -24,15 +26,25 @@ type confirmPage struct {
 	NoApp     bool // there is nothing to type
 	SignIn    bool // and a fresh sign-in is enough
 	Recovered bool // signed in by recovery code
+
+	Act  string // path of the form that was sent, "": what was typed is not kept
+	Kept []keptField
+	Done bool // the code was good: the form waits to be sent again
 }
+
+// keptField is a field of a form that was sent before the code.
+type keptField struct{ Name, Value string }
+
+// keptPrefix tells fields of that form from those of the confirmation.
+const keptPrefix = "kept."
 
 // needsProof is a problem that a fresh proof solves, or one with a proof just given.
 func needsProof(p guard.Problem) bool {
 	return p.Code == "step-up" || p.Code == "no-factor" || p.Code == "paused"
 }
 
-// askProof draws the page instead of what was asked for. The act is not kept: the
-// person goes back and does it again.
+// askProof draws the page instead of what was asked for. The server keeps nothing of it:
+// what was typed waits in the page, and the person sends it again after the code.
 func (a *App) askProof(w http.ResponseWriter, r *http.Request, p guard.Problem) error {
 	s := subjectOf(r.Context())
 	shown := stateOf(r.Context()).confirm
@@ -40,6 +52,7 @@ func (a *App) askProof(w http.ResponseWriter, r *http.Request, p guard.Problem) 
 	case shown == nil:
 		shown = &confirmPage{Back: a.pageNear(r.Method, r.URL.Path)}
 		shown.Cancel = shown.Back
+		shown.keep(r)
 		if r.Method == http.MethodGet { // it would ask again
 			shown.Cancel = a.pageNear(http.MethodPost, path.Dir(r.URL.Path))
 		}
@@ -80,11 +93,58 @@ func (a *App) confirm(w http.ResponseWriter, r *http.Request) {
 	token, err := a.door.StepUp(ctx, a.guard.SessionToken(r), r.PostForm.Get("code"), guard.RequestID(ctx))
 	if err == nil {
 		a.guard.SetSession(w, token)
+		if kept := a.kept(r); kept.Act != "" {
+			kept.Back, kept.Cancel, kept.Done = back, back, true
+			if err := a.render(w, http.StatusOK, "confirm", a.page(r, "Confirmed", false, kept)); err != nil {
+				a.guard.WriteError(w, r, err)
+			}
+			return
+		}
 		http.Redirect(w, r, back, http.StatusSeeOther) //nolint:gosec // a page of ours, says localPage
 		return
 	}
-	stateOf(ctx).confirm = &confirmPage{Back: back, Cancel: home}
+	again := a.kept(r)
+	again.Back, again.Cancel = back, home
+	stateOf(ctx).confirm = again
 	a.guard.WriteError(w, r, err)
+}
+
+// keep takes what was typed into the page that asks for a code. A form with a password, a
+// passphrase or a secret key is typed again, and so is what would not fit beside the code.
+func (c *confirmPage) keep(r *http.Request) {
+	if r.Method != http.MethodPost || strings.HasPrefix(r.Header.Get("Content-Type"), "multipart/") || readForm(r) != nil ||
+		len(r.PostForm.Encode()) > maxForm/2 || holdsSecretKey(r.PostForm) {
+		return
+	}
+	var list []keptField
+	for _, name := range slices.Sorted(maps.Keys(r.PostForm)) {
+		for _, value := range r.PostForm[name] {
+			if value != "" && slices.Contains([]string{"password", "passphrase", "again"}, name) {
+				return
+			}
+			list = append(list, keptField{name, value})
+		}
+	}
+	c.Act, c.Kept = (&url.URL{Path: r.URL.Path}).EscapedPath(), list
+}
+
+// kept is what a confirmation carries along. The form leads to an act of this CRM, which
+// decides about it as if it came for the first time.
+func (a *App) kept(r *http.Request) *confirmPage {
+	c := new(confirmPage)
+	u, err := url.Parse(r.PostForm.Get("act"))
+	if err != nil || u.Scheme != "" || u.Opaque != "" || u.User != nil || u.Host != "" || a.actPattern(u.Path) == "" {
+		return c
+	}
+	c.Act = (&url.URL{Path: u.Path}).EscapedPath()
+	for _, name := range slices.Sorted(maps.Keys(r.PostForm)) {
+		if field, ok := strings.CutPrefix(name, keptPrefix); ok {
+			for _, value := range r.PostForm[name] {
+				c.Kept = append(c.Kept, keptField{field, value})
+			}
+		}
+	}
+	return c
 }
 
 // home is the page for whoever has no other to go to.
@@ -115,12 +175,27 @@ func (a *App) pageNear(method, asked string) string {
 
 // pagePattern returns the route of a page, "" if there is none with this path.
 func (a *App) pagePattern(at string) string {
+	if strings.HasPrefix(at, "/static/") {
+		return ""
+	}
+	return a.pattern(http.MethodGet, at)
+}
+
+// actPattern returns the route of a form, "" if there is none with this path. To sign in
+// or out, or to confirm, is nothing that waits for a code.
+func (a *App) actPattern(at string) string {
+	if at == "/sign-in" || at == "/sign-out" || at == "/confirm" {
+		return ""
+	}
+	return a.pattern(http.MethodPost, at)
+}
+
+func (a *App) pattern(method, at string) string {
 	if at != path.Clean(at) || !strings.HasPrefix(at, "/") {
 		return ""
 	}
-	r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: at}}
-	_, pattern := a.mux.Handler(r)
-	if !strings.HasPrefix(pattern, http.MethodGet+" ") || strings.HasPrefix(at, "/static/") {
+	_, pattern := a.mux.Handler(&http.Request{Method: method, URL: &url.URL{Path: at}})
+	if !strings.HasPrefix(pattern, method+" ") {
 		return ""
 	}
 	return pattern

@@ -3,6 +3,10 @@ package app
 import (
 	"errors"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +14,11 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/mfa"
+)
+
+var (
+	hiddenAct  = regexp.MustCompile(`name="act" value="([^"]*)"`)
+	hiddenKept = regexp.MustCompile(`name="(kept\.[^"]*)" value="([^"]*)"`)
 )
 
 // TestStepUp: an old session opens a card, but reveals only after a fresh code;
@@ -87,6 +96,53 @@ func TestStepUp(t *testing.T) {
 		has(t, page, "step-up:used-code")
 		has(t, page, "mfa:step-up")
 	})
+}
+
+// TestTypedIsKept: who is asked for a code sends afterwards what they had typed, by a press
+// of a button, and neither secrets nor other addresses travel that way.
+func TestTypedIsKept(t *testing.T) {
+	t.Parallel()
+	in := newInstallation(t, onSQLite, sample(3))
+	b := in.session("head", crmguard.AssuranceSecondFactor, time.Hour)
+	card := "/contacts/" + in.idOf(0)
+	_, page := b.post(card+"/reveal", "field", "phone", "reason", "other", "more", "she asked <why> & when")
+	has(t, page, "What you typed is kept")
+	require.Equal(t, card+"/reveal", found(t, page, hiddenAct))
+	kept := []string{"back", card, "act", card + "/reveal"}
+	for _, field := range hiddenKept.FindAllStringSubmatch(page, -1) {
+		kept = append(kept, field[1], field[2])
+	}
+	require.Equal(t, []string{"kept.field", "phone", "kept.more", "she asked <why> & when", "kept.reason", "other"}, kept[4:])
+
+	status, again := b.post("/confirm", append(kept, "code", "12345")...)
+	require.Equal(t, http.StatusUnauthorized, status)
+	require.Len(t, hiddenKept.FindAllString(again, -1), 3, "a wrong code loses nothing")
+	status, page = b.post("/confirm", append(kept, "code", in.code("head"))...)
+	require.Equal(t, http.StatusOK, status)
+	has(t, page, "Nothing was done yet")
+	hasNot(t, page, "+7 916 555-00-00")
+	has(t, page, `action="`+card+`/reveal"`)
+	for _, field := range []string{`name="field" value="phone"`, `name="reason" value="other"`, `name="more" value="she asked <why> & when"`} {
+		has(t, page, field)
+	}
+	status, page = b.post(card+"/reveal", "field", "phone", "reason", "other", "more", "she asked <why> & when")
+	require.Equal(t, http.StatusOK, status)
+	has(t, page, "+7 916 555-00-00")
+
+	for _, act := range []string{"", "//evil.example/confirm", "https://evil.example", "/sign-out", "/sign-in", "/confirm", "/contacts", "/nothing", "%", "/contacts/../sign-out"} {
+		r := httptest.NewRequest(http.MethodPost, "/confirm", strings.NewReader(url.Values{"act": {act}, "kept.a": {"b"}}.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		require.NoError(t, readForm(r))
+		require.Equal(t, new(confirmPage), in.app.kept(r), act)
+	}
+	in.late.Add(int64(6 * time.Minute))
+	for _, secret := range [][]string{{"passphrase", "three quiet green trains", "again", "three quiet green trains"}, {"key", "AGE-SECRET-KEY-1QQQ"}} {
+		_, page = b.post("/contacts/export", append(secret, "reason", "report")...)
+		hasNot(t, page, secret[1])
+	}
+	_, page = b.post("/contacts/export", "passphrase", "three quiet green trains", "again", "three quiet green trains", "reason", "report")
+	has(t, page, "Confirm that it is you")
+	require.False(t, hiddenAct.MatchString(page), "typed again")
 }
 
 // TestBack: after a code people come back to a page of this CRM, and to nothing
