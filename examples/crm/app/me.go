@@ -96,7 +96,7 @@ func (a *App) showMe(w http.ResponseWriter, r *http.Request, httpStatus int, pro
 	for _, info := range open {
 		body.Sessions = append(body.Sessions, ownSession{info, assuranceNames[info.Assurance], info.ID == s.Session})
 	}
-	return a.render(w, httpStatus, "me", a.page(r, "You", false, body))
+	return a.render(w, httpStatus, "me", a.page(r, "Your page", false, body))
 }
 
 func confirmedApps(status mfa.Status) []mfa.App {
