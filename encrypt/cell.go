@@ -106,6 +106,8 @@ func (c *Cell) error(i int, err error) error {
 // maxPad is far above what hides lengths of fields and far below what memory holds.
 const maxPad = 1 << 16
 
+var errPad = errors.New("encrypt: a length is hidden up to a multiple of at most 64 KiB")
+
 // paddedSize is what a plaintext becomes: at least one byte more, up to a multiple of pad.
 func paddedSize(plaintext, pad int) int {
 	if pad == 0 {

@@ -127,6 +127,15 @@ func TestPaddingHidesLengths(t *testing.T) {
 	}
 }
 
+func TestCellsWithOtherPaddingAreRefused(t *testing.T) {
+	k := newKeyring(t, encrypt.NewMemory(), nil)
+	for _, pad := range []int{-1, 1<<16 + 1} {
+		c := cell("c1", "r1", "note", "x")
+		c.Pad = pad
+		require.ErrorContains(t, k.SealAll(acting("acme"), "acme", []encrypt.Cell{c}), "64 KiB")
+	}
+}
+
 // amount is a type of a host, NULL when it is not known.
 type amount struct {
 	Cents int64

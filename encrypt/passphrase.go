@@ -82,7 +82,7 @@ func parseDerivation(file []byte) (d derivation, sealed []byte, err error) {
 	if len(file) < headerSize {
 		return d, nil, ErrKeyFileMalformed
 	}
-	d.algorithm = file[3]
+	d.algorithm = file[algorithmAt]
 	size := 4 + saltSize
 	if d.algorithm == algorithmArgon2id {
 		size += 5

@@ -59,7 +59,7 @@ func receiptPlace(tenant, client string) crmguard.Place {
 	return crmguard.Place{Tenant: tenant, Client: client, Kind: ownKind, Field: "receipt"}
 }
 
-// receiptScope is the one key that is made with a tenant and never replaced: receipts
+// receiptScope is the one key that is made with a tenant's first and never replaced: receipts
 // are checked after many years, and against a restored key store.
 func receiptScope(tenant string) Scope {
 	at := receiptPlace(tenant, "")

@@ -84,8 +84,11 @@ func sealGroups(ctx context.Context, tenant string, cells []Cell, groups []group
 		if c.Plaintext == nil {
 			continue
 		}
-		if c.Pad < 0 || c.Pad > maxPad || len(c.Plaintext) > maxPlaintext {
+		if len(c.Plaintext) > maxPlaintext {
 			return nil, 0, c.error(i, errTooLong)
+		}
+		if c.Pad < 0 || c.Pad > maxPad {
+			return nil, 0, c.error(i, errPad)
 		}
 		groups = addToGroup(groups, cells, i, 0)
 		size += c.sealedSize()
