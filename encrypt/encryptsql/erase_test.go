@@ -75,6 +75,7 @@ func busyPool(t *testing.T, k *encrypt.Keyring, store encrypt.Store) map[string]
 	for i := 0; i < clients; i += 2 {
 		records, err := store.Load(ctx, []encrypt.Scope{{Tenant: "acme", Purpose: encrypt.DataKey, Name: place(i).Client}})
 		require.NoError(t, err)
+		require.Len(t, records, 1)
 		wrapped[place(i).Client] = records[0].Wrapped
 	}
 	return wrapped
@@ -145,7 +146,7 @@ func TestDestroyedKeysAreGoneFromTheFiles(t *testing.T) {
 // The same play on a pool whose connections do not overwrite what they delete.
 func TestTheCheckNoticesKeysThatStay(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
-	pool, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)&_pragma=secure_delete(OFF)")
+	pool, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(10000)&_pragma=secure_delete(OFF)")
 	require.NoError(t, err)
 	defer closeIt(t, pool)
 	store, err := encryptsql.NewUnchecked(t.Context(), pool)
@@ -198,7 +199,7 @@ func TestAReaderHoldsTheDestructionUp(t *testing.T) {
 
 func TestAPoolWithoutSecureDeleteIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
-	plain, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)")
+	plain, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(10000)")
 	require.NoError(t, err)
 	defer closeIt(t, plain)
 	_, err = encryptsql.New(t.Context(), plain, nil)

@@ -242,7 +242,7 @@ func TestRemovedKeysAreGoneFromTheFiles(t *testing.T) {
 func TestTheCheckNoticesRemovedKeysThatStay(t *testing.T) {
 	defer runningClock(time.Second).stop()
 	path := filepath.Join(t.TempDir(), "keys.db")
-	pool, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)&_pragma=secure_delete(OFF)")
+	pool, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(10000)&_pragma=secure_delete(OFF)")
 	require.NoError(t, err)
 	defer closeIt(t, pool)
 	store, err := encryptsql.NewUnchecked(t.Context(), pool)

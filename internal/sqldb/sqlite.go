@@ -11,9 +11,10 @@ import (
 
 // sqlitePragmas hold per connection, so every connection of the pool gets them.
 // auto_vacuum must come before the first table. secure_delete overwrites what is
-// deleted; without it old keys stay readable in the file.
+// deleted; without it old keys stay readable in the file. SQLite lets those who wait in by
+// chance, not in turn, so on a slow disk some wait long.
 var sqlitePragmas = []string{
-	`PRAGMA busy_timeout = 5000`,
+	`PRAGMA busy_timeout = 10000`,
 	`PRAGMA auto_vacuum = FULL`,
 	`PRAGMA journal_mode = WAL`,
 	`PRAGMA synchronous = FULL`,
