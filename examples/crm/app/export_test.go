@@ -115,6 +115,7 @@ func TestExport(t *testing.T) {
 	eachAlone(t, func(t *testing.T, on database) {
 		const n = 600 // two chunks
 		in := newInstallation(t, on, sample(n))
+		in.atNoon()
 		dir := temporary(t)
 		owner, head := in.exporter("owner"), in.exporter("head")
 

@@ -84,6 +84,7 @@ func TestExportForm(t *testing.T) {
 func TestExportNorm(t *testing.T) {
 	eachAlone(t, func(t *testing.T, on database) {
 		in := newInstallation(t, on, sample(600))
+		in.atNoon()
 		dir := temporary(t)
 		counter, err := in.app.norms.make(normRules{Zone: "Europe/Moscow", Norms: []quota.Norm{{Action: crmguard.Export, Kind: kind, Hard: 550}}})
 		require.NoError(t, err)
