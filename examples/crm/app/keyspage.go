@@ -195,6 +195,8 @@ func ifFirst(s encryptsql.Summary) int64 {
 
 func day(t time.Time, zone *time.Location) string { return t.In(zone).Format(time.DateOnly) }
 
+func moment(t time.Time, zone *time.Location) string { return t.In(zone).Format(time.DateTime) }
+
 func since(made, now time.Time, zone *time.Location) string {
 	if made.IsZero() {
 		return ""
@@ -231,7 +233,7 @@ func describeTurn(job *keyJob, zone *time.Location) *jobView {
 		return view
 	}
 	view.Title = "The keys were turned"
-	view.Text = plural(job.Keys, "key") + " wrapped anew. The old key-encryption key is gone since " + job.Gone.In(zone).Format("2006-01-02 15:04:05") +
+	view.Text = plural(job.Keys, "key") + " wrapped anew. The old key-encryption key is gone since " + moment(job.Gone, zone) +
 		": copies of the keys folder from before open nothing any more, once the old file is gone from your backups too. Make a new backup of the keys folder now."
 	return view
 }

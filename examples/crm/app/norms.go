@@ -153,7 +153,7 @@ func (a *App) cardsUsed(ctx context.Context) (string, error) {
 
 // normEnds tells somebody who has used up a norm when it begins anew.
 func (a *App) normEnds(wait time.Duration) string {
-	ends := a.now().Add(wait).In(a.norms.place.Load()).Round(time.Second)
+	ends := a.now().Add(wait).In(a.zone()).Round(time.Second)
 	return fmt.Sprintf("You have reached a norm of today, so this was not opened, and those who look after the norms were told. What you have opened today stays open. The norm begins anew at %s, %s (%s).",
 		ends.Format("15:04"), inWords(wait), a.norms.rules.Load().Zone)
 }

@@ -49,7 +49,7 @@ func openPages(zone func() *time.Location) (*pages, error) {
 	functions := template.FuncMap{
 		"asset": func(name string) string { return "/static/" + name + "?v=" + p.versions[name] },
 		"count": grouped,
-		"when":  func(t time.Time) string { return t.In(zone()).Format("2006-01-02 15:04:05") },
+		"when":  func(t time.Time) string { return moment(t, zone()) },
 	}
 	base, err := template.New("base").Funcs(functions).ParseFS(files, "templates/base.html")
 	if err != nil {

@@ -28,8 +28,8 @@ type versionLine struct {
 	InForce        bool
 }
 
-// shownRows is how many rows of a version the page shows.
-const shownRows = 60
+// maxShown is how many rows of a version the page shows.
+const maxShown = 60
 
 const historyPage = 20
 
@@ -54,8 +54,8 @@ func (a *App) rightsHistory(w http.ResponseWriter, r *http.Request) error {
 	for _, v := range versions {
 		view.Versions = append(view.Versions, versionLine{
 			Number: v.Number, Time: v.Time, Author: v.Author, Reason: v.Reason, InForce: v.Digest == inForce,
-			Added: a.shownRows(v.Added[:min(shownRows, len(v.Added))]), Removed: a.shownRows(v.Removed[:min(shownRows, len(v.Removed))]),
-			More: max(0, len(v.Added)-shownRows) + max(0, len(v.Removed)-shownRows),
+			Added: a.shownRows(v.Added[:min(maxShown, len(v.Added))]), Removed: a.shownRows(v.Removed[:min(maxShown, len(v.Removed))]),
+			More: max(0, len(v.Added)-maxShown) + max(0, len(v.Removed)-maxShown),
 		})
 	}
 	return a.render(w, http.StatusOK, "rightshistory", a.page(r, "History of the rights", false, view))

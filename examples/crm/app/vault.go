@@ -187,7 +187,7 @@ func (v *vault) current(ctx context.Context, data *store, turned keyJob) error {
 		return nil
 	}
 	return fmt.Errorf("the keys in %s are an older copy: the data in %s was last turned on %s, and these are from before: nothing was changed; put back the newest copy of the keys folder, or, if there is none, remove the setting %s from the table settings",
-		v.dir, data.name, turned.Began.Local().Format("2006-01-02 15:04:05"), jobSetting(turnJob))
+		v.dir, data.name, moment(turned.Began, time.Local), jobSetting(turnJob))
 }
 
 // own writes whose keys these are, so that a crash leaves the whole file or none.
