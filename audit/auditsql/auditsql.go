@@ -157,15 +157,12 @@ func (s *Store) Head(ctx context.Context) (audit.Head, error) {
 	return h, &audit.BrokenError{Seq: h.Size, Detail: "there is a client of an entry that there is not"}
 }
 
-// ends returns the lowest and the highest number in a table.
+// ends returns the lowest and the highest number in a table. They are of one moment: who
+// asked twice while the first row is written would see one end without the other.
 func (s *Store) ends(ctx context.Context, table string) (first, last number, err error) {
-	for order, n := range map[string]*number{"ASC": &first, "DESC": &last} {
-		query := s.db.Q(`SELECT seq FROM crmguard_audit_` + table + ` WHERE log = $1 ORDER BY seq ` + order + ` LIMIT 1`)
-		if err := s.db.QueryRowContext(ctx, query, s.log).Scan(n); err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return first, last, err
-		}
-	}
-	return first, last, nil
+	end := `(SELECT seq FROM crmguard_audit_` + table + ` WHERE log = $1 ORDER BY seq %s LIMIT 1)`
+	query := s.db.Q(fmt.Sprintf(`SELECT `+end+`, `+end, "ASC", "DESC"))
+	return first, last, s.db.QueryRowContext(ctx, query, s.log).Scan(&first, &last)
 }
 
 // top returns where the last row says that the log stands.
