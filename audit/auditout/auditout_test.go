@@ -355,6 +355,41 @@ func TestTheCursorKnowsItsJournal(t *testing.T) {
 	require.Equal(t, upTo(10), sink.got())
 }
 
+// behind is a journal that grows, and whose newest entry another process delivers, as soon
+// as it was asked where it stands.
+type behind struct {
+	*audit.Log
+	delivered func()
+}
+
+func (b *behind) Head(ctx context.Context) (audit.Head, error) {
+	h, err := b.Log.Head(ctx)
+	b.delivered()
+	return h, err
+}
+
+// Of two processes that run a feed, the one that starts while the other delivers does not
+// say that the journal was cut off.
+func TestAnotherProcessDeliversMeanwhile(t *testing.T) {
+	log, _ := openLog(t, audit.NewMemory())
+	fill(t, log, 10)
+	head, err := log.Head(t.Context())
+	require.NoError(t, err)
+	sink, c, loaded := &receiver{}, &cursor{log: head.Log, seq: 8}, make(chan struct{})
+	source := &behind{log, sync.OnceFunc(func() {
+		fill(t, log, 1)
+		require.NoError(t, c.Save(t.Context(), head.Log, 10))
+		close(loaded)
+	})}
+	p := newPump(t, source, auditout.Feed{Name: "siem", Sink: sink, Cursor: c})
+	var running sync.WaitGroup
+	running.Go(func() { p.Run(t.Context()) })
+	<-loaded
+	require.NoError(t, log.Close())
+	running.Wait()
+	require.Equal(t, []int64{9, 10}, sink.got(), "it began at once, and where its cursor stood")
+}
+
 func TestNewRefuses(t *testing.T) {
 	log, _ := openLog(t, audit.NewMemory())
 	good := auditout.Feed{Name: "a", Sink: &receiver{}, Cursor: &cursor{}}

@@ -153,13 +153,13 @@ func (f *feed) start(ctx context.Context) (after int64) {
 // ahead of its log says that the log was cut off: whoever did it may have put other
 // entries there, so nothing is sent before somebody has looked.
 func (f *feed) resume(ctx context.Context) (after int64, err error) {
-	head, err := f.source.Head(ctx)
-	if _, broken := errors.AsType[*audit.BrokenError](err); err != nil && !broken {
-		return -1, fmt.Errorf("auditout: read the head: %w", err)
-	}
 	log, seq, err := f.Cursor.Load(ctx)
 	if err != nil {
 		return -1, fmt.Errorf("auditout: read the cursor: %w", err)
+	}
+	head, err := f.source.Head(ctx) // after the cursor, which another process may move while the journal grows
+	if _, broken := errors.AsType[*audit.BrokenError](err); err != nil && !broken {
+		return -1, fmt.Errorf("auditout: read the head: %w", err)
 	}
 	f.log = head.Log
 	switch {
