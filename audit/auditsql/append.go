@@ -17,7 +17,15 @@ func (s *Store) Append(ctx context.Context, b audit.Batch) error {
 	if len(b.Rows) > 0 && (b.After.Log != s.id || b.Rows[0].Seq != b.After.Size) {
 		return audit.ErrMoved
 	}
-	err := s.write(ctx, &b)
+	err := s.try(ctx, &b)
+	if _, broken := errors.AsType[*audit.BrokenError](err); broken {
+		err = s.try(ctx, &b) // what was in the way may have been pruned before it was looked at
+	}
+	return err
+}
+
+func (s *Store) try(ctx context.Context, b *audit.Batch) error {
+	err := s.write(ctx, b)
 	if sqldb.UniqueViolation(err) {
 		return s.lost(ctx, b)
 	}
@@ -91,16 +99,24 @@ func whole(result sql.Result, err error, n int) error {
 	return nil
 }
 
-// lost finds out why a key was taken: the numbers, or the events. An event is
-// there only if the log holds it where everybody reads it, and its record says so:
-// a row that somebody hid must not stand for an entry that was never written.
-func (s *Store) lost(ctx context.Context, b audit.Batch) error {
+// lost finds out why a key was taken: the numbers, or the events. What is found of the
+// events counts only if the log stands where the batch begins after that, and so did all
+// the time: another process may have chained them meanwhile.
+func (s *Store) lost(ctx context.Context, b *audit.Batch) error {
+	found := s.duplicates(ctx, b)
 	switch head, err := s.top(ctx); {
 	case err != nil:
 		return err
 	case head != b.After:
 		return audit.ErrMoved
 	}
+	return found
+}
+
+// duplicates says which events are there. One is only if the log holds it where everybody
+// reads it, and its record says so: a row that somebody hid must not stand for an entry
+// that was never written.
+func (s *Store) duplicates(ctx context.Context, b *audit.Batch) error {
 	var dup audit.DuplicateError
 	for i := range b.Rows {
 		k := &b.Rows[i].Keys
