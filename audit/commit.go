@@ -352,8 +352,11 @@ func (c *committer) follow(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("audit: follow the log: %w", err)
 		}
-		if err := next.accept(rows); err != nil {
-			return err
+		if broken := next.accept(rows); broken != nil {
+			if next, err = c.behindPruned(ctx, &next, broken); err != nil {
+				return err
+			}
+			continue
 		}
 		if len(rows) == maxBatch {
 			continue
@@ -366,4 +369,17 @@ func (c *committer) follow(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// behindPruned is where to go on from if what does not continue the log was removed by
+// retention, or else an error: what was found.
+func (c *committer) behindPruned(ctx context.Context, at *position, found error) (position, error) {
+	pruned, err := c.prunedPosition(ctx)
+	switch {
+	case err != nil && !errors.Is(err, errPruning):
+		return *at, err
+	case err != nil || pruned.size <= at.size:
+		return *at, found
+	}
+	return pruned, nil
 }

@@ -173,7 +173,13 @@ func (f *follower) page(ctx context.Context, yield func(Entry, error) bool) (rea
 // checkpoint covers them, if it waits for more: what stands there may have been
 // planted in front of entries that are yet to come.
 func (f *follower) over(ctx context.Context, broken *BrokenError, to int64, yield func(Entry, error) bool) (read, goOn bool) {
-	if pruned := f.pruned(ctx); pruned > f.next {
+	pruned, err := f.pruned(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return false, true
+	case err != nil: // it is not known whether they were removed by retention
+		return false, yield(Entry{Seq: -1}, fmt.Errorf("audit: follow: %w", err))
+	case pruned > f.next:
 		f.next = pruned
 		return true, true
 	}
@@ -189,15 +195,18 @@ func (f *follower) over(ctx context.Context, broken *BrokenError, to int64, yiel
 }
 
 // pruned is how many entries the log's key says were removed by retention.
-func (f *follower) pruned(ctx context.Context) int64 {
+func (f *follower) pruned(ctx context.Context) (int64, error) {
 	p, err := prunedOf(ctx, f.store)
+	if !ignorable(err) {
+		return 0, err
+	}
 	if err != nil || p.Size <= 0 || f.verify == nil {
-		return 0
+		return 0, nil
 	}
 	if _, err := p.open(f.verify, f.log); err != nil {
-		return 0
+		return 0, nil
 	}
-	return p.Size
+	return p.Size, nil
 }
 
 // covered reports whether this log's key signed that there were size entries.

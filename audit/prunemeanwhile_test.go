@@ -67,3 +67,71 @@ func TestPrunedMeanwhile(t *testing.T) {
 		})
 	}
 }
+
+// unsteady is a store that once does not answer what was pruned.
+type unsteady struct {
+	*audit.Memory
+	asked int
+}
+
+func (u *unsteady) Pruned(ctx context.Context) (audit.Pruning, error) {
+	if u.asked++; u.asked == 1 {
+		return audit.Pruning{}, context.DeadlineExceeded
+	}
+	return u.Memory.Pruned(ctx)
+}
+
+// Who cannot learn what retention removed does not say that it is missing.
+func TestPrunedIsNotKnown(t *testing.T) {
+	m := audit.NewMemory()
+	a := days(t, m, 3)
+	require.EqualValues(t, 768, a.prune(t, 3).To)
+	seqs, errs := takeAll(audit.ReadStore(t.Context(), &unsteady{Memory: m}, a.verifier, nil, -1))
+	require.Empty(t, seqs)
+	require.Len(t, errs, 1)
+	require.ErrorIs(t, errs[0], context.DeadlineExceeded)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var failed error
+	for e, err := range audit.FollowStore(ctx, &unsteady{Memory: m}, a.verifier, nil, -1) {
+		require.NotErrorAs(t, err, new(*audit.BrokenError))
+		if err == nil {
+			require.EqualValues(t, 768, e.Seq, "it goes on behind what was removed")
+			break
+		}
+		failed = err
+	}
+	require.ErrorIs(t, failed, context.DeadlineExceeded)
+}
+
+// A verification that begins where an earlier one ended begins behind what was removed
+// while it looked for that place.
+func TestResumedWherePruned(t *testing.T) {
+	for reads := range 5 { // as many as it takes to find the place
+		m := audit.NewMemory()
+		a := days(t, m, 3)
+		s := &meanwhile{Memory: m, reads: reads, do: func() { require.EqualValues(t, 768, a.prune(t, 3).To) }}
+		r, err := audit.VerifyStore(t.Context(), s, a.verifier, &audit.VerifyOptions{Resume: string(a.notes[0]), Clock: func() time.Time { return a.now }})
+		require.NoError(t, err)
+		require.Nil(t, s.do, "nothing happened meanwhile")
+		require.Equal(t, audit.Unanchored, r.Verdict, r.Detail)
+		require.EqualValues(t, 768, r.Pruned)
+	}
+}
+
+// Who has not looked for as long as retention keeps entries goes on behind what it removed.
+func TestAnotherProcessPrunes(t *testing.T) {
+	m := audit.NewMemory()
+	a := days(t, m, 1)
+	idle, err := audit.New(t.Context(), m, journaltest.NewSealer(), a.signer, a.verifier, &audit.Options{Clock: func() time.Time { return a.now }})
+	require.NoError(t, err)
+	a.day(t)
+	a.day(t)
+	require.EqualValues(t, 768, a.prune(t, 3).To)
+	require.NoError(t, idle.Record(t.Context(), journaltest.Event(1)))
+	require.NoError(t, idle.Close())
+	r, err := a.Verify(t.Context(), a.verifier, nil)
+	require.NoError(t, err)
+	require.True(t, r.OK(), r.Detail)
+}

@@ -61,10 +61,14 @@ func verifyAgain(ctx context.Context, s Store, v note.Verifier, o VerifyOptions,
 			return Report{}, err
 		}
 		r, err := verifyOnce(ctx, s, v, o, allowed, visit)
-		if err != nil || r.sound() {
-			return r, err
+		if err == nil && r.sound() {
+			return r, nil
 		}
-		if after, err := prunedOf(ctx, s); err != nil || after.Size <= before.Size {
+		after, errAfter := prunedOf(ctx, s)
+		switch {
+		case errAfter != nil:
+			return r, errors.Join(err, errAfter)
+		case after.Size <= before.Size:
 			return r, err
 		}
 	}
