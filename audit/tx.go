@@ -156,18 +156,25 @@ func (l *Log) putTx(ctx context.Context, tx Tx, c *content, body []byte, in *inT
 		l.node.settle(rolledBack, of.n)
 		return err
 	}
-	watched := &watchedTx{Tx: tx}
-	if err := l.inbox.Put(ctx, watched, w); err != nil {
-		l.node.settle(otherwise, of.n)
-		return fmt.Errorf("audit: put into the inbox: %w", err)
-	}
-	if !watched.used || watched.rows > 0 {
-		in.numbers = append(in.numbers, of.n)
-	} else { // another number is there
+	for again := 0; ; again++ {
+		watched := &watchedTx{Tx: tx}
+		if err := l.inbox.Put(ctx, watched, w); err != nil {
+			l.node.settle(otherwise, of.n)
+			return fmt.Errorf("audit: put into the inbox: %w", err)
+		}
+		if !watched.used || watched.rows > 0 {
+			in.numbers = append(in.numbers, of.n)
+			break
+		}
+		// Another number is there.
+		if err = l.inPlaceOf(ctx, tx, w, c); errors.Is(err, errTaken) && again < maxTaken {
+			continue
+		}
 		l.node.settle(rolledBack, of.n)
-		if err := l.inPlaceOf(ctx, tx, w, c); err != nil {
+		if err != nil {
 			return err
 		}
+		break
 	}
 	if in.seen != nil {
 		in.seen[keys.id()] = c
@@ -194,6 +201,13 @@ func (t *watchedTx) ExecContext(ctx context.Context, query string, args ...any) 
 	return result, err
 }
 
+// errTaken says that what was in the place of an entry is there no more: it is chained, or
+// it has no body.
+var errTaken = errors.New("what is there cannot be read, or is there no more")
+
+// maxTaken is how often an entry is put again into a place that was taken and is free.
+const maxTaken = 3
+
 // inPlaceOf returns nil if what is there in place of w says the same as c, so that
 // nothing is lost.
 func (l *Log) inPlaceOf(ctx context.Context, tx Tx, w Waiting, c *content) error {
@@ -204,6 +218,9 @@ func (l *Log) inPlaceOf(ctx context.Context, tx Tx, w Waiting, c *content) error
 	body, err := inbox.Held(ctx, tx, w)
 	if err != nil {
 		return fmt.Errorf("audit: look for the entry in its place: %w", err)
+	}
+	if body == nil {
+		return fmt.Errorf("%w: %w", c.conflict(), errTaken)
 	}
 	w.Body = body
 	there, err := l.openWaiting(ctx, &w)

@@ -106,9 +106,13 @@ func (r *result) Next(into []driver.Value) error {
 		}
 		return io.EOF
 	}
-	targets := make([]any, len(into))
-	for i := range into {
-		targets[i] = &into[i]
+	found, targets := make([]any, len(into)), make([]any, len(into))
+	for i := range found {
+		targets[i] = &found[i]
 	}
-	return r.rows.Scan(targets...)
+	err := r.rows.Scan(targets...)
+	for i := range found {
+		into[i] = found[i]
+	}
+	return err
 }
