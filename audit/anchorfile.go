@@ -20,6 +20,8 @@ const (
 	anchorHead = "crmguard audit anchor 1\n"
 
 	frameAnchored byte = 'A'
+
+	lockEvery = 5 * time.Millisecond // until a lock is tried again that another process has for about as long
 )
 
 // FileAnchor is an anchor in one file, to which it only ever adds: on another disk,
@@ -27,7 +29,7 @@ const (
 // changing what is there. On the journal's own disk it is worth little.
 //
 // Each Keep locks the file, so that several processes may share it, adds one
-// checkpoint and flushes it. What a crash cut short is overwritten by the next.
+// checkpoint and flushes it; they wait for each other. What a crash cut short is overwritten by the next.
 // A file that is removed, cut or replaced while a process uses it is not begun
 // again: [ErrPoisoned], until somebody has looked and opens the anchor anew.
 type FileAnchor struct {
@@ -61,7 +63,7 @@ func NewFileAnchor(path string, v note.Verifier) (*FileAnchor, error) {
 func (f *FileAnchor) String() string { return "file " + f.path }
 
 // Keep implements [Anchor].
-func (f *FileAnchor) Keep(_ context.Context, checkpoint []byte) error {
+func (f *FileAnchor) Keep(ctx context.Context, checkpoint []byte) error {
 	if _, err := openOutside(checkpoint, f.verifier); err != nil {
 		return err
 	}
@@ -70,7 +72,7 @@ func (f *FileAnchor) Keep(_ context.Context, checkpoint []byte) error {
 	if f.poison != nil {
 		return f.poison
 	}
-	if err := f.keep(checkpoint); err != nil {
+	if err := f.keep(ctx, checkpoint); err != nil {
 		if errors.Is(err, ErrPoisoned) {
 			f.poison = err
 		}
@@ -79,13 +81,13 @@ func (f *FileAnchor) Keep(_ context.Context, checkpoint []byte) error {
 	return nil
 }
 
-func (f *FileAnchor) keep(checkpoint []byte) (err error) {
+func (f *FileAnchor) keep(ctx context.Context, checkpoint []byte) (err error) {
 	if f.seen != nil { // lockFile would make it anew
 		if named, err := os.Stat(f.path); err != nil || !os.SameFile(f.seen, named) {
 			return errors.Join(fmt.Errorf("the file was removed or replaced: %w", ErrPoisoned), err)
 		}
 	}
-	file, err := lockFile(f.path)
+	file, err := f.lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -114,6 +116,21 @@ func (f *FileAnchor) keep(checkpoint []byte) (err error) {
 	f.end = t.size
 	f.seen, err = file.Stat()
 	return err
+}
+
+// lock waits for other processes.
+func (f *FileAnchor) lock(ctx context.Context) (*os.File, error) {
+	for {
+		file, err := lockFile(f.path)
+		if !errors.Is(err, errInUse) {
+			return file, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), err)
+		case <-time.After(lockEvery):
+		}
+	}
 }
 
 // follow finds the end of what is right in the file: at first, and when another

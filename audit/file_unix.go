@@ -16,7 +16,7 @@ func lockFile(path string) (*os.File, error) {
 		return nil, err
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // descriptors are small
-		return nil, errors.Join(fmt.Errorf("in use by another process: %w", err), f.Close())
+		return nil, errors.Join(fmt.Errorf("%w: %w", errInUse, err), f.Close())
 	}
 	return f, nil
 }

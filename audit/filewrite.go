@@ -269,6 +269,8 @@ func (o *ops) rewriteLast(t *tail) error {
 	return err
 }
 
+var errInUse = errors.New("in use by another process")
+
 // lockDir locks a folder, which it makes if it is not there, and returns its full name:
 // a host may change its working folder. Nothing is written to the lock.
 func (o *ops) lockDir(dir string) (string, tail, error) {
