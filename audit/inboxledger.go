@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 )
@@ -32,14 +33,14 @@ func (c *committer) loadAccount(ctx context.Context) error {
 	s.tampered = nil
 	wrong := "was removed"
 	if stored.Version != 0 {
-		plain, err := c.keys.Open(c.itself(ctx), accountPlace(c.id), stored.Body)
+		plain, err := c.openOwn(ctx, accountPlace(c.id), stored.Body)
 		if err == nil {
 			if a, err = parseAccount(c.id, plain); err == nil && a.version != stored.Version {
 				err = errMalformed
 			}
 		}
 		if err != nil {
-			if err := c.ownKeysWork(ctx); err != nil {
+			if !errors.Is(err, errChanged) && !errors.Is(err, errMalformed) {
 				return err
 			}
 			a, wrong = &account{after: stored.Version, nodes: make(map[[16]byte]*nodeAccount)}, "was changed"
@@ -71,7 +72,7 @@ func (c *committer) loadBeats(ctx context.Context) error {
 		b := &list[i]
 		node, p, err := c.openBeat(ctx, b)
 		if err != nil {
-			if err := c.ownKeysWork(ctx); err != nil {
+			if !errors.Is(err, errChanged) && !errors.Is(err, errMalformed) {
 				return err
 			}
 			c.logger.LogAttrs(ctx, slog.LevelError, "audit: a heartbeat of the inbox was forged or changed", slog.String("node", b.Node), slog.Int64("number", b.N))

@@ -289,7 +289,7 @@ func (l *Log) openBeat(ctx context.Context, b *Beat) (node [16]byte, p *pulseOf,
 	if err != nil || len(id) != 16 || strings.ToLower(b.Node) != b.Node {
 		return node, nil, errMalformed
 	}
-	plain, err := l.keys.Open(l.itself(ctx), beatPlace(l.id, b.Node, b.N), b.Body)
+	plain, err := l.openOwn(ctx, beatPlace(l.id, b.Node, b.N), b.Body)
 	if err != nil {
 		return node, nil, err
 	}

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"github.com/crmguard/crmguard"
@@ -34,11 +35,23 @@ func (l *Log) keysWork(ctx context.Context, at crmguard.Place) error {
 	return err
 }
 
-func (l *Log) ownKeysWork(ctx context.Context) error {
-	if err := l.keysWork(l.itself(ctx), tailPlace(l.id)); err != nil {
-		return fmt.Errorf("audit: the keys of the log itself: %w", err)
+var errChanged = errors.New("audit: sealed by somebody else, or changed")
+
+// openOwn opens what the log keeps sealed for itself. The error is errChanged if somebody
+// changed it; any other one says that the keys cannot be had.
+func (l *Log) openOwn(ctx context.Context, at crmguard.Place, sealed []byte) ([]byte, error) {
+	ctx = l.itself(ctx)
+	plain, err := l.keys.Open(ctx, at, sealed)
+	if err == nil {
+		return plain, nil
 	}
-	return nil
+	if err := l.keysWork(ctx, tailPlace(l.id)); err != nil {
+		return nil, fmt.Errorf("audit: the keys of the log itself: %w", err)
+	}
+	if plain, err = l.keys.Open(ctx, at, sealed); err != nil { // they may work again since
+		return nil, fmt.Errorf("%w: %w", errChanged, err)
+	}
+	return plain, nil
 }
 
 // own makes an entry of the log about itself.

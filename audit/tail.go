@@ -101,18 +101,15 @@ func (l *Log) tailMark(ctx context.Context) (*tailMark, error) {
 	if m.key.key, ok = l.knownTail(m.key.sealed); ok {
 		return m, nil
 	}
-	plain, err := l.keys.Open(l.itself(ctx), tailPlace(l.id), m.key.sealed)
+	plain, err := l.openOwn(ctx, tailPlace(l.id), m.key.sealed)
 	switch {
 	case err == nil && len(plain) == 32:
 		m.key.key = [32]byte(plain)
 		l.knowTail(&m.key)
-	case err != nil:
-		if err := l.ownKeysWork(ctx); err != nil {
-			return nil, err
-		}
-		fallthrough
-	default:
+	case err == nil || errors.Is(err, errChanged):
 		m.wrong = "the MAC of the newest entries was made by somebody else"
+	default:
+		return nil, err
 	}
 	return m, nil
 }

@@ -1,0 +1,77 @@
+package auditsql_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/crmguard/crmguard"
+	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
+	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
+)
+
+// hiccup are keys that once cannot be had, for one field.
+type hiccup struct {
+	*journaltest.Sealer
+	field string
+	mu    sync.Mutex
+	done  bool
+}
+
+func (h *hiccup) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([]byte, error) {
+	h.mu.Lock()
+	fails := at.Field == h.field && !h.done
+	h.done = h.done || fails
+	h.mu.Unlock()
+	if fails {
+		return nil, errors.New("the connection was lost")
+	}
+	return h.Sealer.Open(ctx, at, sealed)
+}
+
+// Keys that cannot be had for a moment, and work when it is asked whether they do, do not
+// make what the log keeps for itself look forged.
+func TestKeysFailForAMoment(t *testing.T) {
+	for what, field := range map[string]string{"MAC": "mac", "heartbeat": "beat", "account": "nodes"} {
+		t.Run(what, func(t *testing.T) {
+			sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+				signer, verifier := journaltest.Signer(t)
+				keys, store := journaltest.NewSealer(), newStore(t, db)
+				record := func() {
+					log, err := audit.OpenInbox(t.Context(), store, keys, nil)
+					require.NoError(t, err)
+					require.NoError(t, log.Record(t.Context(), journaltest.Event(1)))
+					require.Eventually(t, func() bool {
+						beats, err := store.Beats(t.Context(), 10)
+						return err == nil && len(beats) == 1
+					}, time.Minute, 10*time.Millisecond)
+					require.NoError(t, log.Close()) // which has another one
+				}
+				record()
+				log, err := audit.New(t.Context(), store, keys, signer, verifier, nil)
+				require.NoError(t, err)
+				require.NoError(t, log.Close())
+
+				record()
+				faulty := &hiccup{Sealer: keys, field: field}
+				log, err = audit.New(t.Context(), store, faulty, signer, verifier, nil)
+				require.NoError(t, err)
+				_ = log.Close() // what could not be heard is heard by the next
+				require.True(t, faulty.done)
+				log, err = audit.New(t.Context(), store, keys, signer, verifier, nil)
+				require.NoError(t, err)
+				require.NoError(t, log.Close())
+				r, err := audit.VerifyStore(t.Context(), store, verifier, nil)
+				require.NoError(t, err)
+				require.True(t, r.OK(), r.Detail)
+				require.Zero(t, r.Missing+r.InDoubt, r.Detail)
+			})
+		})
+	}
+}
