@@ -90,10 +90,14 @@ func verifyOnce(ctx context.Context, s Store, v note.Verifier, o VerifyOptions, 
 	// A log in use grows: checkpoints are read before the rows that they cover,
 	// and no further than they went at the beginning.
 	newest, damaged := lastCheckpoint(ctx, s)
+	head, headErr := s.Head(ctx)
+	if newest == nil && damaged == nil && head.Size > 0 { // the log began meanwhile, and that with a checkpoint
+		newest, damaged = lastCheckpoint(ctx, s)
+		head, headErr = s.Head(ctx)
+	}
 	if !ignorable(damaged) {
 		return Report{}, damaged
 	}
-	head, headErr := s.Head(ctx)
 	if !ignorable(headErr) {
 		return Report{}, fmt.Errorf("audit: read the head: %w", headErr)
 	}
