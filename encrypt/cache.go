@@ -18,11 +18,10 @@ const (
 // full the clock algorithm chooses which one gives way, a hand going round and
 // taking the first that was not used since it last passed. Reading takes no lock.
 type cache struct {
-	seed  maphash.Seed
-	sets  []cacheSet
-	locks [cacheLocks]sync.Mutex
-
+	seed   maphash.Seed
+	sets   []cacheSet
 	tenant atomic.Pointer[hashedName]
+	locks  [cacheLocks]sync.Mutex
 }
 
 type hashedName struct {

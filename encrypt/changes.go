@@ -9,9 +9,9 @@ import (
 // before are not used, though nothing else has changed for which all other keys would
 // have to be read again.
 type changes struct {
+	count  atomic.Int64 // of scopes, about
 	last   atomic.Int64 // number of the newest
 	scopes sync.Map     // of Scope to change
-	count  atomic.Int64 // of scopes, about
 }
 
 type change struct{ number, at int64 }

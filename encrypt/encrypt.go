@@ -172,29 +172,31 @@ type Options struct {
 // Keyring holds the keys of all tenants of a process. It is safe for concurrent
 // use.
 type Keyring struct {
-	kek   tink.AEADWithContext
-	store Store
-	opts  Options
-	clock coarseClock
-
-	cache   *cache
-	tenants *cache // their keysets, which clients would push out: each is worth a call to the KEK
-	flights singleflight.Group
-
+	// What looking up a cached key needs lies side by side: on a busy machine each line of
+	// memory that is not in the processor's nearest cache is waited for.
+	clock      coarseClock
+	cache      *cache
 	generation atomic.Uint64 // grows when the store's revision has changed
 	leaseEnd   atomic.Int64  // until when cached keys of this generation hold
 	pollDue    atomic.Int64
+	polled     atomic.Bool // at least once, before any key was read
+	changed    changes
+
+	opts    Options
+	kek     tink.AEADWithContext
+	store   Store
+	tenants *cache // their keysets, which clients would push out: each is worth a call to the KEK
+	flights singleflight.Group
+
 	epoch      atomic.Uint64 // grows with Invalidate
 	revision   int64         // of the last poll, guarded by pollMu
-	polled     atomic.Bool   // at least once, before any key was read
 	pollMu     sync.Mutex
 	background sync.WaitGroup
 
-	seen    firsts[Scope] // closing
-	changed changes
-	gone    gone
-	strict  firsts[PendingField]
-	even    firsts[indexVersion]
+	seen   firsts[Scope] // closing
+	gone   gone
+	strict firsts[PendingField]
+	even   firsts[indexVersion]
 
 	receipts sync.Map // the scopes of receipts whose key is in the store
 

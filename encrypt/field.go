@@ -57,7 +57,7 @@ func (k *Keyring) Seal(ctx context.Context, at crmguard.Place, plaintext []byte)
 				continue
 			}
 		}
-		ad := key.borrowAD()
+		ad := key.borrowAD(&keys.scope)
 		sealed := key.seal(make([]byte, 0, Overhead+len(plaintext)), &at, plaintext, 0, ad)
 		key.returnAD(ad)
 		return sealed, nil
@@ -95,22 +95,22 @@ func (k *Keyring) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([
 			}
 		}
 	}
-	ad := key.borrowAD()
+	ad := key.borrowAD(&keys.scope)
 	plaintext, err := key.open(make([]byte, 0, len(sealed)-Overhead), &at, sealed, ad)
 	key.returnAD(ad)
 	return plaintext, err
 }
 
-// borrowAD returns memory for associated data, begun and to be returned: the key's own, in
-// which it stays begun, unless another goroutine has that.
-func (key *key) borrowAD() *[]byte {
+// borrowAD returns memory for associated data, begun for the scope of the key and to be returned:
+// the key's own, in which it stays begun, unless another goroutine has that.
+func (key *key) borrowAD(s *Scope) *[]byte {
 	ad := &key.ad
 	if !key.adUsed.CompareAndSwap(false, true) {
 		ad = adPool.Get().(*[]byte)
-		key.begin(ad)
-	} else if *ad == nil {
-		*ad = append(make([]byte, 0, usualAD), key.prefix...)
+	} else if *ad != nil {
+		return ad
 	}
+	key.begin(ad, s)
 	return ad
 }
 
@@ -125,8 +125,15 @@ func (key *key) returnAD(ad *[]byte) {
 	key.adUsed.Store(false)
 }
 
-// begin prepares memory for the associated data of fields under this key.
-func (key *key) begin(ad *[]byte) { *ad = append((*ad)[:0], key.prefix...) }
+// begin puts into memory what the associated data of all fields under this key begins with.
+func (key *key) begin(memory *[]byte, s *Scope) {
+	b := *memory
+	if b == nil {
+		b = make([]byte, 0, usualAD)
+	}
+	b = appendAD(b[:0], domainField, header{algorithmGCM, key.version})
+	*memory = appendString(appendString(b, s.Tenant), s.Name)
+}
 
 // askOnOpen may take as long as it likes: keys are looked at again after it.
 func (k *Keyring) askOnOpen(ctx context.Context, act *crmguard.Act, tenant string, clients []string) error {
@@ -190,15 +197,13 @@ func (key *key) seal(dst []byte, at *crmguard.Place, plaintext []byte, pad int, 
 		algorithm = algorithmPadded
 		plaintext = padded(plaintext, pad)
 	}
-	*ad = key.fieldAD(*ad, algorithm, at)
-	return key.aead.Seal(header{algorithm, key.version}.append(dst), nil, plaintext, *ad) //nolint:gosec // nil: the AEAD draws the nonce itself
+	return key.aead.Seal(header{algorithm, key.version}.append(dst), nil, plaintext, fieldAD(ad, algorithm, at)) //nolint:gosec // nil: the AEAD draws the nonce itself
 }
 
 // open takes bytes whose header was parsed, and appends to dst. The memory of ad was begun.
 func (key *key) open(dst []byte, at *crmguard.Place, sealed []byte, ad *[]byte) ([]byte, error) {
 	algorithm := sealed[algorithmAt]
-	*ad = key.fieldAD(*ad, algorithm, at)
-	plaintext, err := key.aead.Open(dst, nil, sealed[headerSize:], *ad)
+	plaintext, err := key.aead.Open(dst, nil, sealed[headerSize:], fieldAD(ad, algorithm, at))
 	if err != nil {
 		return nil, ErrForeign
 	}
@@ -208,16 +213,16 @@ func (key *key) open(dst []byte, at *crmguard.Place, sealed []byte, ad *[]byte) 
 	return plaintext, nil
 }
 
-// fieldAD is appendPlaceAD for the scope of the key, in the memory of b, which was begun,
-// if that is large enough. It measures first, which is faster than appending.
-func (key *key) fieldAD(b []byte, algorithm byte, at *crmguard.Place) []byte {
-	n := len(key.prefix)
+// fieldAD is appendPlaceAD for the scope of the key, in memory that was begun, or in more of
+// it if that is too small. It measures first, which is faster than appending.
+func fieldAD(memory *[]byte, algorithm byte, at *crmguard.Place) []byte {
+	n := len(*memory)
 	size := n + 3*4 + len(at.Kind) + len(at.Field) + len(at.Record)
-	if cap(b) < size {
-		b = append(make([]byte, 0, size), key.prefix...)
+	if cap(*memory) < size { // else nothing is kept: a pointer that is stored costs while garbage is collected
+		*memory = append(make([]byte, 0, size), *memory...)
 	}
-	b = b[:size]
-	b[len(domainField)+1] = algorithm // the prefix has that of values that are not padded
+	b := (*memory)[:size]
+	b[len(domainField)+1] = algorithm // it was begun with that of values that are not padded
 	n += putString(b[n:], at.Kind)
 	n += putString(b[n:], at.Field)
 	putString(b[n:], at.Record)

@@ -28,11 +28,11 @@ func TestAssociatedDataIsAsSpecified(t *testing.T) {
 	} {
 		require.Equal(t, test.want, hex.EncodeToString(test.got), name)
 	}
-	key := &key{version: 7, prefix: appendAD(nil, domainField, header{algorithmGCM, 7}, "acme", "c1")}
+	key := &key{version: 7}
 	for _, memory := range [][]byte{nil, make([]byte, 3), make([]byte, 0, 500), bytes.Repeat([]byte{'x'}, 500)} {
-		key.begin(&memory)
-		require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmGCM, 7}, at), key.fieldAD(memory, algorithmGCM, at), "the fast way changes nothing")
-		require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmPadded, 7}, at), key.fieldAD(memory, algorithmPadded, at))
+		key.begin(&memory, &Scope{"acme", DataKey, "c1"})
+		require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmGCM, 7}, at), fieldAD(&memory, algorithmGCM, at), "the fast way changes nothing")
+		require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmPadded, 7}, at), fieldAD(&memory, algorithmPadded, at))
 	}
 	require.Equal(t, "6367010100000007", hex.EncodeToString(header{algorithmGCM, 7}.append(nil)))
 }
@@ -62,8 +62,9 @@ func FuzzAssociatedDataIsInjective(f *testing.F) {
 		read, err := readAD(appendPlaceAD(nil, domainField, header{algorithmGCM, 1}, &at))
 		require.NoError(t, err)
 		require.Equal(t, at, read)
-		key := &key{version: 1, prefix: appendAD(nil, domainField, header{algorithmGCM, 1}, tenant, client)}
-		require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmGCM, 1}, &at), key.fieldAD(nil, algorithmGCM, &at))
+		var memory []byte
+		(&key{version: 1}).begin(&memory, &Scope{tenant, DataKey, client})
+		require.Equal(t, appendPlaceAD(nil, domainField, header{algorithmGCM, 1}, &at), fieldAD(&memory, algorithmGCM, &at))
 	})
 }
 

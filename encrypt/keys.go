@@ -30,13 +30,12 @@ type scopeKeys struct {
 // key is one version, ready for use.
 type key struct {
 	version uint32
-	aead    cipher.AEAD   // of a data key
-	prefix  []byte        // of the associated data, the same for all fields of a scope
+	adUsed  atomic.Bool // whether a goroutine has ad
+	aead    cipher.AEAD // of a data key
+	left    atomic.Int64
+	ad      []byte        // memory for associated data, begun once it was used
 	mac     *macKey       // of an index or MAC key
 	keyset  *tenantKeyset // of a tenant
-	left    atomic.Int64
-	adUsed  atomic.Bool // whether a goroutine has ad
-	ad      []byte      // memory for associated data
 }
 
 // errScope is never returned as long as the package has no bug.

@@ -304,10 +304,8 @@ func newScopeKeys(n int) *scopeKeys {
 		one := new(struct {
 			keys     scopeKeys
 			versions [1]key
-			prefix   [80]byte // of the key, if it fits
 		})
 		one.keys.versions = one.versions[:]
-		one.versions[0].prefix = one.prefix[:0]
 		return &one.keys
 	}
 	return &scopeKeys{versions: make([]key, n)}

@@ -127,7 +127,7 @@ func (k *Keyring) openCell(ctx context.Context, g *group, c *Cell, into []byte, 
 			return nil, err
 		}
 	}
-	key.begin(ad)
+	key.begin(ad, &g.keys.scope)
 	return key.open(into, &c.Place, c.Sealed, ad)
 }
 

@@ -22,8 +22,8 @@ func TestAuthenticValuesWithMalformedPaddingAreRefused(t *testing.T) {
 	require.NoError(t, err)
 	key := keys.newest()
 	seal := func(padded string) []byte {
-		header := header{algorithmPadded, key.version}.append(nil)
-		return key.aead.Seal(header, nil, []byte(padded), key.fieldAD(nil, algorithmPadded, &at))
+		h := header{algorithmPadded, key.version}
+		return key.aead.Seal(h.append(nil), nil, []byte(padded), appendPlaceAD(nil, domainField, h, &at))
 	}
 	for _, malformed := range []string{"", "\x00", "\x00\x00\x00\x00", "Anna", "Anna\x00\x00", "Anna\x80\x01", "Anna\x80\x00\x7f\x00", "\xff"} {
 		sealed := seal(malformed)

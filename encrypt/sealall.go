@@ -146,7 +146,7 @@ func (k *Keyring) sealCells(ctx context.Context, groups []group, cells []Cell, a
 		if !k.current(g.keys, k.now()) { // reserving may have taken long
 			return errStalled
 		}
-		key.begin(ad)
+		key.begin(ad, &g.keys.scope)
 		for i := g.first; i < g.end; i++ {
 			c := &cells[i]
 			if c.Plaintext == nil {

@@ -74,8 +74,6 @@ func (u *unwrapper) all(ctx context.Context, keys *scopeKeys, records []Record) 
 		if ready.aead, err = newGCM(secret); err != nil {
 			return err
 		}
-		size := len(domainField) + 14 + len(r.Scope.Tenant) + len(r.Scope.Name)
-		ready.prefix = appendAD(slices.Grow(ready.prefix, size), domainField, header{algorithmGCM, r.Version}, r.Scope.Tenant, r.Scope.Name)
 	}
 	return nil
 }

@@ -141,13 +141,25 @@ func median(values []float64) float64 {
 	return values[len(values)/2]
 }
 
-// batchTime is about how long calls are timed together.
-const batchTime = 2 * time.Millisecond
+// batchTime is about how long calls are timed together, once warmUp has told how many are that.
+const (
+	batchTime = 2 * time.Millisecond
+	warmUp    = 25 * time.Millisecond
+)
+
+// sideBySide compares calls that take nanoseconds, in turns so short that both sides meet
+// the same machine, whose speed changes several times a second.
+func sideBySide(ours, peer func() error) trial {
+	const shorter = 10
+	return trial{ours: perOpIn(roundTime/shorter, ours), peer: perOpIn(roundTime/shorter, peer), rounds: rounds*shorter + 1}
+}
 
 // perOp measures nanoseconds per call of op: the median of batches, so that whatever
 // else the machine does for a moment is left out. The first round finds out how many
 // calls make a batch, and so warms caches up.
-func perOp(op func() error) measurement {
+func perOp(op func() error) measurement { return perOpIn(roundTime, op) }
+
+func perOpIn(turn time.Duration, op func() error) measurement {
 	calls := 0
 	repeat := func(n int) (time.Duration, error) {
 		start := time.Now()
@@ -164,12 +176,12 @@ func perOp(op func() error) measurement {
 			if err != nil {
 				return 0, err
 			}
-			if took >= roundTime/4 {
+			if took >= warmUp {
 				calls = max(1, int(float64(n)*float64(batchTime)/float64(took)))
 			}
 		}
 		var batches []float64
-		for start := time.Now(); time.Since(start) < roundTime; {
+		for start := time.Now(); time.Since(start) < turn; {
 			took, err := repeat(calls)
 			if err != nil {
 				return 0, err

@@ -57,17 +57,13 @@ func openSeal(text []byte) func(ctx context.Context, _ *servers) (trial, error) 
 		if err != nil {
 			return trial{}, err
 		}
-		return trial{
-			ours: perOp(func() error {
-				_, err := p.ours.Seal(p.ctx, phonePlace, text)
-				return err
-			}),
-			peer: perOp(func() error {
-				_, err := p.peer.Encrypt(text, p.ad)
-				return err
-			}),
-			close: p.close,
-		}, nil
+		return p.sideBySide(func() error {
+			_, err := p.ours.Seal(p.ctx, phonePlace, text)
+			return err
+		}, func() error {
+			_, err := p.peer.Encrypt(text, p.ad)
+			return err
+		}), nil
 	}
 }
 
@@ -82,17 +78,13 @@ func openOpen(text []byte) func(ctx context.Context, _ *servers) (trial, error) 
 		if err := errors.Join(sealErr, encryptErr); err != nil {
 			return trial{}, errors.Join(err, p.close())
 		}
-		return trial{
-			ours: perOp(func() error {
-				_, err := p.ours.Open(p.ctx, phonePlace, sealed)
-				return err
-			}),
-			peer: perOp(func() error {
-				_, err := p.peer.Decrypt(encrypted, p.ad)
-				return err
-			}),
-			close: p.close,
-		}, nil
+		return p.sideBySide(func() error {
+			_, err := p.ours.Open(p.ctx, phonePlace, sealed)
+			return err
+		}, func() error {
+			_, err := p.peer.Decrypt(encrypted, p.ad)
+			return err
+		}), nil
 	}
 }
 
@@ -124,22 +116,18 @@ func openRow(ctx context.Context, _ *servers) (trial, error) {
 	}
 	text := string(shortText)
 	row := &fiveFields{ID: phonePlace.Client, Name: text, Phone: text, Email: text, Company: text, City: text}
-	return trial{
-		ours: perOp(func() error {
-			_, err := table.Seal(p.ctx, phonePlace.Tenant, row)
-			return err
-		}),
-		peer: perOp(func() error {
-			at := phonePlace
-			for _, at.Field = range []string{"name", "phone", "email", "company", "city"} {
-				if _, err := p.ours.Seal(p.ctx, at, shortText); err != nil {
-					return err
-				}
+	return p.sideBySide(func() error {
+		_, err := table.Seal(p.ctx, phonePlace.Tenant, row)
+		return err
+	}, func() error {
+		at := phonePlace
+		for _, at.Field = range []string{"name", "phone", "email", "company", "city"} {
+			if _, err := p.ours.Seal(p.ctx, at, shortText); err != nil {
+				return err
 			}
-			return nil
-		}),
-		close: p.close,
-	}, nil
+		}
+		return nil
+	}), nil
 }
 
 // openSize counts the bytes that a sealed value is longer than the plain one.
@@ -174,17 +162,13 @@ func openIndex(ctx context.Context, _ *servers) (trial, error) {
 	}
 	at := crmguard.Place{Tenant: phonePlace.Tenant, Kind: phonePlace.Kind, Field: phonePlace.Field}
 	message := append(placeAD(at), shortText...)
-	return trial{
-		ours: perOp(func() error {
-			_, err := p.ours.Pseudonyms(p.ctx, at, shortText)
-			return err
-		}),
-		peer: perOp(func() error {
-			_, err := set.ComputePrimaryPRF(message, 16)
-			return err
-		}),
-		close: p.close,
-	}, nil
+	return p.sideBySide(func() error {
+		_, err := p.ours.Pseudonyms(p.ctx, at, shortText)
+		return err
+	}, func() error {
+		_, err := set.ComputePrimaryPRF(message, 16)
+		return err
+	}), nil
 }
 
 // pair is a keyring and a bare AEAD.
@@ -221,6 +205,13 @@ func newPair(ctx context.Context) (*pair, error) {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
+}
+
+// sideBySide ends the pair when it has compared the calls.
+func (p *pair) sideBySide(ours, peer func() error) trial {
+	t := sideBySide(ours, peer)
+	t.close = p.close
+	return t
 }
 
 func (p *pair) close() error {

@@ -47,14 +47,11 @@ func openMasking(context.Context, *servers) (trial, error) {
 		Note: "Wants the offer by Friday", Company: "Example GmbH", Owner: "boris", Unit: "sales", Visits: 7,
 	}
 	ours := ourContact(theirs)
-	return trial{
-		ours: perOp(func() error {
-			_, err := masking.View(ours, nil)
-			return err
-		}),
-		peer: perOp(func() error {
-			_, err := peermask.Mask(theirs)
-			return err
-		}),
-	}, nil
+	return sideBySide(func() error {
+		_, err := masking.View(ours, nil)
+		return err
+	}, func() error {
+		_, err := peermask.Mask(theirs)
+		return err
+	}), nil
 }
