@@ -214,6 +214,7 @@ func (c *committer) appendItems(ctx context.Context, items []*item, account *Acc
 	if !writable(c.clock()) {
 		return errTime
 	}
+	gone := false // an entry that was there could not be found: retention may have removed it
 	for race := 0; ; race++ {
 		next, batch, fresh := c.batch(items)
 		if len(batch.Rows) == 0 && len(batch.Taken) == 0 && account == nil {
@@ -233,9 +234,11 @@ func (c *committer) appendItems(ctx context.Context, items []*item, account *Acc
 				if i < 0 || i >= len(fresh) {
 					return fmt.Errorf("audit: append: the store names row %d of %d: %w", i, len(fresh), err)
 				}
-				if err := c.compare(ctx, fresh[i].id, items); err != nil {
+				there, err := c.compare(ctx, fresh[i].id, items, gone)
+				if err != nil {
 					return err
 				}
+				gone = gone || !there
 			}
 			continue
 		}
@@ -263,24 +266,27 @@ func (c *committer) appendItems(ctx context.Context, items []*item, account *Acc
 
 // compare marks the items of an entry that the log holds already, and says so of those
 // that say something else: what another item of the batch says does not count any more.
-func (c *committer) compare(ctx context.Context, id [32]byte, items []*item) error {
+// Unless it is sure that there is one, it reports one that cannot be found as not there.
+func (c *committer) compare(ctx context.Context, id [32]byte, items []*item, sure bool) (there bool, err error) {
 	var held *content
 	for _, it := range items {
 		if it.id != id {
 			continue
 		}
 		if held == nil {
-			var err error
 			if held, err = c.holds(ctx, &it.keys); err != nil {
-				return err
+				return false, err
+			}
+			if held == nil && !sure {
+				return false, nil
 			}
 		}
 		it.known, it.err = true, nil
-		if !held.same(it.content, it.content.timed) {
+		if held == nil || !held.same(it.content, it.content.timed) {
 			it.err = it.content.conflict()
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // unmoved says what it means that a log moved without growing: entries that were

@@ -137,16 +137,16 @@ func (q *Query) normalise(pseudonyms [][]byte) error {
 	return nil
 }
 
-// holds returns what the log says in the entry with these keys; nothing if it holds none
-// that can be read. It is looked for by what makes it unique, however much there is of the
-// same person and kind: everybody who records waits meanwhile.
+// holds returns what the log says in the entry with these keys: nil if it holds none, and
+// nothing if that cannot be read. It is looked for by what makes it unique, however much
+// there is of the same person and kind: everybody who records waits meanwhile.
 func (l *Log) holds(ctx context.Context, k *Keys) (*content, error) {
 	rows, err := l.store.Find(ctx, Query{Tenant: k.Tenant, Event: k.Event, Outcome: k.Outcome, Limit: 1})
 	if err != nil {
 		return nil, fmt.Errorf("audit: find the entry that is there: %w", err)
 	}
 	if len(rows) == 0 {
-		return &content{}, nil
+		return nil, nil //nolint:nilnil // there is none
 	}
 	rec, err := decodeRecord(rows[0].Record)
 	if err != nil {

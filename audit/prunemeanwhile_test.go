@@ -135,3 +135,38 @@ func TestAnotherProcessPrunes(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, r.OK(), r.Detail)
 }
+
+// forgetful is a store in which something happens before somebody looks for an entry.
+type forgetful struct {
+	*audit.Memory
+	do func()
+}
+
+func (f *forgetful) Find(ctx context.Context, q audit.Query) ([]audit.Row, error) {
+	if do := f.do; do != nil {
+		f.do = nil
+		do()
+	}
+	return f.Memory.Find(ctx, q)
+}
+
+// Who records an event again that retention removes at this moment is not told that another
+// one is in its place.
+func TestRecordedAgainWhileItIsPruned(t *testing.T) {
+	m := audit.NewMemory()
+	a := days(t, m, 3)
+	s := &forgetful{Memory: m}
+	log, err := audit.New(t.Context(), s, journaltest.NewSealer(), a.signer, a.verifier, &audit.Options{Clock: func() time.Time { return a.now }})
+	require.NoError(t, err)
+	e := smallEvent(3)
+	e.Time = firstDay
+	require.NoError(t, log.Record(t.Context(), e), "it is there")
+	s.do = func() { require.EqualValues(t, 768, a.prune(t, 3).To) }
+	require.NoError(t, log.Record(t.Context(), e))
+	require.Nil(t, s.do)
+	require.NoError(t, log.Close())
+	page, err := audit.FindStore(t.Context(), m, audit.Query{Tenant: "acme", Event: e.ID})
+	require.NoError(t, err)
+	require.Len(t, page.Entries, 1)
+	require.GreaterOrEqual(t, page.Entries[0].Seq, int64(768), "the first one is gone, so it was recorded")
+}
