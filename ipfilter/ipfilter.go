@@ -216,7 +216,9 @@ var errNotLoaded = errors.New("ipfilter: the tenant's rules were not loaded")
 // process and whenever it may have changed: requests being decided finish with the
 // old rules. An empty document says that the tenant has none yet. It is refused,
 // and what is in force stays, if the document is malformed, not genuine, another
-// tenant's, or older than the rules in force ([ErrOlder]).
+// tenant's, or older than the rules in force ([ErrOlder]). That is also one which was
+// read before somebody else stored and loaded a newer one: read it again, and believe
+// that an older one was put back if it is still the same.
 func (f *Filter) Load(ctx context.Context, tenant string, document []byte) error {
 	f.change.Lock()
 	defer f.change.Unlock()
