@@ -3,10 +3,12 @@ package audit_test
 import (
 	"bytes"
 	"context"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/internal/journaltest"
@@ -169,4 +171,42 @@ func TestRecordedAgainWhileItIsPruned(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, page.Entries, 1)
 	require.GreaterOrEqual(t, page.Entries[0].Seq, int64(768), "the first one is gone, so it was recorded")
+}
+
+// lateSigner says when it is asked for the first time, and signs when it is let.
+type lateSigner struct {
+	note.Signer
+	asked, gate chan struct{}
+	once        sync.Once
+}
+
+func (l *lateSigner) Sign(b []byte) ([]byte, error) {
+	l.once.Do(func() { close(l.asked) })
+	<-l.gate
+	return l.Signer.Sign(b)
+}
+
+// A checkpoint whose signature takes so long that retention has removed its entries is not
+// kept: nobody could compare it any more.
+func TestSignedWhenPruned(t *testing.T) {
+	m := audit.NewMemory()
+	a := days(t, m, 1)
+	signer := &lateSigner{Signer: a.signer, asked: make(chan struct{}), gate: make(chan struct{})}
+	now := a.now
+	slow, err := audit.New(t.Context(), m, journaltest.NewSealer(), signer, a.verifier, &audit.Options{Clock: func() time.Time { return now }})
+	require.NoError(t, err)
+	e := journaltest.Event(1)
+	e.ID = "the last of the day"
+	require.NoError(t, slow.Record(t.Context(), e))
+	closed := make(chan error)
+	go func() { closed <- slow.Close() }()
+	<-signer.asked
+	a.day(t)
+	a.day(t)
+	require.EqualValues(t, 768, a.prune(t, 3).To)
+	close(signer.gate)
+	require.NoError(t, <-closed)
+	r, err := a.Verify(t.Context(), a.verifier, nil)
+	require.NoError(t, err)
+	require.Equal(t, audit.Unanchored, r.Verdict, r.Detail)
 }

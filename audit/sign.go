@@ -63,6 +63,11 @@ func (c *committer) keep(ctx context.Context, s signature) error {
 	if _, err := openCheckpoint(s.checkpoint, c.verify, c.id); err != nil {
 		return fmt.Errorf("audit: what the signer made is no signature: %w", err)
 	}
+	// Of entries that are gone nothing is left that leads to a checkpoint which was signed
+	// late; a newer one covers them, or they were not pruned.
+	if pruned, err := prunedOf(ctx, c.store); err != nil || pruned.Size > size {
+		return err
+	}
 	if err := c.store.Append(ctx, Batch{After: c.at.head(), Checkpoint: s.checkpoint}); err != nil {
 		return fmt.Errorf("audit: keep a checkpoint: %w", err)
 	}
