@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
 	"github.com/crmguard/crmguard"
 )
@@ -30,45 +31,57 @@ type group struct {
 	keys     *scopeKeys
 }
 
-// groupsFor returns few, or as much memory as the cells' groups may need.
-func groupsFor(cells []Cell, few []group) []group {
-	runs := 0
-	for i := range cells {
-		if i == 0 || cells[i].Place.Client != cells[i-1].Place.Client {
-			runs++
-		}
-	}
-	if runs <= cap(few) {
-		return few
-	}
-	return make([]group, 0, runs)
+// grouping is the memory that cells of a tenant need while they are sealed or opened.
+type grouping struct {
+	groups []group
+	scopes []Scope
 }
 
-// addToGroup adds the next cell, in most cases to the group of the one before. The version is 0
-// for one that is not sealed yet.
-func addToGroup(groups []group, cells []Cell, i int, version uint32) []group {
+var groupings = sync.Pool{New: func() any { return new(grouping) }}
+
+// maxGroups keeps memory for more clients than this from lasting.
+const maxGroups = 1 << 10
+
+func borrowGrouping() *grouping { return groupings.Get().(*grouping) }
+
+// giveBack forgets what it held: names are pieces of requests.
+func (p *grouping) giveBack() {
+	if cap(p.groups) > maxGroups {
+		return
+	}
+	clear(p.groups)
+	clear(p.scopes)
+	p.groups, p.scopes = p.groups[:0], p.scopes[:0]
+	groupings.Put(p)
+}
+
+// add adds the next cell, in most cases to the group of the one before. The version is 0 for
+// one that is not sealed yet.
+func (p *grouping) add(cells []Cell, i int, version uint32) {
 	place := &cells[i].Place
-	if n := len(groups); n > 0 && groups[n-1].scope.Name == place.Client {
-		g := &groups[n-1]
+	if n := len(p.groups); n > 0 && p.groups[n-1].scope.Name == place.Client {
+		g := &p.groups[n-1]
 		g.end = i + 1
 		g.messages++
 		g.newest = max(g.newest, version)
-		return groups
+		return
 	}
-	return append(groups, group{scope: Scope{place.Tenant, DataKey, place.Client}, first: i, end: i + 1, messages: 1, newest: version})
+	p.groups = append(p.groups, group{scope: Scope{place.Tenant, DataKey, place.Client}, first: i, end: i + 1, messages: 1, newest: version})
 }
 
-// keysOfGroups gives groups their keys, and returns those of more scopes. Keys that do
+// keysOf gives groups their keys, and returns those of more scopes. Keys that do
 // not exist are nil.
-func (k *Keyring) keysOfGroups(ctx context.Context, tenant string, groups []group, more []Scope, create bool) ([]*scopeKeys, error) {
+func (p *grouping) keysOf(ctx context.Context, k *Keyring, tenant string, more []Scope, create bool) ([]*scopeKeys, error) {
+	groups := p.groups
 	if len(more) == 0 && k.cachedGroups(groups) {
 		return nil, nil
 	}
-	scopes := make([]Scope, 0, len(groups)+len(more))
+	p.scopes = p.scopes[:0]
 	for i := range groups {
-		scopes = append(scopes, groups[i].scope)
+		p.scopes = append(p.scopes, groups[i].scope)
 	}
-	keys, err := k.keysOfAll(ctx, tenant, append(scopes, more...), create)
+	p.scopes = append(p.scopes, more...)
+	keys, err := k.keysOfAll(ctx, tenant, p.scopes, create)
 	if err != nil {
 		return nil, err
 	}

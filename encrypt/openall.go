@@ -24,12 +24,14 @@ func (k *Keyring) openAll(ctx context.Context, tenant string, cells []Cell) erro
 
 // openCells asks Options.OnOpen, about more clients too, unless that was asked about all of them just now.
 func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, more []string, allowed bool) error {
-	var few [4]group
-	groups, size, err := openGroups(ctx, tenant, cells, groupsFor(cells, few[:0]))
+	p := borrowGrouping()
+	defer p.giveBack()
+	size, err := p.groupSealed(ctx, tenant, cells)
 	if err != nil {
 		return err
 	}
-	if _, err := k.keysOfGroups(ctx, tenant, groups, nil, false); err != nil {
+	groups := p.groups
+	if _, err := p.keysOf(ctx, k, tenant, nil, false); err != nil {
 		return err
 	}
 	if err := k.newerVersions(ctx, tenant, groups); err != nil {
@@ -44,7 +46,7 @@ func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, mo
 	}
 	if asked && k.anyRunOut(groups) { // that took long
 		before := slices.Clone(groups)
-		if _, err := k.keysOfGroups(ctx, tenant, groups, nil, false); err != nil {
+		if _, err := p.keysOf(ctx, k, tenant, nil, false); err != nil {
 			return err
 		}
 		for i := range groups {
@@ -78,13 +80,14 @@ func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, mo
 	return nil
 }
 
-// openGroups leaves malformed cells out, and says so in their Err.
-func openGroups(ctx context.Context, tenant string, cells []Cell, groups []group) (_ []group, size int, err error) {
+// groupSealed leaves malformed cells out, and says so in their Err. It returns how many bytes the
+// plaintexts have.
+func (p *grouping) groupSealed(ctx context.Context, tenant string, cells []Cell) (size int, err error) {
 	if tenant == "" {
-		return nil, 0, errTenant
+		return 0, errTenant
 	}
 	if err := checkForeign(ctx, tenant); err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	checked := false
 	for i := range cells {
@@ -98,7 +101,7 @@ func openGroups(ctx context.Context, tenant string, cells []Cell, groups []group
 		}
 		if c.Place.Client != "" && !checked {
 			if err := checkSubject(ctx, tenant); err != nil {
-				return nil, 0, err
+				return 0, err
 			}
 			checked = true
 		}
@@ -110,10 +113,10 @@ func openGroups(ctx context.Context, tenant string, cells []Cell, groups []group
 			c.Err = err
 			continue
 		}
-		groups = addToGroup(groups, cells, i, version)
+		p.add(cells, i, version)
 		size += len(c.Sealed) - Overhead
 	}
-	return groups, size, nil
+	return size, nil
 }
 
 func (k *Keyring) openCell(ctx context.Context, g *group, c *Cell, into []byte, ad *[]byte) ([]byte, error) {

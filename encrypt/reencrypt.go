@@ -102,11 +102,13 @@ func (m *Model) sealedCells(tenant string, page []Row, outcomes []outcome) ([]Ce
 
 // outdated leaves out what is sealed with the newest key, and padded as it should be.
 func (m *Model) outdated(ctx context.Context, tenant string, cells []Cell, where []rowCell) ([]rowCell, error) {
-	groups, _, err := openGroups(ctx, tenant, cells, nil)
-	if err != nil {
+	p := borrowGrouping()
+	defer p.giveBack()
+	if _, err := p.groupSealed(ctx, tenant, cells); err != nil {
 		return nil, err
 	}
-	if _, err := m.keys.keysOfGroups(ctx, tenant, groups, nil, false); err != nil {
+	groups := p.groups
+	if _, err := p.keysOf(ctx, m.keys, tenant, nil, false); err != nil {
 		return nil, err
 	}
 	if err := m.keys.newerVersions(ctx, tenant, groups); err != nil {

@@ -18,14 +18,16 @@ func (k *Keyring) SealAll(ctx context.Context, tenant string, cells []Cell) erro
 
 // sealAll also returns the keys of more scopes of the tenant.
 func (k *Keyring) sealAll(ctx context.Context, tenant string, cells []Cell, more []Scope) ([]*scopeKeys, error) {
-	var few [4]group
-	groups, size, err := sealGroups(ctx, tenant, cells, groupsFor(cells, few[:0]))
+	p := borrowGrouping()
+	defer p.giveBack()
+	size, err := p.groupPlain(ctx, tenant, cells)
 	if err != nil {
 		return nil, err
 	}
+	groups := p.groups
 	arena := make([]byte, size)
 	for range attempts {
-		keys, err := k.keysOfGroups(ctx, tenant, groups, more, true)
+		keys, err := p.keysOf(ctx, k, tenant, more, true)
 		if err != nil {
 			return nil, err
 		}
@@ -61,23 +63,23 @@ func closedMeanwhile(err error) bool {
 	return !named && errors.Is(err, crmguard.ErrErased)
 }
 
-// sealGroups appends to groups, which spares small batches an allocation.
-func sealGroups(ctx context.Context, tenant string, cells []Cell, groups []group) (_ []group, size int, err error) {
+// groupPlain returns how many bytes the sealed values will have.
+func (p *grouping) groupPlain(ctx context.Context, tenant string, cells []Cell) (size int, err error) {
 	if tenant == "" {
-		return nil, 0, errTenant
+		return 0, errTenant
 	}
 	if err := checkForeign(ctx, tenant); err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	checked := false
 	for i := range cells {
 		c := &cells[i]
 		if err := checkCell(tenant, c); err != nil {
-			return nil, 0, c.error(i, err)
+			return 0, c.error(i, err)
 		}
 		if c.Place.Client != "" && !checked {
 			if err := checkSealing(ctx, &c.Place); err != nil {
-				return nil, 0, c.error(i, err)
+				return 0, c.error(i, err)
 			}
 			checked = true
 		}
@@ -85,15 +87,15 @@ func sealGroups(ctx context.Context, tenant string, cells []Cell, groups []group
 			continue
 		}
 		if len(c.Plaintext) > maxPlaintext {
-			return nil, 0, c.error(i, errTooLong)
+			return 0, c.error(i, errTooLong)
 		}
 		if c.Pad < 0 || c.Pad > maxPad {
-			return nil, 0, c.error(i, errPad)
+			return 0, c.error(i, errPad)
 		}
-		groups = addToGroup(groups, cells, i, 0)
+		p.add(cells, i, 0)
 		size += c.sealedSize()
 	}
-	return groups, size, nil
+	return size, nil
 }
 
 // reserveGroups refuses closed clients and leases messages for all keys that have too

@@ -47,7 +47,7 @@ func openCold(ctx context.Context, _ *servers) (trial, error) {
 			nextTheirs = (nextTheirs + 1) % coldPages
 			return peer.open(p.ctx, theirs[nextTheirs])
 		}))),
-		rounds: 31, // garbage collections fall into some
+		rounds: 61, // garbage collections fall into some
 		close:  p.close,
 	}, nil
 }
