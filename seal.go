@@ -18,12 +18,17 @@ type Place struct {
 }
 
 // Sealer encrypts values at rest. Sealed bytes opened at another place, changed
-// or truncated are an error; data of an erased client is [ErrErased]. Opening at
+// or truncated are an error; data of an erased client is [ErrErased], and keys that cannot be
+// had now are [ErrUnavailable]. Opening at
 // a place with a client needs a [Subject] in the context.
 type Sealer interface {
 	Seal(ctx context.Context, at Place, plaintext []byte) ([]byte, error)
 	Open(ctx context.Context, at Place, sealed []byte) ([]byte, error)
 }
+
+// ErrUnavailable is what a [Sealer] returns, possibly wrapped, when it cannot have the
+// keys now. It says nothing about what was to be opened: nobody may have changed that.
+var ErrUnavailable = errors.New("crmguard: keys are not available now")
 
 // Pseudonymizer turns values into keyed pseudonyms that can be searched for
 // equality. Keys rotate, so there may be several: the current one comes first,

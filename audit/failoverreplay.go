@@ -151,7 +151,7 @@ func (f *Failover) openSpooled(ctx context.Context, w *spooled) (entry, error) {
 		if errors.Is(err, errNotOurs) || errors.Is(err, crmguard.ErrErased) {
 			return nil
 		}
-		if errKeys := f.log.keysWork(ctx, spoolPlace(w.tenant)); errKeys != nil {
+		if errKeys := f.log.keysWork(ctx, spoolPlace(w.tenant), err); errKeys != nil {
 			return errKeys
 		}
 		if c, body, err := f.log.openSpooled(ctx, w.tenant, w.sealed); err == nil { // they work again since

@@ -25,8 +25,11 @@ func (l *Log) itself(ctx context.Context) context.Context {
 }
 
 // keysWork tells what somebody changed, so that it does not open, from what does not open
-// because its keys cannot be had.
-func (l *Log) keysWork(ctx context.Context, at crmguard.Place) error {
+// because its keys cannot be had: of those the probe may be under an older one, which is in memory.
+func (l *Log) keysWork(ctx context.Context, at crmguard.Place, opening error) error {
+	if errors.Is(opening, crmguard.ErrUnavailable) {
+		return opening
+	}
 	at.Field = "probe"
 	sealed, err := l.keys.Seal(ctx, at, []byte(at.Field))
 	if err == nil {
@@ -45,13 +48,15 @@ func (l *Log) openOwn(ctx context.Context, at crmguard.Place, sealed []byte) ([]
 	if err == nil {
 		return plain, nil
 	}
-	if err := l.keysWork(ctx, tailPlace(l.id)); err != nil {
-		return nil, fmt.Errorf("audit: the keys of the log itself: %w", err)
+	if err = l.keysWork(ctx, tailPlace(l.id), err); err == nil {
+		if plain, err = l.keys.Open(ctx, at, sealed); err == nil { // they work again since
+			return plain, nil
+		}
+		if !errors.Is(err, crmguard.ErrUnavailable) {
+			return nil, fmt.Errorf("%w: %w", errChanged, err)
+		}
 	}
-	if plain, err = l.keys.Open(ctx, at, sealed); err != nil { // they may work again since
-		return nil, fmt.Errorf("%w: %w", errChanged, err)
-	}
-	return plain, nil
+	return nil, fmt.Errorf("audit: the keys of the log itself: %w", err)
 }
 
 // own makes an entry of the log about itself.

@@ -62,7 +62,7 @@ func TestCacheAgeCountsFromTheKEK(t *testing.T) {
 	clock.Advance(5 * time.Second)
 	for i := range sealed {
 		_, err = k.Open(acting("acme"), client(i), sealed[i])
-		require.ErrorIs(t, err, encrypt.ErrUnavailable, "client %d", i)
+		require.ErrorIs(t, err, crmguard.ErrUnavailable, "client %d", i)
 	}
 }
 

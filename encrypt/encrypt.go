@@ -123,9 +123,6 @@ var (
 	// ErrWrongKEK says that the KEK is not the one that wrapped the stored keys. KEKs that
 	// can tell say so, such as key files and those of contrib; see [Keyring.Check].
 	ErrWrongKEK = errors.New("encrypt: the key-encryption key does not fit the key store")
-	// ErrUnavailable says that the KEK or the key store did not answer. Keys in the
-	// cache go on working for a while.
-	ErrUnavailable = errors.New("encrypt: keys are not available now")
 
 	// ErrNotErased says that nobody has ordered the erasure of a client.
 	ErrNotErased = errors.New("encrypt: no erasure was ordered")
@@ -254,8 +251,8 @@ func (k *Keyring) wallClock() time.Time {
 }
 
 // Check asks the key store and the KEK, for health pages and at start. Its errors
-// are [ErrUnavailable], [ErrDamaged] and [ErrWrongKEK]. A KEK that does not tell a wrong
-// key from an outage is seen as ErrUnavailable, with its error in it.
+// are [crmguard.ErrUnavailable], [ErrDamaged] and [ErrWrongKEK]. A KEK that does not tell a wrong
+// key from an outage is seen as crmguard.ErrUnavailable, with its error in it.
 func (k *Keyring) Check(ctx context.Context) error {
 	if k.closed.Load() {
 		return errClosed
@@ -308,5 +305,5 @@ func unavailable(what string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, ErrWrongKEK) {
 		return fmt.Errorf("encrypt: %s: %w", what, err)
 	}
-	return fmt.Errorf("%w: %s: %w", ErrUnavailable, what, err)
+	return fmt.Errorf("%w: %s: %w", crmguard.ErrUnavailable, what, err)
 }

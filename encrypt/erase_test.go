@@ -209,7 +209,7 @@ func TestErasureGoesOnAfterFailures(t *testing.T) {
 	require.Empty(t, finished, "no key is destroyed while index rows may be left")
 	index.broken = false
 	finished, err = k.FinishErasures(job("acme"))
-	require.ErrorIs(t, err, encrypt.ErrUnavailable)
+	require.ErrorIs(t, err, crmguard.ErrUnavailable)
 	require.Len(t, finished, 1, "one failure does not hold up the others")
 	store.broken = false
 	finished, err = k.FinishErasures(job("acme"))

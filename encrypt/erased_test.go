@@ -124,7 +124,7 @@ func TestReceipt(t *testing.T) {
 	require.Error(t, err)
 	store.down.Store(true)
 	_, err = k.Receipt(ctx, "acme", "c1")
-	require.ErrorIs(t, err, encrypt.ErrUnavailable)
+	require.ErrorIs(t, err, crmguard.ErrUnavailable)
 }
 
 // closesOnInsert closes a client while its worn key is being replaced.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encrypttest"
 )
@@ -220,7 +221,7 @@ func TestAnOutageEndsAJob(t *testing.T) {
 	down.down = true
 	for _, run := range []func(ctx context.Context, tenant string, rows encrypt.Rows, o *encrypt.JobOptions) (encrypt.Report, error){f.contacts.Scan, f.contacts.Reencrypt, f.contacts.Reindex} {
 		report, err := run(job("acme"), "acme", f, nil)
-		require.ErrorIs(t, err, encrypt.ErrUnavailable)
+		require.ErrorIs(t, err, crmguard.ErrUnavailable)
 		require.Zero(t, report.Rows, "an outage is no finding")
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+
+	"github.com/crmguard/crmguard"
 )
 
 // kekCheckText is what the KEK check wraps. It is no secret.
@@ -39,7 +41,7 @@ func (k *Keyring) checkKEK(ctx context.Context) (*kekCheck, error) {
 			return nil, unavailable("key store", err)
 		}
 		if len(records) == 0 {
-			return nil, fmt.Errorf("%w: the key store did not keep a new key", ErrUnavailable)
+			return nil, fmt.Errorf("%w: the key store did not keep a new key", crmguard.ErrUnavailable)
 		}
 	}
 	newest := records[len(records)-1]

@@ -106,7 +106,7 @@ func (k *Keyring) current(s *scopeKeys, now int64) bool {
 const attempts = 4
 
 // errStalled is returned after the last of them.
-var errStalled = fmt.Errorf("%w: the key store or the KEK takes longer than a lease", ErrUnavailable)
+var errStalled = fmt.Errorf("%w: the key store or the KEK takes longer than a lease", crmguard.ErrUnavailable)
 
 // settled says whether what was read needs no second look: it is current, or says
 // something that stays.

@@ -9,6 +9,8 @@ import (
 	"iter"
 	"maps"
 	"slices"
+
+	"github.com/crmguard/crmguard"
 )
 
 // keysOfAll returns the keys of scopes of one tenant, in their order, with one query for those that
@@ -277,7 +279,7 @@ func (k *Keyring) newRecord(s Scope, version uint32, wrapping *tenantKeyset) (Re
 
 // errNotKept is returned when [Keyring.Turn] was faster again and again, or the store
 // does not do what it should.
-var errNotKept = fmt.Errorf("%w: the key store did not keep a new key", ErrUnavailable)
+var errNotKept = fmt.Errorf("%w: the key store did not keep a new key", crmguard.ErrUnavailable)
 
 // insert stores fresh records and puts what the store holds then into byScope. It
 // returns the scopes whose record won; none has won where what wrapped it is not

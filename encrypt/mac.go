@@ -78,7 +78,7 @@ func (k *Keyring) mac(ctx context.Context, at crmguard.Place, data []byte) ([]by
 // Verify implements [crmguard.Authenticator]. Beside [crmguard.ErrMAC] its error
 // says which it is: [ErrMalformed], [ErrForeign], [ErrRetired], or [ErrNoKey], because
 // where there never was a key no MAC was made. Any other error, such as [ErrDamaged] and
-// [ErrUnavailable], says nothing about the MAC.
+// [crmguard.ErrUnavailable], says nothing about the MAC.
 func (k *Keyring) Verify(ctx context.Context, at crmguard.Place, data, mac []byte) error {
 	if err := checkPlace(&at); err != nil {
 		return err

@@ -98,7 +98,7 @@ func (k *Keyring) whyNotLeased(ctx context.Context, s Scope) error {
 		err = keys.usable(&s)
 	}
 	if err == nil {
-		err = fmt.Errorf("%w: the key store gives no lease", ErrUnavailable)
+		err = fmt.Errorf("%w: the key store gives no lease", crmguard.ErrUnavailable)
 	}
 	return err
 }

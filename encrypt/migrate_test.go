@@ -325,7 +325,7 @@ func TestMigrateDecodes(t *testing.T) {
 		case at.Tenant != "acme" || at.Record == "" || at.Client != at.Record || at.Kind != "contacts":
 			return nil, errors.New("where is that?")
 		case at.Field == "phone" && at.Record == "c02" && down:
-			return nil, fmt.Errorf("%w: the old KMS", encrypt.ErrUnavailable)
+			return nil, fmt.Errorf("%w: the old KMS", crmguard.ErrUnavailable)
 		case bytes.HasPrefix(stored, []byte("bad")):
 			return nil, errors.New("does not decrypt")
 		}
@@ -352,7 +352,7 @@ func TestMigrateDecodes(t *testing.T) {
 	require.ErrorContains(t, err, "does not decrypt")
 
 	_, err = p.contacts.Migrate(job("acme"), "acme", p, nil)
-	require.ErrorIs(t, err, encrypt.ErrUnavailable, "an outage ends it")
+	require.ErrorIs(t, err, crmguard.ErrUnavailable, "an outage ends it")
 	require.Equal(t, 15, p.left(t))
 	down = false
 	report, err := p.contacts.Migrate(job("acme"), "acme", p, nil)

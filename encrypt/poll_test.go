@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
 )
 
@@ -58,7 +59,7 @@ func TestSettingTheClockBackProlongsNoLease(t *testing.T) {
 	wall = wall.Add(-time.Hour)
 	clock.Advance(encrypt.Lease)
 	_, err = k.Open(acting("acme"), home, sealed)
-	require.ErrorIs(t, err, encrypt.ErrUnavailable)
+	require.ErrorIs(t, err, crmguard.ErrUnavailable)
 	store.down.Store(false)
 	_, err = k.Open(acting("acme"), home, sealed)
 	require.NoError(t, err)
@@ -66,5 +67,5 @@ func TestSettingTheClockBackProlongsNoLease(t *testing.T) {
 	store.down.Store(true)
 	clock.Advance(-time.Minute)
 	_, err = k.Open(acting("acme"), home, sealed)
-	require.ErrorIs(t, err, encrypt.ErrUnavailable, "nor does any other clock that goes back")
+	require.ErrorIs(t, err, crmguard.ErrUnavailable, "nor does any other clock that goes back")
 }

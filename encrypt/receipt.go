@@ -203,7 +203,7 @@ func (k *Keyring) note(ctx context.Context, record Record, change func(n *receip
 		}
 		record = records[len(records)-1]
 	}
-	return record, fmt.Errorf("%w: the note of an erasure changes all the time", ErrUnavailable)
+	return record, fmt.Errorf("%w: the note of an erasure changes all the time", crmguard.ErrUnavailable)
 }
 
 // era is what dates in receipts depend on besides the erasure itself.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
 )
 
@@ -147,7 +148,7 @@ func TestCheckReceiptRefuses(t *testing.T) {
 	require.ErrorIs(t, err, encrypt.ErrReceipt)
 	down := openKeyring(t, e.kek, &brokenStoreDown{}, nil)
 	_, err = down.CheckReceipt(acting("acme"), text)
-	require.ErrorIs(t, err, encrypt.ErrUnavailable)
+	require.ErrorIs(t, err, crmguard.ErrUnavailable)
 	require.NotErrorIs(t, err, encrypt.ErrReceipt, "nobody knows")
 }
 
@@ -184,12 +185,12 @@ func TestErasureWithoutTheKEK(t *testing.T) {
 	k := openKeyring(t, kek, store, &encrypt.Options{Clock: clock.Now})
 	kek.down.Store(true)
 	receipt, err := k.Erase(ctx, "acme", "c1", encrypt.Copy{What: "export"})
-	require.ErrorIs(t, err, encrypt.ErrUnavailable)
+	require.ErrorIs(t, err, crmguard.ErrUnavailable)
 	require.Equal(t, "closing", receipt.State)
 	require.Empty(t, receipt.MAC)
 	clock.Advance(encrypt.ClosingTime)
 	finished, err := k.FinishErasures(job("acme"))
-	require.ErrorIs(t, err, encrypt.ErrUnavailable)
+	require.ErrorIs(t, err, crmguard.ErrUnavailable)
 	require.Len(t, finished, 1)
 	require.Equal(t, "destroyed", finished[0].State)
 	kek.down.Store(false)

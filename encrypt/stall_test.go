@@ -141,7 +141,7 @@ func TestAStoreSlowerThanALeaseIsUnavailable(t *testing.T) {
 			s := stall(t)
 			s.store.onePoll = true // one in the background would tell that nothing has changed
 			s.store.load = func() { s.clock.Advance(encrypt.Lease) }
-			require.ErrorIs(t, s.calls()[call](), encrypt.ErrUnavailable)
+			require.ErrorIs(t, s.calls()[call](), crmguard.ErrUnavailable)
 		})
 	}
 	for _, call := range []string{"seal", "seal table"} {

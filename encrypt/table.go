@@ -32,7 +32,7 @@ type TableOptions struct {
 
 	// DecodePlain turns what a column tagged ",plain" holds into what is to be sealed, for
 	// columns that were encrypted by another scheme before; nil: it is taken as it is. Its error
-	// leaves the value where it is; one that is [ErrUnavailable] ends the call.
+	// leaves the value where it is; one that is [crmguard.ErrUnavailable] ends the call.
 	DecodePlain func(ctx context.Context, at crmguard.Place, stored []byte) ([]byte, error)
 }
 

@@ -223,7 +223,7 @@ func TestALostCommitAndATurn(t *testing.T) {
 	require.NoError(t, err)
 	store.lose = true
 	_, err = a.Seal(acting("acme"), at("new"), []byte("x"))
-	require.ErrorIs(t, err, encrypt.ErrUnavailable)
+	require.ErrorIs(t, err, crmguard.ErrUnavailable)
 	turn := func() {
 		running(clock, func() {
 			_, err := b.Turn(t.Context(), nil)

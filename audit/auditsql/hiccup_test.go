@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -16,28 +17,38 @@ import (
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
 
-// hiccup are keys that once cannot be had, for one field.
+// hiccup are keys that cannot be had for one field: once, or always, as those are whose
+// newest version another process has made.
 type hiccup struct {
 	*journaltest.Sealer
-	field string
-	mu    sync.Mutex
-	done  bool
+	field  string
+	always bool
+	mu     sync.Mutex
+	done   bool
 }
 
 func (h *hiccup) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([]byte, error) {
 	h.mu.Lock()
-	fails := at.Field == h.field && !h.done
+	fails := at.Field == h.field && (h.always || !h.done)
 	h.done = h.done || fails
 	h.mu.Unlock()
-	if fails {
+	switch {
+	case fails && h.always:
+		return nil, fmt.Errorf("key store: %w", crmguard.ErrUnavailable)
+	case fails:
 		return nil, errors.New("the connection was lost")
 	}
 	return h.Sealer.Open(ctx, at, sealed)
 }
 
-// Keys that cannot be had for a moment, and work when it is asked whether they do, do not
-// make what the log keeps for itself look forged.
-func TestKeysFailForAMoment(t *testing.T) {
+// Keys that cannot be had, and work when it is asked whether they do, do not make what the
+// log keeps for itself look forged.
+func TestKeysFail(t *testing.T) {
+	t.Run("once", func(t *testing.T) { keysFail(t, false) })
+	t.Run("always", func(t *testing.T) { keysFail(t, true) })
+}
+
+func keysFail(t *testing.T, always bool) {
 	for what, field := range map[string]string{"MAC": "mac", "heartbeat": "beat", "account": "nodes"} {
 		t.Run(what, func(t *testing.T) {
 			sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
@@ -59,10 +70,14 @@ func TestKeysFailForAMoment(t *testing.T) {
 				require.NoError(t, log.Close())
 
 				record()
-				faulty := &hiccup{Sealer: keys, field: field}
+				faulty := &hiccup{Sealer: keys, field: field, always: always}
 				log, err = audit.New(t.Context(), store, faulty, signer, verifier, nil)
-				require.NoError(t, err)
-				_ = log.Close() // what could not be heard is heard by the next
+				if always && field == "mac" {
+					require.ErrorIs(t, err, crmguard.ErrUnavailable)
+				} else {
+					require.NoError(t, err)
+					_ = log.Close() // what could not be heard is heard by the next
+				}
 				require.True(t, faulty.done)
 				log, err = audit.New(t.Context(), store, keys, signer, verifier, nil)
 				require.NoError(t, err)

@@ -146,7 +146,7 @@ func survivesOutages(t require.TestingT, k KEKUnderTest) {
 		k.KMS.Down(true)
 		require.NoError(t, openPage(t, keys, page), "the tenant is in the cache")
 		_, err := keys.Seal(acting(smtp.Tenant), smtp, []byte("x"))
-		require.ErrorIs(t, err, encrypt.ErrUnavailable)
+		require.ErrorIs(t, err, crmguard.ErrUnavailable)
 		require.NotErrorIs(t, err, encrypt.ErrWrongKEK)
 		k.KMS.Down(false)
 		_, err = keys.Seal(acting(smtp.Tenant), smtp, []byte("x"))

@@ -308,7 +308,7 @@ func (a *App) openFile(ctx context.Context, f *attachment, stored *os.File) (io.
 	if err == nil {
 		_, err = rewind(content)
 	}
-	if _, refused := errors.AsType[*crmguard.Denial](err); refused || errors.Is(err, crmguard.ErrErased) || errors.Is(err, encrypt.ErrUnavailable) || ctx.Err() != nil {
+	if _, refused := errors.AsType[*crmguard.Denial](err); refused || errors.Is(err, crmguard.ErrErased) || errors.Is(err, crmguard.ErrUnavailable) || ctx.Err() != nil {
 		return nil, err
 	}
 	if err != nil || f.Damaged {
