@@ -39,20 +39,16 @@ type grouping struct {
 
 var groupings = sync.Pool{New: func() any { return new(grouping) }}
 
-// maxGroups keeps memory for more clients than this from lasting.
-const maxGroups = 1 << 10
-
 func borrowGrouping() *grouping { return groupings.Get().(*grouping) }
 
-// giveBack forgets what it held: names are pieces of requests.
-func (p *grouping) giveBack() {
-	if cap(p.groups) > maxGroups {
-		return
-	}
+// release leaves no names, which are pieces of requests, in memory that waits for the next batch.
+func (p *grouping) release() {
 	clear(p.groups)
 	clear(p.scopes)
 	p.groups, p.scopes = p.groups[:0], p.scopes[:0]
-	groupings.Put(p)
+	if cap(p.groups) <= maxScratch {
+		groupings.Put(p)
+	}
 }
 
 // add adds the next cell, in most cases to the group of the one before. The version is 0 for

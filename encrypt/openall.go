@@ -25,7 +25,7 @@ func (k *Keyring) openAll(ctx context.Context, tenant string, cells []Cell) erro
 // openCells asks Options.OnOpen, about more clients too, unless that was asked about all of them just now.
 func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, more []string, allowed bool) error {
 	p := borrowGrouping()
-	defer p.giveBack()
+	defer p.release()
 	size, err := p.groupSealed(ctx, tenant, cells)
 	if err != nil {
 		return err

@@ -45,6 +45,22 @@ func checkScratches(all []*scratch) error {
 	return nil
 }
 
+func checkGroupings(all []*grouping) error {
+	for _, p := range all {
+		for _, g := range p.groups[:cap(p.groups)] {
+			if g != (group{}) {
+				return errors.New("a group is left")
+			}
+		}
+		for _, s := range p.scopes[:cap(p.scopes)] {
+			if s != (Scope{}) {
+				return errors.New("a scope is left")
+			}
+		}
+	}
+	return nil
+}
+
 func TestWhatWasSealedAndOpenedDoesNotWaitInPools(t *testing.T) {
 	var all []*scratch
 	scratches = sync.Pool{New: func() any {
@@ -53,6 +69,13 @@ func TestWhatWasSealedAndOpenedDoesNotWaitInPools(t *testing.T) {
 		return b
 	}}
 	t.Cleanup(func() { scratches = sync.Pool{New: func() any { return new(scratch) }} })
+	var grouped []*grouping
+	groupings = sync.Pool{New: func() any {
+		p := new(grouping)
+		grouped = append(grouped, p)
+		return p
+	}}
+	t.Cleanup(func() { groupings = sync.Pool{New: func() any { return new(grouping) }} })
 	kek, err := OpenKeyFile(t.TempDir()+"/kek.json", "", true)
 	require.NoError(t, err)
 	k, err := New(kek, NewMemory(), nil)
@@ -87,10 +110,19 @@ func TestWhatWasSealedAndOpenedDoesNotWaitInPools(t *testing.T) {
 		require.NoError(t, checkScratches(all))
 	}
 	require.NotEmpty(t, all)
+	require.NotEmpty(t, grouped)
+	require.NotNil(t, grouped[0].groups)
+	require.NoError(t, checkGroupings(grouped))
 	for name, left := range map[string]*scratch{
 		"text behind the end":   {texts: []byte("Anna")[:0]},
 		"a cell behind the end": {cells: []Cell{{Plaintext: []byte("Anna")}}[:0]},
 	} {
 		require.Error(t, checkScratches([]*scratch{left}), "the check notices %s", name)
+	}
+	for name, left := range map[string]*grouping{
+		"a group": {groups: []group{{scope: ClientScope("acme", "anna")}}[:0]},
+		"a scope": {scopes: []Scope{ClientScope("acme", "anna")}[:0]},
+	} {
+		require.Error(t, checkGroupings([]*grouping{left}), "the check notices %s", name)
 	}
 }

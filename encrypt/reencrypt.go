@@ -103,7 +103,7 @@ func (m *Model) sealedCells(tenant string, page []Row, outcomes []outcome) ([]Ce
 // outdated leaves out what is sealed with the newest key, and padded as it should be.
 func (m *Model) outdated(ctx context.Context, tenant string, cells []Cell, where []rowCell) ([]rowCell, error) {
 	p := borrowGrouping()
-	defer p.giveBack()
+	defer p.release()
 	if _, err := p.groupSealed(ctx, tenant, cells); err != nil {
 		return nil, err
 	}

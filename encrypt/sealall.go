@@ -19,7 +19,7 @@ func (k *Keyring) SealAll(ctx context.Context, tenant string, cells []Cell) erro
 // sealAll also returns the keys of more scopes of the tenant.
 func (k *Keyring) sealAll(ctx context.Context, tenant string, cells []Cell, more []Scope) ([]*scopeKeys, error) {
 	p := borrowGrouping()
-	defer p.giveBack()
+	defer p.release()
 	size, err := p.groupPlain(ctx, tenant, cells)
 	if err != nil {
 		return nil, err
