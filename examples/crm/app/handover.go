@@ -137,15 +137,22 @@ func (a *App) chosenHeir(r *http.Request, leaver string) (string, error) {
 	return to, nil
 }
 
-// handOver begins.
-func (a *App) handOver(ctx context.Context, from, to string) error {
+// ownedBy counts the contacts that name somebody as responsible.
+func (a *App) ownedBy(ctx context.Context, login string) (n int, err error) {
+	err = a.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM contacts WHERE owner = $1`, login).Scan(&n)
+	return n, err
+}
+
+// handOver begins, unless there is nothing to hand over: what is told of an earlier
+// handover stays then.
+func (a *App) handOver(ctx context.Context, from, to string, owned int) error {
 	if a.handovers.of(from).Running() {
 		return &guard.Problem{Status: http.StatusConflict, Title: "This is under way", Code: "busy", Detail: "The contacts of this person are being handed over already."}
 	}
-	h := transfer{From: from, To: to, By: subjectOf(ctx).ID, Began: a.now()}
-	if err := a.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM contacts WHERE owner = $1`, from).Scan(&h.All); err != nil {
-		return err
+	if owned == 0 {
+		return nil
 	}
+	h := transfer{From: from, To: to, By: subjectOf(ctx).ID, Began: a.now(), All: owned}
 	if err := a.keepHandover(ctx, h); err != nil {
 		return fmt.Errorf("remember a handover: %w", err)
 	}

@@ -17,10 +17,12 @@ import (
 type leaverView struct {
 	Login, Title, Unit string
 	Closed             bool
+	Unfinished         bool // dismissed, and not everything is taken away yet
 	Sessions           int
 	Review             rbac.LeaverReview
 	Roles, Rights      []string   // in words
 	Orphans            []string   // rights that nobody else has, in words
+	Heads              []string   // departments that nobody else heads
 	Rows, Granted      []shownRow // of Review
 	Owned              int
 	Heirs              []account
@@ -57,7 +59,7 @@ func (a *App) showLeaver(w http.ResponseWriter, r *http.Request, done *notice) e
 		Login: p.ID, Title: p.Title, Unit: a.people.unitName(p.Unit), Closed: closed, Sessions: sessions,
 		Handover: a.handovers.of(p.ID), Notice: done,
 	}
-	if err := a.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM contacts WHERE owner = $1`, p.ID).Scan(&view.Owned); err != nil {
+	if view.Owned, err = a.ownedBy(ctx, p.ID); err != nil {
 		return err
 	}
 	if view.Review, err = a.rights.ReviewLeaver(ctx, tenant, p.ID, rbac.Records{Kind: kind, Owned: view.Owned}); err != nil {
@@ -69,6 +71,16 @@ func (a *App) showLeaver(w http.ResponseWriter, r *http.Request, done *notice) e
 			names[i] = labelOf(name)
 		}
 		view.Roles = append(view.Roles, strings.Join(names, " → "))
+	}
+	if closed {
+		has, err := a.factors.Has(ctx, tenant, p.ID)
+		if err != nil {
+			return err
+		}
+		view.Unfinished = has || len(view.Review.Rows) > 0
+	}
+	for _, unit := range view.Review.Orphans.Units {
+		view.Heads = append(view.Heads, a.people.unitName(unit))
 	}
 	view.Rights, view.Orphans = rightsInWords(view.Review.Rights), rightsInWords(view.Review.Orphans.Rights)
 	view.Rows, view.Granted = a.authoredRows(view.Review.Rows), a.authoredRows(view.Review.Granted)
@@ -152,15 +164,25 @@ func (a *App) handOverContacts(w http.ResponseWriter, r *http.Request) error {
 		return &guard.Problem{Status: http.StatusConflict, Title: "This person works here", Code: "open", Detail: "Contacts are handed over when somebody is dismissed. Until then they change hands one by one."}
 	}
 	guard.Describe(ctx, func(e *guard.Details) { e.Reason = "handover:" + p.ID + ":" + to })
-	if err := a.handOver(ctx, p.ID, to); err != nil {
+	owned, err := a.ownedBy(ctx, p.ID)
+	if err == nil {
+		err = a.handOver(ctx, p.ID, to, owned)
+	}
+	if err != nil {
 		return err
+	}
+	if owned == 0 {
+		return a.showLeaver(w, r, &notice{"Nothing to hand over", goTo(p.ID, to, owned)})
 	}
 	return a.showLeaver(w, r, &notice{"The contacts go to " + to, "They do so in the background: you may close this page."})
 }
 
 // goTo says in the receipt what becomes of the contacts.
-func goTo(to string) string {
-	if to == "" {
+func goTo(from, to string, owned int) string {
+	switch {
+	case owned == 0:
+		return fmt.Sprintf("No contact names %s.", from)
+	case to == "":
 		return "The contacts stay with the department."
 	}
 	return fmt.Sprintf("The contacts go to %s.", to)

@@ -165,3 +165,45 @@ func TestHandoverGoesOn(t *testing.T) {
 		require.Equal(t, 3, in.owned("seller3", "sales-north"))
 	})
 }
+
+// TestDismissedAgain: whoever presses twice, or finds a dismissal half done, is told what
+// was done before, what is done now, and what is left; and what became of the contacts is
+// not forgotten.
+func TestDismissedAgain(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(9))
+		in.atNoon()
+		owner := in.signedIn("owner")
+		_, page := owner.post("/staff/seller3/dismiss", "heir", "seller5")
+		for _, part := range []string{"seller3 is dismissed", "Since 12:", "second factors (1), roles and rights (1)", "The contacts go to seller5."} {
+			has(t, page, part)
+		}
+		in.handedOver("seller3")
+		for _, heir := range []string{"seller5", ""} {
+			_, page = owner.post("/staff/seller3/dismiss", "heir", heir)
+			for _, part := range []string{"seller3 was dismissed before", "There was nothing left to take away.", "No contact names seller3."} {
+				has(t, page, part)
+			}
+			hasNot(t, page, "The contacts")
+		}
+		_, page = owner.post("/staff/seller3/handover", "heir", "seller5")
+		has(t, page, "Nothing to hand over")
+		has(t, page, "3 contacts went to seller5")
+		hasNot(t, page, "not everything is taken away")
+
+		// Half done: closed, and nothing else.
+		require.NoError(t, in.app.sessions.ClosePerson(t.Context(), tenant, "seller4"))
+		_, page = owner.get("/staff/seller4/leaver")
+		has(t, page, "Not everything is taken away yet")
+		has(t, page, `action="/staff/seller4/dismiss"`)
+		_, page = owner.post("/staff/seller4/dismiss")
+		has(t, page, "seller4 was dismissed before")
+		has(t, page, "What was left is taken away now: second factors (1), roles and rights (1).")
+		_, page = owner.get("/staff/seller4/leaver")
+		hasNot(t, page, "Not everything is taken away yet")
+		has(t, page, "No contact names seller4")
+		_, page = owner.get("/staff/head/leaver")
+		has(t, page, "No contact names head as responsible.")
+		has(t, page, "heads the department Sales")
+	})
+}

@@ -104,7 +104,7 @@ func TestDismissal(t *testing.T) {
 		owner, victim := in.signedIn("owner"), in.signedIn("seller1")
 		status, page := owner.post("/staff/seller1/dismiss")
 		require.Equal(t, http.StatusOK, status)
-		for _, part := range []string{"seller1 is dismissed", "factors 1", "roles and rules 1"} {
+		for _, part := range []string{"seller1 is dismissed", "second factors (1)", "roles and rights (1)"} {
 			has(t, page, part)
 		}
 		status, _ = victim.get("/contacts")

@@ -47,9 +47,10 @@ func openPages(zone func() *time.Location) (*pages, error) {
 		p.assets[f.Name()], p.versions[f.Name()] = content, hex.EncodeToString(digest[:6])
 	}
 	functions := template.FuncMap{
-		"asset": func(name string) string { return "/static/" + name + "?v=" + p.versions[name] },
-		"count": grouped,
-		"when":  func(t time.Time) string { return moment(t, zone()) },
+		"asset":  func(name string) string { return "/static/" + name + "?v=" + p.versions[name] },
+		"count":  grouped,
+		"plural": plural,
+		"when":   func(t time.Time) string { return moment(t, zone()) },
 	}
 	base, err := template.New("base").Funcs(functions).ParseFS(files, "templates/base.html")
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/guard"
@@ -149,18 +150,29 @@ func (a *App) dismiss(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	guard.Describe(ctx, func(e *guard.Details) { e.Reason = "dismiss" })
+	before, _, err := a.signIns(ctx, p.ID)
+	if err != nil {
+		return err
+	}
 	receipt, err := a.guard.Dismiss(ctx, tenant, p.ID)
 	if err != nil {
 		a.log.ErrorContext(ctx, "a dismissal is not complete", "person", p.ID, "error", err)
 		return &guard.Problem{Status: http.StatusInternalServerError, Title: "Not everything is ended yet", Code: "incomplete", Detail: stillToEnd(p.ID, receipt)}
 	}
 	guard.Describe(ctx, func(e *guard.Details) { e.Count = total(receipt) })
-	if to != "" {
-		if err := a.handOver(ctx, p.ID, to); err != nil {
-			return err
-		}
+	owned, err := a.ownedBy(ctx, p.ID)
+	if err == nil && to != "" {
+		err = a.handOver(ctx, p.ID, to, owned)
 	}
-	return a.showStaff(w, r, &notice{p.ID + " is dismissed", receiptText(p.ID, receipt) + " " + goTo(to)})
+	if err != nil {
+		return err
+	}
+	done := &notice{p.ID + " is dismissed", a.receiptText(p.ID, receipt)}
+	if before {
+		done = &notice{p.ID + " was dismissed before", restText(receipt)}
+	}
+	done.Text += " " + goTo(p.ID, to, owned)
+	return a.showStaff(w, r, done)
 }
 
 func total(receipt guard.Receipt) (n int) {
@@ -170,21 +182,42 @@ func total(receipt guard.Receipt) (n int) {
 	return n
 }
 
-// receiptText says what a dismissal ended.
-func receiptText(login string, receipt guard.Receipt) string {
-	var ended []string
+// What a dismissal takes away, in words.
+var takenNames = map[string]string{"factors": "second factors", "roles and rules": "roles and rights"}
+
+// taken lists what a dismissal took away.
+func taken(receipt guard.Receipt) string {
+	var list []string
 	for _, part := range receipt.Ended {
-		ended = append(ended, fmt.Sprintf("%s %d", part.What, part.Count))
+		if part.Count > 0 {
+			list = append(list, fmt.Sprintf("%s (%s)", takenNames[part.What], grouped(part.Count)))
+		}
 	}
-	return fmt.Sprintf("Since %s no session of %s is good and none can start. Ended: %s.",
-		receipt.Closed.Format("15:04:05"), login, strings.Join(ended, ", "))
+	return strings.Join(list, ", ")
+}
+
+// receiptText says what a dismissal ended.
+func (a *App) receiptText(login string, receipt guard.Receipt) string {
+	text := fmt.Sprintf("Since %s no session of %s is good and none can start.", receipt.Closed.In(a.zone()).Format(time.TimeOnly), login)
+	if list := taken(receipt); list != "" {
+		text += " Taken away: " + list + "."
+	}
+	return text
+}
+
+// restText says what there was left to end of somebody who was dismissed before.
+func restText(receipt guard.Receipt) string {
+	if list := taken(receipt); list != "" {
+		return "What was left is taken away now: " + list + "."
+	}
+	return "There was nothing left to take away."
 }
 
 func stillToEnd(login string, receipt guard.Receipt) string {
 	if receipt.Closed.IsZero() {
 		return "The sessions of " + login + " could not be ended. Please try again at once; if it fails again, lock the CRM down."
 	}
-	return "Nobody can act as " + login + " any more, but not everything that " + login + " had is removed. Dismiss once more; it goes on from here."
+	return "Nobody can act as " + login + " any more, but not everything that " + login + " had is removed. Dismiss once more, on the review of " + login + "; it goes on from here. So does the next start of the CRM."
 }
 
 // finishDismissals ends what dismissals left that a crash cut off: whoever is
