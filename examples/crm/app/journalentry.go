@@ -108,8 +108,16 @@ func (a *App) downloadExtract(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var extract bytes.Buffer
-	if _, err := a.journal.Extract(r.Context(), audit.Query{Tenant: tenant, Kind: kind, Record: c.ID}, &extract); err != nil {
+	made, err := a.journal.Extract(r.Context(), audit.Query{Tenant: tenant, Kind: kind, Record: c.ID}, &extract)
+	if err != nil {
 		return err
+	}
+	forgotten, err := a.journal.Find(r.Context(), audit.Query{Tenant: tenant, Kind: kind, Record: c.ID, Action: crmguard.Erase, Limit: 1})
+	if err != nil {
+		return err
+	}
+	if len(forgotten.Entries) == 0 || forgotten.Entries[0].Seq >= made.Size {
+		return unsigned("Nothing was downloaded: the entry that says that this client was forgotten is so new that no signature covers it, and the extract would lack it. Try again in a minute.")
 	}
 	sendFile(w, "application/jsonl", "extract-"+c.ID+".jsonl", extract.Bytes())
 	return nil

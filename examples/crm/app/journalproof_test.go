@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +69,12 @@ func TestProofsAndExtracts(t *testing.T) {
 		has(t, page, "/journal/entries/1/proof")
 		status, _ = owner.post("/contacts/"+client+"/forget", "reason", "authority")
 		require.Equal(t, http.StatusOK, status)
+		for at, back := range map[string]string{"/contacts/" + client + "/extract": "/contacts/" + client, "/journal/entries/" + in.newest(client) + "/proof": "/journal/entries/" + in.newest(client)} {
+			status, page = owner.get(at) // it would lack the act that it is downloaded for
+			require.Equal(t, http.StatusConflict, status, at)
+			has(t, page, "Try again in a minute")
+			has(t, page, `href="`+back+`">Back</a>`)
+		}
 		in.stop() // which signs
 		in.start()
 		owner, seller = in.signedIn("owner"), in.signedIn("seller1")
@@ -118,6 +125,19 @@ func TestProofsAndExtracts(t *testing.T) {
 		has(t, page, "download a proof")
 		has(t, page, "download an extract")
 	})
+}
+
+// newest is the number of the newest entry that says that a client was forgotten.
+func (in *installation) newest(client string) (seq string) {
+	in.t.Helper()
+	require.Eventually(in.t, func() bool {
+		found, err := in.app.journal.Find(in.t.Context(), audit.Query{Tenant: tenant, Record: client, Action: crmguard.Erase, Outcome: crmguard.Done, Limit: 1})
+		if err == nil && len(found.Entries) == 1 {
+			seq = strconv.FormatInt(found.Entries[0].Seq, 10)
+		}
+		return seq != ""
+	}, 10*time.Second, 5*time.Millisecond)
+	return seq
 }
 
 // TestLiveJournal: what is new is there with the next reload, and a look is one entry

@@ -191,6 +191,13 @@ func explain(report audit.Report) *verdict {
 // proofFile is the name under which a proof is kept.
 func proofFile(seq int64) string { return fmt.Sprintf("entry-%d.tlog-proof", seq) }
 
+// unsignedProblem is the code of a download that waits for a signature.
+const unsignedProblem = "unsigned"
+
+func unsigned(detail string) error {
+	return &guard.Problem{Status: http.StatusConflict, Title: "Not signed yet", Code: unsignedProblem, Detail: detail}
+}
+
 // proveEntry sends the file that proves an entry to whoever has the public key.
 func (a *App) proveEntry(w http.ResponseWriter, r *http.Request) error {
 	e, err := a.entryAt(r.Context(), r.PathValue("entry"))
@@ -199,8 +206,7 @@ func (a *App) proveEntry(w http.ResponseWriter, r *http.Request) error {
 	}
 	proof, err := a.journal.Prove(r.Context(), e.Seq)
 	if errors.Is(err, audit.ErrUnsigned) {
-		return &guard.Problem{Status: http.StatusConflict, Title: "Not signed yet", Code: "unsigned",
-			Detail: "The entry is in the journal, but so new that no signature covers it. Try again in a minute."}
+		return unsigned("The entry is in the journal, but so new that no signature covers it. Try again in a minute.")
 	}
 	if err != nil {
 		return err
