@@ -29,6 +29,20 @@ func (a *App) lockdownPage(w http.ResponseWriter, r *http.Request) error {
 	return a.render(w, http.StatusOK, "lockdown", a.page(r, "Emergency", false, view))
 }
 
+// lockedDown says what somebody does who is refused meanwhile.
+func (a *App) lockedDown(r *http.Request, p problemPage) problemPage {
+	p.Title = "The CRM is locked down"
+	emergency, _ := lockdownResource(r)
+	if _, in := crmguard.SubjectFrom(r.Context()); in && a.may(r, crmguard.Grant, emergency) {
+		p.Text = "Nobody opens clients until it is reopened, owners neither. The switch is on the page Emergency."
+		p.On = navLink{Path: "/lockdown", Label: "Emergency"}
+		return p
+	}
+	p.Text = "It was closed because of an incident, for you too if you did it. Nothing of yours is lost; it goes on when the owner reopens it, on the page Emergency. If no owner can sign in, whoever runs the server reopens it there."
+	p.On.Label = "Try again"
+	return p
+}
+
 // lockDown closes the CRM for everybody who may not reopen it.
 func (a *App) lockDown(w http.ResponseWriter, r *http.Request) error {
 	if err := a.guard.LockDown(r.Context(), tenant); err != nil {

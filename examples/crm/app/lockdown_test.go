@@ -37,12 +37,14 @@ func TestLockdown(t *testing.T) {
 			status, page := seller.get(card)
 			require.Equal(t, http.StatusServiceUnavailable, status)
 			has(t, page, "it goes on when the owner reopens it")
+			has(t, page, `href="/contacts">Try again</a>`)
 			status, _ = admin.post("/lockdown/reopen")
 			require.Equal(t, http.StatusServiceUnavailable, status)
 			for _, path := range []string{"/contacts", card} { // not even who may reopen
 				status, page := owner.get(path)
 				require.Equal(t, http.StatusServiceUnavailable, status, path)
 				hasNot(t, page, "Quillfeather", path)
+				has(t, page, `class="button" href="/lockdown">Emergency</a>`, "where it is reopened")
 			}
 		}
 		closed()

@@ -197,6 +197,7 @@ type problemPage struct {
 	Status               int
 	Title, Text, Request string
 	Back                 string // path of the page whose form it was; "": there is none
+	On                   navLink
 }
 
 // What problems mean to whoever meets them. What is not here has its own detail.
@@ -234,9 +235,9 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 	case p.Status == http.StatusUnauthorized:
 		err = a.render(w, p.Status, "signin", a.doorForm(r.Context(), signInForm{Problem: a.whyNotIn(r)}))
 	default:
-		shown := problemPage{p.Status, p.Title, p.Detail, p.Instance, a.backFrom(r, p)}
+		shown := problemPage{p.Status, p.Title, p.Detail, p.Instance, a.backFrom(r, p), navLink{Path: home, Label: "Contacts"}}
 		if p.Code == guard.LockdownKind {
-			shown.Title, shown.Text = "The CRM is locked down", "It was closed because of an incident. Nothing of yours is lost; it goes on when the owner reopens it."
+			shown = a.lockedDown(r, shown)
 		} else if p.Code == "address" {
 			shown.Title, shown.Text = "It is not known where you come from", "The proxy before the CRM did not say it in a form that can be read. Please tell the administrator."
 		} else if p.Code == quota.CodeNorm || p.Code == quota.CodeAttempts {
