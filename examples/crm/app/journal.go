@@ -32,6 +32,7 @@ type journalView struct {
 	Outcomes                          []string
 	Entries                           []entry
 	Newest, Older                     string // addresses
+	Before                            int64  // where this page begins; 0: with the newest
 	Live                              bool   // it loads itself again
 	Follow                            string // the address of the live view
 	MayOpen                           bool
@@ -129,6 +130,7 @@ func (a *App) journalView(r *http.Request, asked url.Values, live bool) (journal
 	if live {
 		read = a.journal.Find
 	}
+	view.Before = q.Before
 	found, err := read(r.Context(), q)
 	if err != nil {
 		return view, err
@@ -216,6 +218,8 @@ func describe(e audit.Entry) entry {
 		line.What = "read the journal"
 	case ev.Resource.Kind == "journal":
 		line.What, line.Record = "open what is sealed", "entry "+ev.Resource.ID
+	case lockdownWords(ev) != "":
+		line.What = lockdownWords(ev)
 	case ev.Resource.Kind == alertKind:
 		line.What = "pass a norm"
 	case ev.Resource.Field != "":
@@ -241,12 +245,15 @@ func describe(e audit.Entry) entry {
 	}
 	var details []string
 	if ev.Reason != "" {
-		details = append(details, ev.Reason)
+		details = append(details, reasonWords(ev.Reason))
 	}
 	if len(ev.Fields) > 0 && !(len(ev.Fields) == 1 && ev.Fields[0] == ev.Resource.Field) {
-		details = append(details, strings.Join(ev.Fields, ", "))
+		details = append(details, fieldWords(ev))
 	}
-	if ev.Count > 0 {
+	switch {
+	case ev.Count > 0 && ev.Resource.Kind == alertKind:
+		details = append(details, grouped(ev.Count)+" in the day")
+	case ev.Count > 0:
 		details = append(details, plural(ev.Count, "record"))
 	}
 	if names := sealedNames(e); len(names) > 0 {
@@ -317,7 +324,7 @@ func (a *App) openEntry(w http.ResponseWriter, r *http.Request) error {
 	if err != nil && !errors.Is(err, crmguard.ErrErased) {
 		return err
 	}
-	view, err := a.journalView(r, url.Values{}, true) // opening it is an entry already
+	view, err := a.journalView(r, r.PostForm, true) // opening it is an entry already
 	if err != nil {
 		return err
 	}

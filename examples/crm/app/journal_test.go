@@ -3,6 +3,7 @@ package app
 import (
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -47,5 +48,66 @@ func TestJournalFilter(t *testing.T) {
 		}
 		_, page := owner.get("/journal")
 		has(t, page, `pattern="`, "a browser does not send it in the first place")
+	})
+}
+
+// TestJournalInWords: the list says what a code means, to whoever has never seen one; the
+// page of the entry has the code.
+func TestJournalInWords(t *testing.T) {
+	for code, words := range map[string]string{
+		"quota:norm":                       "past the norm of the day",
+		"quota:hard-norm:50":               "stopped at 50",
+		"rbac:no-rule":                     "no right to it: no rule",
+		"guard:lockdown":                   "the CRM is locked down",
+		"handover:seller3:seller5":         "contacts of seller3 go to seller5",
+		"leaver:seller3":                   "review of seller3",
+		"proof:17":                         "entry 17",
+		"version:3":                        "version 3",
+		"version:3:reset":                  "version 3, reset",
+		"call-client":                      "Call the client",
+		"mailing:anna.example.org":         "A mailing or a campaign, for anna.example.org",
+		"other":                            "Something else",
+		"something that nobody translated": "something that nobody translated",
+	} {
+		require.Equal(t, words, reasonWords(code), code)
+	}
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(3))
+		owner, seller := in.signedIn("owner"), in.signedIn("seller1")
+		status, _ := seller.get("/staff")
+		require.Equal(t, http.StatusForbidden, status)
+		_, page := owner.get("/journal?person=seller1")
+		has(t, page, "no right to it: ")
+		hasNot(t, page, "rbac:")
+		_, _ = owner.post("/lockdown")
+		_, _ = owner.post("/lockdown/reopen")
+		_, page = owner.get("/journal?person=owner")
+		has(t, page, "lock the CRM down")
+		has(t, page, "reopen the CRM")
+	})
+}
+
+// TestOpenedWhereItStands: what is sealed is shown on the page from which it was opened,
+// narrowed as it was.
+func TestOpenedWhereItStands(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(3))
+		owner, mine := in.signedIn("owner"), in.idOf(0)
+		status, _ := owner.post("/contacts/"+mine+"/reveal", "field", "phone", "reason", "call-client", "more", "the offer of May")
+		require.Equal(t, http.StatusOK, status)
+		_, page := owner.get("/journal?outcome=attempted&record=" + mine)
+		_, form, found := strings.Cut(page, `name="entry" value="`)
+		require.True(t, found)
+		for _, part := range []string{`name="record" value="` + mine + `"`, `name="outcome" value="attempted"`} {
+			has(t, form, part)
+		}
+		entry, _, _ := strings.Cut(form, `"`)
+		status, page = owner.post("/journal/open", "entry", entry, "record", mine, "outcome", "attempted")
+		require.Equal(t, http.StatusOK, status)
+		has(t, page, "the offer of May")
+		has(t, page, "Timeline of record "+mine)
+		has(t, page, "<option selected>attempted</option>")
+		status, _ = owner.post("/journal/open", "entry", entry, "record", "Ivan Petrov")
+		require.Equal(t, http.StatusUnprocessableEntity, status)
 	})
 }
