@@ -94,7 +94,7 @@ func TestKeysPage(t *testing.T) {
 		all("turned")
 		_, page = owner.get("/journal")
 		has(t, page, "system:turn")
-		has(t, page, "turn:begin")
+		has(t, page, "the keys are turned")
 		in.stop()
 		in.start()
 		_, page = in.signedIn("admin").get("/keys")
