@@ -18,9 +18,9 @@ type Place struct {
 }
 
 // Sealer encrypts values at rest. Sealed bytes opened at another place, changed
-// or truncated are an error; data of an erased client is [ErrErased], and keys that cannot be
-// had now are [ErrUnavailable]. Opening at
-// a place with a client needs a [Subject] in the context.
+// or truncated are an error; data of an erased client is [ErrErased], and keys that
+// cannot be had now are [ErrUnavailable]. Opening at a place with a client needs a
+// [Subject] in the context.
 type Sealer interface {
 	Seal(ctx context.Context, at Place, plaintext []byte) ([]byte, error)
 	Open(ctx context.Context, at Place, sealed []byte) ([]byte, error)

@@ -46,7 +46,7 @@ func (p *grouping) release() {
 	clear(p.groups)
 	clear(p.scopes)
 	p.groups, p.scopes = p.groups[:0], p.scopes[:0]
-	if cap(p.groups) <= maxScratch {
+	if max(cap(p.groups), cap(p.scopes)) <= maxScratch {
 		groupings.Put(p)
 	}
 }

@@ -120,9 +120,10 @@ var (
 	// ErrDamaged says that a stored key does not unwrap, or not as what it is stored
 	// as: the key store was damaged or changed.
 	ErrDamaged = errors.New("encrypt: a key in the key store is damaged")
-	// ErrWrongKEK says that the KEK is not the one that wrapped the stored keys. KEKs that
-	// can tell say so, such as key files and those of contrib; see [Keyring.Check].
-	ErrWrongKEK = errors.New("encrypt: the key-encryption key does not fit the key store")
+	// ErrWrongKEK says that the KEK is not the one that wrapped the stored keys, which are not
+	// available then: it is also a [crmguard.ErrUnavailable]. KEKs that can tell say so, such as
+	// key files and those of contrib; see [Keyring.Check].
+	ErrWrongKEK = fmt.Errorf("encrypt: the key-encryption key does not fit the key store: %w", crmguard.ErrUnavailable)
 
 	// ErrNotErased says that nobody has ordered the erasure of a client.
 	ErrNotErased = errors.New("encrypt: no erasure was ordered")

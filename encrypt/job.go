@@ -224,7 +224,7 @@ func checkRow(row *Row) error {
 
 // passing says whether an error is nothing about the value: the job ends with it.
 func passing(ctx context.Context, err error) bool {
-	return err != nil && (ctx.Err() != nil || errors.Is(err, crmguard.ErrUnavailable) || errors.Is(err, ErrWrongKEK) || errors.Is(err, context.DeadlineExceeded))
+	return err != nil && (ctx.Err() != nil || errors.Is(err, crmguard.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded))
 }
 
 // sealLiving seals cells but those of clients whose erasure has begun, which get an
