@@ -151,7 +151,8 @@ const (
 // the same machine, whose speed changes several times a second.
 func sideBySide(ours, peer func() error) trial {
 	const shorter = 10
-	return trial{ours: perOpIn(roundTime/shorter, ours), peer: perOpIn(roundTime/shorter, peer), rounds: rounds*shorter + 1}
+	const turns = rounds*shorter | 1 // odd
+	return trial{ours: perOpIn(roundTime/shorter, ours), peer: perOpIn(roundTime/shorter, peer), rounds: turns}
 }
 
 // perOp measures nanoseconds per call of op: the median of batches, so that whatever
