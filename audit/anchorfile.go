@@ -82,11 +82,6 @@ func (f *FileAnchor) Keep(ctx context.Context, checkpoint []byte) error {
 }
 
 func (f *FileAnchor) keep(ctx context.Context, checkpoint []byte) (err error) {
-	if f.seen != nil { // lockFile would make it anew
-		if named, err := os.Stat(f.path); err != nil || !os.SameFile(f.seen, named) {
-			return errors.Join(fmt.Errorf("the file was removed or replaced: %w", ErrPoisoned), err)
-		}
-	}
 	file, err := f.lock(ctx)
 	if err != nil {
 		return err
@@ -118,12 +113,23 @@ func (f *FileAnchor) keep(ctx context.Context, checkpoint []byte) (err error) {
 	return err
 }
 
-// lock waits for other processes.
+// lock waits for other processes, and looks each time whether the file is the same.
 func (f *FileAnchor) lock(ctx context.Context) (*os.File, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, anchorTimeout, errHangs)
+	defer cancel()
 	for {
+		if err := f.same(os.Stat(f.path)); err != nil { // lockFile would make it anew
+			return nil, err
+		}
 		file, err := lockFile(f.path)
+		if err == nil {
+			if err := f.same(file.Stat()); err != nil {
+				return nil, errors.Join(err, file.Close())
+			}
+			return file, nil
+		}
 		if !errors.Is(err, errInUse) {
-			return file, err
+			return nil, err
 		}
 		select {
 		case <-ctx.Done():
@@ -131,6 +137,14 @@ func (f *FileAnchor) lock(ctx context.Context) (*os.File, error) {
 		case <-time.After(lockEvery):
 		}
 	}
+}
+
+// same refuses another file than the one that was seen.
+func (f *FileAnchor) same(info os.FileInfo, err error) error {
+	if f.seen == nil || err == nil && os.SameFile(f.seen, info) {
+		return nil
+	}
+	return errors.Join(fmt.Errorf("the file was removed or replaced: %w", ErrPoisoned), err)
 }
 
 // follow finds the end of what is right in the file: at first, and when another

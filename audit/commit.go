@@ -43,6 +43,7 @@ type item struct {
 	waiting *Waiting      // or neither, for an entry of the log about itself
 	of      originOf      // who put it into the inbox
 	known   bool          // the log holds it already
+	missed  bool          // the log held it, but it could not be found: retention may have removed it
 	err     error         // another one was there first
 }
 
@@ -214,7 +215,6 @@ func (c *committer) appendItems(ctx context.Context, items []*item, account *Acc
 	if !writable(c.clock()) {
 		return errTime
 	}
-	gone := false // an entry that was there could not be found: retention may have removed it
 	for race := 0; ; race++ {
 		next, batch, fresh := c.batch(items)
 		if len(batch.Rows) == 0 && len(batch.Taken) == 0 && account == nil {
@@ -234,11 +234,9 @@ func (c *committer) appendItems(ctx context.Context, items []*item, account *Acc
 				if i < 0 || i >= len(fresh) {
 					return fmt.Errorf("audit: append: the store names row %d of %d: %w", i, len(fresh), err)
 				}
-				there, err := c.compare(ctx, fresh[i].id, items, gone)
-				if err != nil {
+				if err := c.compare(ctx, fresh[i].id, items); err != nil {
 					return err
 				}
-				gone = gone || !there
 			}
 			continue
 		}
@@ -266,27 +264,31 @@ func (c *committer) appendItems(ctx context.Context, items []*item, account *Acc
 
 // compare marks the items of an entry that the log holds already, and says so of those
 // that say something else: what another item of the batch says does not count any more.
-// Unless it is sure that there is one, it reports one that cannot be found as not there.
-func (c *committer) compare(ctx context.Context, id [32]byte, items []*item, sure bool) (there bool, err error) {
+// One that cannot be found is tried once more.
+func (c *committer) compare(ctx context.Context, id [32]byte, items []*item) error {
 	var held *content
 	for _, it := range items {
 		if it.id != id {
 			continue
 		}
 		if held == nil {
-			if held, err = c.holds(ctx, &it.keys); err != nil {
-				return false, err
-			}
-			if held == nil && !sure {
-				return false, nil
+			var err error
+			switch held, err = c.holds(ctx, &it.keys); {
+			case err != nil:
+				return err
+			case held == nil && !it.missed:
+				it.missed = true
+				return nil
+			case held == nil:
+				held = &content{}
 			}
 		}
 		it.known, it.err = true, nil
-		if held == nil || !held.same(it.content, it.content.timed) {
+		if !held.same(it.content, it.content.timed) {
 			it.err = it.content.conflict()
 		}
 	}
-	return true, nil
+	return nil
 }
 
 // unmoved says what it means that a log moved without growing: entries that were
@@ -355,11 +357,14 @@ func (c *committer) follow(ctx context.Context) error {
 	next, wanted := c.at, int64(0)
 	for {
 		rows, err := c.store.Read(ctx, next.size, maxBatch)
-		if err != nil {
+		if !ignorable(err) {
 			return fmt.Errorf("audit: follow the log: %w", err)
 		}
-		if broken := next.accept(rows); broken != nil {
-			if next, err = c.behindPruned(ctx, &next, broken); err != nil {
+		if err == nil {
+			err = next.accept(rows)
+		}
+		if err != nil {
+			if next, err = c.behindPruned(ctx, &next, err); err != nil {
 				return err
 			}
 			continue

@@ -154,8 +154,12 @@ func (f *Failover) openSpooled(ctx context.Context, w *spooled) (entry, error) {
 		if errKeys := f.log.keysWork(ctx, spoolPlace(w.tenant), err); errKeys != nil {
 			return errKeys
 		}
-		if c, body, err := f.log.openSpooled(ctx, w.tenant, w.sealed); err == nil { // they work again since
+		c, body, err = f.log.openSpooled(ctx, w.tenant, w.sealed)
+		switch {
+		case err == nil: // they work again since
 			e = entry{c, body}
+		case ctx.Err() != nil || errors.Is(err, crmguard.ErrUnavailable):
+			return err
 		}
 		return nil
 	})

@@ -27,7 +27,7 @@ func (l *Log) itself(ctx context.Context) context.Context {
 // keysWork tells what somebody changed, so that it does not open, from what does not open
 // because its keys cannot be had: of those the probe may be under an older one, which is in memory.
 func (l *Log) keysWork(ctx context.Context, at crmguard.Place, opening error) error {
-	if errors.Is(opening, crmguard.ErrUnavailable) {
+	if ctx.Err() != nil || errors.Is(opening, crmguard.ErrUnavailable) {
 		return opening
 	}
 	at.Field = "probe"
@@ -52,7 +52,7 @@ func (l *Log) openOwn(ctx context.Context, at crmguard.Place, sealed []byte) ([]
 		if plain, err = l.keys.Open(ctx, at, sealed); err == nil { // they work again since
 			return plain, nil
 		}
-		if !errors.Is(err, crmguard.ErrUnavailable) {
+		if ctx.Err() == nil && !errors.Is(err, crmguard.ErrUnavailable) {
 			return nil, fmt.Errorf("%w: %w", errChanged, err)
 		}
 	}

@@ -195,5 +195,12 @@ func (l *Log) execute(ctx context.Context, store Pruner, plan *prunePlan) error 
 	if _, err := statement.open(l.verify, l.id); err != nil {
 		return err
 	}
+	signed, err := l.signedMeanwhile(ctx, plan)
+	if err != nil {
+		return err
+	}
+	if signed {
+		return errors.New("an old checkpoint was signed meanwhile: try again")
+	}
 	return store.Prune(ctx, statement, plan.nodes)
 }

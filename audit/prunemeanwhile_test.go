@@ -210,3 +210,69 @@ func TestSignedWhenPruned(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, audit.Unanchored, r.Verdict, r.Detail)
 }
+
+// pruningSigner does something before it signs what is pruned.
+type pruningSigner struct {
+	note.Signer
+	do func()
+}
+
+func (p *pruningSigner) Sign(b []byte) ([]byte, error) {
+	if do := p.do; do != nil && bytes.HasPrefix(b, []byte("crmguard audit pruned")) {
+		p.do = nil
+		do()
+	}
+	return p.Signer.Sign(b)
+}
+
+// A checkpoint that is signed late, while its entries are about to be removed, has the hashes
+// kept that lead to it.
+func TestSignedWhilePruning(t *testing.T) {
+	m := audit.NewMemory()
+	a := days(t, m, 1)
+	late := &lateSigner{Signer: a.signer, asked: make(chan struct{}), gate: make(chan struct{})}
+	now := a.now
+	slow, err := audit.New(t.Context(), m, journaltest.NewSealer(), late, a.verifier, &audit.Options{Clock: func() time.Time { return now }})
+	require.NoError(t, err)
+	e := journaltest.Event(1)
+	e.ID = "the last of the day"
+	require.NoError(t, slow.Record(t.Context(), e))
+	closed := make(chan error)
+	go func() { closed <- slow.Close() }()
+	<-late.asked
+	a.signer = &pruningSigner{a.signer, func() {
+		close(late.gate)
+		require.NoError(t, <-closed)
+	}}
+	a.day(t)
+	a.day(t)
+	_, err = a.Prune(admin(t), firstDay.AddDate(0, 0, 3).Add(-time.Hour))
+	require.ErrorContains(t, err, "signed meanwhile")
+	require.EqualValues(t, 768, a.prune(t, 3).To)
+	r, err := a.Verify(t.Context(), a.verifier, nil)
+	require.NoError(t, err)
+	require.Equal(t, audit.Unanchored, r.Verdict, r.Detail)
+}
+
+// unfound has every entry already, and finds none.
+type unfound struct{ *audit.Memory }
+
+func (b *unfound) Append(ctx context.Context, batch audit.Batch) error {
+	if len(batch.Rows) > 0 && batch.Rows[0].Keys.Tenant == "acme" {
+		return &audit.DuplicateError{Index: []int{0}}
+	}
+	return b.Memory.Append(ctx, batch)
+}
+
+func (b *unfound) Find(context.Context, audit.Query) ([]audit.Row, error) { return nil, nil }
+
+// What the store says to have, and never finds, is a conflict and not tried for ever.
+func TestDuplicateThatIsNeverFound(t *testing.T) {
+	signer, verifier := journaltest.Signer(t)
+	log, err := audit.New(t.Context(), &unfound{audit.NewMemory()}, journaltest.NewSealer(), signer, verifier, nil)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	require.ErrorAs(t, log.Record(ctx, smallEvent(1)), new(*audit.ConflictError))
+	require.NoError(t, log.Close())
+}

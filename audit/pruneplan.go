@@ -15,6 +15,7 @@ type prunePlan struct {
 	at    position // the log up to To
 	nodes []Node
 	seen  int64 // entries whose holds are known
+	sizes int   // how many checkpoints there are of fewer entries than To, and more than From
 }
 
 var errPrunedMeanwhile = errors.New("somebody else removed entries meanwhile: try again")
@@ -114,10 +115,23 @@ func (l *Log) planTile(ctx context.Context, plan *prunePlan, holds holdSet, size
 		if err := t.need(size); err != nil {
 			return err
 		}
+		plan.sizes++
 	}
 	plan.nodes = append(plan.nodes, t.nodes()...)
 	plan.at, plan.To = next, next.size
 	return nil
+}
+
+// signedMeanwhile says whether there is a checkpoint that the plan does not know: hashes
+// that lead to it would be removed.
+func (l *Log) signedMeanwhile(ctx context.Context, plan *prunePlan) (bool, error) {
+	sizes := checkpointSizes{store: l.store, after: plan.From}
+	for n := 0; ; n++ {
+		size, err := sizes.next(ctx, plan.To)
+		if err != nil || size == 0 {
+			return n != plan.sizes, err
+		}
+	}
 }
 
 // checkpointSizes goes through the sizes of all checkpoints.

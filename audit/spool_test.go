@@ -172,6 +172,29 @@ func TestPlantedInSpool(t *testing.T) {
 	}
 }
 
+// interrupted are keys that open nothing of the spool as long as there are errors.
+type interrupted struct {
+	crmguard.Sealer
+	errs []error
+}
+
+func (i *interrupted) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([]byte, error) {
+	if at.Kind == "audit-spool" && at.Field != "probe" && len(i.errs) > 0 {
+		err := i.errs[0]
+		i.errs = i.errs[1:]
+		return nil, err
+	}
+	return i.Sealer.Open(ctx, at, sealed)
+}
+
+// Keys that fail, work when it is asked whether they do, and fail again set nothing aside.
+func TestKeysFailWhileTheSpoolIsReplayed(t *testing.T) {
+	r := spooledRig(t, 2)
+	audit.SetKeys(r.log, &interrupted{r.keys, []error{errors.New("the connection was lost"), crmguard.ErrUnavailable}})
+	require.Equal(t, expected(2), r.replayed(t))
+	require.Zero(t, r.Status().Left)
+}
+
 func only(files map[string][]byte) string {
 	for name := range files {
 		return name

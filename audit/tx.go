@@ -156,30 +156,41 @@ func (l *Log) putTx(ctx context.Context, tx Tx, c *content, body []byte, in *inT
 		l.node.settle(rolledBack, of.n)
 		return err
 	}
-	for again := 0; ; again++ {
-		watched := &watchedTx{Tx: tx}
-		if err := l.inbox.Put(ctx, watched, w); err != nil {
-			l.node.settle(otherwise, of.n)
-			return fmt.Errorf("audit: put into the inbox: %w", err)
-		}
-		if !watched.used || watched.rows > 0 {
-			in.numbers = append(in.numbers, of.n)
-			break
-		}
-		// Another number is there.
-		if err = l.inPlaceOf(ctx, tx, w, c); errors.Is(err, errTaken) && again < maxTaken {
-			continue
-		}
+	added, err := l.putWaiting(ctx, tx, w, c)
+	switch {
+	case added:
+		in.numbers = append(in.numbers, of.n)
+	case errors.Is(err, errPut):
+		l.node.settle(otherwise, of.n)
+	default: // another number is there
 		l.node.settle(rolledBack, of.n)
-		if err != nil {
-			return err
-		}
-		break
+	}
+	if err != nil {
+		return err
 	}
 	if in.seen != nil {
 		in.seen[keys.id()] = c
 	}
 	return nil
+}
+
+// errPut says that it is not known whether an entry was put into the inbox.
+var errPut = errors.New("audit: put into the inbox")
+
+// putWaiting puts an entry into the inbox, or finds one there that says the same.
+func (l *Log) putWaiting(ctx context.Context, tx Tx, w Waiting, c *content) (added bool, err error) {
+	for again := 0; ; again++ {
+		watched := &watchedTx{Tx: tx}
+		if err := l.inbox.Put(ctx, watched, w); err != nil {
+			return false, fmt.Errorf("%w: %w", errPut, err)
+		}
+		if !watched.used || watched.rows > 0 {
+			return true, nil
+		}
+		if err := l.inPlaceOf(ctx, tx, w, c); !errors.Is(err, errVanished) || again == maxVanished {
+			return false, err
+		}
+	}
 }
 
 // watchedTx counts the rows that were written: none means that an entry with the
@@ -201,12 +212,12 @@ func (t *watchedTx) ExecContext(ctx context.Context, query string, args ...any) 
 	return result, err
 }
 
-// errTaken says that what was in the place of an entry is there no more: it is chained, or
-// it has no body.
-var errTaken = errors.New("what is there cannot be read, or is there no more")
+// errVanished says that what was in the place of an entry is there no more, as when it was
+// chained, or has no body.
+var errVanished = errors.New("audit: what was in the place of the entry is there no more, or cannot be read")
 
-// maxTaken is how often an entry is put again into a place that was taken and is free.
-const maxTaken = 3
+// maxVanished is how often an entry is put again into a place that is free again.
+const maxVanished = 3
 
 // inPlaceOf returns nil if what is there in place of w says the same as c, so that
 // nothing is lost.
@@ -220,7 +231,7 @@ func (l *Log) inPlaceOf(ctx context.Context, tx Tx, w Waiting, c *content) error
 		return fmt.Errorf("audit: look for the entry in its place: %w", err)
 	}
 	if body == nil {
-		return fmt.Errorf("%w: %w", c.conflict(), errTaken)
+		return errVanished
 	}
 	w.Body = body
 	there, err := l.openWaiting(ctx, &w)

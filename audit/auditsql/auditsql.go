@@ -162,7 +162,8 @@ func (s *Store) Head(ctx context.Context) (audit.Head, error) {
 func (s *Store) ends(ctx context.Context, table string) (first, last number, err error) {
 	end := `(SELECT seq FROM crmguard_audit_` + table + ` WHERE log = $1 ORDER BY seq %s LIMIT 1)`
 	query := s.db.Q(fmt.Sprintf(`SELECT `+end+`, `+end, "ASC", "DESC"))
-	return first, last, s.db.QueryRowContext(ctx, query, s.log).Scan(&first, &last)
+	err = s.db.QueryRowContext(ctx, query, s.log).Scan(&first, &last)
+	return first, last, err
 }
 
 // top returns where the last row says that the log stands.

@@ -10,7 +10,6 @@ import (
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/auditsql"
 	"github.com/crmguard/crmguard/audit/internal/journaltest"
-	"github.com/crmguard/crmguard/internal/racetest"
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
 
@@ -28,18 +27,25 @@ func TestHeadWhileALogBegins(t *testing.T) {
 	require.NotEmpty(t, rows[0].Keys.Clients)
 
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
-		for i := range 10 {
-			store, err := auditsql.New(t.Context(), db, &auditsql.Options{Log: fmt.Sprint(i)})
+		for at, done := 0, false; !done; at++ { // it is written before each of the statements, and after all
+			options := &auditsql.Options{Log: fmt.Sprint(at)}
+			writer, err := auditsql.New(t.Context(), db, options)
 			require.NoError(t, err)
-			began, err := store.Head(t.Context())
+			began, err := writer.Head(t.Context())
 			require.NoError(t, err)
-			racetest.Run(t, func(n int) (int64, error) {
-				if n == racetest.Racers/2 {
-					return 1, store.Append(t.Context(), audit.Batch{After: began, Rows: rows})
+			until := -1
+			reader, err := auditsql.New(t.Context(), sqldbtest.Before(t, db, func(string) {
+				if until == 0 {
+					require.NoError(t, writer.Append(t.Context(), audit.Batch{After: began, Rows: rows}))
 				}
-				h, err := store.Head(t.Context())
-				return h.Size, err
-			})
+				until--
+			}), options)
+			require.NoError(t, err)
+			until = at
+			h, err := reader.Head(t.Context())
+			require.NoError(t, err, "before statement %d", at)
+			done = until >= 0
+			require.True(t, done || h.Size <= 1)
 		}
 	})
 }

@@ -17,38 +17,45 @@ import (
 	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
 
-// hiccup are keys that cannot be had for one field: once, or always, as those are whose
-// newest version another process has made.
+// hiccup are keys that cannot be had for one field, with one error after the other. The last
+// stays if it is that they are not available: as of those whose newest version another
+// process has made.
 type hiccup struct {
 	*journaltest.Sealer
-	field  string
-	always bool
-	mu     sync.Mutex
-	done   bool
+	field string
+	mu    sync.Mutex
+	errs  []error
+	done  bool
 }
 
 func (h *hiccup) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([]byte, error) {
 	h.mu.Lock()
-	fails := at.Field == h.field && (h.always || !h.done)
-	h.done = h.done || fails
-	h.mu.Unlock()
-	switch {
-	case fails && h.always:
-		return nil, fmt.Errorf("key store: %w", crmguard.ErrUnavailable)
-	case fails:
-		return nil, errors.New("the connection was lost")
+	defer h.mu.Unlock()
+	if at.Field == h.field && len(h.errs) > 0 {
+		err := h.errs[0]
+		if len(h.errs) > 1 || errors.Is(err, errLost) {
+			h.errs = h.errs[1:]
+		}
+		h.done = true
+		return nil, err
 	}
 	return h.Sealer.Open(ctx, at, sealed)
 }
 
+var (
+	errLost = errors.New("the connection was lost")
+	errAway = fmt.Errorf("key store: %w", crmguard.ErrUnavailable)
+)
+
 // Keys that cannot be had, and work when it is asked whether they do, do not make what the
 // log keeps for itself look forged.
 func TestKeysFail(t *testing.T) {
-	t.Run("once", func(t *testing.T) { keysFail(t, false) })
-	t.Run("always", func(t *testing.T) { keysFail(t, true) })
+	t.Run("once", func(t *testing.T) { keysFail(t, errLost) })
+	t.Run("for long", func(t *testing.T) { keysFail(t, errAway) })
+	t.Run("once, and then for long", func(t *testing.T) { keysFail(t, errLost, errAway) })
 }
 
-func keysFail(t *testing.T, always bool) {
+func keysFail(t *testing.T, errs ...error) {
 	for what, field := range map[string]string{"MAC": "mac", "heartbeat": "beat", "account": "nodes"} {
 		t.Run(what, func(t *testing.T) {
 			sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
@@ -70,9 +77,9 @@ func keysFail(t *testing.T, always bool) {
 				require.NoError(t, log.Close())
 
 				record()
-				faulty := &hiccup{Sealer: keys, field: field, always: always}
+				faulty := &hiccup{Sealer: keys, field: field, errs: errs}
 				log, err = audit.New(t.Context(), store, faulty, signer, verifier, nil)
-				if always && field == "mac" {
+				if errors.Is(errs[len(errs)-1], errAway) && field == "mac" {
 					require.ErrorIs(t, err, crmguard.ErrUnavailable)
 				} else {
 					require.NoError(t, err)
