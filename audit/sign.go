@@ -66,7 +66,7 @@ func (c *committer) keep(ctx context.Context, s signature) error {
 	// Of entries that are gone nothing is left that leads to a checkpoint which was signed
 	// late; a newer one covers them, or they were not pruned.
 	switch pruned, err := c.prunedPosition(ctx); {
-	case err != nil && !errors.Is(err, errPruning): // anybody can write what is no statement
+	case !ignorable(err) && !errors.Is(err, errPruning): // anybody can write what is no statement
 		return err
 	case err == nil && pruned.size > size:
 		c.sig.signed = max(c.sig.signed, size)

@@ -16,16 +16,20 @@ import (
 func TestPlantedStatementOfPruning(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
 		signer, verifier := journaltest.Signer(t)
-		log := openLog(t, db, signer, verifier)
-		require.NoError(t, log.Record(t.Context(), journaltest.Event(1)))
-		_, err := db.Exec(`INSERT INTO crmguard_audit_pruned (log, size, note) VALUES ('main', 1099511627776, 'nonsense')`)
-		require.NoError(t, err)
-		require.NoError(t, log.Record(t.Context(), journaltest.Event(2)))
-		require.NoError(t, log.Close())
-		_, err = db.Exec(`DELETE FROM crmguard_audit_pruned`)
-		require.NoError(t, err)
-		r, err := audit.VerifyStore(t.Context(), newStore(t, db), verifier, nil)
-		require.NoError(t, err)
-		require.Equal(t, r.Entries, r.Signed, r.Detail)
+		for i, size := range []string{"1099511627776", "'many'"} {
+			if size == "'many'" && isPostgres(t, db) {
+				continue // which keeps numbers only
+			}
+			log := openLog(t, db, signer, verifier)
+			require.NoError(t, log.Record(t.Context(), journaltest.Event(2*i)))
+			plant(t, db, `INSERT INTO crmguard_audit_pruned (log, size, note) VALUES ('main', `+size+`, 'nonsense')`)
+			require.NoError(t, log.Record(t.Context(), journaltest.Event(2*i+1)))
+			require.NoError(t, log.Close())
+			_, err := db.Exec(`DELETE FROM crmguard_audit_pruned`)
+			require.NoError(t, err)
+			r, err := audit.VerifyStore(t.Context(), newStore(t, db), verifier, nil)
+			require.NoError(t, err)
+			require.Equal(t, r.Entries, r.Signed, "%s: %s", size, r.Detail)
+		}
 	})
 }
