@@ -49,7 +49,8 @@ func TestManyClientsFitIntoMemory(t *testing.T) {
 		require.NoError(t, k.OpenAll(ctx, "acme", cells[i:i+page]))
 	}
 	taken := heap() - before
-	require.GreaterOrEqual(t, k.Cached(), clients*99/100, "a few may have given way to others of their set")
+	// Of a set of eight, which has four on average, 0.84 % give way to others (Poisson).
+	require.GreaterOrEqual(t, k.Cached(), clients*98/100)
 	t.Logf("%d clients take %d MiB", k.Cached(), taken>>20)
 	require.Less(t, taken, uint64(limit)) //nolint:gosec // positive
 	runtime.KeepAlive(cells)
