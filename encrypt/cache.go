@@ -101,6 +101,9 @@ func (c *cache) put(keys *scopeKeys) *scopeKeys { return c.putAt(keys, c.hash(&k
 
 // putAt is put for those who have hashed the scope already.
 func (c *cache) putAt(keys *scopeKeys, hash uint64) *scopeKeys {
+	if first := c.tenant.Load(); first != nil && first.name == keys.scope.Tenant {
+		keys.tenant = first
+	}
 	n := c.set(hash)
 	set, lock := &c.sets[n], &c.locks[n%cacheLocks]
 	lock.Lock()

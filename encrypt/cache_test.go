@@ -117,3 +117,41 @@ func TestCachedNamesAreCopies(t *testing.T) {
 		})
 	}
 }
+
+// The fast way finds what the slow one finds, and nothing of another scope.
+func TestTheFastWayToCachedKeys(t *testing.T) {
+	kek, err := OpenKeyFile(t.TempDir()+"/kek.json", "", true)
+	require.NoError(t, err)
+	k, err := New(kek, NewMemory(), nil)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, k.Close()) }()
+	var scopes []Scope
+	for _, tenant := range []string{"acme", "emca", "acm"} { // the first is remembered
+		for _, name := range []string{"c1", "c2", ""} {
+			scopes = append(scopes, Scope{tenant, DataKey, name}, Scope{tenant, IndexKey, name})
+		}
+	}
+	agree := func(found int) {
+		t.Helper()
+		for i := range scopes {
+			s := Scope{strings.Clone(scopes[i].Tenant), scopes[i].Purpose, strings.Clone(scopes[i].Name)}
+			keys := k.cachedOne(&s)
+			require.Same(t, k.cached(&s, k.cache.hash(&s)), keys, "%v", s)
+			if i < found {
+				require.NotNil(t, keys, "%v", s)
+				require.Equal(t, s, keys.scope)
+			} else {
+				require.Nil(t, keys, "%v", s)
+			}
+		}
+	}
+	agree(0)
+	for i, s := range scopes {
+		ctx := crmguard.System(t.Context(), s.Tenant, "test")
+		_, err := k.keysOf(ctx, &s, true)
+		require.NoError(t, err)
+		agree(i + 1)
+	}
+	k.Invalidate()
+	agree(0)
+}
