@@ -152,6 +152,29 @@ func TestTheFastWayToCachedKeys(t *testing.T) {
 		require.NoError(t, err)
 		agree(i + 1)
 	}
+	// Hashes may be equal.
+	for _, s := range scopes {
+		for _, other := range scopes {
+			if other == s {
+				continue
+			}
+			keys := k.cachedOne(&s)
+			require.NotNil(t, keys, "%v %v", s, other)
+			hash := k.cache.hash(&other)
+			set := &k.cache.sets[k.cache.set(hash)]
+			was, tagged := set.slots[0].Swap(keys), set.tags[0].Swap(tag(hash))
+			for i := range set.slots[1:] {
+				set.tags[i+1].CompareAndSwap(tag(hash), ^tag(hash))
+			}
+			require.Nil(t, k.cachedOne(&other), "%v for %v", s, other)
+			require.Nil(t, k.cached(&other, hash))
+			for i := range set.slots[1:] {
+				set.tags[i+1].CompareAndSwap(^tag(hash), tag(hash))
+			}
+			set.slots[0].Store(was)
+			set.tags[0].Store(tagged)
+		}
+	}
 	k.Invalidate()
 	agree(0)
 }
