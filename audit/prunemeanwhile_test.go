@@ -186,14 +186,12 @@ func (l *lateSigner) Sign(b []byte) ([]byte, error) {
 	return l.Signer.Sign(b)
 }
 
-// A checkpoint whose signature takes so long that retention has removed its entries is not
-// kept: nobody could compare it any more.
-func TestSignedWhenPruned(t *testing.T) {
-	m := audit.NewMemory()
-	a := days(t, m, 1)
+// signLate records an entry and has it signed only when sign is called, which waits for that.
+func (a *aging) signLate(t *testing.T) (sign func()) {
+	t.Helper()
 	signer := &lateSigner{Signer: a.signer, asked: make(chan struct{}), gate: make(chan struct{})}
 	now := a.now
-	slow, err := audit.New(t.Context(), m, journaltest.NewSealer(), signer, a.verifier, &audit.Options{Clock: func() time.Time { return now }})
+	slow, err := audit.New(t.Context(), a.store, journaltest.NewSealer(), signer, a.verifier, &audit.Options{Clock: func() time.Time { return now }})
 	require.NoError(t, err)
 	e := journaltest.Event(1)
 	e.ID = "the last of the day"
@@ -201,11 +199,21 @@ func TestSignedWhenPruned(t *testing.T) {
 	closed := make(chan error)
 	go func() { closed <- slow.Close() }()
 	<-signer.asked
+	return func() {
+		close(signer.gate)
+		require.NoError(t, <-closed)
+	}
+}
+
+// A checkpoint whose signature takes so long that retention has removed its entries is not
+// kept: nobody could compare it any more.
+func TestSignedWhenPruned(t *testing.T) {
+	a := days(t, audit.NewMemory(), 1)
+	sign := a.signLate(t)
 	a.day(t)
 	a.day(t)
 	require.EqualValues(t, 768, a.prune(t, 3).To)
-	close(signer.gate)
-	require.NoError(t, <-closed)
+	sign()
 	r, err := a.Verify(t.Context(), a.verifier, nil)
 	require.NoError(t, err)
 	require.Equal(t, audit.Unanchored, r.Verdict, r.Detail)
@@ -228,25 +236,11 @@ func (p *pruningSigner) Sign(b []byte) ([]byte, error) {
 // A checkpoint that is signed late, while its entries are about to be removed, has the hashes
 // kept that lead to it.
 func TestSignedWhilePruning(t *testing.T) {
-	m := audit.NewMemory()
-	a := days(t, m, 1)
-	late := &lateSigner{Signer: a.signer, asked: make(chan struct{}), gate: make(chan struct{})}
-	now := a.now
-	slow, err := audit.New(t.Context(), m, journaltest.NewSealer(), late, a.verifier, &audit.Options{Clock: func() time.Time { return now }})
-	require.NoError(t, err)
-	e := journaltest.Event(1)
-	e.ID = "the last of the day"
-	require.NoError(t, slow.Record(t.Context(), e))
-	closed := make(chan error)
-	go func() { closed <- slow.Close() }()
-	<-late.asked
-	a.signer = &pruningSigner{a.signer, func() {
-		close(late.gate)
-		require.NoError(t, <-closed)
-	}}
+	a := days(t, audit.NewMemory(), 1)
+	a.signer = &pruningSigner{a.signer, a.signLate(t)}
 	a.day(t)
 	a.day(t)
-	_, err = a.Prune(admin(t), firstDay.AddDate(0, 0, 3).Add(-time.Hour))
+	_, err := a.Prune(admin(t), firstDay.AddDate(0, 0, 3).Add(-time.Hour))
 	require.ErrorContains(t, err, "signed meanwhile")
 	require.EqualValues(t, 768, a.prune(t, 3).To)
 	r, err := a.Verify(t.Context(), a.verifier, nil)

@@ -91,7 +91,7 @@ func (p *grouping) keysOf(ctx context.Context, k *Keyring, tenant string, more [
 func (k *Keyring) cachedGroups(groups []group) bool {
 	for i := range groups {
 		g := &groups[i]
-		if g.keys = k.cached(&g.scope, k.cache.hash(&g.scope)); g.keys == nil {
+		if g.keys = k.cachedOne(&g.scope); g.keys == nil {
 			return false
 		}
 	}

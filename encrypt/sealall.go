@@ -124,7 +124,7 @@ func (k *Keyring) reserveGroups(ctx context.Context, groups []group, cells []Cel
 			if _, err := k.rotate(ctx, scope, groups[i].keys.newest()); err != nil {
 				return err
 			}
-			if next := k.cached(&scope, k.cache.hash(&scope)); next.usable(&scope) == nil {
+			if next := k.cachedOne(&scope); next.usable(&scope) == nil {
 				groups[i].keys = next
 			}
 		}
