@@ -35,6 +35,7 @@ type group struct {
 type grouping struct {
 	groups []group
 	scopes []Scope
+	ad     []byte // of one cell after the other
 }
 
 var groupings = sync.Pool{New: func() any { return new(grouping) }}
@@ -46,7 +47,7 @@ func (p *grouping) release() {
 	clear(p.groups)
 	clear(p.scopes)
 	p.groups, p.scopes = p.groups[:0], p.scopes[:0]
-	if max(cap(p.groups), cap(p.scopes)) <= maxScratch {
+	if max(cap(p.groups), cap(p.scopes)) <= maxScratch && cap(p.ad) <= maxAD {
 		groupings.Put(p)
 	}
 }
@@ -62,7 +63,9 @@ func (p *grouping) add(cells []Cell, i int, version uint32) {
 		g.newest = max(g.newest, version)
 		return
 	}
-	p.groups = append(p.groups, group{scope: Scope{place.Tenant, DataKey, place.Client}, first: i, end: i + 1, messages: 1, newest: version})
+	p.groups = append(p.groups, group{first: i, end: i + 1, messages: 1, newest: version})
+	s := &p.groups[len(p.groups)-1].scope // a literal of all would be put together elsewhere and copied
+	s.Tenant, s.Purpose, s.Name = place.Tenant, DataKey, place.Client
 }
 
 // keysOf gives groups their keys, and returns those of more scopes. Keys that do

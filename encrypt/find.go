@@ -19,7 +19,11 @@ type indexedCell struct {
 // indexed returns what is indexed of cells, of which there is one for each of the fields in
 // each row, and the scopes of the keys that this takes.
 func (m *Model) indexed(tenant string, fields []fieldPlan, cells []Cell) (found []indexedCell, scopes []Scope) {
-	for j, field := range fields {
+	if !m.plan.indexed {
+		return nil, nil
+	}
+	for j := range fields {
+		field := &fields[j]
 		for x := range field.indexes {
 			index := &field.indexes[x]
 			scope := len(scopes)

@@ -56,8 +56,6 @@ func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, mo
 		}
 	}
 	arena := make([]byte, size)
-	ad := adPool.Get().(*[]byte)
-	defer adPool.Put(ad)
 	for i := range groups {
 		g := &groups[i]
 		err := g.keys.usable(&g.scope)
@@ -73,7 +71,7 @@ func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, mo
 				continue
 			}
 			n := len(c.Sealed) - Overhead
-			c.Plaintext, c.Err = k.openCell(ctx, g, c, arena[:0:n], ad)
+			c.Plaintext, c.Err = k.openCell(ctx, g, c, arena[:0:n], &p.ad)
 			arena = arena[n:]
 		}
 	}

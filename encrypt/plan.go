@@ -16,6 +16,7 @@ type plan struct {
 	record, client []int // reflect indexes of string fields
 	fields         []fieldPlan
 	migrates       bool // some field has a column of plaintext
+	indexed        bool // some field has an index
 }
 
 type fieldPlan struct {
@@ -124,6 +125,7 @@ func (r *tagReader) join() error {
 		}
 		field.legacy = r.legacy[field.name]
 		p.migrates = p.migrates || field.legacy != nil
+		p.indexed = p.indexed || len(field.indexes) > 0
 		delete(r.sealed, field.name)
 		delete(r.legacy, field.name)
 	}

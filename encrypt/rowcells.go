@@ -62,7 +62,10 @@ func (m *Model) ids(place *crmguard.Place, tenant string, row reflect.Value) err
 	if place.Record == "" || place.Client == "" {
 		return errIDs
 	}
-	return checkName(place.Record, place.Client)
+	if err := checkName(place.Record); err != nil || place.Client == place.Record {
+		return err
+	}
+	return checkName(place.Client)
 }
 
 // seal fills the sealed fields, of these fields, and makes their index entries.
@@ -81,10 +84,12 @@ func (m *Model) seal(ctx context.Context, tenant string, fields []fieldPlan, row
 	if err != nil {
 		return entries, rowOf(err, len(fields))
 	}
-	entries = m.replaced(tenant, fields, cells)
-	if entries.Entries, err = m.entries(cells, indexed, scopes, keys); err != nil {
-		return IndexEntries{}, err
+	made, err := m.entries(cells, indexed, scopes, keys)
+	if err != nil {
+		return entries, err
 	}
+	entries.Tenant, entries.Kind, entries.Entries = tenant, m.kind, made
+	m.replaced(&entries, fields, cells)
 	for i, row := range rows {
 		for j := range fields {
 			at(row, fields[j].sealed).SetBytes(cells[i*len(fields)+j].Sealed)
@@ -96,17 +101,19 @@ func (m *Model) seal(ctx context.Context, tenant string, fields []fieldPlan, row
 	return entries, nil
 }
 
-// replaced says which entries change with these fields of rows: with all of a model's, those of
+// replaced fills in which entries change with these fields of rows: with all of a model's, those of
 // fields too that had an index once.
-func (m *Model) replaced(tenant string, fields []fieldPlan, cells []Cell) IndexEntries {
-	x := IndexEntries{Tenant: tenant, Kind: m.kind}
+func (m *Model) replaced(x *IndexEntries, fields []fieldPlan, cells []Cell) {
+	if !m.plan.indexed {
+		return
+	}
 	for j := range fields {
 		if len(fields[j].indexes) > 0 {
 			x.Fields = append(x.Fields, fields[j].name)
 		}
 	}
 	if len(x.Fields) == 0 {
-		return x
+		return
 	}
 	if len(fields) == len(m.plan.fields) {
 		x.Fields = nil
@@ -115,7 +122,6 @@ func (m *Model) replaced(tenant string, fields []fieldPlan, cells []Cell) IndexE
 	for i := 0; i < len(cells); i += len(fields) {
 		x.Records = append(x.Records, cells[i].Place.Record)
 	}
-	return x
 }
 
 // rowOf turns the index of a cell into that of its row.
@@ -142,8 +148,9 @@ func (m *Model) encode(b *scratch, tenant string, fields []fieldPlan, rows []ref
 		}
 		for j := range fields {
 			cell := &cells[i*len(fields)+j]
-			cell.Place, cell.Pad = place, fields[j].pad
+			cell.Place = place
 			cell.Place.Field = fields[j].name
+			cell.Pad = fields[j].pad
 			if text, ok := fields[j].text(row); ok {
 				// Where the buffer grows, what points to the old one stays as it is.
 				start := len(b.texts)

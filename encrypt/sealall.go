@@ -32,28 +32,32 @@ func (k *Keyring) sealAll(ctx context.Context, tenant string, cells []Cell, more
 			return nil, err
 		}
 		if err = k.reserveGroups(ctx, groups, cells); err == nil {
-			err = k.sealCells(ctx, groups, cells, arena)
+			err = k.sealCells(ctx, p, cells, arena)
 		}
 		if err == nil && slices.ContainsFunc(keys, func(s *scopeKeys) bool { return !k.settled(s) }) { // index entries are made of them
 			err = errStalled
 		}
-		if errors.Is(err, errStalled) || closedMeanwhile(err) {
-			continue
+		if err == nil {
+			fillSealed(cells, arena)
+			return keys, nil
 		}
-		if err != nil {
+		if !errors.Is(err, errStalled) && !closedMeanwhile(err) {
 			return nil, err
 		}
-		rest := arena
-		for i := range cells {
-			cells[i].Sealed = nil
-			if cells[i].Plaintext != nil {
-				n := cells[i].sealedSize()
-				cells[i].Sealed, rest = rest[:n:n], rest[n:]
-			}
-		}
-		return keys, nil
 	}
 	return nil, errStalled
+}
+
+// fillSealed gives cells what was sealed of them, which lies in the arena one after the other.
+func fillSealed(cells []Cell, arena []byte) {
+	for i := range cells {
+		c := &cells[i]
+		c.Sealed = nil
+		if c.Plaintext != nil {
+			n := c.sealedSize()
+			c.Sealed, arena = arena[:n:n], arena[n:]
+		}
+	}
 }
 
 // closedMeanwhile says whether a client was closed after its key was read, which is known by
@@ -133,11 +137,9 @@ func (k *Keyring) reserveGroups(ctx context.Context, groups []group, cells []Cel
 }
 
 // sealCells returns errStalled when keys have run out meanwhile.
-func (k *Keyring) sealCells(ctx context.Context, groups []group, cells []Cell, arena []byte) error {
-	ad := adPool.Get().(*[]byte)
-	defer adPool.Put(ad)
-	for i := range groups {
-		g := &groups[i]
+func (k *Keyring) sealCells(ctx context.Context, p *grouping, cells []Cell, arena []byte) error {
+	for i := range p.groups {
+		g := &p.groups[i]
 		key := g.keys.newest()
 		if key.left.Add(-g.messages) < 0 {
 			var err error
@@ -148,14 +150,14 @@ func (k *Keyring) sealCells(ctx context.Context, groups []group, cells []Cell, a
 		if !k.current(g.keys, k.now()) { // reserving may have taken long
 			return errStalled
 		}
-		key.begin(ad, &g.keys.scope)
+		key.begin(&p.ad, &g.keys.scope)
 		for i := g.first; i < g.end; i++ {
 			c := &cells[i]
 			if c.Plaintext == nil {
 				continue
 			}
 			n := c.sealedSize()
-			key.seal(arena[:0:n], &c.Place, c.Plaintext, c.Pad, ad)
+			key.seal(arena[:0:n], &c.Place, c.Plaintext, c.Pad, &p.ad)
 			arena = arena[n:]
 		}
 	}
