@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// ErrNoIndex says that an erasure cannot be finished, because the tenant has keys of an
-// index and this process was not given Options.Index to delete the client's rows.
-var ErrNoIndex = errors.New("encrypt: the client may have index rows, and Options.Index is missing to delete them")
+// ErrNoIndex says that an erasure cannot be finished, or an index ended, because the tenant has keys of
+// an index and this process was not given Options.Index to delete its rows.
+var ErrNoIndex = errors.New("encrypt: there may be index rows, and Options.Index is missing to delete them")
 
 // FinishErasures destroys the keys of clients, of all tenants, that were closed at
 // least [ClosingTime] ago, by the clock and by what this process has seen itself: one

@@ -3,20 +3,21 @@ package encrypt
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/crmguard/crmguard"
 )
 
 // Reindex writes the index entries of all rows of a tenant anew: after a restore, as dumps
-// leave the index out, or after a field got an index. Those of erased clients and
-// of values that do not open are deleted. A row that is edited meanwhile keeps the
-// entries of the edit. Of rows with the same value in a unique index one has it; the others are
+// leave the index out, or after a field got an index. Those of erased clients, of
+// values that do not open, and those of indexes that the tags of a field name no more, are deleted. A row
+// that is edited meanwhile keeps the entries of the edit. Of rows with the same value in a unique index one has it; the others are
 // found by it too, and each is a [DuplicateError] in the report. Report.Changed counts the rows
 // that were done.
 func (t *Table[T]) Reindex(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
-	fields := t.model.indexedFields()
 	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
-		return t.model.reindex(ctx, tenant, rows, page, fields)
+		return t.model.reindex(ctx, tenant, rows, page, t.model.plan.fields)
 	})
 }
 
@@ -26,89 +27,96 @@ func (t *Table[T]) Reindex(ctx context.Context, tenant string, rows Rows, o *Job
 // holds an old backup and the keys of today then tests no value against it. They are
 // removed by a process that has found nothing to do for [ClosingTime], by what it has seen itself, so
 // in the second call at the earliest.
+//
+// An index that the tags name no more, or a field, comes to its end likewise: a week after its key got the
+// new version, entries that no other program has written under that one are deleted, and the older
+// versions go. So a host calls it also when the last index is gone, with Options.Index, or it is [ErrNoIndex];
+// and where several structs have one kind, of one with all their fields.
 func (t *Table[T]) MaintainIndex(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	options, err := checkUncut(ctx, tenant, rows, o)
 	if err != nil {
 		return Report{}, err
 	}
+	upkeeps, err := t.model.upkeeps(ctx, tenant, rows)
+	if err != nil {
+		return Report{}, err
+	}
 	var report Report
-	for _, field := range t.model.indexedFields() {
-		for x := range field.indexes {
-			u := upkeep{t.model, tenant, rows, field, field.indexes[x].name}
-			if err := u.run(ctx, &options, &report); err != nil {
-				return report, err
-			}
+	for i := range upkeeps {
+		if err := upkeeps[i].run(ctx, &options, &report); err != nil {
+			return report, err
 		}
 	}
 	return report, nil
 }
 
-func (m *Model) indexedFields() (fields []fieldPlan) {
-	for _, f := range m.plan.fields {
-		if len(f.indexes) > 0 {
-			fields = append(fields, f)
+// abandoned is how long a program that still has an index may take to write its entries under a new
+// version: far longer than those take that call [Table.MaintainIndex] every hour.
+const abandoned = 7 * 24 * time.Hour
+
+// upkeeps are of the indexes that the tags name, and then of others of this kind that have keys.
+func (m *Model) upkeeps(ctx context.Context, tenant string, rows Rows) (list []upkeep, err error) {
+	for _, field := range m.plan.fields {
+		for x := range field.indexes {
+			list = append(list, upkeep{Model: m, tenant: tenant, rows: rows, field: field, index: field.indexes[x].name})
 		}
 	}
-	return fields
+	inventory, ok := m.keys.store.(Inventory)
+	if !ok {
+		return list, nil
+	}
+	var last Scope
+	for r, err := range inventoryOf(ctx, inventory, tenant, IndexKey) {
+		if err != nil {
+			return nil, err
+		}
+		name, index, mine := r.Scope.indexOf(m.kind)
+		if r.Scope == last || !mine || m.plan.index(name, index) != nil {
+			continue
+		}
+		if m.keys.opts.Index == nil {
+			return nil, fmt.Errorf("%w: tenant %q, kind %q", ErrNoIndex, tenant, m.kind)
+		}
+		last = r.Scope
+		field := fieldPlan{name: name}
+		if known := m.plan.field(name); known != nil {
+			field = *known
+		}
+		list = append(list, upkeep{Model: m, tenant: tenant, rows: rows, field: field, index: index, former: true})
+	}
+	return list, nil
 }
 
-// reindex puts the entries of one page, in these fields, under all live versions.
+// withIndexes leaves out fields that have none.
+func withIndexes(fields []fieldPlan) []fieldPlan {
+	return slices.DeleteFunc(slices.Clone(fields), func(f fieldPlan) bool { return len(f.indexes) == 0 })
+}
+
+// reindex replaces the entries of one page, in these fields, by those under all live versions.
 func (m *Model) reindex(ctx context.Context, tenant string, rows Rows, page []Row, fields []fieldPlan) ([]outcome, []string, error) {
 	outcomes := make([]outcome, len(page))
-	if len(fields) == 0 {
+	if m.keys.opts.Index == nil {
 		return outcomes, nil, nil
 	}
-	cells := make([]Cell, len(page)*len(fields))
+	until := m.keys.clock.exact() + int64(Lease)
+	entries, err := m.entriesOf(ctx, tenant, page, withIndexes(fields), outcomes)
+	if err != nil {
+		return nil, nil, err
+	}
 	var changes []Change
+	rowOf := make(map[string]int, len(page))
 	for i := range page {
 		if err := checkRow(&page[i]); err != nil {
 			outcomes[i].add(&crmguard.Place{Record: page[i].Record}, err)
-			for j := range fields {
-				cells[i*len(fields)+j].Err = err
-			}
 			continue
 		}
 		changes = append(changes, Change{Was: page[i]})
-		for j := range fields {
-			cells[i*len(fields)+j] = Cell{Place: m.place(tenant, &page[i], fields[j].name), Sealed: page[i].Sealed[fields[j].name]}
-		}
-	}
-	until := m.keys.clock.exact() + int64(Lease)
-	if err := m.keys.openAll(ctx, tenant, cells); err != nil {
-		return nil, nil, err
-	}
-	for i := range cells {
-		c := &cells[i]
-		if passing(ctx, c.Err) {
-			return nil, nil, c.Err
-		}
-		if o := &outcomes[i/len(fields)]; c.Err != nil && c.Place.Record != "" {
-			o.add(&c.Place, c.Err)
-		}
-	}
-	indexed, scopes := m.indexed(tenant, fields, cells)
-	keys, err := m.keys.keysOfAll(ctx, tenant, scopes, true)
-	if err != nil {
-		return nil, nil, err
-	}
-	entries, err := m.entries(cells, indexed, scopes, keys)
-	if err != nil {
-		return nil, nil, err
-	}
-	names := make([]string, len(fields))
-	for j := range fields {
-		names[j] = fields[j].name
-	}
-	rowOf := make(map[string]int, len(changes))
-	for i := range page {
-		if checkRow(&page[i]) == nil {
-			rowOf[page[i].Record] = i
-			outcomes[i].changed = true
-		}
+		rowOf[page[i].Record] = i
+		outcomes[i].changed = true
 	}
 	s := storing{Model: m, tenant: tenant, rows: rows, until: until,
 		put: func(tx Execer, swapped []string) error {
-			return m.putEntries(ctx, tx, tenant, names, swapped, entries)
+			return m.putEntries(ctx, tx, tenant, namesOf(fields), swapped, entries)
 		},
 		refuse: func(duplicate DuplicateError) (kept bool) {
 			o := &outcomes[rowOf[duplicate.Record]]
@@ -124,6 +132,36 @@ func (m *Model) reindex(ctx context.Context, tenant string, rows Rows, page []Ro
 		return nil, nil, fmt.Errorf("encrypt: store index entries: %w", err)
 	}
 	return outcomes, s.stale, nil
+}
+
+// entriesOf opens fields of a page and makes their entries. What does not open is in the outcomes and
+// has none.
+func (m *Model) entriesOf(ctx context.Context, tenant string, page []Row, fields []fieldPlan, outcomes []outcome) ([]IndexEntry, error) {
+	cells := make([]Cell, len(page)*len(fields))
+	for i := range cells {
+		row, field := &page[i/len(fields)], fields[i%len(fields)].name
+		if cells[i].Err = checkRow(row); cells[i].Err == nil {
+			cells[i] = Cell{Place: m.place(tenant, row, field), Sealed: row.Sealed[field]}
+		}
+	}
+	if err := m.keys.openAll(ctx, tenant, cells); err != nil {
+		return nil, err
+	}
+	for i := range cells {
+		c := &cells[i]
+		if passing(ctx, c.Err) {
+			return nil, c.Err
+		}
+		if c.Err != nil && c.Place.Record != "" {
+			outcomes[i/len(fields)].add(&c.Place, c.Err)
+		}
+	}
+	indexed, scopes := m.indexed(tenant, fields, cells)
+	keys, err := m.keys.keysOfAll(ctx, tenant, scopes, true)
+	if err != nil {
+		return nil, err
+	}
+	return m.entries(cells, indexed, scopes, keys)
 }
 
 // loosen has the entries of a record that is a duplicate find it, without claiming its value.
@@ -144,6 +182,7 @@ type upkeep struct {
 	rows   Rows
 	field  fieldPlan
 	index  string
+	former bool // no tag names it any more
 }
 
 func (u *upkeep) run(ctx context.Context, o *JobOptions, report *Report) error {
@@ -155,11 +194,15 @@ func (u *upkeep) run(ctx context.Context, o *JobOptions, report *Report) error {
 	if len(records) == 0 {
 		return nil
 	}
-	newest := records[len(records)-1].Version
-	if u.keys.wallClock().Sub(records[len(records)-1].CreatedAt) >= u.keys.opts.IndexLife {
+	newest, age := records[len(records)-1].Version, u.keys.wallClock().Sub(records[len(records)-1].CreatedAt)
+	if age >= u.keys.opts.IndexLife {
 		if newest, err = u.keys.Rotate(ctx, scope); err != nil {
 			return err
 		}
+		age = 0
+	}
+	if u.former && age < min(abandoned, u.keys.opts.IndexLife/2) {
+		return nil // another program may have the index
 	}
 	// Also where one version is left: an entry under an older one alone that came late
 	// would never be found.

@@ -101,27 +101,29 @@ func (m *Model) seal(ctx context.Context, tenant string, fields []fieldPlan, row
 	return entries, nil
 }
 
-// replaced fills in which entries change with these fields of rows: with all of a model's, those of
-// fields too that had an index once.
+// replaced fills in which entries change with these fields of rows: those of fields too that had an
+// index once, but none of fields that are not sealed here.
 func (m *Model) replaced(x *IndexEntries, fields []fieldPlan, cells []Cell) {
-	if !m.plan.indexed {
-		return
-	}
+	indexed := false
 	for j := range fields {
-		if len(fields[j].indexes) > 0 {
-			x.Fields = append(x.Fields, fields[j].name)
-		}
+		indexed = indexed || len(fields[j].indexes) > 0
 	}
-	if len(x.Fields) == 0 {
+	if !indexed {
 		return
 	}
-	if len(fields) == len(m.plan.fields) {
-		x.Fields = nil
-	}
+	x.Fields = namesOf(fields)
 	x.Records = make([]string, 0, len(cells)/len(fields))
 	for i := 0; i < len(cells); i += len(fields) {
 		x.Records = append(x.Records, cells[i].Place.Record)
 	}
+}
+
+func namesOf(fields []fieldPlan) []string {
+	names := make([]string, len(fields))
+	for i := range fields {
+		names[i] = fields[i].name
+	}
+	return names
 }
 
 // rowOf turns the index of a cell into that of its row.

@@ -14,11 +14,7 @@ import (
 // numbers and records, and no values.
 func (t *Table[T]) Scan(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	m := t.model
-	fields := make([]string, len(m.plan.fields))
-	for j := range m.plan.fields {
-		fields[j] = m.plan.fields[j].name
-	}
-	return m.keys.Scan(ctx, tenant, m.kind, fields, rows, o)
+	return m.keys.Scan(ctx, tenant, m.kind, namesOf(m.plan.fields), rows, o)
 }
 
 // Scan is [Table.Scan] for tools that know no struct: the fields of a kind, by their logical names.

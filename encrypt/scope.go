@@ -85,3 +85,10 @@ func inIndex(s Scope) bool {
 	_, known := indexes[name]
 	return found && known && s.Purpose == IndexKey
 }
+
+// indexOf takes the name of a key of [indexScope] apart; ok is false if it is of another kind.
+func (s Scope) indexOf(kind string) (field, index string, ok bool) {
+	index, name, _ := strings.Cut(s.Name, "/")
+	field, ok = strings.CutPrefix(name, fieldScope(IndexKey, &crmguard.Place{Kind: kind}).Name)
+	return field, index, ok && inIndex(s)
+}

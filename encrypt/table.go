@@ -210,7 +210,7 @@ func (m *Model) IDs() (record, client []int) {
 // Index returns Options.Index, in which the entries of rows are put; nil if no field has an
 // index.
 func (m *Model) Index() Index {
-	if len(m.indexedFields()) == 0 {
+	if !m.plan.indexed {
 		return nil
 	}
 	return m.keys.opts.Index
