@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-
-	"github.com/crmguard/crmguard"
 )
 
 // kekCheckText is what the KEK check wraps. It is no secret.
@@ -19,7 +17,6 @@ var kekCheckScope = Scope{Purpose: KEKCheck}
 // and not got so far.
 type kekCheck struct {
 	Record
-	older      []Record
 	generation uint32
 }
 
@@ -41,7 +38,7 @@ func (k *Keyring) checkKEK(ctx context.Context) (*kekCheck, error) {
 			return nil, unavailable("key store", err)
 		}
 		if len(records) == 0 {
-			return nil, fmt.Errorf("%w: the key store did not keep a new key", crmguard.ErrUnavailable)
+			return nil, errNotKept
 		}
 	}
 	newest := records[len(records)-1]
@@ -56,7 +53,7 @@ func (k *Keyring) checkKEK(ctx context.Context) (*kekCheck, error) {
 	if !bytes.Equal(text, kekCheckText) {
 		return nil, ErrWrongKEK
 	}
-	return &kekCheck{newest, records[:len(records)-1], generation}, nil
+	return &kekCheck{newest, generation}, nil
 }
 
 func (k *Keyring) newCheck(ctx context.Context, version, generation uint32) (Record, error) {
