@@ -37,11 +37,11 @@
 //
 // # Tables that are full
 //
-// [Table.Reencrypt] seals anew what lies under older keys, [Table.Migrate] moves a
-// column of plaintext into a sealed one, [Table.Reindex] and [Table.MaintainIndex] write index
-// entries and keep their keys young, and [Table.Scan] finds what is not as it should
-// be. They see the host's table as [Rows], go on while it is read and written, and where
-// they were cut off.
+// [Table.Reencrypt] seals anew what lies under older keys, [Table.Collect] and
+// [Table.Migrate] move a column of plaintext into a sealed one, [Table.Reindex] and
+// [Table.MaintainIndex] write index entries and keep their keys young, and [Table.Scan]
+// finds what is not as it should be. They see the host's table as [Rows], go on while it
+// is read and written, and where they were cut off.
 //
 // # Security notes
 //
@@ -50,10 +50,13 @@
 //   - Opening data of a client needs a [crmguard.Subject] of the same tenant in
 //     the context, and asks Options.OnOpen first, once per client and act (more often
 //     only when one act opens the same client several times at the same moment).
-//   - Erasing, rotating and retiring need such a subject too, and jobs that walk a table the tenant's
-//     [crmguard.System]. What acts on the keys of all tenants ([Keyring.Turn],
-//     [Keyring.FinishErasures], [Keyring.Replay]) is for the host itself: without a
-//     subject, or as a System. Everything else is [ErrSubject].
+//   - Finding, searching, erasing, rotating and retiring need such a subject too, and jobs
+//     that walk a table the tenant's [crmguard.System]. What acts on the keys of all tenants
+//     ([Keyring.Turn], [Keyring.FinishErasures], [Keyring.Replay]) is for the host itself:
+//     without a subject, or as a System. Who calls as anybody else gets [ErrSubject].
+//   - Sealing needs no subject, nor does opening at a place without a client; another tenant's
+//     is ErrSubject. MACs and pseudonyms look at none: sessions are verified before it is known
+//     who acts.
 //   - AES-GCM does not commit to its key; nothing here lets a caller choose keys.
 //   - Lengths are not hidden, unless a field is padded: a sealed value is 36 bytes longer
 //     than the plain one.
@@ -163,7 +166,7 @@ type Options struct {
 	// Receipt.UnlinkableAfter rests on the latter.
 	IndexLife time.Duration
 
-	Logger *slog.Logger
+	Logger *slog.Logger     // nil: nothing is logged
 	Clock  func() time.Time // for the times in records and receipts only; nil: time.Now
 }
 

@@ -13,8 +13,9 @@ import (
 // should be after an error: it goes on where it stopped and returns how far the
 // erasure has come. A client without any data is closed too.
 //
-// The receipt also lists copies, which the host knows of, for whoever has to delete
-// them; those of earlier calls stay in it. It has no MAC as long as the KEK does not answer.
+// The receipt also lists copies, which the host knows of, for whoever has to delete them;
+// those of earlier calls stay in it. Where the KEK does not answer, the client is closed all
+// the same, and the receipt comes without its MAC, beside the error.
 func (k *Keyring) Erase(ctx context.Context, tenant, client string, copies ...Copy) (Receipt, error) {
 	scope, err := k.erasing(ctx, tenant, client)
 	if err != nil {

@@ -43,9 +43,10 @@ type Execer interface {
 // database, in a table that dumps leave out. Package encrypttest checks it.
 type Index interface {
 	// Put replaces the entries of some records, inside the host's transaction, which has
-	// written the rows before. What an update has not sealed anew keeps its entries. Where another record has the value of a unique entry the error is a
-	// [DuplicateError], and the host rolls back; of several that put the same value at once,
-	// one succeeds. Puts without a transaction change all or nothing.
+	// written the rows before. Fields that [IndexEntries] leave out keep theirs. Where another
+	// record has the value of a unique entry the error is a [DuplicateError], or [ErrDuplicate]
+	// where nobody can tell whose it is, and the host rolls back; of several that put the same
+	// value at once, one succeeds. Puts without a transaction change all or nothing.
 	Put(ctx context.Context, tx Execer, entries IndexEntries) error
 
 	// Find returns the records, sorted and each once, that have one of the values in

@@ -16,7 +16,7 @@ type JobOptions struct {
 	// After is the Cursor of a job that was cut off; empty: from the start. Migrate and
 	// MaintainIndex know themselves where they were, so there it is an error.
 	After string
-	Batch int // rows a transaction, 0: 500
+	Batch int // rows a transaction, at most 10,000; 0: 500
 
 	// Progress is called after each batch, with all that was done since the job was
 	// called. Whoever stores Cursor can go on there, even after kill -9. Its error ends the job.

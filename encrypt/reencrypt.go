@@ -7,14 +7,13 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
-// Reencrypt seals anew what lies in rows of a tenant under an older version of its
-// client's key, or padded otherwise than the tag says, while readers and writers go on. It wants a context of
-// [crmguard.System].
+// Reencrypt seals anew what lies in rows of a tenant under an older version of its client's
+// key, or padded otherwise than the tag says, while readers and writers go on.
 //
-// Values of erased clients stay as they are, and so do those that do not open: the report counts them
-// and the job goes on. A value that is edited meanwhile is not overwritten. Rows
-// that another node writes with keys that it had cached before [Keyring.Rotate] may be under the older version
-// again: see there.
+// Values of erased clients stay as they are, and so do those that do not open: the report
+// counts them and the job goes on. A value that is edited meanwhile is not overwritten. For
+// [Lease] and [LongestTransaction] after [Keyring.Rotate] another node may still write rows
+// under the older version, with keys that it had cached: a later call seals them anew.
 func (t *Table[T]) Reencrypt(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	if _, err := checkJob(ctx, tenant, rows, o); err != nil {
 		return Report{}, err

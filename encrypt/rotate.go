@@ -82,7 +82,7 @@ func (k *Keyring) RotateClients(ctx context.Context, tenant string, before time.
 	return rotated, err
 }
 
-// Retire removes the versions of a key that are older than before, and returns how
+// Retire removes the versions of a key below the one that before names, and returns how
 // many there were. What is still sealed under them is lost: it is [ErrRetired], here
 // at once and elsewhere within [Lease]. So everything is sealed anew first, under
 // a version that every process has known for [LongestTransaction] besides.

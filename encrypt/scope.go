@@ -15,8 +15,8 @@ type Purpose uint8
 const (
 	TenantKeyset Purpose = iota + 1 // wraps the other keys of a tenant; itself wrapped by the KEK
 	DataKey                         // seals fields; Name is the client, empty for the tenant's own data
-	IndexKey                        // makes pseudonyms; Name is kind and field
-	MACKey                          // authenticates rows; Name is kind and field
+	IndexKey                        // makes pseudonyms; Name is that of [IndexScope]
+	MACKey                          // authenticates rows; Name is that of [MACScope]
 	KEKCheck                        // a known value under the KEK, by which a wrong KEK is noticed; no tenant
 )
 

@@ -187,9 +187,9 @@ func (m *Model) Open(ctx context.Context, tenant string, rows ...any) error {
 // ModelField is a field of a [Model]. The indexes are those of reflect, for FieldByIndex.
 type ModelField struct {
 	Name          string // the logical one
-	Plain, Sealed []int
-	Legacy        []int // of the column tagged ",plain"; nil: none
-	Indexed       bool  // it has entries in the [Index]
+	Plain, Sealed []int  // of what people read, and of what is stored of it
+	Legacy        []int  // of the column tagged ",plain", the Plain of a [Row]; nil: none
+	Indexed       bool   // it has entries in the [Index]
 }
 
 // Fields returns the fields that are sealed, in their order.
