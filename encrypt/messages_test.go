@@ -2,6 +2,7 @@ package encrypt_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -11,34 +12,66 @@ import (
 	"github.com/crmguard/crmguard/encrypt"
 )
 
-// The store's count is never below what was sealed, over all nodes.
-func TestMessagesAreCounted(t *testing.T) {
-	kek, store := newKEK(t), &counting{Store: encrypt.NewMemory()}
-	ctx := acting("acme")
-	total := func() uint64 {
-		records, err := store.Load(ctx, []encrypt.Scope{dataScope("c1")})
-		require.NoError(t, err)
-		return records[0].Messages
+// checkNoneUncounted seals on two nodes for several leases, and returns an error as soon as the store
+// knows of fewer messages than there are.
+func checkNoneUncounted(t *testing.T, store encrypt.Store, batch int) error {
+	kek := newKEK(t)
+	nodes := []*encrypt.Keyring{openKeyring(t, kek, store, nil), openKeyring(t, kek, store, nil)}
+	cells := make([]encrypt.Cell, batch)
+	for i := range cells {
+		cells[i] = encrypt.Cell{Place: home, Plaintext: []byte{}}
 	}
-	sealedBy := uint64(0)
-	seal := func(k *encrypt.Keyring, n int) {
-		for range n {
-			_, err := k.Seal(ctx, home, nil)
+	for sealed := uint64(0); sealed < 5*1024; {
+		for _, k := range nodes {
+			if batch == 1 {
+				_, err := k.Seal(acting("acme"), home, nil)
+				require.NoError(t, err)
+			} else {
+				require.NoError(t, k.SealAll(acting("acme"), "acme", cells))
+			}
+			sealed += uint64(batch)
+			records, err := store.Load(t.Context(), []encrypt.Scope{homeKey})
 			require.NoError(t, err)
-			sealedBy++
+			if n := records[0].Messages; n < sealed {
+				return fmt.Errorf("%d messages are %d in the store", sealed, n)
+			}
+			require.LessOrEqual(t, records[0].Messages, 2*sealed+2*(1024+uint64(batch)), "not many more, either")
 		}
 	}
-	first := openKeyring(t, kek, store, nil)
-	seal(first, 1024)
-	require.Zero(t, store.leases.Load(), "the first lease comes with the key")
-	require.EqualValues(t, 1024, total())
-	seal(first, 1024)
-	require.LessOrEqual(t, store.leases.Load(), int64(1))
-	require.GreaterOrEqual(t, total(), sealedBy)
-	second := openKeyring(t, kek, store, nil)
-	seal(second, 1)
-	require.GreaterOrEqual(t, total(), sealedBy)
-	require.LessOrEqual(t, total(), sealedBy+2*1024+2)
+	return nil
+}
+
+// stingy notes one message less than it is asked to.
+type stingy struct{ encrypt.Store }
+
+func (s stingy) Lease(ctx context.Context, keys []encrypt.Record, n uint64) ([]encrypt.Record, error) {
+	return s.Store.Lease(ctx, keys, n-1)
+}
+
+// The store's count is never below what was sealed, over all nodes.
+func TestMessagesAreCounted(t *testing.T) {
+	for _, batch := range []int{1, 7, 1500} {
+		require.NoError(t, checkNoneUncounted(t, encrypt.NewMemory(), batch), "batches of %d", batch)
+	}
+	require.Error(t, checkNoneUncounted(t, stingy{encrypt.NewMemory()}, 1), "the check notices one message that is not counted")
+}
+
+// One call to the store reserves a thousand messages, and the first thousand come with the key.
+func TestLeasesAreFew(t *testing.T) {
+	store := &counting{Store: encrypt.NewMemory()}
+	k := newKeyring(t, store, nil)
+	for range 2 {
+		require.Zero(t, store.leases.Load())
+		for range 512 {
+			_, err := k.Seal(acting("acme"), home, nil)
+			require.NoError(t, err)
+		}
+	}
+	for range 1024 {
+		_, err := k.Seal(acting("acme"), home, nil)
+		require.NoError(t, err)
+	}
+	require.EqualValues(t, 1, store.leases.Load())
 }
 
 // Keys that are read anew go on with what they had reserved: the count in the store
