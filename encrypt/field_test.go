@@ -169,34 +169,42 @@ func TestWhoMayOpen(t *testing.T) {
 		})
 	}
 	_, err = k.Seal(acting("other"), home, []byte("x"))
-	require.Error(t, err, "a subject seals for its own tenant only")
+	require.ErrorIs(t, err, encrypt.ErrSubject, "a subject seals for its own tenant only")
 }
 
 func TestImpossiblePlaces(t *testing.T) {
 	k := newKeyring(t, encrypt.NewMemory(), nil)
-	for name, at := range map[string]crmguard.Place{
-		"no tenant":   {Client: "c1"},
-		"zero byte":   {Tenant: "acme", Client: "c\x001"},
-		"not UTF-8":   {Tenant: "acme", Client: "c\xff"},
-		"long client": {Tenant: "acme", Client: strings.Repeat("c", 513)},
-		"long record": {Tenant: "acme", Record: strings.Repeat("r", 1<<16+1)},
+	sealed, err := k.Seal(acting("acme"), home, nil)
+	require.NoError(t, err)
+	const name, tenant = "names are", "empty tenant"
+	for why, test := range map[string]struct {
+		at   crmguard.Place
+		want string
+	}{
+		"no tenant":   {crmguard.Place{Client: "c1"}, tenant},
+		"zero byte":   {crmguard.Place{Tenant: "acme", Client: "c\x001"}, name},
+		"not UTF-8":   {crmguard.Place{Tenant: "acme", Client: "c\xff"}, name},
+		"long client": {crmguard.Place{Tenant: "acme", Client: strings.Repeat("c", 513)}, name},
+		"long record": {crmguard.Place{Tenant: "acme", Record: strings.Repeat("r", 1<<16+1)}, name},
 	} {
-		t.Run(name, func(t *testing.T) {
-			ctx := acting(at.Tenant)
-			if at.Tenant == "" {
+		t.Run(why, func(t *testing.T) {
+			ctx := acting(test.at.Tenant)
+			if test.at.Tenant == "" {
 				ctx = context.Background()
 			}
-			_, err := k.Seal(ctx, at, nil)
-			require.Error(t, err)
-			_, err = k.Open(ctx, at, make([]byte, 100))
-			require.Error(t, err)
+			_, err := k.Seal(ctx, test.at, nil)
+			require.ErrorContains(t, err, test.want)
+			_, err = k.Open(ctx, test.at, sealed)
+			require.ErrorContains(t, err, test.want)
 		})
 	}
-	_, err := k.MAC(context.Background(), crmguard.Place{}, nil)
-	require.Error(t, err)
+	mac, err := k.MAC(acting("acme"), home, nil)
+	require.NoError(t, err)
+	_, err = k.MAC(context.Background(), crmguard.Place{}, nil)
+	require.ErrorContains(t, err, tenant)
 	_, err = k.Pseudonyms(context.Background(), crmguard.Place{}, nil)
-	require.Error(t, err)
-	require.Error(t, k.Verify(context.Background(), crmguard.Place{}, nil, nil))
+	require.ErrorContains(t, err, tenant)
+	require.ErrorContains(t, k.Verify(context.Background(), crmguard.Place{}, nil, mac), tenant)
 }
 
 func TestHotPathAllocations(t *testing.T) {

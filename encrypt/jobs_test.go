@@ -146,22 +146,17 @@ func TestJobsAreTheSystems(t *testing.T) {
 		"collect": f.contacts.Collect, "migrate": f.contacts.Migrate,
 	} {
 		t.Run(name, func(t *testing.T) {
-			for what, call := range map[string]func() error{
-				"nobody":    func() error { _, err := run(context.Background(), "acme", f, nil); return err },
-				"a person":  func() error { _, err := run(acting("acme"), "acme", f, nil); return err },
-				"foreign":   func() error { _, err := run(job("other"), "acme", f, nil); return err },
-				"no tenant": func() error { _, err := run(job(""), "", f, nil); return err },
-				"no rows":   func() error { _, err := run(job("acme"), "acme", nil, nil); return err },
-				"batch": func() error {
-					_, err := run(job("acme"), "acme", f, &encrypt.JobOptions{Batch: -1})
-					return err
-				},
-				"huge batch": func() error {
-					_, err := run(job("acme"), "acme", f, &encrypt.JobOptions{Batch: 10_001})
-					return err
-				},
-			} {
-				require.Error(t, call(), what)
+			for what, ctx := range map[string]context.Context{"nobody": context.Background(), "a person": acting("acme"), "foreign": job("other")} {
+				_, err := run(ctx, "acme", f, nil)
+				require.ErrorIs(t, err, encrypt.ErrSubject, what)
+			}
+			_, err := run(job(""), "", f, nil)
+			require.ErrorContains(t, err, "empty tenant")
+			_, err = run(job("acme"), "acme", nil, nil)
+			require.ErrorContains(t, err, "needs rows")
+			for _, batch := range []int{-1, 10_001} {
+				_, err = run(job("acme"), "acme", f, &encrypt.JobOptions{Batch: batch})
+				require.ErrorContains(t, err, "a batch is", batch)
 			}
 		})
 	}

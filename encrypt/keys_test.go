@@ -226,15 +226,21 @@ func TestClosedKeyring(t *testing.T) {
 	require.NotZero(t, k.Cached())
 	require.NoError(t, k.Close())
 	require.Zero(t, k.Cached(), "no key stays in memory")
-	_, err = k.Seal(ctx, home, nil)
-	require.Error(t, err)
-	_, err = k.Open(ctx, home, sealed)
-	require.Error(t, err)
-	require.Error(t, k.Check(ctx))
-	_, err = k.Erase(ctx, "acme", "c1")
-	require.Error(t, err)
-	_, err = k.FinishErasures(ctx)
-	require.Error(t, err)
+	for name, call := range map[string]func() error{
+		"Seal":           func() error { _, err := k.Seal(ctx, home, nil); return err },
+		"Open":           func() error { _, err := k.Open(ctx, home, sealed); return err },
+		"MAC":            func() error { _, err := k.MAC(ctx, home, nil); return err },
+		"Check":          func() error { return k.Check(ctx) },
+		"Erase":          func() error { _, err := k.Erase(ctx, "acme", "c1"); return err },
+		"Receipt":        func() error { _, err := k.Receipt(ctx, "acme", "c1"); return err },
+		"FinishErasures": func() error { _, err := k.FinishErasures(job("acme")); return err },
+		"Replay":         func() error { _, err := k.Replay(job("acme")); return err },
+		"Rotate":         func() error { _, err := k.Rotate(ctx, homeKey); return err },
+		"Retire":         func() error { _, err := k.Retire(ctx, homeKey, 1); return err },
+		"Sweep":          func() error { _, err := k.Sweep(ctx, "acme", nil); return err },
+	} {
+		require.ErrorContains(t, call(), "the keyring is closed", name)
+	}
 }
 
 func TestNewRefuses(t *testing.T) {

@@ -224,7 +224,7 @@ func TestTurnRefuses(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, closed.Close())
 	_, err = closed.Turn(t.Context(), nil)
-	require.Error(t, err)
+	require.ErrorContains(t, err, "the keyring is closed")
 }
 
 func TestTurnOfAnEmptyStore(t *testing.T) {
