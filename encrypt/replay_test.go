@@ -15,8 +15,13 @@ import (
 func TestReplay(t *testing.T) {
 	clock, kek, store := newClock(t), newTurningKEK(t), encrypt.NewMemory()
 	ctx := acting("acme")
-	options := &encrypt.Options{Clock: clock.Now, Index: encrypt.NewMemoryIndex()}
-	k := openKeyring(t, kek, store, options)
+	index := encrypt.NewMemoryIndex()
+	k := openKeyring(t, kek, store, &encrypt.Options{Clock: clock.Now, Index: index})
+	table, err := encrypt.NewTable[contact](k, "contacts", nil)
+	require.NoError(t, err)
+	entries, err := table.Seal(ctx, "acme", &contact{ID: "c1", Phone: "+79123456789"}, &contact{ID: "c4", Phone: "+79123456789"})
+	require.NoError(t, err)
+	require.NoError(t, index.Put(ctx, nil, entries))
 	sealed := make(map[string][]byte)
 	for _, at := range []crmguard.Place{client(1), client(2), client(3)} {
 		var err error
@@ -24,7 +29,7 @@ func TestReplay(t *testing.T) {
 		require.NoError(t, err)
 	}
 	backup := copyOf(t, store)
-	_, err := k.Erase(ctx, "acme", "c1", encrypt.Copy{What: "export"})
+	_, err = k.Erase(ctx, "acme", "c1", encrypt.Copy{What: "export"})
 	require.NoError(t, err)
 	clock.Advance(encrypt.ClosingTime)
 	finished, err := k.FinishErasures(job("acme"))
@@ -33,7 +38,7 @@ func TestReplay(t *testing.T) {
 	require.NoError(t, err)
 
 	clock.Advance(day)
-	restored := openKeyring(t, kek, backup, options)
+	restored := openKeyring(t, kek, backup, &encrypt.Options{Clock: clock.Now, Index: encrypt.NewMemoryIndex()}) // dumps leave the index out
 	open := func(at crmguard.Place) error { _, err := restored.Open(ctx, at, sealed[at.Client]); return err }
 	require.NoError(t, open(client(1)), "the backup brings it back")
 	forged := finished[0]
@@ -51,6 +56,8 @@ func TestReplay(t *testing.T) {
 	require.Equal(t, finished[0].ClosedAt, replayed[0].ClosedAt)
 	require.Equal(t, clock.Now(), replayed[0].DestroyedAt)
 	require.Equal(t, finished[0].Copies, replayed[0].Copies)
+	require.Equal(t, []string{"c4"}, replayed[0].Duplicates)
+	require.Equal(t, 1, replayed[0].IndexRows)
 	for _, r := range replayed {
 		_, err = k.CheckReceipt(ctx, document(t, r))
 		require.NoError(t, err)
