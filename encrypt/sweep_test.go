@@ -130,3 +130,22 @@ func TestSweepAfterSomebodyHasDeletedRows(t *testing.T) {
 		})
 	}
 }
+
+// The first version of an old client's key may be retired: what is left is young, and the
+// client is not.
+func TestSweepTakesNoRotatedKeyForANewOne(t *testing.T) {
+	clock := newClock(t)
+	k := newKeyring(t, encrypt.NewMemory(), &encrypt.Options{Clock: clock.Now})
+	ctx := acting("acme")
+	_, err := k.Seal(ctx, home, nil)
+	require.NoError(t, err)
+	clock.Advance(365 * day)
+	version, err := k.Rotate(ctx, homeKey)
+	require.NoError(t, err)
+	_, err = k.Retire(ctx, homeKey, version)
+	require.NoError(t, err)
+	clock.Advance(2 * day)
+	swept, err := k.Sweep(ctx, "acme", func(context.Context, []string) ([]string, error) { return nil, nil })
+	require.NoError(t, err)
+	require.Zero(t, swept)
+}
