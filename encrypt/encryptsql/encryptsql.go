@@ -209,13 +209,16 @@ func (s *Store) under(ctx context.Context, tx *sql.Tx, r encrypt.Record, newest 
 	if !known {
 		// The first row is locked, so that lock waits and no version is added; then the
 		// newest one is, in a statement that sees it, so that Replace waits. SQLite has
-		// one writer anyway.
+		// one writer anyway, but a transaction that began by reading is refused there, and
+		// does not wait, while another one writes.
 		share := ""
 		if s.db.Dialect == sqldb.Postgres {
 			share = ` FOR SHARE`
 			if _, err := s.exec(ctx, tx, `SELECT 1 FROM crmguard_keys WHERE tenant = $1 AND name = $2 AND version = 1`+share, scope.Tenant, name(scope)); err != nil {
 				return false, err
 			}
+		} else if err := s.lock(ctx, tx, scope); err != nil {
+			return false, err
 		}
 		row := tx.QueryRowContext(ctx, s.db.Q(`SELECT wrapped FROM crmguard_keys WHERE tenant = $1 AND name = $2 AND state < 4 ORDER BY version DESC LIMIT 1`+share), scope.Tenant, name(scope))
 		if err := row.Scan(&wrapped); err != nil && !errors.Is(err, sql.ErrNoRows) {

@@ -4,11 +4,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encryptsql"
+	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
 
 func TestOpenSQLiteKeepsOthersOut(t *testing.T) {
@@ -50,4 +53,36 @@ func TestOpenSQLiteCreatesOnlyWhenTold(t *testing.T) {
 	store, err = encryptsql.OpenSQLite(t.Context(), path, false)
 	require.NoError(t, err)
 	require.NoError(t, store.Close())
+}
+
+// Keys are added by transactions that others wait for: one that began by reading would be
+// refused, and not wait, as often as somebody else writes.
+func TestInsertTakesItsTurn(t *testing.T) {
+	db := sqldbtest.SQLite(t)
+	other, err := db.Conn(t.Context())
+	require.NoError(t, err)
+	defer other.Close() //nolint:errcheck // goes back to the pool
+	_, err = other.ExecContext(t.Context(), `PRAGMA busy_timeout = 0`)
+	require.NoError(t, err)
+	watching, tried := false, 0
+	store, err := encryptsql.New(t.Context(), sqldbtest.Before(t, db, func(query string) {
+		if !watching || !strings.HasPrefix(query, `INSERT INTO crmguard_keys (`) {
+			return
+		}
+		tried++
+		_, err := other.ExecContext(t.Context(), `UPDATE crmguard_keys_revision SET revision = revision`)
+		require.ErrorContains(t, err, "locked", "somebody else could write in between")
+	}), nil)
+	require.NoError(t, err)
+	keyset := encrypt.Record{Scope: encrypt.Scope{Purpose: encrypt.TenantKeyset, Tenant: "acme"}, Version: 1, State: encrypt.Active, Wrapped: []byte("keyset")}
+	_, err = store.Insert(t.Context(), []encrypt.Record{keyset})
+	require.NoError(t, err)
+	watching = true
+	stored, err := store.Insert(t.Context(), []encrypt.Record{
+		{Scope: encrypt.ClientScope("acme", "c1"), Version: 1, State: encrypt.Active, Wrapped: []byte("key"), Under: keyset.Wrapped},
+		{Scope: encrypt.ClientScope("acme", "c2"), Version: 1, State: encrypt.Active, Wrapped: []byte("key"), Under: keyset.Wrapped},
+	})
+	require.NoError(t, err)
+	require.Len(t, stored, 2)
+	require.Equal(t, 2, tried)
 }
