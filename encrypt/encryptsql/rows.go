@@ -132,7 +132,8 @@ func (r *Rows) readTypes(ctx context.Context, names []string) error {
 	}
 	r.types = make(map[string]string, len(names))
 	for _, name := range names {
-		found, err := r.strings(ctx, `SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = $1::regclass AND attname = $2 AND attnum > 0 AND NOT attisdropped`, r.table, name)
+		// Of any length: without -1 CHAR(36) is "character", which a cast takes for one character.
+		found, err := r.strings(ctx, `SELECT format_type(atttypid, -1) FROM pg_attribute WHERE attrelid = $1::regclass AND attname = $2 AND attnum > 0 AND NOT attisdropped`, r.table, name)
 		if err != nil {
 			return err
 		}
@@ -186,9 +187,25 @@ func (r *Rows) as(parameter int, name string) string {
 	return fmt.Sprintf(`CAST($%d AS %s)`, parameter, r.types[name])
 }
 
+// findable says whether a row is found by its record as a text, as all jobs do. In SQLite a number
+// in a column without a type is not, nor are bytes in any; a page after it would be any other. The
+// plus takes from the text what it would be converted by.
+func (r *Rows) findable(record string) string {
+	if r.db.Dialect == sqldb.SQLite {
+		return q(r.layout.Record) + ` IS +` + record
+	}
+	return `TRUE`
+}
+
+var (
+	errUnfindable = errors.New("is no text or number that its column's type tells: declare the column INTEGER or TEXT")
+	errNameless   = errors.New("a row has no record: its column is NULL")
+)
+
 // selection is all of the query that reads rows but what comes after its first condition.
 func (r *Rows) selection() string {
-	read := []string{r.asText(r.layout.Record), `COALESCE(` + r.asText(r.layout.Client) + `, '')`}
+	record := r.asText(r.layout.Record)
+	read := []string{record, r.findable(record), `COALESCE(` + r.asText(r.layout.Client) + `, '')`}
 	for _, c := range r.columns {
 		read = append(read, r.asBytes(c))
 	}
@@ -207,6 +224,17 @@ func (r *Rows) mine() string {
 func (r *Rows) Page(ctx context.Context, tenant, after string, limit int) ([]encrypt.Row, error) {
 	query, args := r.page, []any{tenant}
 	record := `t.` + q(r.layout.Record) // not the text that the query returns under the same name
+
+	// NULL comes first on SQLite, and on PostgreSQL after the last page.
+	if after == "" && r.db.Dialect == sqldb.Postgres {
+		nameless, err := r.strings(ctx, `SELECT 'NULL' FROM `+r.table+` AS t WHERE `+r.mine()+` AND `+record+` IS NULL LIMIT 1`, tenant)
+		if err == nil && len(nameless) > 0 {
+			err = errNameless
+		}
+		if err != nil {
+			return nil, fmt.Errorf("encryptsql: read rows: %w", err)
+		}
+	}
 	if after != "" {
 		query += ` AND ` + record + ` > ` + r.as(2, r.layout.Record)
 		args = append(args, after)
@@ -272,7 +300,9 @@ func (r *Rows) read(ctx context.Context, query string, args []any) (list []encry
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	values := make([]any, len(r.columns))
 	var row encrypt.Row
-	into := []any{&row.Record, &row.Client}
+	var record sql.NullString
+	var findable bool
+	into := []any{&record, &findable, &row.Client}
 	for i := range values {
 		into = append(into, &values[i])
 	}
@@ -283,6 +313,12 @@ func (r *Rows) read(ctx context.Context, query string, args []any) (list []encry
 		}
 		if err := rows.Scan(into...); err != nil {
 			return nil, err
+		}
+		switch row.Record = record.String; {
+		case !record.Valid:
+			return nil, errNameless
+		case !findable:
+			return nil, fmt.Errorf("%s %q %w", r.layout.Record, row.Record, errUnfindable)
 		}
 		for i, c := range r.columns {
 			value, err := bytesOf(values[i])

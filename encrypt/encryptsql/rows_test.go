@@ -3,6 +3,7 @@ package encryptsql_test
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -173,6 +174,92 @@ func TestWhatIsNoIDHasNoRow(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A job that takes part of a table for all of it would say that everything is sealed.
+func TestRecordsOfManyTypes(t *testing.T) {
+	uuid := func(i int) any { return fmt.Sprintf("1b4e28ba-2fa1-11d2-883f-%012d", i) }
+	number := func(i int) any { return i }
+	bytes := func(i int) any { return []byte{'i', byte('0' + i)} }
+	for name, test := range map[string]struct {
+		typ string
+		id  func(i int) any
+		sql map[string]bool // by dialect: false is refused
+	}{
+		"letters of a length":     {"CHAR(36)", uuid, map[string]bool{"sqlite": true, "postgres": true}},
+		"padded":                  {"CHAR(40)", uuid, map[string]bool{"sqlite": true, "postgres": true}},
+		"letters up to a length":  {"VARCHAR(36)", uuid, map[string]bool{"sqlite": true, "postgres": true}},
+		"bits":                    {"BIT(4)", func(i int) any { return fmt.Sprintf("%04b", i) }, map[string]bool{"postgres": true}},
+		"UUID":                    {"UUID", uuid, map[string]bool{"sqlite": true, "postgres": true}},
+		"numbers":                 {"BIGINT", number, map[string]bool{"sqlite": true, "postgres": true}},
+		"numbers with a fraction": {"NUMERIC(10,2)", func(i int) any { return float64(i) + 0.25 }, map[string]bool{"sqlite": true, "postgres": true}},
+		"bytes":                   {"BYTEA", bytes, map[string]bool{"sqlite": false, "postgres": true}},
+		"bytes among texts":       {"TEXT", bytes, map[string]bool{"sqlite": false}},
+		"texts without a type":    {"", uuid, map[string]bool{"sqlite": true}},
+		"numbers without a type":  {"", number, map[string]bool{"sqlite": false}},
+		"numbers in a blob":       {"BLOB", number, map[string]bool{"sqlite": false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for dialect, open := range map[string]func(testing.TB) *sql.DB{"sqlite": sqldbtest.SQLite, "postgres": sqldbtest.Postgres} {
+				fine, has := test.sql[dialect]
+				if !has {
+					continue
+				}
+				t.Run(dialect, func(t *testing.T) {
+					db := open(t)
+					_, err := db.Exec(`CREATE TABLE contacts (tenant CHAR(10), id ` + test.typ + ` UNIQUE, phone_sealed BYTEA)`)
+					require.NoError(t, err)
+					for i := range 7 {
+						_, err = db.Exec(`INSERT INTO contacts VALUES ('acme', $1, $2)`, test.id(i), []byte("old"))
+						require.NoError(t, err)
+					}
+					rows, err := encryptsql.NewRows(t.Context(), db, encryptsql.Layout{Table: "contacts", Tenant: "tenant", Record: "id", Sealed: map[string]string{"phone": "phone_sealed"}})
+					require.NoError(t, err)
+					var records []string
+					for len(records) < 8 {
+						after := ""
+						if len(records) > 0 {
+							after = records[len(records)-1]
+						}
+						page, err := rows.Page(t.Context(), "acme", after, 2)
+						if !fine {
+							require.ErrorContains(t, err, "declare the column INTEGER or TEXT")
+							return
+						}
+						require.NoError(t, err)
+						if len(page) == 0 {
+							break
+						}
+						for _, row := range page {
+							require.NotContains(t, records, row.Record)
+							records = append(records, row.Record)
+						}
+					}
+					require.Len(t, records, 7)
+					found, err := rows.Get(t.Context(), "acme", records)
+					require.NoError(t, err)
+					require.Len(t, found, 7)
+					stale, err := rows.Swap(t.Context(), "acme", []encrypt.Change{{Was: found[3], Sealed: map[string][]byte{"phone": []byte("new")}}}, nil)
+					require.NoError(t, err)
+					require.Empty(t, stale)
+				})
+			}
+		})
+	}
+}
+
+// PostgreSQL has NULL after the last record, where no page would come to it.
+func TestARowWithoutARecordIsNoticed(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
+		_, err := db.Exec(`CREATE TABLE contacts (id TEXT UNIQUE, phone_sealed BYTEA)`)
+		require.NoError(t, err)
+		_, err = db.Exec(`INSERT INTO contacts VALUES ('1', NULL), ('2', NULL), (NULL, $1)`, []byte("+7 912 345-67-89"))
+		require.NoError(t, err)
+		rows, err := encryptsql.NewRows(t.Context(), db, encryptsql.Layout{Table: "contacts", Record: "id", Sealed: map[string]string{"phone": "phone_sealed"}})
+		require.NoError(t, err)
+		_, err = rows.Page(t.Context(), "acme", "", 1)
+		require.ErrorContains(t, err, "a row has no record")
+	})
 }
 
 // A job waits for nobody, and so is in no deadlock with a host's transaction.
