@@ -171,6 +171,9 @@ func (c *call) readDeclaration(name string) ([]scanned, error) {
 	if err := d.Decode(&tables); err != nil {
 		return nil, fmt.Errorf("%w: %w", errDeclaration, err)
 	}
+	if _, err := d.Token(); err != io.EOF { // what follows would not be scanned
+		return nil, fmt.Errorf("%w: something follows it", errDeclaration)
+	}
 	for _, t := range tables {
 		if t.Tenant == "" || t.Kind == "" || t.Table == "" || t.Columns.Record == "" || len(t.Sealed) == 0 {
 			return nil, fmt.Errorf("%w: each has a tenant, a kind, a table, a column of records and columns of sealed values", errDeclaration)
