@@ -49,7 +49,25 @@ func within(path, dir string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return relative != ".." && !strings.HasPrefix(relative, ".."+string(filepath.Separator)), nil
+	if relative != ".." && !strings.HasPrefix(relative, ".."+string(filepath.Separator)) {
+		return true, nil
+	}
+	return below(path, dir), nil
+}
+
+// below finds dir above path under another name: a bind mount, or other letters where the file
+// system takes upper and lower case for the same.
+func below(path, dir string) bool {
+	data, err := os.Stat(dir)
+	if err != nil {
+		return false // nothing is inside of what is not there
+	}
+	for above := filepath.Dir(path); above != path; path, above = above, filepath.Dir(above) {
+		if info, err := os.Stat(above); err == nil && os.SameFile(info, data) {
+			return true
+		}
+	}
+	return false
 }
 
 // resolve follows the links of the part of a path that exists.
