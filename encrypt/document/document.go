@@ -157,8 +157,22 @@ func decryptError(err error) error {
 	if _, ok := errors.AsType[*age.NoIdentityMatchError](err); ok {
 		return ErrNotRecipient
 	}
+	if strings.HasPrefix(err.Error(), "failed to read header: ") {
+		err = unquoted{err}
+	}
 	return fmt.Errorf("document: %w", err)
 }
+
+// unquoted is an error about a header without the line of it that age quotes: up to 2 MiB of
+// whatever somebody has stored.
+type unquoted struct{ error }
+
+func (e unquoted) Error() string {
+	text, _, _ := strings.Cut(e.error.Error(), `"`)
+	return strings.TrimRight(text, ": ")
+}
+
+func (e unquoted) Unwrap() error { return e.error }
 
 // readShort reads all of a text that has at most limit bytes.
 func readShort(r io.Reader, limit int64) ([]byte, error) {

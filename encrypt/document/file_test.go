@@ -387,11 +387,28 @@ func (f failing) ReadAt([]byte, int64) (int, error) { return 0, f.err }
 // A file that was never encrypted is not quoted in an error that somebody logs.
 func TestErrorsDoNotQuoteThePlainFile(t *testing.T) {
 	files := newFiles(t, crmguardtest.NewKeys())
-	plain := []byte("+79161234567 Anna Petrova, card 4000 0000 0000 0002\n")
-	_, err := openAll(asAnna(t), files, attachment, plain)
-	require.ErrorIs(t, err, document.ErrMalformed)
-	require.NotContains(t, err.Error(), "7916")
-	_, err = decryptAll(asAnna(t), files, attachment, plain)
-	require.ErrorIs(t, err, document.ErrMalformed)
-	require.NotContains(t, err.Error(), "7916")
+	const intro, secret = "age-encryption.org/v1\n", "+79161234567"
+	for name, stored := range map[string]string{
+		"no age file":          secret + " Anna Petrova, card 4000 0000 0000 0002\n",
+		"no stanza":            intro + secret + "\n",
+		"no type":              intro + "->\t" + secret + "\n",
+		"no base64":            intro + "-> crmguard 1\n" + secret + "!\n",
+		"a long line":          intro + "-> crmguard 1\n" + strings.Repeat(secret[1:], 1000) + "\n",
+		"no end of the header": intro + "-> crmguard 1\n\n--- " + secret + " " + secret + "\n",
+		"a megabyte of it":     intro + strings.Repeat(secret, 100_000) + "\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := openAll(asAnna(t), files, attachment, []byte(stored))
+			require.Error(t, err)
+			_, other := decryptAll(asAnna(t), files, attachment, []byte(stored))
+			require.EqualError(t, other, err.Error())
+			require.NotContains(t, err.Error(), "7916")
+			require.Less(t, len(err.Error()), 200)
+			if name == "no age file" {
+				require.ErrorIs(t, err, document.ErrMalformed)
+			}
+		})
+	}
+	_, err := files.Decrypt(asAnna(t), attachment, io.MultiReader(strings.NewReader(intro), iotest.ErrReader(io.ErrClosedPipe)))
+	require.ErrorIs(t, err, io.ErrClosedPipe, "what the storage says stays")
 }
