@@ -18,7 +18,8 @@ type ledger struct {
 	file *os.File // nil: the output
 }
 
-// openLedger opens a file to add to it; an empty name is the output.
+// openLedger opens a file to add to it; an empty name is the output. A line that a full disk has
+// cut off is ended first: what is added behind it would be no receipt either.
 func (c *call) openLedger(name string) (*ledger, error) {
 	if name == "" {
 		return &ledger{out: c.out}, nil
@@ -27,7 +28,30 @@ func (c *call) openLedger(name string) (*ledger, error) {
 	if err != nil {
 		return nil, err
 	}
+	if whole, err := endsWithLine(name); err != nil {
+		return nil, errors.Join(err, file.Close())
+	} else if !whole {
+		if _, err := file.WriteString("\n"); err != nil {
+			return nil, errors.Join(err, file.Close())
+		}
+	}
 	return &ledger{out: file, file: file}, nil
+}
+
+// endsWithLine says so of an empty file, too, and of what is no file.
+func endsWithLine(name string) (bool, error) {
+	info, err := os.Stat(name)
+	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+		return true, err
+	}
+	file, err := os.Open(name) //nolint:gosec // whoever calls names it
+	if err != nil {
+		return false, err
+	}
+	defer file.Close() //nolint:errcheck // nothing was written
+	last := []byte{0}
+	_, err = file.ReadAt(last, info.Size()-1)
+	return last[0] == '\n', err
 }
 
 func (l *ledger) add(r encrypt.Receipt) error {
