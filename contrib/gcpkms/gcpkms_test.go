@@ -1,12 +1,14 @@
 package gcpkms_test
 
 import (
+	"hash/crc32"
 	"testing"
 	"time"
 
 	"cloud.google.com/go/kms/apiv1/kmspb"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/crmguard/crmguard/contrib/gcpkms"
 	"github.com/crmguard/crmguard/encrypt"
@@ -139,4 +141,21 @@ func TestFormat(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Equal(t, "secret", string(answer.GetPlaintext()))
+}
+
+// Tink's client sends plaintext and associated data as they are, and stores what KMS answers. Whoever
+// comes from there opens that with Tink's client: see docs/guides/tink.md.
+func TestWhatTinkWrappedIsRefused(t *testing.T) {
+	_, client := newServer(t)
+	sum := func(b []byte) *wrapperspb.Int64Value {
+		return wrapperspb.Int64(int64(crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))))
+	}
+	for _, ad := range [][]byte{nil, []byte("contacts.phone")} {
+		answer, err := client.Encrypt(t.Context(), &kmspb.EncryptRequest{
+			Name: keyName, Plaintext: []byte("key"), PlaintextCrc32C: sum([]byte("key")), AdditionalAuthenticatedData: ad, AdditionalAuthenticatedDataCrc32C: sum(ad),
+		})
+		require.NoError(t, err)
+		_, err = open(t, client).DecryptWithContext(t.Context(), answer.GetCiphertext(), ad)
+		require.ErrorIs(t, err, encrypt.ErrWrongKEK)
+	}
 }
