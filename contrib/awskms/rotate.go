@@ -220,7 +220,7 @@ func (k *KEK) deleteKey(ctx context.Context, key string) (time.Time, error) {
 		return time.Time{}, failed("describe key", err)
 	}
 	if described.KeyMetadata.KeyState == types.KeyStatePendingDeletion {
-		return aws.ToTime(described.KeyMetadata.DeletionDate), nil
+		return told(described.KeyMetadata.DeletionDate)
 	}
 	return k.schedule(ctx, key, k.days)
 }
@@ -230,5 +230,13 @@ func (k *KEK) schedule(ctx context.Context, key string, days int32) (time.Time, 
 	if err != nil {
 		return time.Time{}, failed("schedule key deletion", err)
 	}
-	return aws.ToTime(answer.DeletionDate), nil
+	return told(answer.DeletionDate)
+}
+
+// told refuses a deletion without a date: to receipts it would be over.
+func told(deleted *time.Time) (time.Time, error) {
+	if deleted == nil {
+		return time.Time{}, errors.New("awskms: KMS does not say when an old key is deleted")
+	}
+	return *deleted, nil
 }

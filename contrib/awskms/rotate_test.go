@@ -351,6 +351,18 @@ func TestErrorsShowNoSecrets(t *testing.T) {
 	require.False(t, strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "tenant"))
 }
 
+// Receipts rest on the date: none is not "now".
+func TestDeletionWithoutADate(t *testing.T) {
+	s, client := newServer(t)
+	kek := open(t, client, 0)
+	require.NoError(t, kek.Rotate(t.Context()))
+	s.set(func() { s.undated = true })
+	for range 2 { // now, and when it is scheduled already
+		_, err := kek.DestroyOld(t.Context())
+		require.ErrorContains(t, err, "does not say when")
+	}
+}
+
 func TestSettleTime(t *testing.T) {
 	s, client := newServer(t)
 	kek, err := awskms.New(client, alias, &awskms.Options{SettleTime: time.Second})

@@ -41,6 +41,7 @@ type server struct {
 	otherKey   string            // names this key in its answers
 	unseen     int               // so many requests that name the newest key find nothing
 	lag        int               // so many calls by alias still use the key before the newest
+	undated    bool              // does not say when keys are deleted
 	lostAnswer string            // an action that is done, but whose answer is lost
 	before     map[string]func() // runs ahead of an action, unlocked
 }
@@ -156,6 +157,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f := fault("AccessDeniedException")
 	if !denied {
 		answer, f = s.do(action, in)
+	}
+	if answer, ok := answer.(map[string]any); ok && s.undated {
+		delete(answer, "DeletionDate")
+		if metadata, ok := answer["KeyMetadata"].(map[string]any); ok {
+			delete(metadata, "DeletionDate")
+		}
 	}
 	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 	switch {

@@ -150,12 +150,20 @@ func (k *KEK) destroy(ctx context.Context, version *kmspb.CryptoKeyVersion) (tim
 		if err != nil {
 			return time.Time{}, failed(ctx, "destroy version", err)
 		}
-		return answer.GetDestroyTime().AsTime(), nil
+		return told(answer)
 	case kmspb.CryptoKeyVersion_DESTROY_SCHEDULED:
-		return version.GetDestroyTime().AsTime(), nil
+		return told(version)
 	case kmspb.CryptoKeyVersion_DESTROYED, kmspb.CryptoKeyVersion_GENERATION_FAILED, kmspb.CryptoKeyVersion_IMPORT_FAILED:
 		return time.Time{}, nil // nothing is there
 	default:
 		return time.Time{}, fmt.Errorf("gcpkms: %s is %s and cannot be destroyed now", version.GetName(), version.GetState())
 	}
+}
+
+// told refuses a destruction without a date: to receipts it would be over.
+func told(version *kmspb.CryptoKeyVersion) (time.Time, error) {
+	if version.GetDestroyTime() == nil {
+		return time.Time{}, fmt.Errorf("gcpkms: KMS does not say when %s is destroyed", version.GetName())
+	}
+	return version.GetDestroyTime().AsTime(), nil
 }

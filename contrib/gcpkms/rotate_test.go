@@ -209,6 +209,29 @@ func TestFailedDestruction(t *testing.T) {
 	require.NotErrorIs(t, err, encrypt.ErrKEKRotated)
 }
 
+// Receipts rest on the date: none is not "now".
+func TestDestructionWithoutADate(t *testing.T) {
+	s, client := newServer(t)
+	kek := open(t, client)
+	require.NoError(t, kek.Rotate(t.Context()))
+	s.set(func() {
+		s.answer = func(answer any) {
+			if answer, ok := answer.(*kmspb.CryptoKeyVersion); ok {
+				answer.DestroyTime = nil
+			}
+			if answer, ok := answer.(*kmspb.ListCryptoKeyVersionsResponse); ok {
+				for _, version := range answer.CryptoKeyVersions {
+					version.DestroyTime = nil
+				}
+			}
+		}
+	})
+	for range 2 { // now, and when it is scheduled already
+		_, err := kek.DestroyOld(t.Context())
+		require.ErrorContains(t, err, "does not say when")
+	}
+}
+
 func TestSettleTime(t *testing.T) {
 	s, client := newServer(t)
 	kek, err := gcpkms.New(client, keyName, &gcpkms.Options{SettleTime: time.Second})
