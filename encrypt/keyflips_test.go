@@ -99,6 +99,47 @@ func TestEveryFlippedBitOfAStoredKeyIsRefused(t *testing.T) {
 	}
 }
 
+// FuzzStoredKey puts other bytes, and another note, in the place of a stored key.
+func FuzzStoredKey(f *testing.F) {
+	kek, memory := newKEK(f), encrypt.NewMemory()
+	writer := openKeyring(f, kek, memory, nil)
+	sealed, err := writer.Seal(acting("acme"), home, []byte("x"))
+	require.NoError(f, err)
+	mac, err := writer.MAC(acting("acme"), home, []byte("x"))
+	require.NoError(f, err)
+	_, err = writer.Pseudonyms(acting("acme"), home, nil)
+	require.NoError(f, err)
+	_, err = writer.Erase(acting("acme"), "acme", "gone")
+	require.NoError(f, err)
+	genuine := make(map[string]bool)
+	for _, r := range listRecords(f, memory) {
+		genuine[string(r.Wrapped)] = true
+		f.Add(byte(r.Scope.Purpose), r.Wrapped, r.Note)
+		f.Add(byte(r.Scope.Purpose), r.Wrapped[:len(r.Wrapped)/2], []byte(`{"index_rows":-1,"duplicates":[""]}`))
+		f.Add(byte(r.Scope.Purpose), append([]byte{}, "cg\x01\x03\x00\x00\x00\x01x"...), []byte(`[{"generation":1,"gone":"x"}]`))
+	}
+	f.Fuzz(func(t *testing.T, purpose byte, wrapped, note []byte) {
+		k, err := encrypt.New(kek, &tampering{Store: discarding{memory}, change: func(r *encrypt.Record) {
+			if r.Scope.Purpose == encrypt.Purpose(purpose) && r.State == encrypt.Active {
+				r.Wrapped = wrapped
+			}
+			r.Note = note
+		}}, &encrypt.Options{CacheEntries: 8})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, k.Close()) }()
+		receipt := func(k *encrypt.Keyring) error { _, err := k.Receipt(acting("acme"), "acme", "gone"); return err }
+		for i, use := range append(keyUses(sealed, mac)[encrypt.Purpose(purpose)], receipt) {
+			err := use(k)
+			switch {
+			case err != nil:
+				require.True(t, errors.Is(err, encrypt.ErrDamaged) || errors.Is(err, encrypt.ErrWrongKEK), "use %d: %v", i, err)
+			case i < len(keyUses(sealed, mac)[encrypt.Purpose(purpose)]):
+				require.True(t, genuine[string(wrapped)], "use %d", i)
+			}
+		}
+	})
+}
+
 // Planted fault: a KEK that authenticates nothing gives wrong keysets, and the check
 // sees them in use.
 func TestFlippedBitsUnderAMalleableKEKAreNoticed(t *testing.T) {
