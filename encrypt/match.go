@@ -27,8 +27,13 @@ func newMatcher(query string) *matcher {
 			digits = nil
 		}
 	}
+	const marks = `,;:"«»“”„` // "Petrova, Anna"; numbers on both sides of one are two
 	for word := range bytes.FieldsSeq(fold(nil, query)) {
-		word = bytes.Trim(word, `,;:"«»“”„`) // "Petrova, Anna"
+		begins := bytes.TrimLeft(word, marks)
+		if len(begins) < len(word) {
+			flush()
+		}
+		word = bytes.TrimRight(begins, marks)
 		switch kindOf(word) {
 		case separators: // a dash between numbers
 		case numeric:
@@ -40,6 +45,9 @@ func newMatcher(query string) *matcher {
 		default:
 			flush()
 			m.words = append(m.words, word)
+		}
+		if len(word) < len(begins) {
+			flush()
 		}
 	}
 	flush()

@@ -32,6 +32,10 @@ func TestMatcher(t *testing.T) {
 		{"8 495", "+7 (495) 123-45-67", false}, // four digits may be anything
 		{"495 12", "ул. 495, дом 12", false},   // two numbers
 		{"1,500", "1,500 USD", true},
+		{"Тверская 12, 5", "Москва, Тверская 12, 5", true},
+		{"12; 345", "345; 12", true},
+		{"12, 5", "ул. 125", true},
+		{"«12» 34", "«12» 34", true},
 		{"17.05", "17.05.2024", true},
 		{"1705", "17.05.2024", true},
 		{"12а", "дом 12А", true},
@@ -76,7 +80,10 @@ func model(query string, values []string) bool {
 	var words, numbers []string
 	open := false
 	for word := range strings.FieldsSeq(slowFold(query)) {
-		word = strings.Trim(word, `,;:"«»“”„`)
+		const marks = `,;:"«»“”„`
+		open = open && !strings.ContainsRune(marks, []rune(word)[0])
+		ends := strings.ContainsRune(marks, []rune(word)[len([]rune(word))-1])
+		word = strings.Trim(word, marks)
 		digits := strings.Map(onlyDigits, word)
 		switch {
 		case strings.Trim(word, " -()+./0123456789") != "":
@@ -87,6 +94,7 @@ func model(query string, values []string) bool {
 		default:
 			numbers, open = append(numbers, digits), true
 		}
+		open = open && !ends
 	}
 	within := func(parts []string, wanted ...string) bool {
 		for _, part := range parts {
@@ -167,7 +175,7 @@ func dropAccents(s string) string {
 func FuzzMatcher(f *testing.F) {
 	for _, seed := range [][3]string{
 		{"anna pet", "Anna", "Петрова"}, {"495 12", "+7 (495) 123-45-67", "x"}, {"8 (495) 12", "+74951234567", ""},
-		{"ёлка é", "Е\u0308лка", "E\u0301"}, {"İß", "i\u0307ss", "\xff\xd0"}, {"\xd0", "\xd0\x98\u0306", "\xc3"}, {"a\u0300\u0323", "¨´a", "¼ŉ"}, {", ; -", ",", "-"},
+		{"ёлка é", "Е\u0308лка", "E\u0301"}, {"İß", "i\u0307ss", "\xff\xd0"}, {"\xd0", "\xd0\x98\u0306", "\xc3"}, {"a\u0300\u0323", "¨´a", "¼ŉ"}, {", ; -", ",", "-"}, {"12, 5", "Тверская 12, 5", "125"},
 		{"đ’–", "Đ'-", "\u200b\u00ad\ufeff"}, {"ӣӯ", "Ӣ", "Ӯ"}, {"\u0345", "ᾳ", "ΐ"},
 	} {
 		f.Add(seed[0], seed[1], seed[2])
@@ -178,6 +186,9 @@ func FuzzMatcher(f *testing.F) {
 		for _, value := range []string{a, b} { // a word always finds where it was taken from
 			if words := strings.Fields(value); len(words) > 0 && strings.ContainsFunc(words[0], unicode.IsLetter) {
 				require.Equal(t, model(words[0], []string{value}), encrypt.NewMatcher(words[0]).Match(value))
+			}
+			if strings.Trim(slowFold(value), ` -()+./,;:"«»“”„`) != "" {
+				require.True(t, encrypt.NewMatcher(value).Match(value), "%q, pasted", value)
 			}
 		}
 	})

@@ -17,8 +17,8 @@ import (
 // The text is split into words at spaces; each must occur in one of the fields, as a
 // substring. Case, accents, compatibility forms (ﬁ, Ａ), ё and е, and kinds of
 // dashes, apostrophes and spaces make no difference; й and и do, as other letters. Words of
-// digits that stand side by side are one number, however it is spaced, and are
-// looked for in the numbers of the fields, likewise without what separates their
+// digits that stand side by side, without a comma or the like, are one number, however it is spaced,
+// and are looked for in the numbers of the fields, likewise without what separates their
 // digits. A number of five or more digits that begins with 7 or 8 is found with
 // the other one too: both lead into the same Russian number. A text without letters, digits
 // or symbols finds nothing.
