@@ -34,7 +34,7 @@ func (t *Table[T]) Collect(ctx context.Context, tenant string, rows Rows, o *Job
 			var records []PendingRecord
 			for i := range page {
 				row := &page[i]
-				if row.Sealed[field.name] != nil || row.Plain[field.name] == nil {
+				if row.Sealed[field.name] != nil || m.plainOf(field, row) == nil {
 					continue
 				}
 				if err := checkRow(row); err != nil {
@@ -186,100 +186,129 @@ func (g *migration) run(ctx context.Context, o *JobOptions, report *Report) erro
 	return nil
 }
 
+// batch is a page of a migration.
+type batch struct {
+	page     []Row
+	outcomes []outcome
+	changes  map[string]Change // by record
+	done     map[string]bool   // records that need nothing any more
+	until    int64             // when what was made of it may be out of date
+}
+
 // seal seals the plaintext of one page. Records that need none any more are added to done.
 func (g *migration) seal(ctx context.Context, page []Row, done map[string]bool) ([]outcome, []string, error) {
-	outcomes := make([]outcome, len(page))
-	changes := make(map[string]Change)
-	cells := make([]Cell, len(page)) // that are NULL where nothing is to be sealed
-	sealing := make([]*Cell, 0, len(page))
-	var both []int
+	b := &batch{page, make([]outcome, len(page)), make(map[string]Change), done, g.keys.clock.exact() + int64(Lease)}
+	cells, both, err := g.read(ctx, b)
+	if err != nil {
+		return nil, nil, err
+	}
+	entries, err := g.change(ctx, b, cells)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := g.compare(ctx, b, both); err != nil {
+		return nil, nil, err
+	}
+	stale, err := g.store(ctx, b, entries)
+	if err != nil {
+		return nil, nil, err
+	}
 	for i := range page {
-		row, c := &page[i], &cells[i]
-		stored := row.Plain[g.field.name]
+		if _, ok := b.changes[page[i].Record]; ok && !slices.Contains(stale, page[i].Record) {
+			b.outcomes[i].changed = true
+			done[page[i].Record] = true
+		}
+	}
+	return b.outcomes, stale, nil
+}
+
+// read returns a cell for each row, which is NULL where nothing is to be sealed, and the rows that have a
+// sealed value, too.
+func (g *migration) read(ctx context.Context, b *batch) (cells []Cell, both []int, err error) {
+	cells = make([]Cell, len(b.page))
+	for i := range b.page {
+		row, c := &b.page[i], &cells[i]
 		if err := checkRow(row); err != nil {
-			outcomes[i].add(&crmguard.Place{Record: row.Record}, err)
+			b.outcomes[i].add(&crmguard.Place{Record: row.Record}, err)
 			continue
 		}
 		*c = Cell{Place: g.place(g.tenant, row, g.field.name), Pad: g.field.pad}
-		switch {
-		case row.Sealed[g.field.name] != nil && stored != nil:
-			both = append(both, i)
+		switch stored := g.plainOf(g.field, row); {
 		case stored == nil:
-			done[row.Record] = true
+			b.done[row.Record] = true
+		case row.Sealed[g.field.name] != nil:
+			both = append(both, i)
 		default:
-			if err := g.proofs.check(ctx, &c.Place); err != nil {
-				if passing(ctx, err) {
-					return nil, nil, err
-				}
-				outcomes[i].add(&c.Place, err)
-				if errors.Is(err, ErrPlaintext) {
-					done[row.Record] = true
-				}
-				continue
+			err := g.proofs.check(ctx, &c.Place)
+			if errors.Is(err, ErrPlaintext) {
+				b.done[row.Record] = true
 			}
-			plaintext, err := g.decodePending(ctx, g.field, &c.Place, stored)
+			if err == nil {
+				c.Plaintext, err = g.decodePending(ctx, g.field, &c.Place, stored)
+			}
 			if passing(ctx, err) {
 				return nil, nil, err
 			}
 			if err != nil {
-				outcomes[i].add(&c.Place, err)
-				continue
+				b.outcomes[i].add(&c.Place, err)
 			}
-			c.Plaintext = plaintext
-			sealing = append(sealing, c)
+		}
+	}
+	return cells, both, nil
+}
+
+// change seals cells and makes their entries.
+func (g *migration) change(ctx context.Context, b *batch, cells []Cell) ([]IndexEntry, error) {
+	sealing := make([]*Cell, 0, len(cells))
+	for i := range cells {
+		if cells[i].Plaintext != nil {
+			sealing = append(sealing, &cells[i])
 		}
 	}
 	indexed, scopes := g.indexed(g.tenant, []fieldPlan{*g.field}, cells)
 	keys, err := g.keys.sealLiving(ctx, g.tenant, sealing, scopes)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	indexed = slices.DeleteFunc(indexed, func(x indexedCell) bool { return cells[x.cell].Err != nil })
 	entries, err := g.entries(cells, indexed, scopes, keys)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	for i := range page {
-		c, row := &cells[i], &page[i]
+	for i := range cells {
+		c, row := &cells[i], &b.page[i]
+		if c.Err != nil {
+			b.outcomes[i].add(&c.Place, c.Err)
+		}
 		switch {
-		case c.Plaintext == nil:
-		case c.Err == nil:
-			changes[row.Record] = Change{Was: *row, Sealed: map[string][]byte{g.field.name: c.Sealed}, Plain: map[string][]byte{g.field.name: nil}}
 		case errors.Is(c.Err, crmguard.ErrErased):
-			outcomes[i].add(&c.Place, c.Err)
-			changes[row.Record] = Change{Was: *row, Plain: map[string][]byte{g.field.name: nil}}
-		default:
-			outcomes[i].add(&c.Place, c.Err)
+			b.changes[row.Record] = g.emptied(row)
+		case c.Err == nil && c.Plaintext != nil:
+			change := g.emptied(row)
+			change.Sealed = map[string][]byte{g.field.name: c.Sealed}
+			b.changes[row.Record] = change
 		}
 	}
-	if err := g.compare(ctx, page, both, outcomes, changes, done); err != nil {
-		return nil, nil, err
-	}
-	stale, err := g.store(ctx, page, outcomes, changes, entries)
-	if err != nil {
-		return nil, nil, err
-	}
-	for i := range page {
-		if _, ok := changes[page[i].Record]; ok && !slices.Contains(stale, page[i].Record) {
-			outcomes[i].changed = true
-			done[page[i].Record] = true
-		}
-	}
-	return outcomes, stale, nil
+	return entries, nil
+}
+
+// emptied sets the column of plaintext of a row to NULL.
+func (g *migration) emptied(row *Row) Change {
+	return Change{Was: *row, Plain: map[string][]byte{g.field.name: nil}}
 }
 
 // compare looks at rows that have both a sealed value, which counts, and plaintext: the
 // latter goes where both are the same, and is reported otherwise.
-func (g *migration) compare(ctx context.Context, page []Row, both []int, outcomes []outcome, changes map[string]Change, done map[string]bool) error {
+func (g *migration) compare(ctx context.Context, b *batch, both []int) error {
 	cells := make([]Cell, len(both))
 	for n, i := range both {
-		cells[n] = Cell{Place: g.place(g.tenant, &page[i], g.field.name), Sealed: page[i].Sealed[g.field.name]}
+		cells[n] = Cell{Place: g.place(g.tenant, &b.page[i], g.field.name), Sealed: b.page[i].Sealed[g.field.name]}
 	}
 	if err := g.keys.openAll(ctx, g.tenant, cells); err != nil {
 		return err
 	}
 	for n, i := range both {
-		c, row := &cells[n], &page[i]
+		c, row := &cells[n], &b.page[i]
 		if passing(ctx, c.Err) {
 			return c.Err
 		}
@@ -289,40 +318,40 @@ func (g *migration) compare(ctx context.Context, page []Row, both []int, outcome
 		}
 		switch {
 		case errors.Is(c.Err, crmguard.ErrErased):
-			outcomes[i].add(&c.Place, c.Err)
-			changes[row.Record] = Change{Was: *row, Plain: map[string][]byte{g.field.name: nil}}
+			b.outcomes[i].add(&c.Place, c.Err)
+			b.changes[row.Record] = g.emptied(row)
 		case c.Err == nil && err == nil && bytes.Equal(c.Plaintext, plaintext):
-			changes[row.Record] = Change{Was: *row, Plain: map[string][]byte{g.field.name: nil}}
+			b.changes[row.Record] = g.emptied(row)
 		default:
-			outcomes[i].add(&c.Place, ErrPlaintext)
-			done[row.Record] = true
+			b.outcomes[i].add(&c.Place, ErrPlaintext)
+			b.done[row.Record] = true
 		}
 	}
 	return nil
 }
 
-// store makes the changes but those that a unique index refuses, which it takes out of changes.
-func (g *migration) store(ctx context.Context, page []Row, outcomes []outcome, changes map[string]Change, entries []IndexEntry) (stale []string, err error) {
-	s := storing{Model: g.Model, tenant: g.tenant, rows: g.rows, until: g.keys.clock.exact() + int64(Lease),
+// store makes the changes but those that a unique index refuses, which it takes out of them.
+func (g *migration) store(ctx context.Context, b *batch, entries []IndexEntry) (stale []string, err error) {
+	s := storing{Model: g.Model, tenant: g.tenant, rows: g.rows, until: b.until,
 		refuse: func(duplicate DuplicateError) (kept bool) {
-			delete(changes, duplicate.Record)
-			i := slices.IndexFunc(page, func(r Row) bool { return r.Record == duplicate.Record })
-			outcomes[i].add(&crmguard.Place{Record: duplicate.Record, Field: duplicate.Field}, duplicate)
+			delete(b.changes, duplicate.Record)
+			i := slices.IndexFunc(b.page, func(r Row) bool { return r.Record == duplicate.Record })
+			b.outcomes[i].add(&crmguard.Place{Record: duplicate.Record, Field: duplicate.Field}, duplicate)
 			return false
 		}}
 	if len(entries) > 0 {
 		s.put = func(tx Execer, swapped []string) error {
-			return g.putEntries(ctx, tx, g.tenant, []string{g.field.name}, sealedIn(swapped, changes, g.field.name), entries)
+			return g.putEntries(ctx, tx, g.tenant, []string{g.field.name}, sealedIn(swapped, b.changes, g.field.name), entries)
 		}
 	}
-	for _, duplicate := range duplicatesIn(func(record string) bool { _, ok := changes[record]; return ok }, entries) {
-		if _, ok := changes[duplicate.Record]; ok {
+	for _, duplicate := range duplicatesIn(func(record string) bool { _, ok := b.changes[record]; return ok }, entries) {
+		if _, ok := b.changes[duplicate.Record]; ok {
 			s.refuse(duplicate)
 		}
 	}
-	list := make([]Change, 0, len(changes))
-	for i := range page {
-		if change, ok := changes[page[i].Record]; ok {
+	list := make([]Change, 0, len(b.changes))
+	for i := range b.page {
+		if change, ok := b.changes[b.page[i].Record]; ok {
 			list = append(list, change)
 		}
 	}

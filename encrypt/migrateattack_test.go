@@ -181,3 +181,61 @@ func TestMigrateManyDuplicates(t *testing.T) {
 		})
 	}
 }
+
+// A migration that stands still between sealing and storing, until the index key that it has used is
+// gone, makes the entries anew.
+func TestMigrateStoresNoEntryOfAKeyThatIsGone(t *testing.T) {
+	c := newClock(t)
+	var p *plainTable
+	stalled := false
+	p = newPlainTable(t, 3, encrypt.NewMemory(), &encrypt.TableOptions{DecodePlain: func(_ context.Context, at crmguard.Place, stored []byte) ([]byte, error) {
+		if at.Record == "c02" && at.Field == "phone" && !stalled { // which comes last: it is sealed already
+			stalled = true
+			c.Advance(encrypt.ClosingTime)
+			scope := encrypt.IndexScope("acme", "contacts", "phone", "phone")
+			version, err := p.keys.Rotate(job("acme"), scope)
+			require.NoError(t, err)
+			_, err = p.keys.Retire(job("acme"), scope, version)
+			require.NoError(t, err)
+		}
+		return stored, nil
+	}}, nil)
+	p.begin(t)
+	both := p.row(t, "c02")
+	sealed := &grown{ID: "c02", Phone: "+7 912 345-67-02"}
+	_, err := p.contacts.Seal(job("acme"), "acme", sealed)
+	require.NoError(t, err)
+	both.Sealed["phone"] = sealed.PhoneSealed
+	p.Put("acme", both)
+
+	report, err := p.contacts.Migrate(job("acme"), "acme", p, nil)
+	require.NoError(t, err)
+	require.True(t, stalled)
+	require.True(t, report.OK(), "%+v", report)
+	for i := range 2 {
+		found, err := p.contacts.Find(job("acme"), "acme", "phone", "phone", fmt.Sprintf("+7 912 345-67-%02d", i))
+		require.NoError(t, err)
+		require.Equal(t, []string{fmt.Sprintf("c%02d", i)}, found)
+	}
+}
+
+// Who reads NULL as an empty string stores one where Seal has emptied the column: that is no plaintext.
+func TestAnEmptyStringWhereNULLWasMeant(t *testing.T) {
+	p := newPlainTable(t, 3, encrypt.NewMemory(), nil, nil)
+	never := p.row(t, "c02")
+	never.Plain["note"] = []byte{}
+	p.Put("acme", never)
+	p.begin(t)
+	g, err := p.open(t, "c01")
+	require.NoError(t, err)
+	_, err = p.contacts.Seal(job("acme"), "acme", g)
+	require.NoError(t, err)
+	p.Put("acme", encrypt.Row{Record: "c01", Client: "c01", Sealed: map[string][]byte{"phone": g.PhoneSealed, "note": g.NoteSealed, "born": g.BornSealed},
+		Plain: map[string][]byte{"note": []byte(g.NotePlain)}})
+	report, err := p.contacts.Migrate(job("acme"), "acme", p, nil)
+	require.NoError(t, err)
+	require.True(t, report.OK(), "%+v", report)
+	g, err = p.open(t, "c02")
+	require.NoError(t, err)
+	require.Nil(t, g.Note, "as it was before")
+}

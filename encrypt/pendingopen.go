@@ -23,6 +23,15 @@ func (f *fieldPlan) stored(row reflect.Value) []byte {
 	return nil
 }
 
+// plainOf is the same of a row as jobs see it.
+func (m *Model) plainOf(field *fieldPlan, row *Row) []byte {
+	stored := row.Plain[field.name]
+	if len(stored) == 0 && m.typ.FieldByIndex(field.legacy).Type.Kind() == reflect.String {
+		return nil
+	}
+	return stored
+}
+
 // openCells opens the cells of rows, which have one for each of the fields; those that are NULL from
 // columns of plaintext, where that is still accepted. Whoever can write the CRM's database
 // cannot say where: the set of these records lies with the keys. OnOpen is asked about all clients
