@@ -1,6 +1,7 @@
 package encrypt_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync/atomic"
@@ -117,6 +118,7 @@ func TestATurnThatIsCutOff(t *testing.T) {
 		for _, r := range listRecords(t, memory) {
 			if r.Scope.Purpose == encrypt.KEKCheck {
 				require.False(t, r.ClosedAt.IsZero(), "and nothing is left to do")
+				require.Equal(t, bytes.Count(r.Note, []byte(`"began_at"`)), bytes.Count(r.Note, []byte(`"ended_at"`)), "what was cut off has no place in the history")
 			}
 		}
 		if died == nil {
