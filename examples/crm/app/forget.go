@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"net/http"
@@ -80,6 +81,15 @@ func (a *App) forget(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	a.dropKeptPages(w)
 	http.Redirect(w, r, "/contacts/"+c.ID+"?forgotten", http.StatusSeeOther)
 	return nil
+}
+
+// dropKeptPages keeps Back from showing a client as it was: for that browsers keep whole pages,
+// no-store or not, until a cookie changes that scripts cannot read.
+func (a *App) dropKeptPages(w http.ResponseWriter) {
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // as the session's: Secure is off on this machine only
+		Name: "forgotten", Value: rand.Text(), Path: "/", MaxAge: 1, HttpOnly: true, Secure: !a.cfg.Loopback, SameSite: http.SameSiteStrictMode,
+	})
 }

@@ -145,9 +145,14 @@ func uploadedReceipt(r *http.Request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	document, err := io.ReadAll(io.LimitReader(part, maxReceipt))
+	document, err := io.ReadAll(io.LimitReader(part, maxReceipt+1))
 	if err != nil {
 		return nil, unreadable()
+	}
+	if len(document) > maxReceipt {
+		_, _ = io.Copy(io.Discard, r.Body) // or browsers say that the line broke instead of why
+		return nil, &guard.Problem{Status: http.StatusRequestEntityTooLarge, Title: "This is not a receipt", Code: "file-size",
+			Detail: "A receipt has at most " + fileSize(maxReceipt) + ". Choose the file that the CRM let you download: its name begins with receipt and ends in .json."}
 	}
 	return document, nil
 }

@@ -92,8 +92,12 @@ func TestReceipts(t *testing.T) {
 		status, page = owner.send("/receipts/check", "receipt", "", strings.NewReader(""))
 		require.Equal(t, http.StatusUnprocessableEntity, status)
 		has(t, page, "Choose the file")
-		status, _ = owner.send("/receipts/check", "receipt", "r.json", strings.NewReader(strings.Repeat("x", 2*maxReceipt)))
-		require.Equal(t, http.StatusBadRequest, status)
+		for _, more := range []string{"x", " "} {
+			status, page = owner.send("/receipts/check", "receipt", "r.json", strings.NewReader(string(first)+strings.Repeat(more, maxReceipt)))
+			require.Equal(t, http.StatusRequestEntityTooLarge, status)
+			has(t, page, "A receipt has at most 1 MB")
+			has(t, page, `href="/receipts">Back`)
+		}
 
 		in.pass(2 * time.Minute)
 		require.NoError(t, in.app.finishErasuresOnce(t.Context()))
@@ -106,7 +110,12 @@ func TestReceipts(t *testing.T) {
 
 		// A contact that was added after an export is not in it.
 		later := in.idOf(4)
-		_, page = owner.post("/contacts/"+later+"/forget", "reason", "client-request")
+		answer = owner.do(http.MethodPost, "/contacts/"+later+"/forget", fields("reason", "client-request"))
+		cookies := answer.Request.Response.Cookies()
+		require.Len(t, cookies, 1, "without one that changes Back shows the client as it was")
+		require.True(t, cookies[0].HttpOnly)
+		require.NotEmpty(t, cookies[0].Value)
+		_, page = read(t, answer)
 		hasNot(t, page, "may contain")
 		_, page = owner.get("/journal?person=owner&outcome=done")
 		has(t, page, "check-receipt:refused")

@@ -127,10 +127,8 @@ func (a *App) secured(next http.Handler) http.Handler {
 // so that its sender is told.
 func (a *App) largest(r *http.Request) int64 {
 	switch _, pattern := a.mux.Handler(r); pattern {
-	case uploadRoute:
+	case uploadRoute, receiptRoute:
 		return 4 * maxFile
-	case receiptRoute:
-		return maxReceipt
 	}
 	return maxForm
 }
@@ -205,7 +203,8 @@ func readForm(r *http.Request) error {
 }
 
 func unreadable() error {
-	return &guard.Problem{Status: http.StatusBadRequest, Title: "The form could not be read", Code: "form"}
+	return &guard.Problem{Status: http.StatusBadRequest, Title: "The form could not be read", Code: "form",
+		Detail: "It did not arrive whole, or is not one of this CRM's, so nothing of it was done. Go back and send it again."}
 }
 
 // subjectOf returns who acts. Behind Protect there always is somebody.
