@@ -1,9 +1,13 @@
 package app
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -74,6 +78,7 @@ func TestKeysPage(t *testing.T) {
 		require.Equal(t, 4, job.Keys)
 		require.Equal(t, 6, job.Changed, "four contacts, a name and a file")
 		require.Zero(t, job.Left)
+		require.Equal(t, []int{1, 1}, []int{job.Done, job.All}, "files: the page can say of how many")
 		require.NotEqual(t, before, in.sealed(mine))
 		all("reencrypted")
 
@@ -253,6 +258,75 @@ func TestUpkeep(t *testing.T) {
 		require.NotEmpty(t, imported)
 		require.True(t, imported[0].CreatedAt.After(old), "nothing tells any more who was imported then")
 		require.True(t, in.indexKey().After(old))
+	})
+}
+
+// TestWorkGoesOnMeanwhile: while clients are reencrypted and keys of the search replaced,
+// files are imported, contacts added, changed, forgotten and found.
+func TestWorkGoesOnMeanwhile(t *testing.T) {
+	eachAlone(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(60))
+		in.pass(indexLife / 2)
+		require.NoError(t, in.app.upkeep(t.Context()))
+		in.pass(indexLife / 2)
+		old, first, gone := in.indexKey(), in.idOf(0), in.idOf(59)
+		owner := in.signedIn("owner")
+		header, rows, _ := strings.Cut(string(sample(90)), "\n")
+		file := []byte(header + "\n" + strings.Join(strings.SplitAfter(rows, "\n")[60:], ""))
+		found := func(b *browser, phone string) {
+			_, page := b.post("/contacts/search", "query", phone)
+			has(t, page, "1 contact found", phone)
+		}
+
+		status, _ := owner.post("/keys/reencrypt")
+		require.Equal(t, http.StatusOK, status)
+		var all sync.WaitGroup
+		var kept, imported error
+		var report ImportReport
+		all.Go(func() { kept = in.app.upkeep(t.Context()) })
+		all.Go(func() { report, imported = in.app.Import(in.importing(), file, nil, nil) })
+		seller := in.signedIn("seller1")
+		all.Go(func() {
+			for i := range 10 {
+				status, _ := seller.post("/contacts/new", "name", "Meanwhile", "phone", fmt.Sprintf("+7916444%04d", i), "country", "RU", "owner", "seller1")
+				require.Equal(t, http.StatusOK, status)
+				status, _ = seller.post("/contacts/"+first+"/edit", "version", strconv.Itoa(i+1), "name", "Changed", "phone", fmt.Sprintf("+7916333%04d", i), "country", "RU", "owner", "seller1")
+				require.Equal(t, http.StatusOK, status)
+				found(seller, fmt.Sprintf("+7916333%04d", i))
+			}
+		})
+		all.Go(func() {
+			for i := 1; i < 59; i++ {
+				found(owner, phoneOf(i))
+			}
+			_, page := owner.post("/contacts/"+gone+"/forget", "reason", "client-request")
+			has(t, page, "This is the receipt")
+		})
+		all.Wait()
+		require.NoError(t, errors.Join(kept, imported))
+		require.Equal(t, 30, report.Added)
+
+		job := in.ended(reencryptJob)
+		require.False(t, job.Failed)
+		require.Zero(t, job.Left)
+		for range 2 { // the old keys go when nobody can be writing under them any more
+			in.pass(time.Hour)
+			require.NoError(t, in.app.upkeep(t.Context()))
+		}
+		require.True(t, in.indexKey().After(old))
+		owner = in.signedIn("owner")
+		for i := 1; i < 90; i++ {
+			if i != 59 {
+				found(owner, phoneOf(i))
+			}
+		}
+		found(owner, "+79164440009")
+		found(owner, "+79163330009")
+		_, page := owner.post("/contacts/search", "query", phoneOf(59))
+		has(t, page, "0 contacts found")
+		report, imported = in.app.Import(in.importing(), file, nil, nil)
+		require.NoError(t, imported)
+		require.Zero(t, report.Added)
 	})
 }
 

@@ -262,6 +262,9 @@ func describeJob(job *keyJob) *jobView {
 	case job == nil:
 		return nil
 	case job.running():
+		if job.All > 0 { // rows that came meanwhile are done, too
+			job.All = max(job.All, job.Done)
+		}
 		return &jobView{keyJob: *job, Running: true, Title: taskNames[job.Name] + stepNames[job.Step]}
 	case job.Failed:
 		return &jobView{keyJob: *job, Class: "bad"}

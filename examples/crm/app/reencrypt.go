@@ -28,8 +28,9 @@ var (
 )
 
 type reencryptStep struct {
-	name string
-	do   func(ctx context.Context, job *keyJob) error
+	name  string
+	table string // whose rows it goes through
+	do    func(ctx context.Context, job *keyJob) error
 }
 
 // reencrypt gives each client a new key, and seals anew under it what the CRM keeps
@@ -37,19 +38,22 @@ type reencryptStep struct {
 // nobody may write anew.
 func (a *App) reencrypt(ctx context.Context, job *keyJob) error {
 	steps := []reencryptStep{
-		{stepKeys, a.renewKeys},
-		{stepContacts, func(ctx context.Context, job *keyJob) error {
+		{stepKeys, contactLayout.Table, a.renewKeys},
+		{stepContacts, contactLayout.Table, func(ctx context.Context, job *keyJob) error {
 			return a.sealAnew(ctx, job, contactLayout, a.table.Reencrypt)
 		}},
-		{stepTitles, func(ctx context.Context, job *keyJob) error {
+		{stepTitles, attachmentLayout.Table, func(ctx context.Context, job *keyJob) error {
 			return a.sealAnew(ctx, job, attachmentLayout, a.attachments.table.Reencrypt)
 		}},
-		{stepFiles, a.encryptFilesAnew},
+		{stepFiles, attachmentLayout.Table, a.encryptFilesAnew},
 	}
 	begin := slices.IndexFunc(steps, func(s reencryptStep) bool { return s.name == job.Step })
 	for _, step := range steps[max(begin, 0):] {
 		if job.Step != step.name {
-			job.Step, job.Cursor, job.Done, job.All = step.name, "", 0, 0
+			job.Step, job.Cursor, job.Done = step.name, "", 0
+			if err := a.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM `+step.table).Scan(&job.All); err != nil {
+				return fmt.Errorf("count what is to be done: %w", err)
+			}
 			if err := a.keep(ctx, *job); err != nil {
 				return err
 			}
