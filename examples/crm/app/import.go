@@ -53,7 +53,7 @@ func (a *App) Import(ctx context.Context, file []byte, mapping map[string]string
 	flush := func() error {
 		added, err := a.importBatch(ctx, batch)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w; what was imported before stays, and the same file again adds the rest", err)
 		}
 		report.Added += added
 		report.Duplicates += len(batch) - added

@@ -155,7 +155,10 @@ func (v *verification) view() verifyView {
 
 // explain says what a report means to somebody who does not know how it is made.
 func explain(report audit.Report) *verdict {
-	v := &verdict{Class: "bad", Text: report.Detail + "."}
+	v := &verdict{Class: "bad"}
+	if report.Detail != "" {
+		v.Text = sentence(report.Detail)
+	}
 	switch report.Verdict {
 	case audit.Intact:
 		v.Class, v.Title = "good", "The journal is intact"
@@ -173,7 +176,7 @@ func explain(report audit.Report) *verdict {
 		v.Text = fmt.Sprintf("Every entry from %d on is as it was written. That those before it were removed is signed.", report.Pruned)
 	case audit.Broken:
 		v.Title = fmt.Sprintf("Entry %d was changed or damaged", report.At)
-		v.Text = fmt.Sprintf("%s. The %d entries before it are as they were written. Save a copy of the data folder before anything else.", report.Detail, report.Entries)
+		v.Text = fmt.Sprintf("%s The %d entries before it are as they were written. Save a copy of the data folder before anything else.", v.Text, report.Entries)
 	case audit.Truncated:
 		v.Title = fmt.Sprintf("Entries from %d on are missing", report.At)
 		v.Text = "They were signed, and are gone. Somebody cut them off, or put an older copy of the data back. Save a copy of the data folder before anything else."
