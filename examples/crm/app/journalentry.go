@@ -109,6 +109,11 @@ func (a *App) downloadExtract(w http.ResponseWriter, r *http.Request) error {
 	}
 	var extract bytes.Buffer
 	made, err := a.journal.Extract(r.Context(), audit.Query{Tenant: tenant, Kind: kind, Record: c.ID}, &extract)
+	if failed, ok := errors.AsType[*audit.VerifyError](err); ok {
+		a.log.ErrorContext(r.Context(), "no extract was made", "error", err)
+		return &guard.Problem{Status: http.StatusInternalServerError, Title: explain(failed.Report).Title, Code: unverifiedProblem,
+			Detail: "An extract of it would prove nothing, so there is none. Open the journal and press Verify, which says more; tell the administrator before anything else is done."}
+	}
 	if err != nil {
 		return err
 	}

@@ -124,6 +124,16 @@ func TestProofsAndExtracts(t *testing.T) {
 		_, page = owner.get("/journal?person=owner")
 		has(t, page, "download a proof")
 		has(t, page, "download an extract")
+
+		var record []byte
+		require.NoError(t, in.app.db.QueryRowContext(t.Context(), `SELECT record FROM crmguard_audit_entries WHERE seq = 2`).Scan(&record))
+		record[40] ^= 1
+		in.tamper(`UPDATE crmguard_audit_entries SET record = $1 WHERE seq = 2`, record)
+		status, page = owner.get("/contacts/" + client + "/extract")
+		require.Equal(t, http.StatusInternalServerError, status)
+		has(t, page, "Entry 2 was changed or damaged")
+		has(t, page, "press Verify")
+		has(t, page, `href="/contacts/`+client+`">Back</a>`)
 	})
 }
 

@@ -194,8 +194,12 @@ func explain(report audit.Report) *verdict {
 // proofFile is the name under which a proof is kept.
 func proofFile(seq int64) string { return fmt.Sprintf("entry-%d.tlog-proof", seq) }
 
-// unsignedProblem is the code of a download that waits for a signature.
-const unsignedProblem = "unsigned"
+// Codes of downloads that wait for a signature, and of those of which a journal that does
+// not verify keeps people.
+const (
+	unsignedProblem   = "unsigned"
+	unverifiedProblem = "unverified"
+)
 
 func unsigned(detail string) error {
 	return &guard.Problem{Status: http.StatusConflict, Title: "Not signed yet", Code: unsignedProblem, Detail: detail}

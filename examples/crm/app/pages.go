@@ -256,7 +256,7 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 // backFrom is the page with the form that was not in order, or with another query. What is
 // not found has none: its page is the same whatever was asked for.
 func (a *App) backFrom(r *http.Request, p guard.Problem) string {
-	if p.Code == unsignedProblem { // a file, which the page above it offers
+	if p.Code == unsignedProblem || p.Code == unverifiedProblem { // a file, which the page above it offers
 		return a.pageNear(http.MethodGet, path.Dir(r.URL.Path))
 	}
 	if p.Detail == "" || r.Method == http.MethodGet && r.URL.RawQuery == "" {
