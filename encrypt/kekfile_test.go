@@ -105,6 +105,21 @@ func TestKeyFileInsideTheDataFolder(t *testing.T) {
 	require.Error(t, err, "a link that leads nowhere yet could lead inside later")
 }
 
+// A new key file in a folder that others write to is refused only once it is there.
+func TestNoLinkIsFollowedBesideAKeyFile(t *testing.T) {
+	for _, side := range []string{".lock", ".new", ".old"} {
+		dir := t.TempDir()
+		victim, link := filepath.Join(dir, "victim"), filepath.Join(dir, "keys", ".kek.json"+side)
+		require.NoError(t, os.Mkdir(filepath.Dir(link), 0o777))
+		require.NoError(t, os.Chmod(filepath.Dir(link), 0o777)) //nolint:gosec // that is the attack
+		require.NoError(t, os.Symlink(victim, link))
+		_, err := encrypt.OpenKeyFile(filepath.Join(dir, "keys", "kek.json"), "", true)
+		require.Error(t, err, side)
+		_, err = os.Lstat(victim)
+		require.ErrorIs(t, err, os.ErrNotExist, side)
+	}
+}
+
 // What is checked is what is opened: to the eye "link/../kek.json" lies beside
 // link, to the system beside what link leads to.
 func TestKeyFileBehindALinkAndDots(t *testing.T) {

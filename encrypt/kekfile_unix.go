@@ -99,7 +99,8 @@ func keepOwner(file *os.File, like os.FileInfo) error {
 // no longer the one with the name, and starts again.
 func lockFile(ctx context.Context, name string) (unlock func() error, err error) {
 	for {
-		file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the host chooses the path
+		// Through a link that somebody has put there it would make a file elsewhere.
+		file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600) //nolint:gosec // the host chooses the path
 		if err != nil {
 			return nil, pathless(err)
 		}
