@@ -33,7 +33,8 @@ value, and the CRM may run meanwhile. FILE is a JSON list, one object per table 
 
 Kind and the names in front are those in the struct tags, the others are columns. Without
 "tenant" under "columns" all rows belong to the tenant, without "client" each record is its own
-client. "plain" names columns that the fields were in before they were sealed.
+client. "plain" names columns that the fields were in before they were sealed. Rows of tenants
+that FILE does not name, or of none, are not read: see that the numbers of rows are right.
 
 PASSFILE holds the passphrase of a KEK file that was made with one, in a file that only you can
 read; - asks on the terminal or reads it from a pipe.
