@@ -32,6 +32,7 @@ type Rows struct {
 	columns []column
 	table   string            // quoted
 	types   map[string]string // of columns, on PostgreSQL
+	untyped bool              // on SQLite: the tenant's column converts no text to what it holds
 	page    string            // start of the query
 }
 
@@ -109,6 +110,17 @@ func quote(name string) (string, error) {
 // q quotes a name that was checked before.
 func q(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
+// untyped says whether SQLite gives a column the affinity BLOB:
+// https://sqlite.org/datatype3.html#determination_of_column_affinity.
+func untyped(declared string) bool {
+	for _, typed := range []string{"INT", "CHAR", "CLOB", "TEXT"} {
+		if strings.Contains(declared, typed) {
+			return false
+		}
+	}
+	return declared == "" || strings.Contains(declared, "BLOB")
+}
+
 var errNotBytes = errors.New("a column of sealed values holds bytes: BYTEA in PostgreSQL")
 
 // readTypes finds out what PostgreSQL must be told about parameters, and that all
@@ -128,7 +140,9 @@ func (r *Rows) readTypes(ctx context.Context, names []string) error {
 				return fmt.Errorf("no column %q", name)
 			}
 		}
-		return nil
+		declared, err := r.strings(ctx, `SELECT UPPER(type) FROM pragma_table_info($1, $2) WHERE name = $3`, table, schema, r.layout.Tenant)
+		r.untyped = len(declared) > 0 && untyped(declared[0])
+		return err
 	}
 	r.types = make(map[string]string, len(names))
 	for _, name := range names {
@@ -216,6 +230,9 @@ func (r *Rows) selection() string {
 func (r *Rows) mine() string {
 	if r.layout.Tenant == "" {
 		return `CAST($1 AS TEXT) <> ''`
+	}
+	if r.untyped {
+		return r.asText(r.layout.Tenant) + ` = $1`
 	}
 	return q(r.layout.Tenant) + ` = ` + r.as(1, r.layout.Tenant)
 }

@@ -248,6 +248,25 @@ func TestRecordsOfManyTypes(t *testing.T) {
 	}
 }
 
+// SQLite compares no text with a number in a column without a type: there would be no rows.
+func TestTenantsWithoutAType(t *testing.T) {
+	for _, typ := range []string{"", "BLOB", "INTEGER", "TEXT", "DECIMAL(5)"} {
+		db := sqldbtest.SQLite(t)
+		_, err := db.Exec(`CREATE TABLE contacts (tenant ` + typ + `, id TEXT PRIMARY KEY, phone_sealed BLOB)`)
+		require.NoError(t, err)
+		_, err = db.Exec(`INSERT INTO contacts VALUES (7, '1', x'00'), (8, '2', x'00')`)
+		require.NoError(t, err)
+		rows, err := encryptsql.NewRows(t.Context(), db, encryptsql.Layout{Table: "contacts", Tenant: "tenant", Record: "id", Sealed: map[string]string{"phone": "phone_sealed"}})
+		require.NoError(t, err)
+		page, err := rows.Page(t.Context(), "7", "", 10)
+		require.NoError(t, err)
+		require.Len(t, page, 1, "%q", typ)
+		stale, err := rows.Swap(t.Context(), "7", []encrypt.Change{{Was: page[0], Sealed: map[string][]byte{"phone": []byte("new")}}}, nil)
+		require.NoError(t, err)
+		require.Empty(t, stale)
+	}
+}
+
 // PostgreSQL has NULL after the last record, where no page would come to it.
 func TestARowWithoutARecordIsNoticed(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, db *sql.DB) {
