@@ -239,3 +239,28 @@ func TestAnEmptyStringWhereNULLWasMeant(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, g.Note, "as it was before")
 }
+
+// What is sealed between reading a row and asking whether its plaintext is accepted is no finding;
+// what was planted meanwhile is.
+func TestScanBesideMigrate(t *testing.T) {
+	p := newPlainTable(t, 3, encrypt.NewMemory(), nil, nil)
+	p.begin(t)
+	migrated := false
+	h := &hooked{Rows: p, page: func(_ string, rows []encrypt.Row) []encrypt.Row {
+		if !migrated {
+			migrated = true
+			_, err := p.contacts.Migrate(job("acme"), "acme", p, nil)
+			require.NoError(t, err)
+			planted := plainRow(2)
+			p.Put("acme", planted)
+		}
+		return rows
+	}}
+	report, err := p.contacts.Scan(job("acme"), "acme", h, nil)
+	require.NoError(t, err)
+	require.Equal(t, 3, report.Rows)
+	require.Equal(t, 3, report.Plaintext, "%+v", report)
+	for _, e := range report.Findings {
+		require.Equal(t, "c02", e.Record)
+	}
+}

@@ -3,6 +3,8 @@ package encrypt
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/crmguard/crmguard"
 )
@@ -27,8 +29,39 @@ func (k *Keyring) Scan(ctx context.Context, tenant, kind string, fields []string
 	}
 	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
 		outcomes, err := k.scan(ctx, tenant, kind, fields, page)
+		if err == nil {
+			err = k.scanAgain(ctx, tenant, kind, fields, rows, page, outcomes)
+		}
 		return outcomes, nil, err
 	})
+}
+
+// scanAgain looks a second time at rows whose plaintext [Table.Migrate] may have sealed since they were read.
+func (k *Keyring) scanAgain(ctx context.Context, tenant, kind string, fields []string, rows Rows, page []Row, outcomes []outcome) error {
+	rowOf := make(map[string]int)
+	var records []string
+	for i := range outcomes {
+		if slices.ContainsFunc(outcomes[i].bad, func(e RowError) bool { return errors.Is(e.Err, ErrReadAgain) }) {
+			rowOf[page[i].Record] = i
+			records = append(records, page[i].Record)
+			outcomes[i] = outcome{}
+		}
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	again, err := rows.Get(ctx, tenant, records)
+	if err != nil {
+		return fmt.Errorf("encrypt: read rows: %w", err)
+	}
+	found, err := k.scan(ctx, tenant, kind, fields, again)
+	if err != nil {
+		return err
+	}
+	for i := range again {
+		outcomes[rowOf[again[i].Record]] = found[i]
+	}
+	return nil
 }
 
 func (k *Keyring) scan(ctx context.Context, tenant, kind string, fields []string, page []Row) ([]outcome, error) {
