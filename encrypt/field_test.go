@@ -144,6 +144,8 @@ func TestWhoMayOpen(t *testing.T) {
 	require.NoError(t, err, "jobs without a subject may seal")
 	own, err := k.Seal(context.Background(), tenantOnly, []byte("x"))
 	require.NoError(t, err)
+	mac, err := k.MAC(context.Background(), tenantOnly, []byte("x"))
+	require.NoError(t, err)
 	for name, test := range map[string]struct {
 		ctx context.Context
 		ok  bool
@@ -160,11 +162,20 @@ func TestWhoMayOpen(t *testing.T) {
 			plaintext, err := k.Open(test.ctx, home, sealed)
 			require.Equal(t, test.ok, err == nil, "%v", err)
 			require.Equal(t, test.ok, plaintext != nil)
-			_, err = k.Open(test.ctx, tenantOnly, own)
-			if strings.HasPrefix(name, "foreign") {
-				require.ErrorIs(t, err, encrypt.ErrSubject)
-			} else {
-				require.NoError(t, err, "a place without a client needs no subject")
+			for what, call := range map[string]func() error{
+				"Open":       func() error { _, err := k.Open(test.ctx, tenantOnly, own); return err },
+				"Seal":       func() error { _, err := k.Seal(test.ctx, tenantOnly, nil); return err },
+				"MAC":        func() error { _, err := k.MAC(test.ctx, tenantOnly, nil); return err },
+				"Verify":     func() error { return k.Verify(test.ctx, tenantOnly, []byte("x"), mac) },
+				"Pseudonyms": func() error { _, err := k.Pseudonyms(test.ctx, tenantOnly, nil); return err },
+			} {
+				err := call()
+				if strings.HasPrefix(name, "foreign") {
+					require.ErrorIs(t, err, encrypt.ErrSubject, what)
+					require.NotErrorIs(t, err, crmguard.ErrMAC, what)
+				} else {
+					require.NoError(t, err, "%s: a place without a client needs no subject", what)
+				}
 			}
 		})
 	}

@@ -24,8 +24,9 @@ var errOwnKind = errors.New(`encrypt: the kind "` + ownKind + `" is this package
 
 // Pseudonyms implements [crmguard.Pseudonymizer]: 16 bytes for each version of the
 // key of this tenant, kind and field. The indexes of tables have keys of their own.
+// Nobody need be in the context, but a subject of another tenant is [ErrSubject].
 func (k *Keyring) Pseudonyms(ctx context.Context, at crmguard.Place, value []byte) ([][]byte, error) {
-	if err := checkPlace(&at); err != nil {
+	if err := checkMAC(ctx, &at); err != nil {
 		return nil, err
 	}
 	scope := fieldScope(IndexKey, &at)
@@ -53,8 +54,9 @@ func (key *key) pseudonym(at *crmguard.Place, index string, value []byte) []byte
 
 // MAC implements [crmguard.Authenticator], with a key of this tenant, kind and
 // field. All of the place is bound. The kind "crmguard" is refused here and everywhere else.
+// Nobody need be in the context, but a subject of another tenant is [ErrSubject].
 func (k *Keyring) MAC(ctx context.Context, at crmguard.Place, data []byte) ([]byte, error) {
-	if err := checkPlace(&at); err != nil {
+	if err := checkMAC(ctx, &at); err != nil {
 		return nil, err
 	}
 	return k.mac(ctx, at, data)
@@ -77,10 +79,10 @@ func (k *Keyring) mac(ctx context.Context, at crmguard.Place, data []byte) ([]by
 
 // Verify implements [crmguard.Authenticator]. Beside [crmguard.ErrMAC] its error
 // says which it is: [ErrMalformed], [ErrForeign], [ErrRetired], or [ErrNoKey], because
-// where there never was a key no MAC was made. Any other error, such as [ErrDamaged] and
-// [crmguard.ErrUnavailable], says nothing about the MAC.
+// where there never was a key no MAC was made. Any other error, such as [ErrDamaged],
+// [ErrSubject] and [crmguard.ErrUnavailable], says nothing about the MAC.
 func (k *Keyring) Verify(ctx context.Context, at crmguard.Place, data, mac []byte) error {
-	if err := checkPlace(&at); err != nil {
+	if err := checkMAC(ctx, &at); err != nil {
 		return err
 	}
 	return k.verify(ctx, at, data, mac)
@@ -116,6 +118,15 @@ func (k *Keyring) compare(ctx context.Context, at crmguard.Place, data, mac []by
 		return ErrForeign
 	}
 	return nil
+}
+
+// checkMAC refuses another tenant's subject: who may make MACs and pseudonyms of a tenant writes
+// its rows that give access, and finds out which values it has.
+func checkMAC(ctx context.Context, at *crmguard.Place) error {
+	if err := checkPlace(at); err != nil {
+		return err
+	}
+	return checkForeign(ctx, at.Tenant)
 }
 
 // macKey is the secret of an index or MAC key.
