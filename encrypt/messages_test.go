@@ -74,6 +74,49 @@ func TestLeasesAreFew(t *testing.T) {
 	require.EqualValues(t, 1, store.leases.Load())
 }
 
+// However many cells a batch has of a client, and wherever they stand in it.
+func TestMessagesOfABatchAreLeasedAtOnce(t *testing.T) {
+	const each = 3000
+	ctx := acting("acme")
+	for name, test := range map[string]struct {
+		client          func(i int) int
+		worn            bool
+		leases, inserts int64
+	}{
+		"side by side":       {func(i int) int { return i / each }, false, 1, 0},
+		"in turns":           {func(i int) int { return i % 2 }, false, 1, 0},
+		"in turns, and worn": {func(i int) int { return i % 2 }, true, 7, 2}, // each new key has leases of its own
+	} {
+		t.Run(name, func(t *testing.T) {
+			kek, store := newKEK(t), &counting{Store: encrypt.NewMemory()}
+			cells := make([]encrypt.Cell, 2*each)
+			for i := range cells {
+				cells[i] = cell(fmt.Sprint("c", test.client(i)), "r1", "name", "x")
+			}
+			first := []encrypt.Cell{cell("c0", "r1", "name", "x"), cell("c1", "r1", "name", "x")}
+			require.NoError(t, openKeyring(t, kek, store, nil).SealAll(ctx, "acme", first))
+			scopes := []encrypt.Scope{dataScope("c0"), dataScope("c1")}
+			if test.worn {
+				_, err := store.Lease(ctx, []encrypt.Record{{Scope: scopes[0], Version: 1}, {Scope: scopes[1], Version: 1}}, 1<<28)
+				require.NoError(t, err)
+			}
+			store.leases.Store(0)
+			store.inserts.Store(0)
+			require.NoError(t, openKeyring(t, kek, store, nil).SealAll(ctx, "acme", cells))
+			require.Equal(t, test.leases, store.leases.Load())
+			require.Equal(t, test.inserts, store.inserts.Load())
+			records, err := store.Load(ctx, scopes)
+			require.NoError(t, err)
+			for _, r := range records {
+				if r.Version == uint32(len(records)/2) { // the one that has sealed
+					require.GreaterOrEqual(t, r.Messages, uint64(each))
+					require.LessOrEqual(t, r.Messages, uint64(each+3*1024))
+				}
+			}
+		})
+	}
+}
+
 // Keys that are read anew go on with what they had reserved: the count in the store
 // would grow by a lease at every reading otherwise.
 func TestReadingKeysAnewWastesNoMessages(t *testing.T) {

@@ -105,35 +105,59 @@ func (p *grouping) groupPlain(ctx context.Context, tenant string, cells []Cell) 
 // reserveGroups refuses closed clients and leases messages for all keys that have too
 // few left, in one call; worn keys are replaced one by one.
 func (k *Keyring) reserveGroups(ctx context.Context, groups []group, cells []Cell) error {
-	var wanted []reservation
+	short := false
 	for i := range groups {
 		g := &groups[i]
 		if err := g.keys.usable(&g.scope); err != nil {
 			return cells[g.first].error(g.first, err)
 		}
-		key := g.keys.newest()
-		if key.left.Load() < g.messages && !slices.ContainsFunc(wanted, func(r reservation) bool { return r.key == key }) {
-			wanted = append(wanted, reservation{g.scope, key, 0})
-		}
+		short = short || g.keys.newest().left.Load() < g.messages
 	}
+	if !short {
+		return nil
+	}
+	wanted := lackingMessages(groups)
 	worn, err := k.reserve(ctx, wanted)
 	if err != nil {
 		return err
 	}
+	for i := range wanted { // sealCells takes them, group by group
+		wanted[i].key.left.Add(wanted[i].count)
+	}
 	for _, scope := range worn {
+		first := slices.IndexFunc(groups, func(g group) bool { return g.scope == scope })
+		if _, err := k.rotate(ctx, scope, groups[first].keys.newest()); err != nil {
+			return err
+		}
+		next := k.cachedOne(&scope)
+		if next.usable(&scope) != nil {
+			continue
+		}
 		for i := range groups {
-			if groups[i].scope != scope {
-				continue
-			}
-			if _, err := k.rotate(ctx, scope, groups[i].keys.newest()); err != nil {
-				return err
-			}
-			if next := k.cachedOne(&scope); next.usable(&scope) == nil {
+			if groups[i].scope == scope {
 				groups[i].keys = next
 			}
 		}
 	}
 	return nil
+}
+
+// lackingMessages are the keys, each once, that have fewer messages left than all their groups need.
+func lackingMessages(groups []group) []reservation {
+	wanted := make([]reservation, 0, len(groups))
+	known := make(map[*key]int, len(groups))
+	for i := range groups {
+		g := &groups[i]
+		key := g.keys.newest()
+		j, ok := known[key]
+		if !ok {
+			j = len(wanted)
+			known[key] = j
+			wanted = append(wanted, reservation{g.scope, key, 0})
+		}
+		wanted[j].count += g.messages
+	}
+	return slices.DeleteFunc(wanted, func(r reservation) bool { return r.key.left.Load() >= r.count })
 }
 
 // sealCells returns errStalled when keys have run out meanwhile.
