@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"math/big"
 	"reflect"
 	"testing"
 	"time"
@@ -151,21 +152,25 @@ func (a amount) Value() (driver.Value, error) {
 
 func TestNullTypes(t *testing.T) {
 	type row struct {
-		ID        string           `encrypt:",record"`
-		Text      sql.NullString   `encrypt:"text,index=exact"`
-		TextSeal  []byte           `encrypt:"text,sealed"`
-		Generic   sql.Null[string] `encrypt:"generic,index=exact"`
-		GenSeal   []byte           `encrypt:"generic,sealed"`
-		Count     sql.NullInt64    `encrypt:"count"`
-		CountSeal []byte           `encrypt:"count,sealed"`
-		Born      sql.NullTime     `encrypt:"born"`
-		BornSeal  []byte           `encrypt:"born,sealed"`
-		Tags      sql.Null[[]tag]  `encrypt:"tags"`
-		TagsSeal  []byte           `encrypt:"tags,sealed"`
-		Sum       amount           `encrypt:"sum"`
-		SumSeal   []byte           `encrypt:"sum,sealed"`
-		Own       listOf[tag]      `encrypt:"own"`
-		OwnSeal   []byte           `encrypt:"own,sealed"`
+		ID        string            `encrypt:",record"`
+		Text      sql.NullString    `encrypt:"text,index=exact"`
+		TextSeal  []byte            `encrypt:"text,sealed"`
+		Generic   sql.Null[string]  `encrypt:"generic,index=exact"`
+		GenSeal   []byte            `encrypt:"generic,sealed"`
+		Count     sql.NullInt64     `encrypt:"count"`
+		CountSeal []byte            `encrypt:"count,sealed"`
+		Born      sql.NullTime      `encrypt:"born"`
+		BornSeal  []byte            `encrypt:"born,sealed"`
+		Tags      sql.Null[[]tag]   `encrypt:"tags"`
+		TagsSeal  []byte            `encrypt:"tags,sealed"`
+		Sum       amount            `encrypt:"sum"`
+		SumSeal   []byte            `encrypt:"sum,sealed"`
+		Own       listOf[tag]       `encrypt:"own"`
+		OwnSeal   []byte            `encrypt:"own,sealed"`
+		Big       big.Int           `encrypt:"big"` // only pointers have its methods
+		BigSeal   []byte            `encrypt:"big,sealed"`
+		Maybe     sql.Null[big.Int] `encrypt:"maybe"`
+		MaybeSeal []byte            `encrypt:"maybe,sealed"`
 	}
 	k := newKeyring(t, encrypt.NewMemory(), &encrypt.Options{Index: encrypt.NewMemoryIndex()})
 	table, err := encrypt.NewTable[row](k, "people", nil)
@@ -174,18 +179,20 @@ func TestNullTypes(t *testing.T) {
 	empty, full := &row{ID: "r1"}, &row{ID: "r2",
 		Text: sql.NullString{String: "x", Valid: true}, Generic: sql.Null[string]{Valid: true}, Count: sql.NullInt64{Valid: true},
 		Born: sql.NullTime{Time: time.Date(1980, 2, 29, 0, 0, 0, 0, time.UTC), Valid: true},
-		Tags: sql.Null[[]tag]{V: []tag{{"vip", 1}}, Valid: true}, Sum: amount{Cents: 5, Known: true}, Own: listOf[tag]{Items: []tag{{"a", 2}}}}
+		Tags: sql.Null[[]tag]{V: []tag{{"vip", 1}}, Valid: true}, Sum: amount{Cents: 5, Known: true}, Own: listOf[tag]{Items: []tag{{"a", 2}}},
+		Big: *big.NewInt(1 << 40), Maybe: sql.Null[big.Int]{V: *big.NewInt(-7), Valid: true}}
 	entries, err := table.Seal(ctx, "acme", empty, full)
 	require.NoError(t, err)
 	require.Len(t, entries.Entries, 1)
-	for _, null := range [][]byte{empty.TextSeal, empty.GenSeal, empty.CountSeal, empty.BornSeal, empty.TagsSeal, empty.SumSeal} {
+	for _, null := range [][]byte{empty.TextSeal, empty.GenSeal, empty.CountSeal, empty.BornSeal, empty.TagsSeal, empty.SumSeal, empty.MaybeSeal} {
 		require.Nil(t, null)
 	}
 	want := *full
-	for _, sealed := range [][]byte{full.TextSeal, full.GenSeal, full.CountSeal, full.BornSeal, full.TagsSeal, full.SumSeal, full.OwnSeal} {
+	for _, sealed := range [][]byte{full.TextSeal, full.GenSeal, full.CountSeal, full.BornSeal, full.TagsSeal, full.SumSeal, full.OwnSeal, full.BigSeal, full.MaybeSeal} {
 		require.NotNil(t, sealed)
 	}
 	full.Text, full.Generic, full.Count, full.Born, full.Tags, full.Sum, full.Own = sql.NullString{String: "stale", Valid: true}, sql.Null[string]{}, sql.NullInt64{}, sql.NullTime{}, sql.Null[[]tag]{}, amount{}, listOf[tag]{}
+	full.Big, full.Maybe = big.Int{}, sql.Null[big.Int]{}
 	empty.Text = sql.NullString{String: "stale", Valid: true}
 	require.NoError(t, table.Open(ctx, "acme", empty, full))
 	require.Equal(t, want, *full)

@@ -164,7 +164,7 @@ func newFieldPlan(f reflect.StructField, name, options string) (field fieldPlan,
 	if err := checkName(name); err != nil {
 		return field, err
 	}
-	if bad := unfit(f.Type, nil); bad != nil {
+	if bad := unfit(jsonType{f.Type, false}, nil); bad != nil {
 		return field, fmt.Errorf("a %v cannot be sealed: %v does not come back from JSON as it was", f.Type, bad)
 	}
 	if options == "" {
@@ -228,31 +228,48 @@ var (
 	untexter    = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
+// jsonType is a type as JSON meets it: values in maps cannot be pointed to, so methods of
+// pointers do not make their text.
+type jsonType struct {
+	reflect.Type
+	inMap bool
+}
+
 // unfit returns the type inside t, or t itself, that JSON would lose or could not
 // bring back; nil if there is none.
-func unfit(t reflect.Type, seen []reflect.Type) reflect.Type {
+func unfit(t jsonType, seen []jsonType) reflect.Type {
 	if slices.Contains(seen, t) {
 		return nil
 	}
 	seen = append(seen, t)
-	pointer := reflect.PointerTo(t)
-	if t.Kind() != reflect.Interface &&
-		(pointer.Implements(marshaler) && pointer.Implements(unmarshaler) || pointer.Implements(texter) && pointer.Implements(untexter)) {
-		return nil
-	}
+	within := func(inner reflect.Type, inMap bool) reflect.Type { return unfit(jsonType{inner, inMap}, seen) }
 	switch t.Kind() {
-	case reflect.Pointer, reflect.Slice, reflect.Array:
-		return unfit(t.Elem(), seen)
-	case reflect.Map:
-		if bad := unfit(t.Key(), seen); bad != nil {
-			return bad
-		}
-		return unfit(t.Elem(), seen)
+	case reflect.Pointer:
+		return within(t.Elem(), false)
 	case reflect.Interface:
 		if t.NumMethod() > 0 { // JSON does not know what to put there
-			return t
+			return t.Type
 		}
 		return nil
+	}
+	pointer := reflect.PointerTo(t.Type)
+	reads := pointer.Implements(unmarshaler) || pointer.Implements(untexter)
+	switch {
+	case t.writes() && reads:
+		return nil
+	case t.writes(), reads && (jsonType{t.Type, false}).writes():
+		return t.Type
+	}
+	switch t.Kind() {
+	case reflect.Slice:
+		return within(t.Elem(), false)
+	case reflect.Array:
+		return within(t.Elem(), t.inMap)
+	case reflect.Map:
+		if bad := within(t.Key(), true); bad != nil {
+			return bad
+		}
+		return within(t.Elem(), true)
 	case reflect.Struct:
 		if t.NumField() == 0 {
 			return nil
@@ -263,16 +280,25 @@ func unfit(t reflect.Type, seen []reflect.Type) reflect.Type {
 				continue
 			}
 			visible = true
-			if bad := unfit(f.Type, seen); bad != nil {
+			if bad := within(f.Type, t.inMap); bad != nil {
 				return bad
 			}
 		}
 		if !visible {
-			return t // all that it holds would be lost
+			return t.Type // all that it holds would be lost
 		}
 		return nil
 	case reflect.Func, reflect.Chan, reflect.UnsafePointer, reflect.Complex64, reflect.Complex128, reflect.Invalid:
-		return t
+		return t.Type
 	}
 	return nil
+}
+
+// writes says whether the type makes its own text, as types do that show stars instead.
+func (t jsonType) writes() bool {
+	own := t.Type
+	if !t.inMap {
+		own = reflect.PointerTo(own)
+	}
+	return own.Implements(marshaler) || own.Implements(texter)
 }

@@ -18,6 +18,11 @@ type tree struct {
 	Children []tree
 }
 
+// starred shows stars to whoever makes JSON of it.
+type starred struct{ Number string }
+
+func (starred) MarshalJSON() ([]byte, error) { return []byte(`"***"`), nil }
+
 // A value that JSON loses or cannot bring back must be refused before it is sealed
 // and gone.
 func TestTypesThatDoNotComeBackAreRefused(t *testing.T) {
@@ -28,14 +33,17 @@ func TestTypesThatDoNotComeBackAreRefused(t *testing.T) {
 			A *tree
 			b int
 		}{},
+		[]big.Int{}, [2]big.Int{}, map[string]*big.Int{}, map[string][]big.Int{}, map[netip.Addr]time.Time{}, struct{ N big.Int }{},
 	} {
-		require.Nil(t, unfit(reflect.TypeOf(good), nil), "%T", good)
+		require.Nil(t, unfit(jsonType{reflect.TypeOf(good), false}, nil), "%T", good)
 	}
 	for _, bad := range []any{
 		hidden{}, []hidden{}, new(hidden), map[string]hidden{}, complex(1, 1), func() {}, make(chan int),
 		struct{ S fmt.Stringer }{}, []fmt.Stringer{}, struct{ H hidden }{},
+		starred{}, new(starred), []starred{}, map[string]starred{}, struct{ S starred }{},
+		map[string]big.Int{}, map[string]struct{ N big.Int }{}, map[string][2]big.Int{}, // JSON has no pointer to what is in a map
 	} {
-		require.NotNil(t, unfit(reflect.TypeOf(bad), nil), "%T", bad)
+		require.NotNil(t, unfit(jsonType{reflect.TypeOf(bad), false}, nil), "%T", bad)
 	}
 }
 

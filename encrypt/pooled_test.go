@@ -29,6 +29,11 @@ func (l label) MarshalText() ([]byte, error) {
 	return []byte(l), nil
 }
 
+func (l *label) UnmarshalText(text []byte) error {
+	*l = label(text)
+	return nil
+}
+
 // checkScratches returns an error unless nothing is left in memory that waits for the next
 // batch, nor behind its end.
 func checkScratches(all []*scratch) error {

@@ -89,7 +89,7 @@ func (f *fieldPlan) encode(row reflect.Value) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return json.Marshal(v.Interface())
+	return json.Marshal(v.Addr().Interface()) // decode has the pointer's methods, too
 }
 
 // decode is the inverse of text and encode for a value that is not NULL.
