@@ -50,12 +50,38 @@ func newPlan(t reflect.Type) (*plan, error) {
 		return nil, fmt.Errorf("%v is not a struct", t)
 	}
 	r := tagReader{plan: &plan{}, sealed: make(map[string][]int), legacy: make(map[string][]int)}
-	for _, f := range reflect.VisibleFields(t) {
+	for _, f := range allFields(t, nil, nil) {
 		if err := r.read(t, f); err != nil {
 			return nil, fmt.Errorf("field %s: %w", f.Name, err)
 		}
 	}
 	return r.plan, r.join()
+}
+
+// allFields are the fields of a row and of structs embedded in it, those too that another of the
+// same name hides.
+func allFields(t reflect.Type, outer []int, seen []reflect.Type) (fields []reflect.StructField) {
+	seen = append(seen, t)
+	for f := range t.Fields() {
+		f.Index = append(slices.Clone(outer), f.Index...)
+		fields = append(fields, f)
+		if inner := embedded(f); inner != nil && !slices.Contains(seen, inner) {
+			fields = append(fields, allFields(inner, f.Index, seen)...)
+		}
+	}
+	return fields
+}
+
+// embedded returns the struct whose fields are the row's own by f, nil if there is none.
+func embedded(f reflect.StructField) reflect.Type {
+	t := f.Type
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if !f.Anonymous || t.Kind() != reflect.Struct {
+		return nil
+	}
+	return t
 }
 
 // tagReader reads one field of a struct after another. What belongs to a field of the plan may
@@ -70,13 +96,16 @@ func (r *tagReader) read(t reflect.Type, f reflect.StructField) error {
 	switch {
 	case tag == "-": // rows of another table, say
 		return nil
-	case !ok && !f.Anonymous && tagged(f.Type, nil):
+	case !ok && embedded(f) == nil && tagged(f.Type, nil):
 		return errors.New("tags inside it would be overlooked: only fields of the row and of embedded structs are sealed; the tag \"-\" says that it may be")
 	case !ok:
 		return nil
 	}
 	if err := settable(t, f); err != nil {
 		return err
+	}
+	if shown, found := t.FieldByName(f.Name); !found || !slices.Equal(shown.Index, f.Index) {
+		return errors.New("another field of the same name hides it")
 	}
 	name, options, _ := strings.Cut(tag, ",")
 	switch {

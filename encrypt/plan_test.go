@@ -57,7 +57,31 @@ func TestTagsThatWouldBeOverlookedAreRefused(t *testing.T) {
 		Name       string `encrypt:"name"`
 		NameSealed []byte `encrypt:"name,sealed"`
 	}
+	type Row = row
+	type Home struct {
+		Street       string `encrypt:"home"`
+		StreetSealed []byte `encrypt:"home,sealed"`
+	}
+	type Work struct {
+		Street       string `encrypt:"work"`
+		StreetSealed []byte `encrypt:"work,sealed"`
+	}
+	type Homes []address
 	for _, bad := range []any{
+		struct {
+			Row
+			Home
+			Work
+		}{},
+		struct {
+			Row
+			Home
+			Street, StreetSealed string
+		}{},
+		struct {
+			Row
+			Homes
+		}{},
 		struct {
 			row
 			Home address
@@ -70,7 +94,6 @@ func TestTagsThatWouldBeOverlookedAreRefused(t *testing.T) {
 		_, err := newPlan(reflect.TypeOf(bad))
 		require.Error(t, err, "%T", bad)
 	}
-	type Row = row
 	_, err := newPlan(reflect.TypeFor[struct {
 		Row
 		Tree tree
