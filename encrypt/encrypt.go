@@ -306,7 +306,7 @@ func (k *Keyring) String() string { return "encrypt.Keyring[redacted]" }
 func (k *Keyring) GoString() string { return k.String() }
 
 func unavailable(what string, err error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, ErrWrongKEK) {
+	if errors.Is(err, ErrWrongKEK) { // which says so itself
 		return fmt.Errorf("encrypt: %s: %w", what, err)
 	}
 	return fmt.Errorf("%w: %s: %w", crmguard.ErrUnavailable, what, err)

@@ -51,7 +51,7 @@ func share[T any](ctx context.Context, k *Keyring, name string, fn func(ctx cont
 	})
 	select {
 	case <-ctx.Done():
-		return zero, ctx.Err()
+		return zero, unavailable("waiting for keys", ctx.Err())
 	case result := <-flight:
 		if result.Err != nil {
 			return zero, result.Err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
@@ -159,6 +160,41 @@ func TestKEKOutage(t *testing.T) {
 	kek.down.Store(false)
 	_, err = k.Open(ctx, home, sealed)
 	require.NoError(t, err)
+}
+
+// Keys that did not come are not available, whoever gave up: nobody shall take that for a
+// value that somebody has changed.
+func TestWhoeverGivesUpKeysAreNotAvailable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kek, store := newKEK(t), encrypt.NewMemory()
+		sealed, err := openKeyring(t, kek, store, nil).Seal(acting("acme"), home, []byte("x"))
+		require.NoError(t, err)
+		for _, cause := range []error{context.Canceled, context.DeadlineExceeded} {
+			_, err = openKeyring(t, endedKEK{kek, cause}, store, nil).Open(acting("acme"), home, sealed)
+			require.ErrorIs(t, err, crmguard.ErrUnavailable, "the KEK: %v", cause)
+			require.ErrorIs(t, err, cause)
+
+			ctx, cancel := context.WithTimeout(acting("acme"), time.Millisecond)
+			if errors.Is(cause, context.Canceled) {
+				cancel()
+			}
+			_, err = openKeyring(t, kek, slow{store}, nil).Open(ctx, home, sealed)
+			cancel()
+			require.ErrorIs(t, err, crmguard.ErrUnavailable, "the caller: %v", cause)
+			require.ErrorIs(t, err, cause)
+			time.Sleep(time.Second) // the flight ends
+		}
+	})
+}
+
+// endedKEK has given up on its own.
+type endedKEK struct {
+	tink.AEADWithContext
+	err error
+}
+
+func (k endedKEK) DecryptWithContext(context.Context, []byte, []byte) ([]byte, error) {
+	return nil, k.err
 }
 
 func TestAWrongKEKIsNoticedBeforeItDoesHarm(t *testing.T) {
