@@ -28,10 +28,11 @@ func (t *Table[T]) Reindex(ctx context.Context, tenant string, rows Rows, o *Job
 // removed by a process that has found nothing to do for [ClosingTime], by what it has seen itself, so
 // in the second call at the earliest.
 //
-// An index that the tags name no more, or a field, comes to its end likewise: a week after its key got the
-// new version, entries that no other program has written under that one are deleted, and the older
-// versions go. So a host calls it also when the last index is gone, with Options.Index, or it is [ErrNoIndex];
-// and where several structs have one kind, of one with all their fields.
+// An index that the tags name no more, or a field, comes to its end likewise: a week before Options.IndexLife is
+// over (a third of it, if that is less) its key gets a new version, and then entries that no other program
+// has written under that one are deleted, and the older versions go. So a host calls it also when the last
+// index is gone, with Options.Index, or it is [ErrNoIndex]; and where several structs have one kind, of one
+// with all their fields.
 func (t *Table[T]) MaintainIndex(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	options, err := checkUncut(ctx, tenant, rows, o)
 	if err != nil {
@@ -195,14 +196,19 @@ func (u *upkeep) run(ctx context.Context, o *JobOptions, report *Report) error {
 		return nil
 	}
 	newest, age := records[len(records)-1].Version, u.keys.wallClock().Sub(records[len(records)-1].CreatedAt)
-	if age >= u.keys.opts.IndexLife {
+	life, patience := u.keys.opts.IndexLife, time.Duration(0)
+	if u.former { // another program may have the index; the key shall not live longer for it
+		patience = min(abandoned, life/3)
+		life -= patience
+	}
+	if age >= life {
 		if newest, err = u.keys.Rotate(ctx, scope); err != nil {
 			return err
 		}
 		age = 0
 	}
-	if u.former && age < min(abandoned, u.keys.opts.IndexLife/2) {
-		return nil // another program may have the index
+	if age < patience {
+		return nil
 	}
 	// Also where one version is left: an entry under an older one alone that came late
 	// would never be found.

@@ -62,11 +62,11 @@ func TestTheLastIndexIsGone(t *testing.T) {
 			require.NoError(t, db.QueryRow(`SELECT COUNT(*) FROM crmguard_index`).Scan(&n))
 			return n
 		}
-		for days.Load() < 100 {
+		for days.Load() < 92 {
 			days.Add(1)
 			_, err := table.MaintainIndex(ctx, "acme", rows, &encrypt.JobOptions{Batch: 5})
 			require.NoError(t, err)
-			if days.Load() == 90 {
+			if days.Load() == 89 {
 				require.Equal(t, 24, left())
 			}
 		}
