@@ -1,7 +1,6 @@
 package encrypt
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -34,7 +33,6 @@ type group struct {
 // grouping is the memory that cells of a tenant need while they are sealed or opened.
 type grouping struct {
 	groups []group
-	scopes []Scope
 	ad     []byte // of one cell after the other
 }
 
@@ -45,9 +43,8 @@ func borrowGrouping() *grouping { return groupings.Get().(*grouping) }
 // release leaves no names, which are pieces of requests, in memory that waits for the next batch.
 func (p *grouping) release() {
 	clear(p.groups)
-	clear(p.scopes)
-	p.groups, p.scopes = p.groups[:0], p.scopes[:0]
-	if max(cap(p.groups), cap(p.scopes)) <= maxScratch && cap(p.ad) <= maxAD {
+	p.groups = p.groups[:0]
+	if cap(p.groups) <= maxScratch && cap(p.ad) <= maxAD {
 		groupings.Put(p)
 	}
 }
@@ -68,37 +65,11 @@ func (p *grouping) add(cells []Cell, i int, version uint32) {
 	s.Tenant, s.Purpose, s.Name = place.Tenant, DataKey, place.Client
 }
 
-// keysOf gives groups their keys, and returns those of more scopes. Keys that do
-// not exist are nil.
-func (p *grouping) keysOf(ctx context.Context, k *Keyring, tenant string, more []Scope, create bool) ([]*scopeKeys, error) {
-	groups := p.groups
-	if len(more) == 0 && k.cachedGroups(groups) {
-		return nil, nil
+// addScopes adds groups without cells, which get keys.
+func (p *grouping) addScopes(scopes []Scope) {
+	for i := range scopes {
+		p.groups = append(p.groups, group{scope: scopes[i]})
 	}
-	p.scopes = p.scopes[:0]
-	for i := range groups {
-		p.scopes = append(p.scopes, groups[i].scope)
-	}
-	p.scopes = append(p.scopes, more...)
-	keys, err := k.keysOfAll(ctx, tenant, p.scopes, create)
-	if err != nil {
-		return nil, err
-	}
-	for i := range groups {
-		groups[i].keys = keys[i]
-	}
-	return keys[len(groups):], nil
-}
-
-// cachedGroups gives groups their keys if those of all are cached.
-func (k *Keyring) cachedGroups(groups []group) bool {
-	for i := range groups {
-		g := &groups[i]
-		if g.keys = k.cachedOne(&g.scope); g.keys == nil {
-			return false
-		}
-	}
-	return true
 }
 
 var errForeignCell = errors.New("encrypt: a cell of another tenant")

@@ -13,69 +13,113 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
-// keysOfAll returns the keys of scopes of one tenant, in their order, with one query for those that
-// are not cached; another one only when the answer was not current any more. Of scopes
-// without a key they are nil; closed ones are in the answer.
-func (k *Keyring) keysOfAll(ctx context.Context, tenant string, scopes []Scope, create bool) ([]*scopeKeys, error) {
-	all := make([]*scopeKeys, len(scopes))
+// keysOfGroups gives groups of one tenant their keys, with one query for those that are not cached; another
+// one only when the answer was not current any more. Keys of scopes that have none are nil; closed
+// ones are in the answer.
+func (k *Keyring) keysOfGroups(ctx context.Context, tenant string, groups []group, create bool) error {
 	for range attempts {
-		var missing *query
-		for i := range scopes {
-			s := &scopes[i]
-			hash := k.cache.hash(s)
-			if all[i] = k.cached(s, hash); all[i] != nil {
-				continue
-			}
-			if missing == nil {
-				missing = newQuery(tenant, len(scopes)-i)
-			}
-			missing.add(i, s, hash)
+		missing := k.cachedGroups(tenant, groups)
+		if missing == nil {
+			return nil
 		}
-		if missing != nil {
-			if err := k.load(ctx, missing, all, create); err != nil {
-				return nil, err
-			}
+		if err := k.loadGroups(ctx, missing, groups, create); err != nil {
+			return err
 		}
-		if !slices.ContainsFunc(all, func(keys *scopeKeys) bool { return !k.settled(keys) }) {
-			return all, nil
+		if k.allSettled(groups) {
+			return nil
 		}
 	}
-	return nil, errStalled
+	return errStalled
 }
 
-// load asks the store, in one query, puts what it finds into the cache, and into keys where
-// the query has them; those of scopes without a key are nil. Another query follows only when the
+// cachedGroups gives groups the keys that are cached, and returns the query for the others; nil: there
+// are none.
+func (k *Keyring) cachedGroups(tenant string, groups []group) (missing *query) {
+	for i := range groups {
+		g := &groups[i]
+		if missing == nil {
+			if g.keys = k.cachedOne(&g.scope); g.keys != nil {
+				continue
+			}
+			missing = newQuery(tenant, len(groups)-i)
+		}
+		hash := k.cache.hash(&g.scope)
+		if g.keys = k.cached(&g.scope, hash); g.keys == nil {
+			missing.add(i, &g.scope, hash)
+		}
+	}
+	return missing
+}
+
+func (k *Keyring) allSettled(groups []group) bool {
+	for i := range groups {
+		if !k.settled(groups[i].keys) {
+			return false
+		}
+	}
+	return true
+}
+
+// loadGroups is load for those groups that a query has.
+func (k *Keyring) loadGroups(ctx context.Context, q *query, groups []group, create bool) error {
+	found, err := k.load(ctx, q, create)
+	if err != nil {
+		return err
+	}
+	for _, p := range q.places {
+		groups[p.group].keys = found[p.scope]
+	}
+	return nil
+}
+
+// keysOfAll is keysOfGroups for scopes, in their order.
+func (k *Keyring) keysOfAll(ctx context.Context, tenant string, scopes []Scope, create bool) ([]*scopeKeys, error) {
+	p := borrowGrouping()
+	defer p.release()
+	p.addScopes(scopes)
+	if err := k.keysOfGroups(ctx, tenant, p.groups, create); err != nil {
+		return nil, err
+	}
+	return keysOf(p.groups), nil
+}
+
+func keysOf(groups []group) []*scopeKeys {
+	keys := make([]*scopeKeys, len(groups))
+	for i := range groups {
+		keys[i] = groups[i].keys
+	}
+	return keys
+}
+
+// load asks the store, in one query, and puts what it finds into the cache. It returns keys in the order of
+// the query's scopes; those of scopes without a key are nil. Another query follows only when the
 // KEK turned while the first was read.
-func (k *Keyring) load(ctx context.Context, q *query, keys []*scopeKeys, create bool) error {
+func (k *Keyring) load(ctx context.Context, q *query, create bool) ([]*scopeKeys, error) {
 	if k.closed.Load() {
-		return errClosed
+		return nil, errClosed
 	}
 	if err := q.check(); err != nil {
-		return err
+		return nil, err
 	}
 	if err := k.firstPoll(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	found, keysets, err := k.loadOnce(ctx, q, create)
 	if k.turnedSince(ctx, q.scopes[0], keysets, found, err) {
 		found, _, err = k.loadOnce(ctx, q, create)
 	}
-	if err != nil {
-		return err
-	}
-	for _, p := range q.places {
-		keys[p.keys] = found[p.scope]
-	}
-	return nil
+	return found, err
 }
 
 // loadScope is load for one scope.
 func (k *Keyring) loadScope(ctx context.Context, s Scope, create bool) (*scopeKeys, error) {
-	var keys [1]*scopeKeys
 	q := newQuery(s.Tenant, 1)
 	q.add(0, &s, k.cache.hash(&s))
-	err := k.load(ctx, q, keys[:], create)
-	return keys[0], err
+	found, err := k.load(ctx, q, create)
+	if err != nil {
+		return nil, err
+	}
+	return found[1], nil
 }
 
 // turnedSince says whether keys could not be unwrapped because the tenant's keyset has
@@ -141,7 +185,7 @@ func (k *Keyring) loadOnce(ctx context.Context, q *query, create bool) (found []
 			if err != nil {
 				return nil, stored[0], err
 			}
-			if mine[s] {
+			if len(mine) > 0 && mine[s] {
 				keys.newest().left.Store(leaseSize(s))
 			}
 		}

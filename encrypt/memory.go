@@ -15,6 +15,7 @@ import (
 type Memory struct {
 	mu       sync.Mutex
 	shelves  map[shelf]map[string][]Record // by name, versions in order
+	tenants  map[string]string             // a tenant's name, which all its records share
 	revision int64
 
 	order []Scope // of List
@@ -34,7 +35,9 @@ func (s *Scope) shelf() shelf { return shelf{s.Tenant, s.Purpose} }
 var _ Inventory = (*Memory)(nil)
 
 // NewMemory returns an empty Memory.
-func NewMemory() *Memory { return &Memory{shelves: make(map[shelf]map[string][]Record)} }
+func NewMemory() *Memory {
+	return &Memory{shelves: make(map[shelf]map[string][]Record), tenants: make(map[string]string)}
+}
 
 // Load implements [Store].
 func (m *Memory) Load(_ context.Context, scopes []Scope) ([]Record, error) {
@@ -43,15 +46,23 @@ func (m *Memory) Load(_ context.Context, scopes []Scope) ([]Record, error) {
 	return m.load(scopes), nil
 }
 
+// load looks all names up before it copies what they have, so that the processor waits for many at once.
 func (m *Memory) load(scopes []Scope) []Record {
-	records := make([]Record, 0, len(scopes)) // most have one version
+	var few [64][]Record
+	found, n := few[:0], 0
 	var on shelf
 	var names map[string][]Record
 	for i := range scopes {
 		if s := scopes[i].shelf(); s != on {
 			on, names = s, m.shelves[s]
 		}
-		records = append(records, names[scopes[i].Name]...)
+		versions := names[scopes[i].Name]
+		found = append(found, versions)
+		n += len(versions)
+	}
+	records := make([]Record, 0, n)
+	for _, versions := range found {
+		records = append(records, versions...)
 	}
 	return cloned(records)
 }
@@ -108,10 +119,23 @@ func (m *Memory) Insert(_ context.Context, records []Record) ([]Record, error) {
 		if next > 1 {
 			m.revision++
 		}
-		r.Under, r.Scope = nil, r.Scope.clone()
+		r.Under, r.Scope = nil, m.own(r.Scope)
 		m.put(r.Scope, append(versions, r.clone()))
 	}
 	return m.load(scopes), nil
+}
+
+// own copies the strings of a scope: names of clients that are compared lie apart, and those of tenants
+// shall not.
+func (m *Memory) own(s Scope) Scope {
+	s = s.clone()
+	tenant, known := m.tenants[s.Tenant]
+	if !known {
+		tenant = s.Tenant
+		m.tenants[tenant] = tenant
+	}
+	s.Tenant = tenant
+	return s
 }
 
 // under says whether what wrapped a new key is the newest.
@@ -142,7 +166,7 @@ func (m *Memory) Advance(_ context.Context, scope Scope, to State, at time.Time)
 	defer m.mu.Unlock()
 	versions := m.versions(scope)
 	if len(versions) == 0 {
-		scope = scope.clone()
+		scope = m.own(scope)
 		versions = []Record{{Scope: scope, Version: 1, State: Active, CreatedAt: at}}
 	}
 	state := versions[0].State

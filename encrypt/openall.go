@@ -12,7 +12,13 @@ import (
 // in Err; they have no Plaintext. After any other error no cell has.
 func (k *Keyring) OpenAll(ctx context.Context, tenant string, cells []Cell) error {
 	for i := range cells {
-		cells[i].Plaintext, cells[i].Err = nil, nil
+		c := &cells[i]
+		if c.Plaintext != nil { // a pointer that is stored costs while garbage is collected
+			c.Plaintext = nil
+		}
+		if c.Err != nil {
+			c.Err = nil
+		}
 	}
 	return k.openAll(ctx, tenant, cells)
 }
@@ -31,7 +37,7 @@ func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, mo
 		return err
 	}
 	groups := p.groups
-	if _, err := p.keysOf(ctx, k, tenant, nil, false); err != nil {
+	if err := k.keysOfGroups(ctx, tenant, groups, false); err != nil {
 		return err
 	}
 	if err := k.newerVersions(ctx, tenant, groups); err != nil {
@@ -46,7 +52,7 @@ func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, mo
 	}
 	if asked && k.anyRunOut(groups) { // that took long
 		before := slices.Clone(groups)
-		if _, err := p.keysOf(ctx, k, tenant, nil, false); err != nil {
+		if err := k.keysOfGroups(ctx, tenant, groups, false); err != nil {
 			return err
 		}
 		for i := range groups {
@@ -67,12 +73,17 @@ func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, mo
 			if c.Sealed == nil || c.Err != nil {
 				continue
 			}
-			if c.Err = err; err != nil {
+			if err != nil {
+				c.Err = err
 				continue
 			}
 			n := len(c.Sealed) - Overhead
-			c.Plaintext, c.Err = k.openCell(ctx, g, c, arena[:0:n], &p.ad)
-			arena = arena[n:]
+			plaintext, err := k.openCell(ctx, g, c, arena[:0:n], &p.ad)
+			if err != nil {
+				c.Err = err
+				continue
+			}
+			c.Plaintext, arena = plaintext, arena[n:]
 		}
 	}
 	return nil
@@ -135,29 +146,27 @@ func (k *Keyring) openCell(ctx context.Context, g *group, c *Cell, into []byte, 
 // newerVersions reads anew, in one query, the keys of all groups that another node may
 // have sealed with a version made since.
 func (k *Keyring) newerVersions(ctx context.Context, tenant string, groups []group) error {
-	var wanted []int
+	var wanted *query
 	for i := range groups {
-		if g := &groups[i]; g.keys.usable(&g.scope) == nil && k.maySeek(g.keys, g.newest) {
-			wanted = append(wanted, i)
+		g := &groups[i]
+		if g.keys.usable(&g.scope) != nil || !k.maySeek(g.keys, g.newest) {
+			continue
 		}
+		if wanted == nil {
+			wanted = newQuery(tenant, len(groups)-i)
+		}
+		wanted.add(i, &g.scope, k.cache.hash(&g.scope))
 	}
-	if len(wanted) == 0 {
+	if wanted == nil {
 		return nil
 	}
-	q := newQuery(tenant, len(wanted))
-	for j, i := range wanted {
-		s := &groups[i].scope
-		q.add(j, s, k.cache.hash(s))
-	}
-	found := make([]*scopeKeys, len(wanted))
-	if err := k.load(ctx, q, found, false); err != nil {
+	if err := k.loadGroups(ctx, wanted, groups, false); err != nil {
 		return err
 	}
-	for j, i := range wanted {
-		g, keys := &groups[i], found[j]
-		g.keys = keys
-		if keys.usable(&g.scope) == nil && g.newest > keys.newest().version {
-			keys.sought.Store(k.now())
+	for _, p := range wanted.places {
+		g := &groups[p.group]
+		if g.keys.usable(&g.scope) == nil && g.newest > g.keys.newest().version {
+			g.keys.sought.Store(k.now())
 		}
 	}
 	return nil

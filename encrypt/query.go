@@ -15,8 +15,8 @@ type query struct {
 	wrong  bool         // a scope of another tenant was added
 }
 
-// queryPlace says where keys of a scope belong.
-type queryPlace struct{ scope, keys int }
+// queryPlace says which group keys of a scope belong to.
+type queryPlace struct{ scope, group int32 }
 
 func newQuery(tenant string, n int) *query {
 	q := &query{
@@ -29,8 +29,8 @@ func newQuery(tenant string, n int) *query {
 	return q
 }
 
-// add says where keys of a scope belong. Scopes may repeat.
-func (q *query) add(keys int, s *Scope, hash uint64) {
+// add says which group keys of a scope belong to. Scopes may repeat.
+func (q *query) add(group int, s *Scope, hash uint64) {
 	slot := q.slot(s, hash)
 	if *slot == 0 {
 		tenant := q.scopes[0].Tenant
@@ -38,7 +38,7 @@ func (q *query) add(keys int, s *Scope, hash uint64) {
 		q.scopes, q.hashes = append(q.scopes, Scope{tenant, s.Purpose, s.Name}), append(q.hashes, hash)
 		*slot = int32(len(q.scopes)) //nolint:gosec // pages fit into memory
 	}
-	q.places = append(q.places, queryPlace{int(*slot) - 1, keys})
+	q.places = append(q.places, queryPlace{*slot - 1, int32(group)}) //nolint:gosec // pages fit into memory
 }
 
 // slot is where the table has a scope, or room for it: half of it stays free.

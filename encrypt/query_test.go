@@ -36,8 +36,8 @@ func TestQueryAsksForEachScopeOnce(t *testing.T) {
 				require.Equal(t, Scope{Tenant: "acme", Purpose: TenantKeyset}, q.scopes[0])
 				require.Len(t, q.places, n)
 				for i, p := range q.places {
-					require.Equal(t, i, p.keys)
-					require.Equal(t, known[wanted[i]], p.scope)
+					require.EqualValues(t, i, p.group)
+					require.EqualValues(t, known[wanted[i]], p.scope)
 					require.Equal(t, wanted[i], q.scopes[p.scope])
 				}
 			}

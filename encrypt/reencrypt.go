@@ -107,7 +107,7 @@ func (m *Model) outdated(ctx context.Context, tenant string, cells []Cell, where
 		return nil, err
 	}
 	groups := p.groups
-	if _, err := p.keysOf(ctx, m.keys, tenant, nil, false); err != nil {
+	if err := m.keys.keysOfGroups(ctx, tenant, groups, false); err != nil {
 		return nil, err
 	}
 	if err := m.keys.newerVersions(ctx, tenant, groups); err != nil {

@@ -24,22 +24,24 @@ func (k *Keyring) sealAll(ctx context.Context, tenant string, cells []Cell, more
 	if err != nil {
 		return nil, err
 	}
-	groups := p.groups
+	n := len(p.groups)
+	p.addScopes(more)
+	groups, others := p.groups[:n], p.groups[n:]
 	arena := make([]byte, size)
 	for range attempts {
-		keys, err := p.keysOf(ctx, k, tenant, more, true)
-		if err != nil {
+		if err := k.keysOfGroups(ctx, tenant, p.groups, true); err != nil {
 			return nil, err
 		}
+		var err error
 		if err = k.reserveGroups(ctx, groups, cells); err == nil {
-			err = k.sealCells(ctx, p, cells, arena)
+			err = k.sealCells(ctx, groups, cells, arena, &p.ad)
 		}
-		if err == nil && slices.ContainsFunc(keys, func(s *scopeKeys) bool { return !k.settled(s) }) { // index entries are made of them
+		if err == nil && !k.allSettled(others) { // index entries are made of them
 			err = errStalled
 		}
 		if err == nil {
 			fillSealed(cells, arena)
-			return keys, nil
+			return keysOf(others), nil
 		}
 		if !errors.Is(err, errStalled) && !closedMeanwhile(err) {
 			return nil, err
@@ -161,9 +163,9 @@ func lackingMessages(groups []group) []reservation {
 }
 
 // sealCells returns errStalled when keys have run out meanwhile.
-func (k *Keyring) sealCells(ctx context.Context, p *grouping, cells []Cell, arena []byte) error {
-	for i := range p.groups {
-		g := &p.groups[i]
+func (k *Keyring) sealCells(ctx context.Context, groups []group, cells []Cell, arena []byte, ad *[]byte) error {
+	for i := range groups {
+		g := &groups[i]
 		key := g.keys.newest()
 		if key.left.Add(-g.messages) < 0 {
 			var err error
@@ -174,14 +176,14 @@ func (k *Keyring) sealCells(ctx context.Context, p *grouping, cells []Cell, aren
 		if !k.current(g.keys, k.now()) { // reserving may have taken long
 			return errStalled
 		}
-		key.begin(&p.ad, &g.keys.scope)
+		key.begin(ad, &g.keys.scope)
 		for i := g.first; i < g.end; i++ {
 			c := &cells[i]
 			if c.Plaintext == nil {
 				continue
 			}
 			n := c.sealedSize()
-			key.seal(arena[:0:n], &c.Place, c.Plaintext, c.Pad, &p.ad)
+			key.seal(arena[:0:n], &c.Place, c.Plaintext, c.Pad, ad)
 			arena = arena[n:]
 		}
 	}
