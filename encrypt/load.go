@@ -199,7 +199,7 @@ func groups(records []Record) iter.Seq[[]Record] {
 	return func(yield func([]Record) bool) {
 		for first := 0; first < len(records); {
 			end := first + 1
-			for end < len(records) && records[end].Scope == records[first].Scope {
+			for end < len(records) && records[end].Scope.is(&records[first].Scope) {
 				end++
 			}
 			if !yield(records[first:end:end]) {

@@ -46,7 +46,7 @@ func (q *query) slot(s *Scope, hash uint64) *int32 {
 	mask := uint64(len(q.table) - 1) //nolint:gosec // positive
 	for i := hash & mask; ; i = (i + 1) & mask {
 		slot := &q.table[i]
-		if *slot == 0 || q.hashes[*slot-1] == hash && q.scopes[*slot-1] == *s {
+		if *slot == 0 || q.hashes[*slot-1] == hash && q.scopes[*slot-1].is(s) {
 			return slot
 		}
 	}
@@ -74,7 +74,7 @@ func (q *query) sort(records []Record, c *cache) [][]Record {
 	for group := range groups(records) {
 		scope := &group[0].Scope
 		i := next // most stores keep the order
-		if i >= len(q.scopes) || q.scopes[i] != *scope {
+		if i >= len(q.scopes) || !q.scopes[i].is(scope) {
 			i = q.index(scope, c)
 		}
 		next = i + 1
@@ -91,7 +91,7 @@ func (q *query) sort(records []Record, c *cache) [][]Record {
 
 // index is -1 for what was not asked for.
 func (q *query) index(s *Scope, c *cache) int {
-	if q.scopes[0] == *s {
+	if q.scopes[0].is(s) {
 		return 0
 	}
 	return int(*q.slot(s, c.hash(s))) - 1
