@@ -54,9 +54,9 @@
 //     that walk a table the tenant's [crmguard.System]. What acts on the keys of all tenants
 //     ([Keyring.Turn], [Keyring.FinishErasures], [Keyring.Replay]) is for the host itself:
 //     without a subject, or as a System. Who calls as anybody else gets [ErrSubject].
-//   - Sealing needs no subject, nor does opening at a place without a client; another tenant's
-//     is ErrSubject. MACs and pseudonyms look at none: sessions are verified before it is known
-//     who acts.
+//   - Sealing, MACs and pseudonyms need no subject, nor does opening at a place without a
+//     client: sessions are verified before it is known who acts. Another tenant's subject is
+//     ErrSubject.
 //   - AES-GCM does not commit to its key; nothing here lets a caller choose keys.
 //   - Lengths are not hidden, unless a field is padded: a sealed value is 36 bytes longer
 //     than the plain one.
