@@ -183,7 +183,9 @@ type pair struct {
 
 // newPair keeps the keyring's keys in memory: what a store costs, it costs once
 // per client and page, not per value.
-func newPair(ctx context.Context) (*pair, error) {
+func newPair(ctx context.Context) (*pair, error) { return newPairWith(ctx, encrypt.NewMemory()) }
+
+func newPairWith(ctx context.Context, store encrypt.Store) (*pair, error) {
 	dir, err := os.MkdirTemp("", "crmguard-claims-")
 	if err != nil {
 		return nil, err
@@ -194,7 +196,7 @@ func newPair(ctx context.Context) (*pair, error) {
 		return nil, errors.Join(err, p.close())
 	}
 	p.kek = kek
-	if p.ours, err = encrypt.New(kek, encrypt.NewMemory(), nil); err != nil {
+	if p.ours, err = encrypt.New(kek, store, nil); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
