@@ -199,3 +199,18 @@ func BenchmarkManyParameters(b *testing.B) {
 		require.Equal(b, len(args), n)
 	}
 }
+
+// A connection that is opened to read does not wait for somebody who writes.
+func TestOpeningAConnectionWaitsForNobody(t *testing.T) {
+	db := sqldbtest.SQLite(t)
+	_, err := db.Exec(`CREATE TABLE clients (id INTEGER PRIMARY KEY)`)
+	require.NoError(t, err)
+	writer, err := db.Begin()
+	require.NoError(t, err)
+	defer writer.Rollback() //nolint:errcheck // nothing is to be kept
+	_, err = writer.Exec(`INSERT INTO clients VALUES (1)`)
+	require.NoError(t, err)
+	var n int
+	require.NoError(t, db.QueryRow(`SELECT COUNT(*) FROM clients`).Scan(&n), "the writer never ends")
+	require.Zero(t, n)
+}

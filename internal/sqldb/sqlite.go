@@ -15,11 +15,29 @@ import (
 // chance, not in turn, so on a slow disk some wait long.
 var sqlitePragmas = []string{
 	`PRAGMA busy_timeout = 10000`,
-	`PRAGMA auto_vacuum = FULL`,
+	autoVacuum,
 	`PRAGMA journal_mode = WAL`,
 	`PRAGMA synchronous = FULL`,
 	`PRAGMA foreign_keys = ON`,
 	`PRAGMA secure_delete = ON`,
+}
+
+const autoVacuum = `PRAGMA auto_vacuum = FULL`
+
+// vacuums says whether a file has the setting, as all but new ones do: to set it again a connection
+// would wait for whoever writes, and connections are opened all the time, also to read.
+func vacuums(ctx context.Context, conn driver.Conn) bool {
+	queryer, ok := conn.(driver.QueryerContext)
+	if !ok {
+		return false
+	}
+	rows, err := queryer.QueryContext(ctx, `PRAGMA auto_vacuum`, nil)
+	if err != nil {
+		return false
+	}
+	defer rows.Close() //nolint:errcheck // nothing was written
+	value := make([]driver.Value, 1)
+	return rows.Next(value) == nil && value[0] == int64(1)
 }
 
 // OpenSQLite opens a file with the settings that key tables need, on every
@@ -62,6 +80,9 @@ func (c sqliteConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		return nil, errors.New("sqldb: the driver cannot execute statements")
 	}
 	for _, pragma := range sqlitePragmas {
+		if pragma == autoVacuum && vacuums(ctx, conn) {
+			continue
+		}
 		if _, err := execer.ExecContext(ctx, pragma, nil); err != nil {
 			_ = conn.Close() // the first error counts
 			return nil, fmt.Errorf("%s: %w", pragma, err)
