@@ -133,7 +133,7 @@ func keysLeft(t *testing.T, path string, store encrypt.Store) int {
 }
 
 func TestDestroyedKeysAreGoneFromTheFiles(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "keys.db")
+	path := filepath.Join(sqldbtest.Dir(t), "keys.db")
 	store, err := encryptsql.OpenSQLite(t.Context(), path, true)
 	require.NoError(t, err)
 	defer closeIt(t, store)
@@ -145,7 +145,7 @@ func TestDestroyedKeysAreGoneFromTheFiles(t *testing.T) {
 
 // The same play on a pool whose connections do not overwrite what they delete.
 func TestTheCheckNoticesKeysThatStay(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "keys.db")
+	path := filepath.Join(sqldbtest.Dir(t), "keys.db")
 	pool, err := sql.Open("sqlite", path+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(10000)&_pragma=secure_delete(OFF)")
 	require.NoError(t, err)
 	defer closeIt(t, pool)
@@ -157,7 +157,7 @@ func TestTheCheckNoticesKeysThatStay(t *testing.T) {
 // A reader that still sees the old pages keeps the key in the log: the receipt must
 // not say destroyed.
 func TestAReaderHoldsTheDestructionUp(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "keys.db")
+	path := filepath.Join(sqldbtest.Dir(t), "keys.db")
 	store, err := encryptsql.OpenSQLite(t.Context(), path, true)
 	require.NoError(t, err)
 	defer closeIt(t, store)
