@@ -110,7 +110,7 @@ func quote(name string) (string, error) {
 // q quotes a name that was checked before.
 func q(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
-// untyped says whether SQLite gives a column the affinity BLOB:
+// untyped says whether SQLite gives a column the affinity BLOB, as it does with ANY in a STRICT table:
 // https://sqlite.org/datatype3.html#determination_of_column_affinity.
 func untyped(declared string) bool {
 	for _, typed := range []string{"INT", "CHAR", "CLOB", "TEXT"} {
@@ -118,7 +118,7 @@ func untyped(declared string) bool {
 			return false
 		}
 	}
-	return declared == "" || strings.Contains(declared, "BLOB")
+	return declared == "" || declared == "ANY" || strings.Contains(declared, "BLOB")
 }
 
 var errNotBytes = errors.New("a column of sealed values holds bytes: BYTEA in PostgreSQL")

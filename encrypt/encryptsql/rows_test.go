@@ -250,9 +250,9 @@ func TestRecordsOfManyTypes(t *testing.T) {
 
 // SQLite compares no text with a number in a column without a type: there would be no rows.
 func TestTenantsWithoutAType(t *testing.T) {
-	for _, typ := range []string{"", "BLOB", "INTEGER", "TEXT", "DECIMAL(5)"} {
+	for typ, strict := range map[string]string{"": "", "BLOB": "", "INTEGER": "", "TEXT": "", "DECIMAL(5)": "", "ANY": " STRICT"} {
 		db := sqldbtest.SQLite(t)
-		_, err := db.Exec(`CREATE TABLE contacts (tenant ` + typ + `, id TEXT PRIMARY KEY, phone_sealed BLOB)`)
+		_, err := db.Exec(`CREATE TABLE contacts (tenant ` + typ + `, id TEXT PRIMARY KEY, phone_sealed BLOB)` + strict)
 		require.NoError(t, err)
 		_, err = db.Exec(`INSERT INTO contacts VALUES (7, '1', x'00'), (8, '2', x'00')`)
 		require.NoError(t, err)
