@@ -150,6 +150,32 @@ func (a amount) Value() (driver.Value, error) {
 	return a.Cents, nil
 }
 
+// starredText is text of which logs shall not have more than stars.
+type starredText string
+
+func (starredText) MarshalText() ([]byte, error) { return []byte("***"), nil }
+
+func TestTextIsSealedAsItIsWhateverItSaysInJSON(t *testing.T) {
+	type row struct {
+		ID        string                `encrypt:",record"`
+		Pass      starredText           `encrypt:"pass,index=exact"`
+		PassSeal  []byte                `encrypt:"pass,sealed"`
+		Maybe     *starredText          `encrypt:"maybe"`
+		MaybeSeal []byte                `encrypt:"maybe,sealed"`
+		Null      sql.Null[starredText] `encrypt:"null"`
+		NullSeal  []byte                `encrypt:"null,sealed"`
+	}
+	table, err := encrypt.NewTable[row](newKeyring(t, encrypt.NewMemory(), &encrypt.Options{Index: encrypt.NewMemoryIndex()}), "people", nil)
+	require.NoError(t, err)
+	text := starredText("4510 123456")
+	sealed := &row{ID: "r1", Pass: text, Maybe: &text, Null: sql.Null[starredText]{V: text, Valid: true}}
+	_, err = table.Seal(acting("acme"), "acme", sealed)
+	require.NoError(t, err)
+	opened := &row{ID: "r1", PassSeal: sealed.PassSeal, MaybeSeal: sealed.MaybeSeal, NullSeal: sealed.NullSeal}
+	require.NoError(t, table.Open(acting("acme"), "acme", opened))
+	require.Equal(t, sealed, opened)
+}
+
 func TestNullTypes(t *testing.T) {
 	type row struct {
 		ID        string            `encrypt:",record"`

@@ -193,7 +193,7 @@ func newFieldPlan(f reflect.StructField, name, options string) (field fieldPlan,
 	if err := checkName(name); err != nil {
 		return field, err
 	}
-	if bad := unfit(jsonType{f.Type, false}, nil); bad != nil {
+	if bad := unfit(jsonType{f.Type, false}, nil); bad != nil && !field.form.isText() { // which never becomes JSON
 		return field, fmt.Errorf("a %v cannot be sealed: %v does not come back from JSON as it was", f.Type, bad)
 	}
 	if options == "" {
