@@ -30,9 +30,10 @@ func (t *Table[T]) Reindex(ctx context.Context, tenant string, rows Rows, o *Job
 //
 // An index that the tags name no more, or a field, comes to its end likewise: a week before Options.IndexLife is
 // over (a third of it, if that is less) its key gets a new version, and then entries that no other program
-// has written under that one are deleted, and the older versions go. So a host calls it also when the last
+// has written under that one are deleted, and the older versions go. Where the field has another index left
+// its entries go when those of the other are made anew. So a host calls it also when the last
 // index is gone, with Options.Index, or it is [ErrNoIndex]; and where several structs have one kind, of one
-// with all their fields.
+// with all their fields and indexes.
 func (t *Table[T]) MaintainIndex(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	options, err := checkUncut(ctx, tenant, rows, o)
 	if err != nil {
