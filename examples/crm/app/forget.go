@@ -66,6 +66,7 @@ func (a *App) forget(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	a.dropKeptPages(w)
 	err = guard.Settle(ctx, func(done crmguard.Event) error {
 		return a.recorded(ctx, done, func(ctx context.Context, tx *sql.Tx) error {
 			if err := emptyContact(ctx, tx, c, a.now(), within); err != nil {
@@ -81,7 +82,6 @@ func (a *App) forget(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.dropKeptPages(w)
 	http.Redirect(w, r, "/contacts/"+c.ID+"?forgotten", http.StatusSeeOther)
 	return nil
 }

@@ -120,6 +120,17 @@ func TestReceipts(t *testing.T) {
 		_, page = owner.get("/journal?person=owner&outcome=done")
 		has(t, page, "check-receipt:refused")
 		has(t, page, "check-receipt:genuine")
+
+		// Nothing of a client opens once the key is closed, whatever fails then.
+		fail, repair := on.diskFull("receipts", "")
+		_, err := in.app.db.ExecContext(t.Context(), fail)
+		require.NoError(t, err)
+		answer = owner.do(http.MethodPost, "/contacts/"+double+"/forget", fields("reason", "client-request"))
+		require.Equal(t, http.StatusInternalServerError, answer.StatusCode)
+		require.Len(t, answer.Cookies(), 1, "Back would show the client")
+		_, _ = read(t, answer)
+		_, err = in.app.db.ExecContext(t.Context(), repair)
+		require.NoError(t, err)
 	})
 }
 
