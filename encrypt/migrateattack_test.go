@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -263,4 +264,29 @@ func TestScanBesideMigrate(t *testing.T) {
 	for _, e := range report.Findings {
 		require.Equal(t, "c02", e.Record)
 	}
+}
+
+// A row that others change each time stays in the set, and can be read, until the next run seals it.
+func TestMigrateKeepsTheProofThatABusyRowNeeds(t *testing.T) {
+	p := newPlainTable(t, 3, encrypt.NewMemory(), nil, nil)
+	p.begin(t)
+	edit := 0
+	h := &hooked{Rows: p, before: func() {
+		edit++
+		row := p.row(t, "c01")
+		row.Plain["note"] = fmt.Append(nil, "edit ", edit)
+		p.Put("acme", row)
+	}}
+	synctest.Test(t, func(t *testing.T) {
+		report, err := p.contacts.Migrate(job("acme"), "acme", h, nil)
+		require.NoError(t, err)
+		require.NotZero(t, report.Busy)
+	})
+	g, err := p.open(t, "c01")
+	require.NoError(t, err)
+	require.NotNil(t, g.Note)
+	require.Equal(t, fmt.Sprint("edit ", edit), *g.Note)
+	report, err := p.contacts.Migrate(job("acme"), "acme", p, nil)
+	require.NoError(t, err)
+	require.True(t, report.OK(), "%+v", report)
 }
