@@ -297,3 +297,25 @@ func TestTwoTurnsAtOnce(t *testing.T) {
 		require.Equal(t, len(rows), n)
 	}
 }
+
+// forgetful keeps no second check of the KEK, and says nothing of it.
+type forgetful struct{ *encrypt.Memory }
+
+func (f forgetful) Insert(ctx context.Context, fresh []encrypt.Record) ([]encrypt.Record, error) {
+	if fresh[0].Scope.Purpose == encrypt.KEKCheck && fresh[0].Version > 1 {
+		return nil, nil
+	}
+	return f.Memory.Insert(ctx, fresh)
+}
+
+func TestATurnThatTheStoreDoesNotKeepIsNone(t *testing.T) {
+	kek := newTurningKEK(t)
+	k := openKeyring(t, kek, forgetful{encrypt.NewMemory()}, nil)
+	rows := seals(t, k, 1, 1)
+	_, err := k.Turn(t.Context(), nil)
+	require.ErrorIs(t, err, crmguard.ErrUnavailable)
+	require.Zero(t, kek.rotations.Load())
+	n, err := opens(k, rows)
+	require.NoError(t, err)
+	require.Len(t, rows, n)
+}

@@ -53,6 +53,9 @@ func (t *turning) claim(ctx context.Context) error {
 	if err != nil {
 		return unavailable("key store", err)
 	}
+	if len(stored) == 0 {
+		return errNotKept
+	}
 	if newest := stored[len(stored)-1]; newest.Version != t.check.Version || !bytes.Equal(newest.Wrapped, t.check.Wrapped) {
 		return ErrTurning
 	}
