@@ -267,3 +267,16 @@ func FuzzOpen(f *testing.F) {
 		require.Error(t, k.Verify(ctx, home, nil, sealed))
 	})
 }
+
+func TestFieldsHaveAMostLength(t *testing.T) {
+	const most = 64 << 20
+	k := openKeyring(t, newKEK(t), encrypt.NewMemory(), nil)
+	long := make([]byte, most+1)
+	_, err := k.Seal(acting("acme"), home, long)
+	require.ErrorContains(t, err, "64 MiB")
+	err = k.SealAll(acting("acme"), "acme", []encrypt.Cell{{Place: home, Plaintext: long}})
+	require.ErrorContains(t, err, "64 MiB")
+	sealed, err := k.Seal(acting("acme"), home, long[:most])
+	require.NoError(t, err)
+	require.Len(t, sealed, most+encrypt.Overhead)
+}

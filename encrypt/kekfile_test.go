@@ -231,6 +231,20 @@ func FuzzKeyFile(f *testing.F) {
 }
 
 // writeFile makes a key file with some content.
+func TestKeyFileSize(t *testing.T) {
+	const most = 1 << 20
+	path := filepath.Join(t.TempDir(), "kek.json")
+	_, err := encrypt.OpenKeyFile(path, "", true)
+	require.NoError(t, err)
+	good, err := os.ReadFile(path)
+	require.NoError(t, err)
+	blanks := bytes.Repeat([]byte{' '}, most)
+	for size, want := range map[int]error{most: nil, most + 1: encrypt.ErrKeyFileMalformed} {
+		_, err := encrypt.OpenKeyFile(writeFile(t, append(good, blanks...)[:size]), "", false)
+		require.ErrorIs(t, err, want, size)
+	}
+}
+
 func writeFile(t *testing.T, text []byte) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "kek.json")
