@@ -78,3 +78,12 @@ func (k *Keyring) Unwrap(ctx context.Context, records, tenantRecords []Record) e
 	unwrap := unwrapper{keyring: k, keysets: tenantRecords}
 	return unwrap.all(ctx, newScopeKeys(len(records)), records)
 }
+
+// ExactIndexes are the names of all indexes; those that are exact find whole values.
+func ExactIndexes() map[string]bool {
+	exact := make(map[string]bool, len(indexes))
+	for name, kind := range indexes {
+		exact[name] = kind.exact
+	}
+	return exact
+}
