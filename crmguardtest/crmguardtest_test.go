@@ -127,7 +127,7 @@ func TestKeysBindThePlace(t *testing.T) {
 	for name, other := range elsewhere() {
 		_, err = keys.Open(in(t, other.Tenant), other, sealed)
 		require.Error(t, err, name)
-		require.ErrorIs(t, keys.Verify(ctx, other, []byte("row"), mac), crmguard.ErrMAC, name)
+		require.ErrorIs(t, keys.Verify(in(t, other.Tenant), other, []byte("row"), mac), crmguard.ErrMAC, name)
 	}
 	for i := range sealed {
 		changed := append([]byte{}, sealed...)
@@ -160,6 +160,33 @@ func TestKeysWantASubjectForClients(t *testing.T) {
 	require.NoError(t, err)
 	_, err = keys.Open(t.Context(), credential, sealed)
 	require.NoError(t, err, "a place without a client needs nobody")
+}
+
+func TestKeysRefuseSubjectsOfOtherTenants(t *testing.T) {
+	keys := crmguardtest.NewKeys()
+	credential := crmguard.Place{Tenant: "acme", Kind: "accounts", Record: "anna", Field: "password"}
+	for _, at := range []crmguard.Place{place, credential} {
+		sealed, err := keys.Seal(in(t, "acme"), at, []byte("secret"))
+		require.NoError(t, err)
+		mac, err := keys.MAC(in(t, "acme"), at, []byte("row"))
+		require.NoError(t, err)
+		for name, call := range map[string]func(ctx context.Context) error{
+			"Seal":       func(ctx context.Context) error { _, err := keys.Seal(ctx, at, nil); return err },
+			"Open":       func(ctx context.Context) error { _, err := keys.Open(ctx, at, sealed); return err },
+			"MAC":        func(ctx context.Context) error { _, err := keys.MAC(ctx, at, nil); return err },
+			"Verify":     func(ctx context.Context) error { return keys.Verify(ctx, at, []byte("row"), mac) },
+			"Pseudonyms": func(ctx context.Context) error { _, err := keys.Pseudonyms(ctx, at, nil); return err },
+		} {
+			require.NoError(t, call(in(t, "acme")), name)
+			err := call(in(t, "other"))
+			require.Error(t, err, name)
+			require.NotErrorIs(t, err, crmguard.ErrMAC, name)
+			if at.Client == "" {
+				require.NoError(t, call(t.Context()), "%s needs nobody", name)
+				require.NoError(t, call(crmguard.WithSubject(t.Context(), crmguard.Subject{})), "%s while somebody signs in", name)
+			}
+		}
+	}
 }
 
 func TestKeysErase(t *testing.T) {

@@ -24,12 +24,13 @@ var (
 var (
 	errPlace     = errors.New("crmguardtest: place without tenant")
 	errNoSubject = errors.New("crmguardtest: a client's data is opened without a subject of its tenant in the context")
+	errForeign   = errors.New("crmguardtest: the subject in the context is of another tenant")
 	errSealed    = errors.New("crmguardtest: sealed elsewhere, changed or truncated")
 )
 
 // Keys seals, authenticates and pseudonymizes under a random key that dies with
-// the process: AES-256-GCM and HMAC-SHA256, the place bound to everything, as
-// encrypt.Keyring does it. Make one with [NewKeys].
+// the process: AES-256-GCM and HMAC-SHA256, the place bound to everything, and
+// subjects of other tenants refused, as encrypt.Keyring does it. Make one with [NewKeys].
 type Keys struct {
 	master []byte
 
@@ -67,7 +68,10 @@ func (k *Keys) Fail(err error) {
 }
 
 // Seal encrypts plaintext for one place.
-func (k *Keys) Seal(_ context.Context, at crmguard.Place, plaintext []byte) ([]byte, error) {
+func (k *Keys) Seal(ctx context.Context, at crmguard.Place, plaintext []byte) ([]byte, error) {
+	if err := checkSealing(ctx, at); err != nil {
+		return nil, err
+	}
 	aead, err := k.aead(at)
 	if err != nil {
 		return nil, err
@@ -77,11 +81,11 @@ func (k *Keys) Seal(_ context.Context, at crmguard.Place, plaintext []byte) ([]b
 
 // Open decrypts what [Keys.Seal] returned for the same place.
 func (k *Keys) Open(ctx context.Context, at crmguard.Place, sealed []byte) ([]byte, error) {
-	if at.Client != "" {
-		s, ok := crmguard.SubjectFrom(ctx)
-		if !ok || crmguard.CheckTenant(s, at.Tenant) != nil {
-			return nil, errNoSubject
-		}
+	if _, ok := crmguard.SubjectFrom(ctx); !ok && at.Client != "" {
+		return nil, errNoSubject
+	}
+	if err := checkSealing(ctx, at); err != nil {
+		return nil, err
 	}
 	aead, err := k.aead(at)
 	if err != nil {
@@ -107,7 +111,10 @@ func (k *Keys) aead(at crmguard.Place) (cipher.AEAD, error) {
 }
 
 // MAC authenticates data at a place.
-func (k *Keys) MAC(_ context.Context, at crmguard.Place, data []byte) ([]byte, error) {
+func (k *Keys) MAC(ctx context.Context, at crmguard.Place, data []byte) ([]byte, error) {
+	if err := checkForeign(ctx, at.Tenant); err != nil {
+		return nil, err
+	}
 	if err := k.usable(at); err != nil {
 		return nil, err
 	}
@@ -127,12 +134,36 @@ func (k *Keys) Verify(ctx context.Context, at crmguard.Place, data, mac []byte) 
 }
 
 // Pseudonyms returns one keyed pseudonym of value; these keys do not rotate.
-func (k *Keys) Pseudonyms(_ context.Context, at crmguard.Place, value []byte) ([][]byte, error) {
+func (k *Keys) Pseudonyms(ctx context.Context, at crmguard.Place, value []byte) ([][]byte, error) {
+	if err := checkForeign(ctx, at.Tenant); err != nil {
+		return nil, err
+	}
 	if err := k.usable(crmguard.Place{Tenant: at.Tenant}); err != nil {
 		return nil, err
 	}
 	at.Client, at.Record = "", ""
 	return [][]byte{k.mac("pseudonym", at, value)}, nil
+}
+
+// checkSealing wants a subject, if there is one, to be complete for a client's data, and else
+// only of no other tenant.
+func checkSealing(ctx context.Context, at crmguard.Place) error {
+	if at.Client == "" {
+		return checkForeign(ctx, at.Tenant)
+	}
+	if ok, err := crmguard.CheckSubject(ctx, at.Tenant); ok && err != nil {
+		return fmt.Errorf("%w: %w", errForeign, err)
+	}
+	return nil
+}
+
+// checkForeign lets everybody do it but subjects of other tenants. One that is not complete,
+// as while somebody signs in, is as good as none.
+func checkForeign(ctx context.Context, tenant string) error {
+	if s, ok := crmguard.SubjectFrom(ctx); ok && s.Tenant != "" && s.Tenant != tenant {
+		return errForeign
+	}
+	return nil
 }
 
 func (k *Keys) usable(at crmguard.Place) error {
