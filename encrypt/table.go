@@ -93,6 +93,8 @@ func (e RowErrors) Unwrap() []error {
 // A string, *string or []byte is sealed as it is, a type of database/sql such as
 // sql.Null[T] as the value in it, any other type as JSON. A nil pointer, slice, map or
 // interface stays NULL, as does what a driver.Valuer calls NULL; an empty string is sealed.
+// JSON takes a struct that embeds a type with JSON or text methods, such as time.Time, for a
+// value of that type: fields beside it are lost, unless the struct has such methods of its own.
 // Any kind but "crmguard" will do: that one is of receipts.
 func NewTable[T any](k *Keyring, kind string, o *TableOptions) (*Table[T], error) {
 	model, err := NewModel(k, kind, reflect.TypeFor[T](), o)
