@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 )
 
@@ -103,11 +102,10 @@ type turning struct {
 	inventory Inventory
 	tell      func(TurnProgress)
 
-	claimed  Record       // by scope and version
-	check    Record       // of that version, which is the new generation
-	history  []turn       // with this Turn at the end
-	made     int64        // when, on the exact clock, the last new keyset was stored
-	owned    atomic.Int64 // when, likewise, nobody else had begun another Turn
+	claimed  Record // by scope and version
+	check    Record // of that version, which is the new generation
+	history  []turn // with this Turn at the end
+	made     int64  // when, on the exact clock, the last new keyset was stored
 	progress TurnProgress
 	done     Turned
 }
@@ -143,9 +141,6 @@ func (t *turning) rotate(ctx context.Context) error {
 }
 
 func (t *turning) replaceCheck(ctx context.Context, next Record) error {
-	if err := t.sure(ctx); err != nil {
-		return err
-	}
 	n, err := t.inventory.Replace(ctx, []Record{t.check}, []Record{next})
 	if err != nil {
 		return unavailable("key store", err)
@@ -251,9 +246,6 @@ func (t *turning) removeKeysets(ctx context.Context) error {
 }
 
 func (t *turning) remove(ctx context.Context, old []Record) error {
-	if err := t.sure(ctx); err != nil {
-		return err
-	}
 	now := make([]Record, len(old))
 	for i, r := range old {
 		r.Wrapped = nil

@@ -113,7 +113,6 @@ func (t *turning) hold(ctx context.Context) (held context.Context, stop func() e
 // alive counts this Turn's messages, of which others see that they grow, and fails
 // when one of them has begun another Turn.
 func (t *turning) alive(ctx context.Context) error {
-	started := t.k.clock.exact()
 	if _, err := t.k.store.Lease(ctx, []Record{t.claimed}, 1); err != nil {
 		return unavailable("key store", err)
 	}
@@ -124,17 +123,7 @@ func (t *turning) alive(ctx context.Context) error {
 	if len(records) == 0 || records[len(records)-1].Version != t.claimed.Version {
 		return ErrTurning
 	}
-	t.owned.Store(started)
 	return nil
-}
-
-// sure comes before everything that would do harm beside another Turn: this process
-// may have stood still for longer than others wait.
-func (t *turning) sure(ctx context.Context) error {
-	if t.k.clock.exact()-t.owned.Load() < int64(Lease/2) {
-		return nil
-	}
-	return t.alive(ctx)
 }
 
 // sleep waits on the clock that leases run on.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -19,12 +18,13 @@ type frozen struct {
 	*encrypt.Memory
 	mu               sync.RWMutex // held while the process stands still
 	stopped, resumed chan struct{}
-	removing         bool // it stands still when it has removed old keysets
+	stands           string // when
 }
 
 func (f *frozen) stand() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.stands = ""
 	close(f.stopped)
 	<-f.resumed
 }
@@ -36,12 +36,34 @@ func (f *frozen) Lease(ctx context.Context, keys []encrypt.Record, n uint64) ([]
 	return f.Memory.Lease(ctx, keys, n)
 }
 
+func (f *frozen) Insert(ctx context.Context, fresh []encrypt.Record) ([]encrypt.Record, error) {
+	if f.stands == storingKeyset && fresh[0].Scope.Purpose == encrypt.TenantKeyset {
+		f.stand()
+	}
+	records, err := f.Memory.Insert(ctx, fresh)
+	if f.stands == claimed && fresh[0].Scope.Purpose == encrypt.KEKCheck {
+		f.stand()
+	}
+	return records, err
+}
+
 func (f *frozen) Replace(ctx context.Context, was, now []encrypt.Record) (int, error) {
+	does := ""
+	if len(now) > 0 {
+		switch first := now[0]; {
+		case first.Scope.Purpose == encrypt.TenantKeyset:
+			does = removingKeysets
+		case first.Scope.Purpose != encrypt.KEKCheck:
+			does = wrappingKeys
+		case len(first.Wrapped) > 0 && first.ClosedAt.IsZero():
+			does = rotated
+		}
+	}
+	if does != "" && f.stands == does {
+		f.stand()
+	}
 	n, err := f.Memory.Replace(ctx, was, now)
-	if f.removing && slices.ContainsFunc(now, func(r encrypt.Record) bool {
-		return r.Scope.Purpose == encrypt.TenantKeyset && len(r.Wrapped) == 0
-	}) {
-		f.removing = false
+	if does == removingKeysets && f.stands == keysetsRemoved {
 		f.stand()
 	}
 	return n, err
@@ -78,8 +100,13 @@ func (k *hookedKEK) DestroyOld(ctx context.Context) (time.Time, error) {
 
 // When a Turn stands still, and when it goes on beside the one of another process.
 const (
-	keysetsRemoved = "old keysets are removed"
-	destroyingKEK  = "old keys of the KEK are being destroyed"
+	claimed         = "it has begun"
+	rotated         = "the KEK has rotated"
+	storingKeyset   = "a new keyset is being stored"
+	wrappingKeys    = "keys under a new keyset are being stored"
+	removingKeysets = "old keysets are being removed"
+	keysetsRemoved  = "old keysets are removed"
+	destroyingKEK   = "old keys of the KEK are being destroyed"
 
 	otherRotated  = "the other has rotated"
 	otherWrapping = "the other wraps keys"
@@ -90,7 +117,7 @@ const (
 // other one ends well, and all rows open afterwards.
 func turnBesideAFrozenOne(t *testing.T, stands, goesOn string, asksNobody bool) error {
 	clock, memory := newClock(t), encrypt.NewMemory()
-	store := &frozen{Memory: memory, stopped: make(chan struct{}), resumed: make(chan struct{}), removing: stands == keysetsRemoved}
+	store := &frozen{Memory: memory, stopped: make(chan struct{}), resumed: make(chan struct{}), stands: stands}
 	frozenKEK := &hookedKEK{turningKEK: newTurningKEK(t), asksNobody: asksNobody}
 	if stands == destroyingKEK {
 		frozenKEK.destroying = store.stand
@@ -129,14 +156,14 @@ func turnBesideAFrozenOne(t *testing.T, stands, goesOn string, asksNobody bool) 
 		return fmt.Errorf("the other: %w", second)
 	case !errors.Is(first, encrypt.ErrTurning):
 		return fmt.Errorf("the one that stood still has ended with %w", first)
-	case stands == keysetsRemoved && frozenKEK.destroyed.Load() > 0:
+	case stands != destroyingKEK && frozenKEK.destroyed.Load() > 0:
 		return errors.New("it destroyed keys of the KEK though another has taken over")
 	}
 	return nil
 }
 
 func TestATurnThatStoodStillDestroysNothingOfTheNext(t *testing.T) {
-	for _, stands := range []string{keysetsRemoved, destroyingKEK} {
+	for _, stands := range []string{claimed, rotated, storingKeyset, wrappingKeys, removingKeysets, keysetsRemoved, destroyingKEK} {
 		for _, goesOn := range []string{otherRotated, otherWrapping, otherEnded} {
 			require.NoError(t, turnBesideAFrozenOne(t, stands, goesOn, false), "%s, %s", stands, goesOn)
 		}

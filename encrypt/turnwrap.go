@@ -47,9 +47,6 @@ func (w *wrapping) page(ctx context.Context, page []Record) error {
 		}
 	}
 	if len(was) > 0 {
-		if err := w.sure(ctx); err != nil {
-			return err
-		}
 		n, err := w.inventory.Replace(ctx, was, now)
 		if err != nil {
 			return unavailable("key store", err)
@@ -121,9 +118,6 @@ func (w *wrapping) begin(ctx context.Context, tenant string) error {
 	}
 	record, err := fresh.wrapped(ctx, w.k, &kekCheck{Record: w.check, generation: w.check.Version})
 	if err != nil {
-		return err
-	}
-	if err := w.sure(ctx); err != nil {
 		return err
 	}
 	byScope := make(map[Scope][]Record)
