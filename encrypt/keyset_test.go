@@ -2,6 +2,7 @@ package encrypt_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"math/rand/v2"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
 )
 
@@ -200,4 +202,38 @@ func TestDisabledKeysOfAKeyFile(t *testing.T) {
 	requireWrongKEK(t, one, ciphertext)
 	_, err = open(t, disabled, enabled)
 	require.ErrorIs(t, err, encrypt.ErrKeyFileMalformed)
+}
+
+// babbling is a KEK that says nothing of it when it cannot decrypt what it returns.
+type babbling struct {
+	*turningKEK
+	plaintext int // it babbles for longer ones: keysets, and not the check
+}
+
+func (b *babbling) EncryptWithContext(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
+	ciphertext, err := b.turningKEK.EncryptWithContext(ctx, plaintext, ad)
+	if len(plaintext) > b.plaintext {
+		ciphertext[len(ciphertext)-1] ^= 1
+	}
+	return ciphertext, err
+}
+
+func TestNothingIsSealedUnderAKeysetThatDoesNotOpen(t *testing.T) {
+	memory, kek := encrypt.NewMemory(), &babbling{newTurningKEK(t), 32}
+	k := openKeyring(t, kek, memory, nil)
+	_, err := k.Seal(acting("acme"), home, []byte("x"))
+	require.ErrorIs(t, err, crmguard.ErrUnavailable)
+	require.ErrorIs(t, err, encrypt.ErrWrongKEK)
+	records, err := memory.Load(t.Context(), []encrypt.Scope{{Tenant: "acme", Purpose: encrypt.TenantKeyset}})
+	require.NoError(t, err)
+	require.Empty(t, records, "nor is it stored")
+
+	kek.plaintext = 1 << 10
+	kek.reset()
+	sealed, err := k.Seal(acting("acme"), home, []byte("x"))
+	require.NoError(t, err)
+	require.EqualValues(t, 3, kek.calls(), "the check of the KEK, and the keyset there and back")
+	opened, err := openKeyring(t, openTurningKEK(t, kek.path), memory, nil).Open(acting("acme"), home, sealed)
+	require.NoError(t, err)
+	require.Equal(t, "x", string(opened))
 }

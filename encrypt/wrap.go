@@ -172,6 +172,10 @@ func (k *Keyring) createTenant(ctx context.Context, scope Scope, byScope map[Sco
 		if err != nil {
 			return err
 		}
+		// What the KEK cannot decrypt would be noticed after a restart, with all that is sealed by then.
+		if keyset.aead, err = k.unwrapKeyset(ctx, record); err != nil {
+			return err
+		}
 		mine, err := k.insert(ctx, []Record{record}, byScope)
 		if err != nil {
 			return err
