@@ -102,8 +102,14 @@ func TestKeysPage(t *testing.T) {
 		has(t, page, "the keys are turned")
 		in.stop()
 		in.start()
-		_, page = in.signedIn("admin").get("/keys")
+		admin := in.signedIn("admin")
+		_, page = admin.get("/keys")
 		has(t, page, "The keys were turned", "a restart forgets nothing")
+		for _, path := range []string{"/keys/turn", "/keys/reencrypt"} {
+			hasNot(t, page, path)
+			status, _ = admin.post(path)
+			require.Equal(t, http.StatusForbidden, status, "the administrator looks")
+		}
 		all("started again")
 
 		// The key store alone, or the key file alone, from before: neither opens.
