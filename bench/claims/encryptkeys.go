@@ -57,7 +57,7 @@ var (
 	manyTenants = 1_000
 	manyCached  = 10_000
 	manyCalls   = 1_000_000
-	coldPages   = 800    // of fifty clients: more than twice what a cache holds by default
+	coldPages   = 300    // of fifty clients: less than a cache holds by default
 	reencrypted = 10_000 // rows
 )
 
