@@ -87,3 +87,12 @@ func ExactIndexes() map[string]bool {
 	}
 	return exact
 }
+
+// Usable says whether the keys of a scope may be used, as jobs find them.
+func (k *Keyring) Usable(ctx context.Context, s Scope) error {
+	keys, err := k.keysOfAll(ctx, s.Tenant, []Scope{s}, false)
+	if err != nil {
+		return err
+	}
+	return keys[0].usable(&s)
+}

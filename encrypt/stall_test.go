@@ -104,6 +104,7 @@ func stall(t *testing.T) *stalled {
 func (s *stalled) calls() map[string]func() error {
 	at := crmguard.Place{Tenant: "acme", Client: "c1", Kind: "contacts", Record: "c1", Field: "phone"}
 	return map[string]func() error{
+		"find keys":  func() error { return s.k.Usable(acting("acme"), encrypt.ClientScope("acme", "c1")) },
 		"open":       func() error { _, err := s.k.Open(acting("acme"), at, s.row.PhoneSealed); return err },
 		"seal":       func() error { _, err := s.k.Seal(acting("acme"), at, nil); return err },
 		"open table": func() error { return s.table.Open(acting("acme"), "acme", s.row) },
@@ -117,8 +118,8 @@ func TestKeysAreLookedAtAgainAfterEveryWait(t *testing.T) {
 		with []string
 	}{
 		"OnOpen":           {func(s *stalled) { s.onOpen = s.elapses }, []string{"open", "open table"}},
-		"the KEK":          {func(s *stalled) { s.kek.hook = s.elapses }, []string{"open", "seal", "open table", "seal table"}},
-		"reading keys":     {func(s *stalled) { s.store.load = s.elapses }, []string{"open", "seal", "open table", "seal table"}},
+		"the KEK":          {func(s *stalled) { s.kek.hook = s.elapses }, []string{"find keys", "open", "seal", "open table", "seal table"}},
+		"reading keys":     {func(s *stalled) { s.store.load = s.elapses }, []string{"find keys", "open", "seal", "open table", "seal table"}},
 		"a lease of count": {func(s *stalled) { s.store.lease = s.elapses }, []string{"seal", "seal table"}},
 	}
 	for name, wait := range waits {
@@ -136,7 +137,7 @@ func TestKeysAreLookedAtAgainAfterEveryWait(t *testing.T) {
 
 // A store that is always slower than a lease gives no keys at all.
 func TestAStoreSlowerThanALeaseIsUnavailable(t *testing.T) {
-	for _, call := range []string{"open", "seal", "open table", "seal table"} {
+	for _, call := range []string{"find keys", "open", "seal", "open table", "seal table"} {
 		t.Run(call, func(t *testing.T) {
 			s := stall(t)
 			s.store.onePoll = true // one in the background would tell that nothing has changed
