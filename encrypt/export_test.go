@@ -89,7 +89,7 @@ func ExactIndexes() map[string]bool {
 }
 
 // Usable says whether the keys of a scope may be used, as jobs find them.
-func (k *Keyring) Usable(ctx context.Context, s Scope) error {
+func Usable(ctx context.Context, k *Keyring, s Scope) error {
 	keys, err := k.keysOfAll(ctx, s.Tenant, []Scope{s}, false)
 	if err != nil {
 		return err

@@ -104,7 +104,7 @@ func stall(t *testing.T) *stalled {
 func (s *stalled) calls() map[string]func() error {
 	at := crmguard.Place{Tenant: "acme", Client: "c1", Kind: "contacts", Record: "c1", Field: "phone"}
 	return map[string]func() error{
-		"find keys":  func() error { return s.k.Usable(acting("acme"), encrypt.ClientScope("acme", "c1")) },
+		"find keys":  func() error { return encrypt.Usable(acting("acme"), s.k, encrypt.ClientScope("acme", "c1")) },
 		"open":       func() error { _, err := s.k.Open(acting("acme"), at, s.row.PhoneSealed); return err },
 		"seal":       func() error { _, err := s.k.Seal(acting("acme"), at, nil); return err },
 		"open table": func() error { return s.table.Open(acting("acme"), "acme", s.row) },
