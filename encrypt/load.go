@@ -185,7 +185,7 @@ func (k *Keyring) loadOnce(ctx context.Context, q *query, create bool) (found []
 			if err != nil {
 				return nil, stored[0], err
 			}
-			if len(mine) > 0 && mine[s] {
+			if mine[s] {
 				keys.newest().left.Store(leaseSize(s))
 			}
 		}

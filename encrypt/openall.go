@@ -12,13 +12,7 @@ import (
 // in Err; they have no Plaintext. After any other error no cell has.
 func (k *Keyring) OpenAll(ctx context.Context, tenant string, cells []Cell) error {
 	for i := range cells {
-		c := &cells[i]
-		if c.Plaintext != nil { // a pointer that is stored costs while garbage is collected
-			c.Plaintext = nil
-		}
-		if c.Err != nil {
-			c.Err = nil
-		}
+		cells[i].Plaintext, cells[i].Err = nil, nil
 	}
 	return k.openAll(ctx, tenant, cells)
 }
@@ -73,17 +67,12 @@ func (k *Keyring) openCells(ctx context.Context, tenant string, cells []Cell, mo
 			if c.Sealed == nil || c.Err != nil {
 				continue
 			}
-			if err != nil {
-				c.Err = err
+			if c.Err = err; err != nil {
 				continue
 			}
 			n := len(c.Sealed) - Overhead
-			plaintext, err := k.openCell(ctx, g, c, arena[:0:n], &p.ad)
-			if err != nil {
-				c.Err = err
-				continue
-			}
-			c.Plaintext, arena = plaintext, arena[n:]
+			c.Plaintext, c.Err = k.openCell(ctx, g, c, arena[:0:n], &p.ad)
+			arena = arena[n:]
 		}
 	}
 	return nil
