@@ -2,36 +2,20 @@ package mfa_test
 
 import (
 	"crypto/fips140"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/crmguard/crmguard/crmguardtest"
+	"github.com/crmguard/crmguard/internal/fipstest"
 	"github.com/crmguard/crmguard/mfa"
 )
 
-const fipsChild = "CRMGUARD_MFA_FIPS_CHILD"
-
 // HMAC-SHA1 panics there; this package returns an error instead.
-func TestFIPSOnly(t *testing.T) {
-	if os.Getenv(fipsChild) != "" {
-		underFIPS(t)
-		return
-	}
-	self, err := os.Executable()
-	require.NoError(t, err)
-	child := exec.CommandContext(t.Context(), self, "-test.run=^TestFIPSOnly$", "-test.v")
-	child.Env = append(os.Environ(), fipsChild+"=1", "GODEBUG=fips140=only")
-	out, err := child.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	require.Contains(t, string(out), "--- PASS: TestFIPSOnly")
-}
+func TestFIPSOnly(t *testing.T) { fipstest.Only(t, underFIPS) }
 
 func underFIPS(t *testing.T) {
-	require.True(t, fips140.Enforced())
 	clock := crmguardtest.NewClock(noon)
 	f, err := mfa.New(mfa.NewMemory(), crmguardtest.NewKeys(), "Acme CRM", &mfa.Options{Clock: clock.Now})
 	require.NoError(t, err)

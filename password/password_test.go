@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/crmguardtest"
+	"github.com/crmguard/crmguard/internal/fipstest"
 	"github.com/crmguard/crmguard/password"
 )
 
@@ -186,10 +186,8 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-const fipsChild = "CRMGUARD_PASSWORD_FIPS_CHILD"
-
 func TestFIPSRefuses(t *testing.T) {
-	if os.Getenv(fipsChild) != "" {
+	fipstest.Only(t, func(t *testing.T) {
 		h := newHasher(t, nil)
 		_, err := h.Hash(t.Context(), "violet tractor")
 		require.ErrorIs(t, err, password.ErrFIPS)
@@ -197,15 +195,7 @@ func TestFIPSRefuses(t *testing.T) {
 		require.ErrorIs(t, err, password.ErrFIPS)
 		require.ErrorIs(t, h.VerifyNobody(t.Context(), "violet tractor"), password.ErrFIPS)
 		require.NoError(t, password.Strong("violet tractor hums underwater"))
-		return
-	}
-	self, err := os.Executable()
-	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestFIPSRefuses$", "-test.v") //nolint:gosec // this test itself
-	cmd.Env = append(os.Environ(), "GODEBUG=fips140=only", fipsChild+"=1")
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, string(out))
-	require.Contains(t, string(out), "--- PASS: TestFIPSRefuses")
+	})
 }
 
 func BenchmarkHash(b *testing.B) {

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"crypto/fips140"
 	"io"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -13,27 +11,13 @@ import (
 
 	"github.com/crmguard/crmguard/crmguardtest"
 	"github.com/crmguard/crmguard/encrypt/document"
+	"github.com/crmguard/crmguard/internal/fipstest"
 )
 
-const fipsChild = "CRMGUARD_DOCUMENT_FIPS_CHILD"
-
 // age fails there obscurely, or panics; this package returns an error that says so.
-func TestFIPSOnly(t *testing.T) {
-	if os.Getenv(fipsChild) != "" {
-		underFIPS(t)
-		return
-	}
-	self, err := os.Executable()
-	require.NoError(t, err)
-	child := exec.CommandContext(t.Context(), self, "-test.run=^TestFIPSOnly$", "-test.v")
-	child.Env = append(os.Environ(), fipsChild+"=1", "GODEBUG=fips140=only")
-	out, err := child.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	require.Contains(t, string(out), "--- PASS: TestFIPSOnly")
-}
+func TestFIPSOnly(t *testing.T) { fipstest.Only(t, underFIPS) }
 
 func underFIPS(t *testing.T) {
-	require.True(t, fips140.Enforced())
 	keys := crmguardtest.NewKeys()
 	_, err := document.NewFiles(keys)
 	require.ErrorIs(t, err, document.ErrFIPS)

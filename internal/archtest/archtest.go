@@ -49,6 +49,7 @@ var primitives = map[string][]string{
 
 // internals are the packages below internal, each with its libraries.
 var internals = map[string][]string{
+	"internal/fipstest":        nil,
 	"internal/jsontext":        nil,
 	"internal/phone":           nil,
 	"internal/policylog":       nil,
