@@ -30,6 +30,7 @@ func encryptClaims() []claim {
 		{name: "encrypt.size", unit: "B", direction: atMost, limit: 40, open: openSize},
 		{name: "encrypt.index", unit: "ns", direction: atMost, limit: 1.3, open: openIndex},
 		{name: "encrypt.cold", unit: "ns", direction: atMost, limit: 0.3, open: openCold},
+		{name: "encrypt.cold-page", unit: "ns", direction: atMost, limit: 0.4, open: openColdPage},
 	}
 }
 

@@ -18,12 +18,45 @@ import (
 	"github.com/crmguard/crmguard/encrypt"
 )
 
-// openCold opens pages of fifty clients, a value each, whose keys are in the store and not in
-// the cache, and the same pages again, and says what a client costs the first time beyond the second; the peer
-// does the same with a Tink keyset for each client. Each side begins its turn without keys in
-// memory. The time that the store takes is left out on both sides: it is the same for both, and in a
-// database many times all the rest.
+// openCold says what a client costs that is opened for the first time beyond the second: its key. The time
+// that the store takes is left out on both sides: it is the same for both, and in a database many times
+// all the rest.
 func openCold(ctx context.Context, _ *servers) (trial, error) {
+	return coldTrial(ctx, func(store *clocked, pages [][]encrypt.Cell, open pageOpener) (nanoseconds int64, err error) {
+		first, inStore, err := openPages(store, pages, open)
+		if err != nil {
+			return 0, err
+		}
+		second, _, err := openPages(store, pages, open)
+		return first - inStore - second, err
+	})
+}
+
+// openColdPage says what a client costs whoever opens a page for the first time: the store and the
+// decryption are in it.
+func openColdPage(ctx context.Context, _ *servers) (trial, error) {
+	return coldTrial(ctx, func(store *clocked, pages [][]encrypt.Cell, open pageOpener) (nanoseconds int64, err error) {
+		nanoseconds, _, err = openPages(store, pages, open)
+		return nanoseconds, err
+	})
+}
+
+type pageOpener func(cells []encrypt.Cell) error
+
+// openPages says how long that took, and how much of it the store.
+func openPages(store *clocked, pages [][]encrypt.Cell, open pageOpener) (nanoseconds, inStore int64, err error) {
+	start, before := time.Now(), store.spent.Load()
+	for _, cells := range pages {
+		if err := open(cells); err != nil {
+			return 0, 0, err
+		}
+	}
+	return time.Since(start).Nanoseconds(), store.spent.Load() - before, nil
+}
+
+// coldTrial measures pages of fifty clients, a value each, whose keys are in the store and not in
+// the cache; the peer has a Tink keyset for each client. Each side begins its turn without keys in memory.
+func coldTrial(ctx context.Context, measure func(store *clocked, pages [][]encrypt.Cell, open pageOpener) (nanoseconds int64, err error)) (trial, error) {
 	store := &clocked{Store: encrypt.NewMemory()}
 	p, err := newPairWith(ctx, store)
 	if err != nil {
@@ -42,42 +75,28 @@ func openCold(ctx context.Context, _ *servers) (trial, error) {
 			return trial{}, errors.Join(err, p.close())
 		}
 	}
+	// As [perOp] does, the median of batches.
+	perClient := func(store *clocked, pages [][]encrypt.Cell, open pageOpener) measurement {
+		return func(context.Context) (float64, error) {
+			var batches []float64
+			for batch := range slices.Chunk(pages, 20) {
+				nanoseconds, err := measure(store, batch, open)
+				if err != nil {
+					return 0, err
+				}
+				batches = append(batches, float64(nanoseconds)/float64(len(batch)*page))
+			}
+			return median(batches), nil
+		}
+	}
 	return trial{
-		ours: before(p.ours.Invalidate, firstOpenings(store, ours, func(cells []encrypt.Cell) error {
+		ours: before(p.ours.Invalidate, perClient(store, ours, func(cells []encrypt.Cell) error {
 			return errors.Join(p.ours.OpenAll(p.ctx, phonePlace.Tenant, cells), cells[0].Err)
 		})),
-		peer:   before(peer.forget, firstOpenings(peer.store, theirs, func(cells []encrypt.Cell) error { return peer.open(p.ctx, cells) })),
+		peer:   before(peer.forget, perClient(peer.store, theirs, func(cells []encrypt.Cell) error { return peer.open(p.ctx, cells) })),
 		rounds: 61, // garbage collections fall into some
 		close:  p.close,
 	}, nil
-}
-
-// firstOpenings measures nanoseconds per client: as [perOp] does, the median of batches.
-func firstOpenings(store *clocked, pages [][]encrypt.Cell, open func(cells []encrypt.Cell) error) measurement {
-	pass := func(pages [][]encrypt.Cell) (nanoseconds int64, err error) {
-		start, inStore := time.Now(), store.spent.Load()
-		for _, cells := range pages {
-			if err := open(cells); err != nil {
-				return 0, err
-			}
-		}
-		return time.Since(start).Nanoseconds() - (store.spent.Load() - inStore), nil
-	}
-	return func(context.Context) (float64, error) {
-		var batches []float64
-		for batch := range slices.Chunk(pages, 20) {
-			first, err := pass(batch)
-			if err != nil {
-				return 0, err
-			}
-			second, err := pass(batch)
-			if err != nil {
-				return 0, err
-			}
-			batches = append(batches, float64(first-second)/float64(len(batch)*len(batch[0])))
-		}
-		return median(batches), nil
-	}
 }
 
 // clocked is a store that says how many nanoseconds Load took.
