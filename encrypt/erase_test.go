@@ -20,11 +20,11 @@ import (
 // refuses returns an error unless a keyring refuses to seal and open at home as erased.
 func refuses(k *encrypt.Keyring, sealed []byte) error {
 	ctx := acting("acme")
-	if _, err := k.Seal(ctx, home, []byte("more")); !errors.Is(err, crmguard.ErrErased) {
-		return fmt.Errorf("seal: %w", err)
-	}
 	if plaintext, err := k.Open(ctx, home, sealed); !errors.Is(err, crmguard.ErrErased) || plaintext != nil {
 		return fmt.Errorf("open: %w", err)
+	}
+	if _, err := k.Seal(ctx, home, []byte("more")); !errors.Is(err, crmguard.ErrErased) {
+		return fmt.Errorf("seal: %w", err)
 	}
 	return nil
 }

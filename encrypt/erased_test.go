@@ -78,6 +78,7 @@ func TestAClockThatIsAheadDestroysNothingEarly(t *testing.T) {
 
 	_, err = there.Erase(acting("acme"), "acme", "c2")
 	require.NoError(t, err)
+	require.Zero(t, finish(here), "from now on it knows")
 	clock.Advance(encrypt.ClosingTime)
 	require.Zero(t, finish(here), "nor does one whose clock is behind, by its own clock")
 	require.Equal(t, 1, finish(there), "the one that closed it has known since then")
