@@ -146,7 +146,7 @@ func allMethods(t *testing.T, say func(string) string, end func()) (did []string
 			require.NoError(t, err)
 			g := asGrown(all[0])
 			if planted {
-				g.PhoneSealed, g.PhonePlain = nil, new(say("+7 999"))
+				g.PhoneSealed, g.PhoneLegacy = nil, new(say("+7 999"))
 			}
 			g.ID = say(g.ID)
 			err = table.Open(acting(say("acme")), say("acme"), g)

@@ -57,7 +57,7 @@ func ExampleTable_Migrate() {
 	type Contact struct {
 		ID          string  `encrypt:",record"`
 		Phone       string  `encrypt:"phone"`
-		PhonePlain  *string `encrypt:"phone,plain"` // the column that phones are in today
+		PhoneLegacy *string `encrypt:"phone,legacy"` // the column that phones are in today
 		PhoneSealed []byte  `encrypt:"phone,sealed"`
 	}
 	keys, _, done := openExample()
@@ -67,7 +67,7 @@ func ExampleTable_Migrate() {
 		panic(err)
 	}
 	rows := encrypttest.NewMemoryRows() // a host's are encryptsql.NewRows
-	rows.Put("acme", encrypt.Row{Record: "17", Client: "17", Plain: map[string][]byte{"phone": []byte("030 123456")}})
+	rows.Put("acme", encrypt.Row{Record: "17", Client: "17", Legacy: map[string][]byte{"phone": []byte("030 123456")}})
 	ctx := crmguard.System(context.Background(), "acme", "migrate")
 	if _, err := contacts.Collect(ctx, "acme", rows, nil); err != nil {
 		panic(err)
@@ -76,7 +76,7 @@ func ExampleTable_Migrate() {
 	fmt.Println(left, err)
 
 	plain := "030 123456"
-	c := &Contact{ID: "17", PhonePlain: &plain}
+	c := &Contact{ID: "17", PhoneLegacy: &plain}
 	fmt.Println(contacts.Open(ctx, "acme", c), c.Phone)
 
 	report, err := contacts.Migrate(ctx, "acme", rows, nil)

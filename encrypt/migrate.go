@@ -10,7 +10,7 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
-// Collect begins a migration: it collects the records of a tenant that have a value in a column tagged ",plain" and no
+// Collect begins a migration: it collects the records of a tenant that have a value in a column tagged ",legacy" and no
 // sealed one. Only what lies in these records is read from there from now on, until
 // [Table.Migrate] has sealed it. Collect may be called again, for what was written
 // meanwhile by programs that do not seal yet; once Migrate was called it is [ErrCutOff].
@@ -34,7 +34,7 @@ func (t *Table[T]) Collect(ctx context.Context, tenant string, rows Rows, o *Job
 			var records []PendingRecord
 			for i := range page {
 				row := &page[i]
-				if row.Sealed[field.name] != nil || m.plainOf(field, row) == nil {
+				if row.Sealed[field.name] != nil || m.legacyOf(field, row) == nil {
 					continue
 				}
 				if err := checkRow(row); err != nil {
@@ -56,7 +56,7 @@ func (t *Table[T]) Collect(ctx context.Context, tenant string, rows Rows, o *Job
 
 // Migrate seals what lies in columns of plaintext, of the records that [Table.Collect] has
 // collected, writes their index entries and sets the columns to NULL, while readers and writers go on. No
-// further records are collected from now on. What it could not seal, such as what TableOptions.DecodePlain refuses
+// further records are collected from now on. What it could not seal, such as what TableOptions.DecodeLegacy refuses
 // and duplicates of a unique value, stays readable and is in the report; it goes on
 // with that when it is called again. After a kill -9 likewise: the set of records itself remembers
 // what is left.
@@ -73,7 +73,7 @@ func (t *Table[T]) Migrate(ctx context.Context, tenant string, rows Rows, o *Job
 		return Report{}, err
 	}
 	if !m.plan.migrates {
-		return Report{}, errNoPlain
+		return Report{}, errNoLegacy
 	}
 	var report Report
 	for j := range m.plan.fields {
@@ -106,7 +106,7 @@ func (t *Table[T]) Pending(ctx context.Context, tenant string) (left int, err er
 	return left, nil
 }
 
-var errNoPlain = errors.New(`encrypt: no field is tagged ",plain"`)
+var errNoLegacy = errors.New(`encrypt: no field is tagged ",legacy"`)
 
 // eachPending does something with each field that has a column of plaintext.
 func (m *Model) eachPending(ctx context.Context, tenant string, rows Rows, o *JobOptions, do func(field *fieldPlan) error) error {
@@ -114,7 +114,7 @@ func (m *Model) eachPending(ctx context.Context, tenant string, rows Rows, o *Jo
 		return err
 	}
 	if !m.plan.migrates {
-		return errNoPlain
+		return errNoLegacy
 	}
 	for j := range m.plan.fields {
 		field := &m.plan.fields[j]
@@ -233,7 +233,7 @@ func (g *migration) read(ctx context.Context, b *batch) (cells []Cell, both []in
 			continue
 		}
 		*c = Cell{Place: g.place(g.tenant, row, g.field.name), Pad: g.field.pad}
-		switch stored := g.plainOf(g.field, row); {
+		switch stored := g.legacyOf(g.field, row); {
 		case stored == nil:
 			b.done[row.Record] = true
 		case row.Sealed[g.field.name] != nil:
@@ -294,7 +294,7 @@ func (g *migration) change(ctx context.Context, b *batch, cells []Cell) ([]Index
 
 // emptied sets the column of plaintext of a row to NULL.
 func (g *migration) emptied(row *Row) Change {
-	return Change{Was: *row, Plain: map[string][]byte{g.field.name: nil}}
+	return Change{Was: *row, Legacy: map[string][]byte{g.field.name: nil}}
 }
 
 // compare looks at rows that have both a sealed value, which counts, and plaintext: the
@@ -312,7 +312,7 @@ func (g *migration) compare(ctx context.Context, b *batch, both []int) error {
 		if passing(ctx, c.Err) {
 			return c.Err
 		}
-		plaintext, err := g.decodePending(ctx, g.field, &c.Place, row.Plain[g.field.name])
+		plaintext, err := g.decodePending(ctx, g.field, &c.Place, row.Legacy[g.field.name])
 		if passing(ctx, err) {
 			return err
 		}

@@ -19,29 +19,29 @@ import (
 type grown struct {
 	ID          string  `encrypt:",record"`
 	Phone       string  `encrypt:"phone,index=phone"`
-	PhonePlain  *string `encrypt:"phone,plain"`
+	PhoneLegacy *string `encrypt:"phone,legacy"`
 	PhoneSealed []byte  `encrypt:"phone,sealed"`
 	Note        *string `encrypt:"note"`
-	NotePlain   string  `encrypt:"note,plain"`
+	NoteLegacy  string  `encrypt:"note,legacy"`
 	NoteSealed  []byte  `encrypt:"note,sealed"`
 	Born        *int    `encrypt:"born"`
-	BornPlain   []byte  `encrypt:"born,plain"`
+	BornLegacy  []byte  `encrypt:"born,legacy"`
 	BornSealed  []byte  `encrypt:"born,sealed"`
 }
 
 func asGrown(r encrypt.Row) *grown {
 	g := &grown{ID: r.Record, PhoneSealed: r.Sealed["phone"], NoteSealed: r.Sealed["note"], BornSealed: r.Sealed["born"],
-		NotePlain: string(r.Plain["note"]), BornPlain: r.Plain["born"]}
-	if phone := r.Plain["phone"]; phone != nil {
+		NoteLegacy: string(r.Legacy["note"]), BornLegacy: r.Legacy["born"]}
+	if phone := r.Legacy["phone"]; phone != nil {
 		text := string(phone)
-		g.PhonePlain = &text
+		g.PhoneLegacy = &text
 	}
 	return g
 }
 
 func plainRow(i int) encrypt.Row {
 	id := fmt.Sprintf("c%02d", i)
-	return encrypt.Row{Record: id, Client: id, Sealed: map[string][]byte{}, Plain: map[string][]byte{
+	return encrypt.Row{Record: id, Client: id, Sealed: map[string][]byte{}, Legacy: map[string][]byte{
 		"phone": fmt.Appendf(nil, "+7 912 345-67-%02d", i), "note": fmt.Append(nil, "note ", i), "born": fmt.Append(nil, 1950+i)}}
 }
 
@@ -139,7 +139,7 @@ func TestMigrate(t *testing.T) {
 	for i := range 21 {
 		r := p.row(t, fmt.Sprintf("c%02d", i))
 		for _, field := range []string{"phone", "note", "born"} {
-			require.Nil(t, r.Plain[field])
+			require.Nil(t, r.Legacy[field])
 			require.NotNil(t, r.Sealed[field])
 		}
 	}
@@ -173,9 +173,9 @@ func TestSealingEmptiesTheColumnOfPlaintext(t *testing.T) {
 	g.Phone = "+49 30 123456"
 	entries, err := p.contacts.Seal(acting("acme"), "acme", g)
 	require.NoError(t, err)
-	require.Nil(t, g.PhonePlain)
-	require.Empty(t, g.NotePlain)
-	require.Nil(t, g.BornPlain)
+	require.Nil(t, g.PhoneLegacy)
+	require.Empty(t, g.NoteLegacy)
+	require.Nil(t, g.BornLegacy)
 	require.NoError(t, p.index.Put(t.Context(), nil, entries))
 	p.Put("acme", encrypt.Row{Record: "c01", Client: "c01", Sealed: map[string][]byte{"phone": g.PhoneSealed, "note": g.NoteSealed, "born": g.BornSealed}})
 
@@ -202,7 +202,7 @@ func TestMigrateLosesNoEdit(t *testing.T) {
 			if !edited {
 				edited = true
 				r := p.row(t, "c01")
-				r.Plain["phone"] = []byte("edited")
+				r.Legacy["phone"] = []byte("edited")
 				p.Put("acme", r)
 			}
 		}
@@ -229,10 +229,10 @@ func TestMigrateLosesNoEdit(t *testing.T) {
 func TestMigrateWhatIsOdd(t *testing.T) {
 	p := newPlainTable(t, 8, encrypt.NewMemory(), nil, nil)
 	odd := plainRow(1)
-	odd.Plain["born"] = []byte("long ago") // no number
+	odd.Legacy["born"] = []byte("long ago") // no number
 	gone := plainRow(90)
 	empty := plainRow(2)
-	empty.Plain = map[string][]byte{"phone": {}, "note": nil}
+	empty.Legacy = map[string][]byte{"phone": {}, "note": nil}
 	p.Put("acme", odd, gone, empty)
 	p.begin(t)
 	both := func(record, sealed string) {
@@ -258,14 +258,14 @@ func TestMigrateWhatIsOdd(t *testing.T) {
 	require.Equal(t, 1, report.Plaintext)
 	require.Equal(t, 1, report.Unreadable)
 	require.Equal(t, 1, p.left(t), "what could not be sealed stays readable by the old program")
-	require.Nil(t, p.row(t, "c03").Plain["phone"])
-	require.NotNil(t, p.row(t, "c04").Plain["phone"], "nobody but a person knows which is right")
-	require.Equal(t, map[string][]byte{"phone": nil, "note": nil, "born": nil}, p.row(t, "c05").Plain)
+	require.Nil(t, p.row(t, "c03").Legacy["phone"])
+	require.NotNil(t, p.row(t, "c04").Legacy["phone"], "nobody but a person knows which is right")
+	require.Equal(t, map[string][]byte{"phone": nil, "note": nil, "born": nil}, p.row(t, "c05").Legacy)
 	require.NotNil(t, p.row(t, "c02").Sealed["phone"], "empty is sealed")
 	require.Nil(t, p.row(t, "c02").Sealed["note"], "NULL stays NULL")
 
 	fixed := p.row(t, "c01")
-	fixed.Plain["born"] = []byte("1901")
+	fixed.Legacy["born"] = []byte("1901")
 	p.Put("acme", fixed)
 	_, err = p.contacts.Migrate(job("acme"), "acme", rows, nil)
 	require.NoError(t, err)
@@ -290,7 +290,7 @@ func TestMigrateDuplicates(t *testing.T) {
 	type unique struct {
 		ID          string  `encrypt:",record"`
 		Phone       string  `encrypt:"phone,index=phone:unique"`
-		PhonePlain  *string `encrypt:"phone,plain"`
+		PhoneLegacy *string `encrypt:"phone,legacy"`
 		PhoneSealed []byte  `encrypt:"phone,sealed"`
 	}
 	rows, index := encrypttest.NewMemoryRows(), encrypt.NewMemoryIndex()
@@ -299,9 +299,9 @@ func TestMigrateDuplicates(t *testing.T) {
 	require.NoError(t, err)
 	for i := range 6 {
 		r := plainRow(i)
-		r.Plain = map[string][]byte{"phone": r.Plain["phone"]}
+		r.Legacy = map[string][]byte{"phone": r.Legacy["phone"]}
 		if i == 4 {
-			r.Plain = plainRow(2).Plain
+			r.Legacy = plainRow(2).Legacy
 		}
 		rows.Put("acme", r)
 	}
@@ -332,14 +332,14 @@ func TestMigrateDecodes(t *testing.T) {
 		slices.Reverse(stored)
 		return stored, nil
 	}
-	p := newPlainTable(t, 5, encrypt.NewMemory(), &encrypt.TableOptions{DecodePlain: decode}, nil)
+	p := newPlainTable(t, 5, encrypt.NewMemory(), &encrypt.TableOptions{DecodeLegacy: decode}, nil)
 	for i := range 5 {
 		r := plainRow(i)
-		for _, v := range r.Plain {
+		for _, v := range r.Legacy {
 			slices.Reverse(v)
 		}
 		if i == 3 {
-			r.Plain["phone"] = []byte("bad")
+			r.Legacy["phone"] = []byte("bad")
 		}
 		p.Put("acme", r)
 	}
@@ -376,7 +376,7 @@ func TestPendingPlaintextIsCounted(t *testing.T) {
 	half := &grown{ID: "c01", Phone: "x"}
 	_, err := p.contacts.Seal(job("acme"), "acme", half)
 	require.NoError(t, err)
-	page[1].PhoneSealed, page[1].PhonePlain = half.PhoneSealed, nil
+	page[1].PhoneSealed, page[1].PhoneLegacy = half.PhoneSealed, nil
 	ctx := crmguard.WithSubject(t.Context(), crmguard.Subject{Tenant: "acme", ID: "anna", Kind: crmguard.KindEmployee})
 	require.NoError(t, p.contacts.Open(ctx, "acme", page...))
 	require.Equal(t, [][]string{{"c01", "c00", "c02"}}, n.asked, "once, before anything is opened")
@@ -395,7 +395,7 @@ func TestPlainTags(t *testing.T) {
 	type fine struct {
 		ID string `encrypt:",record"`
 		A  string `encrypt:"a"`
-		AP string `encrypt:"a,plain"`
+		AP string `encrypt:"a,legacy"`
 		AS []byte `encrypt:"a,sealed"`
 	}
 	require.NoError(t, tags[fine](k))
@@ -403,20 +403,20 @@ func TestPlainTags(t *testing.T) {
 	require.Error(t, tags[struct {
 		ID string `encrypt:",record"`
 		A  string `encrypt:"a"`
-		AP int    `encrypt:"a,plain"`
+		AP int    `encrypt:"a,legacy"`
 		AS []byte `encrypt:"a,sealed"`
 	}](k))
 	require.Error(t, tags[struct {
 		ID string `encrypt:",record"`
 		A  string `encrypt:"a"`
-		AP string `encrypt:"a,plain"`
-		AQ string `encrypt:"a,plain"`
+		AP string `encrypt:"a,legacy"`
+		AQ string `encrypt:"a,legacy"`
 		AS []byte `encrypt:"a,sealed"`
 	}](k))
 	require.Error(t, tags[struct {
 		ID string `encrypt:",record"`
 		A  string `encrypt:"a"`
-		BP string `encrypt:"b,plain"`
+		BP string `encrypt:"b,legacy"`
 		AS []byte `encrypt:"a,sealed"`
 	}](k))
 }

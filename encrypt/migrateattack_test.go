@@ -27,7 +27,7 @@ func TestReaderBesideMigrateReadsAgain(t *testing.T) {
 
 	c.Advance(encrypt.ClosingTime) // nobody holds such a row any more
 	planted := p.row(t, "c01")
-	planted.Sealed["phone"], planted.Plain["phone"] = nil, []byte("planted")
+	planted.Sealed["phone"], planted.Legacy["phone"] = nil, []byte("planted")
 	p.Put("acme", planted)
 	_, err = p.open(t, "c01")
 	require.ErrorIs(t, err, encrypt.ErrPlaintext)
@@ -59,7 +59,7 @@ func TestNoKeyIsDestroyedDuringAMigration(t *testing.T) {
 	report, err := p.contacts.Migrate(job("acme"), "acme", p, nil)
 	require.NoError(t, err)
 	require.Equal(t, 3, report.Erased)
-	require.Nil(t, p.row(t, "c01").Plain["phone"])
+	require.Nil(t, p.row(t, "c01").Legacy["phone"])
 	receipts, err = p.keys.FinishErasures(t.Context())
 	require.NoError(t, err)
 	require.Len(t, receipts, 1)
@@ -79,12 +79,12 @@ func TestPlaintextIsAcceptedOfOneClientOnly(t *testing.T) {
 		ID          string  `encrypt:",record"`
 		Client      string  `encrypt:",client"`
 		Phone       string  `encrypt:"phone"`
-		PhonePlain  *string `encrypt:"phone,plain"`
+		PhoneLegacy *string `encrypt:"phone,legacy"`
 		PhoneSealed []byte  `encrypt:"phone,sealed"`
 	}
 	table, err := encrypt.NewTable[owned](p.keys, "contacts", nil)
 	require.NoError(t, err)
-	o := &owned{ID: "c01", Client: "c02", PhonePlain: g.PhonePlain}
+	o := &owned{ID: "c01", Client: "c02", PhoneLegacy: g.PhoneLegacy}
 	require.ErrorIs(t, table.Open(acting("acme"), "acme", o), encrypt.ErrPlaintext)
 	o.Client = "c01"
 	require.NoError(t, table.Open(acting("acme"), "acme", o))
@@ -121,7 +121,7 @@ func TestProofsAreOfOnePlace(t *testing.T) {
 type onlyPhone struct {
 	ID     string  `encrypt:",record"`
 	Phone  string  `encrypt:"phone,index=phone:unique"`
-	Plain  *string `encrypt:"phone,plain"`
+	Legacy *string `encrypt:"phone,legacy"`
 	Sealed []byte  `encrypt:"phone,sealed"`
 }
 
@@ -155,7 +155,7 @@ func TestMigrateManyDuplicates(t *testing.T) {
 			require.NoError(t, err)
 			for i := range n {
 				id := fmt.Sprintf("c%03d", i)
-				p.Put("acme", encrypt.Row{Record: id, Client: id, Sealed: map[string][]byte{}, Plain: map[string][]byte{"phone": []byte(phone(i))}})
+				p.Put("acme", encrypt.Row{Record: id, Client: id, Sealed: map[string][]byte{}, Legacy: map[string][]byte{"phone": []byte(phone(i))}})
 				other := &onlyPhone{ID: fmt.Sprintf("other%03d", i), Phone: fmt.Sprintf("+7 916 123-%04d", i)}
 				entries, err := table.Seal(job("acme"), "acme", other)
 				require.NoError(t, err)
@@ -189,7 +189,7 @@ func TestMigrateStoresNoEntryOfAKeyThatIsGone(t *testing.T) {
 	c := newClock(t)
 	var p *plainTable
 	stalled := false
-	p = newPlainTable(t, 3, encrypt.NewMemory(), &encrypt.TableOptions{DecodePlain: func(_ context.Context, at crmguard.Place, stored []byte) ([]byte, error) {
+	p = newPlainTable(t, 3, encrypt.NewMemory(), &encrypt.TableOptions{DecodeLegacy: func(_ context.Context, at crmguard.Place, stored []byte) ([]byte, error) {
 		if at.Record == "c02" && at.Field == "phone" && !stalled { // which comes last: it is sealed already
 			stalled = true
 			c.Advance(encrypt.ClosingTime)
@@ -224,7 +224,7 @@ func TestMigrateStoresNoEntryOfAKeyThatIsGone(t *testing.T) {
 func TestAnEmptyStringWhereNULLWasMeant(t *testing.T) {
 	p := newPlainTable(t, 3, encrypt.NewMemory(), nil, nil)
 	never := p.row(t, "c02")
-	never.Plain["note"] = []byte{}
+	never.Legacy["note"] = []byte{}
 	p.Put("acme", never)
 	p.begin(t)
 	g, err := p.open(t, "c01")
@@ -232,7 +232,7 @@ func TestAnEmptyStringWhereNULLWasMeant(t *testing.T) {
 	_, err = p.contacts.Seal(job("acme"), "acme", g)
 	require.NoError(t, err)
 	p.Put("acme", encrypt.Row{Record: "c01", Client: "c01", Sealed: map[string][]byte{"phone": g.PhoneSealed, "note": g.NoteSealed, "born": g.BornSealed},
-		Plain: map[string][]byte{"note": []byte(g.NotePlain)}})
+		Legacy: map[string][]byte{"note": []byte(g.NoteLegacy)}})
 	report, err := p.contacts.Migrate(job("acme"), "acme", p, nil)
 	require.NoError(t, err)
 	require.True(t, report.OK(), "%+v", report)
@@ -274,7 +274,7 @@ func TestMigrateKeepsTheProofThatABusyRowNeeds(t *testing.T) {
 	h := &hooked{Rows: p, before: func() {
 		edit++
 		row := p.row(t, "c01")
-		row.Plain["note"] = fmt.Append(nil, "edit ", edit)
+		row.Legacy["note"] = fmt.Append(nil, "edit ", edit)
 		p.Put("acme", row)
 	}}
 	synctest.Test(t, func(t *testing.T) {

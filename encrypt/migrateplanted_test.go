@@ -30,7 +30,7 @@ func checkPlanted(t *testing.T, store encrypt.Store) error {
 		return false
 	}
 	plant := func(record string) {
-		p.Put("acme", encrypt.Row{Record: record, Client: record, Sealed: map[string][]byte{"phone": nil}, Plain: map[string][]byte{"phone": []byte("planted")}})
+		p.Put("acme", encrypt.Row{Record: record, Client: record, Sealed: map[string][]byte{"phone": nil}, Legacy: map[string][]byte{"phone": []byte("planted")}})
 	}
 	before := p.row(t, "c01")
 	for _, record := range []string{"new", "c01"} {

@@ -77,5 +77,5 @@ var (
 	// has sealed or emptied the columns of plaintext.
 	ErrMigrating = errors.New("encrypt: no key is destroyed while plaintext is being sealed")
 
-	errPending = errors.New("encrypt: a field tagged \",plain\" needs a key store that is a Pending")
+	errPending = errors.New("encrypt: a field tagged \",legacy\" needs a key store that is a Pending")
 )

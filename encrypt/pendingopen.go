@@ -23,9 +23,9 @@ func (f *fieldPlan) stored(row reflect.Value) []byte {
 	return nil
 }
 
-// plainOf is the same of a row as jobs see it.
-func (m *Model) plainOf(field *fieldPlan, row *Row) []byte {
-	stored := row.Plain[field.name]
+// legacyOf is the same of a row as jobs see it.
+func (m *Model) legacyOf(field *fieldPlan, row *Row) []byte {
+	stored := row.Legacy[field.name]
 	if len(stored) == 0 && m.typ.FieldByIndex(field.legacy).Type.Kind() == reflect.String {
 		return nil
 	}
@@ -117,9 +117,9 @@ func (m *Model) acceptPending(ctx context.Context, tenant string, fields []field
 // decodePending turns what lies in a column of plaintext into what is sealed.
 func (m *Model) decodePending(ctx context.Context, field *fieldPlan, place *crmguard.Place, stored []byte) ([]byte, error) {
 	plaintext := stored
-	if m.decodePlain != nil {
+	if m.decodeLegacy != nil {
 		var err error
-		if plaintext, err = m.decodePlain(ctx, *place, bytes.Clone(stored)); err != nil {
+		if plaintext, err = m.decodeLegacy(ctx, *place, bytes.Clone(stored)); err != nil {
 			return nil, err
 		}
 		if plaintext == nil {

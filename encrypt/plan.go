@@ -115,9 +115,9 @@ func (r *tagReader) read(t reflect.Type, f reflect.StructField) error {
 		return errors.New("a sealed field is a []byte")
 	case options == "sealed":
 		return put(r.sealed, name, f.Index, "sealed field")
-	case options == "plain" && f.Type.Kind() != reflect.String && f.Type != reflect.TypeFor[*string]() && f.Type != bytesType:
+	case options == "legacy" && f.Type.Kind() != reflect.String && f.Type != reflect.TypeFor[*string]() && f.Type != bytesType:
 		return errors.New("a column of plaintext is a string, *string or []byte")
-	case options == "plain":
+	case options == "legacy":
 		return put(r.legacy, name, f.Index, "column of plaintext")
 	case r.plan.field(name) != nil:
 		return fmt.Errorf("second field of %q", name)

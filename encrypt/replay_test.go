@@ -90,7 +90,7 @@ func TestReplayDuringAMigration(t *testing.T) {
 	p.keys = openKeyring(t, kek, backup, &encrypt.Options{Clock: clock.Now, Index: p.index})
 	p.contacts, err = encrypt.NewTable[grown](p.keys, "contacts", nil)
 	require.NoError(t, err)
-	p.Put("acme", encrypt.Row{Record: "r1", Client: "c1", Plain: map[string][]byte{"phone": []byte("+7 916 123-45-67")}})
+	p.Put("acme", encrypt.Row{Record: "r1", Client: "c1", Legacy: map[string][]byte{"phone": []byte("+7 916 123-45-67")}})
 	p.begin(t)
 	replayed, err := p.keys.Replay(t.Context(), document(t, finished))
 	require.ErrorIs(t, err, encrypt.ErrMigrating)
@@ -101,7 +101,7 @@ func TestReplayDuringAMigration(t *testing.T) {
 
 	_, err = p.contacts.Migrate(job("acme"), "acme", p, nil)
 	require.NoError(t, err)
-	require.Nil(t, p.row(t, "r1").Plain["phone"])
+	require.Nil(t, p.row(t, "r1").Legacy["phone"])
 	clock.Advance(encrypt.ClosingTime)
 	receipts, err := p.keys.FinishErasures(t.Context())
 	require.NoError(t, err)

@@ -7,14 +7,14 @@ type Row struct {
 	Record, Client string
 
 	Sealed map[string][]byte // by logical name of the field; nil is NULL
-	Plain  map[string][]byte // likewise, of fields that have a column of plaintext from before they were sealed
+	Legacy map[string][]byte // likewise, of columns tagged ",legacy", that the fields were in before they were sealed
 }
 
 // Change is what a job makes of a row.
 type Change struct {
 	Was    Row
 	Sealed map[string][]byte // new values; fields that are missing stay as they are
-	Plain  map[string][]byte // likewise
+	Legacy map[string][]byte // likewise
 }
 
 // Rows is a host's table, or the part of it that holds one kind, as

@@ -103,7 +103,7 @@ func (k *Keyring) scanPlain(ctx context.Context, tenant, kind string, fields []s
 	for _, field := range fields {
 		var records []string
 		for i := range page {
-			if len(page[i].Plain[field]) > 0 {
+			if len(page[i].Legacy[field]) > 0 {
 				records = append(records, page[i].Record)
 			}
 		}
@@ -115,7 +115,7 @@ func (k *Keyring) scanPlain(ctx context.Context, tenant, kind string, fields []s
 			return err
 		}
 		for i := range page {
-			if len(page[i].Plain[field]) == 0 {
+			if len(page[i].Legacy[field]) == 0 {
 				continue
 			}
 			place := crmguard.Place{Tenant: tenant, Client: page[i].Client, Kind: kind, Record: page[i].Record, Field: field}

@@ -26,7 +26,7 @@ func TestSearchDuringAMigration(t *testing.T) {
 	for i := range 7 {
 		page = append(page, asGrown(p.row(t, fmt.Sprintf("c%02d", i))))
 	}
-	page[1].PhoneSealed, page[1].PhonePlain = sealed.PhoneSealed, nil
+	page[1].PhoneSealed, page[1].PhoneLegacy = sealed.PhoneSealed, nil
 	search := func(text string, fields ...string) (encrypt.Found[grown], error) {
 		return p.contacts.Search(acting("acme"), "acme", encrypt.Query{Text: text, Fields: fields, Limit: 10}, func(_ context.Context, after *grown) ([]*grown, error) {
 			if after != nil {

@@ -23,17 +23,17 @@ type Model struct {
 	typ    reflect.Type
 	plan   *plan
 
-	decodePlain func(ctx context.Context, at crmguard.Place, stored []byte) ([]byte, error)
+	decodeLegacy func(ctx context.Context, at crmguard.Place, stored []byte) ([]byte, error)
 }
 
 // TableOptions of a [Table] or [Model]. Nil means the defaults.
 type TableOptions struct {
 	Region string // ISO country of phones typed without a country code, such as "RU"
 
-	// DecodePlain turns what a column tagged ",plain" holds into what is to be sealed, for
+	// DecodeLegacy turns what a column tagged ",legacy" holds into what is to be sealed, for
 	// columns that were encrypted by another scheme before; nil: it is taken as it is. Its error
 	// leaves the value where it is; one that is [crmguard.ErrUnavailable] ends the call.
-	DecodePlain func(ctx context.Context, at crmguard.Place, stored []byte) ([]byte, error)
+	DecodeLegacy func(ctx context.Context, at crmguard.Place, stored []byte) ([]byte, error)
 }
 
 // RowError says why one row or [Cell] was refused.
@@ -82,7 +82,7 @@ func (e RowErrors) Unwrap() []error {
 //	ID          string `encrypt:",record"`                        // id of the record, and of the client unless another field is tagged ",client"
 //	Phone       string `encrypt:"phone,index=phone,index=last4"`  // logical name, and how it is found; see [Table.Find]
 //	PhoneSealed []byte `encrypt:"phone,sealed"`                   // what is stored of it; nil is NULL
-//	PhonePlain  *string `encrypt:"phone,plain"`                   // the column that it was in before, see [Table.Migrate]
+//	PhoneLegacy *string `encrypt:"phone,legacy"`                  // the column that it was in before, see [Table.Migrate]
 //	Email       string `encrypt:"email,index=email:unique"`       // no two records of a tenant have the same; see [ErrDuplicate]
 //	Note        *string `encrypt:"note,pad=64"`                   // lengths are hidden up to multiples of 64 bytes
 //	Calls       []Call  `encrypt:"-"`                             // rows of another table, which has tags of its own
@@ -122,7 +122,7 @@ func NewModel(k *Keyring, kind string, t reflect.Type, o *TableOptions) (*Model,
 	m := &Model{keys: k, kind: strings.Clone(kind), typ: t, plan: plan}
 	if o != nil {
 		m.region = strings.ToUpper(o.Region)
-		m.decodePlain = o.DecodePlain
+		m.decodeLegacy = o.DecodeLegacy
 	}
 	if _, ok := k.store.(Pending); !ok && plan.migrates {
 		return nil, fmt.Errorf("encrypt: table %s: %w", kind, errPending)
@@ -190,7 +190,7 @@ func (m *Model) Open(ctx context.Context, tenant string, rows ...any) error {
 type ModelField struct {
 	Name          string // the logical one
 	Plain, Sealed []int  // of what people read, and of what is stored of it
-	Legacy        []int  // of the column tagged ",plain", the Plain of a [Row]; nil: none
+	Legacy        []int  // of the column tagged ",legacy"; nil: none
 	Indexed       bool   // it has entries in the [Index]
 }
 

@@ -29,11 +29,11 @@ value, and the CRM may run meanwhile. FILE is a JSON list, one object per table 
   [{"tenant": "acme", "kind": "contacts", "table": "contacts",
     "columns": {"tenant": "tenant", "record": "id", "client": "client_id"},
     "sealed": {"phone": "phone_sealed", "note": "note_sealed"},
-    "plain": {"phone": "phone"}}]
+    "legacy": {"phone": "phone"}}]
 
 Kind and the names in front are those in the struct tags, the others are columns. Without
 "tenant" under "columns" all rows belong to the tenant, without "client" each record is its own
-client. "plain" names columns that the fields were in before they were sealed. Rows of tenants
+client. "legacy" names columns that the fields were in before they were sealed. Rows of tenants
 that FILE does not name, or of none, are not read: see that the numbers of rows are right.
 
 PASSFILE holds the passphrase of a KEK file that was made with one, in a file that only you can
@@ -56,7 +56,7 @@ type scanned struct {
 		Client string `json:"client"`
 	} `json:"columns"`
 	Sealed map[string]string `json:"sealed"`
-	Plain  map[string]string `json:"plain"`
+	Legacy map[string]string `json:"legacy"`
 }
 
 // scanResult is what was found in one.
@@ -187,7 +187,7 @@ func (c *call) readDeclaration(name string) ([]scanned, error) {
 }
 
 func (t *scanned) layout() encryptsql.Layout {
-	return encryptsql.Layout{Table: t.Table, Tenant: t.Columns.Tenant, Record: t.Columns.Record, Client: t.Columns.Client, Sealed: t.Sealed, Plain: t.Plain}
+	return encryptsql.Layout{Table: t.Table, Tenant: t.Columns.Tenant, Record: t.Columns.Record, Client: t.Columns.Client, Sealed: t.Sealed, Legacy: t.Legacy}
 }
 
 func (t *scanned) result(r *encrypt.Report) scanResult {

@@ -85,7 +85,7 @@ type Former struct {
 	Name        string
 	Phone       string  `gorm:"-" encrypt:"phone,index=phone"`
 	PhoneSealed []byte  `encrypt:"phone,sealed"`
-	PhonePlain  *string `gorm:"column:phone" encrypt:"phone,plain"`
+	PhoneLegacy *string `gorm:"column:phone" encrypt:"phone,legacy"`
 	Note        string  `gorm:"-" encrypt:"note"`
 	NoteSealed  []byte  `encrypt:"note,sealed"`
 }
@@ -101,7 +101,7 @@ func TestColumnsOfPlaintext(t *testing.T) {
 		}
 		rows, err := encryptsql.NewRows(t.Context(), c.sql, encryptsql.Layout{
 			Table: "formers", Record: "id",
-			Sealed: map[string]string{"phone": "phone_sealed", "note": "note_sealed"}, Plain: map[string]string{"phone": "phone"},
+			Sealed: map[string]string{"phone": "phone_sealed", "note": "note_sealed"}, Legacy: map[string]string{"phone": "phone"},
 		})
 		require.NoError(t, err)
 		table, err := encrypt.NewTable[Former](c.keys, "formers", nil)
@@ -136,8 +136,8 @@ func TestColumnsOfPlaintext(t *testing.T) {
 			require.Equal(t, phone2, get(id).Phone, id)
 		}
 		require.Error(t, db.Model(&Former{ID: "f1"}).Update("phone_plain", phone1).Error)
-		require.Error(t, db.Model(&Former{ID: "f1"}).Update("PhonePlain", phone1).Error)
-		require.NoError(t, db.Create(&Former{ID: "new", PhonePlain: new(phone1)}).Error)
+		require.Error(t, db.Model(&Former{ID: "f1"}).Update("PhoneLegacy", phone1).Error)
+		require.NoError(t, db.Create(&Former{ID: "new", PhoneLegacy: new(phone1)}).Error)
 		require.True(t, c.null(t, "formers", "phone", "new"))
 		report, err := table.Migrate(as("acme"), "acme", rows, nil)
 		require.NoError(t, err)

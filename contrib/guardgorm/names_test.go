@@ -23,7 +23,7 @@ func TestOtherSpellings(t *testing.T) {
 			require.NoError(t, db.First(&got, "id = 'f'").Error, what)
 			require.Equal(t, want, got.Phone, what)
 		}
-		for _, name := range []string{"phone_sealed", "PHONE_SEALED", "phoneSealed", "PhoneSealed", "Phone_Sealed", "PhonePlain", "phonePlain", "formers.phone_sealed", `"phone_sealed"`, `formers."PHONE_SEALED"`} {
+		for _, name := range []string{"phone_sealed", "PHONE_SEALED", "phoneSealed", "PhoneSealed", "Phone_Sealed", "PhoneLegacy", "phoneLegacy", "formers.phone_sealed", `"phone_sealed"`, `formers."PHONE_SEALED"`} {
 			plaintext := map[string]any{name: phone2}
 			id := []clause.Column{{Name: "id"}}
 			for what, err := range map[string]error{

@@ -17,7 +17,7 @@ import (
 type Contact struct {
 	ID          string  `encrypt:",record"`
 	Phone       string  `encrypt:"phone"`
-	PhonePlain  *string `encrypt:"phone,plain" json:"-"`
+	PhoneLegacy *string `encrypt:"phone,legacy" json:"-"`
 	PhoneSealed []byte  `encrypt:"phone,sealed" json:"-"`
 }
 
@@ -26,7 +26,7 @@ func contactRows(ctx context.Context, db *sql.DB) (*encryptsql.Rows, error) {
 	return encryptsql.NewRows(ctx, db, encryptsql.Layout{
 		Table: "contacts", Tenant: "tenant", Record: "id",
 		Sealed: map[string]string{"phone": "phone_sealed"},
-		Plain:  map[string]string{"phone": "phone"},
+		Legacy: map[string]string{"phone": "phone"},
 	})
 }
 

@@ -22,13 +22,13 @@ import (
 type person struct {
 	ID          string  `encrypt:",record"`
 	Phone       string  `encrypt:"phone,index=phone"`
-	PhonePlain  *string `encrypt:"phone,plain"`
+	PhoneLegacy *string `encrypt:"phone,legacy"`
 	PhoneSealed []byte  `encrypt:"phone,sealed"`
 	Version     int
 }
 
 var people = encryptsql.Layout{Table: "people", Tenant: "tenant", Record: "id",
-	Sealed: map[string]string{"phone": "phone_sealed"}, Plain: map[string]string{"phone": "phone"}}
+	Sealed: map[string]string{"phone": "phone_sealed"}, Legacy: map[string]string{"phone": "phone"}}
 
 const createPeople = `CREATE TABLE IF NOT EXISTS people (tenant TEXT NOT NULL, id TEXT NOT NULL, phone TEXT, phone_sealed BYTEA, version BIGINT NOT NULL DEFAULT 1, PRIMARY KEY (tenant, id))`
 
@@ -102,7 +102,7 @@ func (c *crm) read(ctx context.Context) (list []*person, err error) {
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		p := &person{}
-		if err := rows.Scan(&p.ID, &p.PhonePlain, &p.PhoneSealed, &p.Version); err != nil {
+		if err := rows.Scan(&p.ID, &p.PhoneLegacy, &p.PhoneSealed, &p.Version); err != nil {
 			return nil, err
 		}
 		list = append(list, p)
@@ -114,7 +114,7 @@ func (c *crm) read(ctx context.Context) (list []*person, err error) {
 func (c *crm) write(ctx context.Context, id, phone string) error {
 	for {
 		p := &person{ID: id}
-		if err := c.db.QueryRowContext(ctx, `SELECT phone, phone_sealed, version FROM people WHERE tenant = 'acme' AND id = $1`, id).Scan(&p.PhonePlain, &p.PhoneSealed, &p.Version); err != nil {
+		if err := c.db.QueryRowContext(ctx, `SELECT phone, phone_sealed, version FROM people WHERE tenant = 'acme' AND id = $1`, id).Scan(&p.PhoneLegacy, &p.PhoneSealed, &p.Version); err != nil {
 			return err
 		}
 		if err := c.table.Open(ctx, "acme", p); err != nil {

@@ -17,7 +17,7 @@ import (
 type oldContact struct {
 	ID     string  `encrypt:",record"`
 	Phone  string  `encrypt:"phone"`
-	Plain  *string `encrypt:"phone,plain"`
+	Legacy *string `encrypt:"phone,legacy"`
 	Sealed []byte  `encrypt:"phone,sealed"`
 }
 
@@ -38,7 +38,7 @@ func TestWhoHasNoKEKAddsNoPlaintext(t *testing.T) {
 	require.NoError(t, err)
 	rows := encrypttest.NewMemoryRows()
 	for _, id := range []string{"c1", "c2"} {
-		rows.Put("acme", encrypt.Row{Record: id, Client: id, Sealed: map[string][]byte{}, Plain: map[string][]byte{"phone": []byte("+7 1")}})
+		rows.Put("acme", encrypt.Row{Record: id, Client: id, Sealed: map[string][]byte{}, Legacy: map[string][]byte{"phone": []byte("+7 1")}})
 	}
 	_, err = table.Collect(ctx, "acme", rows, nil)
 	require.NoError(t, err)
@@ -47,7 +47,7 @@ func TestWhoHasNoKEKAddsNoPlaintext(t *testing.T) {
 	defer func() { require.NoError(t, db.Close()) }()
 	plain := "+7 999 planted"
 	open := func(record string) error {
-		row := &oldContact{ID: record, Plain: &plain}
+		row := &oldContact{ID: record, Legacy: &plain}
 		err := table.Open(ctx, "acme", row)
 		if err != nil {
 			require.Empty(t, row.Phone)
@@ -67,7 +67,7 @@ func TestWhoHasNoKEKAddsNoPlaintext(t *testing.T) {
 	require.NoError(t, err)
 	add("c1")
 	require.ErrorIs(t, open("c1"), encrypt.ErrPlaintext, "the field is strict")
-	rows.Put("acme", encrypt.Row{Record: "c1", Client: "c1", Sealed: map[string][]byte{}, Plain: map[string][]byte{"phone": []byte(plain)}})
+	rows.Put("acme", encrypt.Row{Record: "c1", Client: "c1", Sealed: map[string][]byte{}, Legacy: map[string][]byte{"phone": []byte(plain)}})
 	_, err = table.Migrate(ctx, "acme", rows, nil)
 	require.NoError(t, err)
 	got, err := rows.Get(ctx, "acme", []string{"c1"})

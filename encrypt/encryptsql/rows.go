@@ -22,7 +22,7 @@ type Layout struct {
 	Client string // column; empty: Record
 
 	Sealed map[string]string // columns of sealed values, by logical name of the field
-	Plain  map[string]string // columns of plaintext from before, likewise
+	Legacy map[string]string // columns that the fields were in before they were sealed, likewise
 }
 
 // Rows is an encrypt.Rows over a table of the CRM in SQLite or PostgreSQL.
@@ -41,7 +41,7 @@ var _ encrypt.Rows = (*Rows)(nil)
 // column is one that jobs read and write.
 type column struct {
 	field, name string
-	plain       bool
+	legacy      bool
 }
 
 // NewRows checks that the table is as the layout says. It makes nothing.
@@ -57,11 +57,11 @@ func NewRows(ctx context.Context, db *sql.DB, layout Layout) (*Rows, error) {
 	for _, field := range slices.Sorted(maps.Keys(layout.Sealed)) {
 		r.columns = append(r.columns, column{field, layout.Sealed[field], false})
 	}
-	for _, field := range slices.Sorted(maps.Keys(layout.Plain)) {
+	for _, field := range slices.Sorted(maps.Keys(layout.Legacy)) {
 		if layout.Sealed[field] == "" {
 			return nil, fmt.Errorf("encryptsql: layout of %s: %q has a column of plaintext, but none of sealed values", layout.Table, field)
 		}
-		r.columns = append(r.columns, column{field, layout.Plain[field], true})
+		r.columns = append(r.columns, column{field, layout.Legacy[field], true})
 	}
 	if len(r.columns) == 0 {
 		return nil, fmt.Errorf("encryptsql: layout of %s: no column", layout.Table)
@@ -157,7 +157,7 @@ func (r *Rows) readTypes(ctx context.Context, names []string) error {
 		r.types[name] = found[0]
 	}
 	for _, c := range r.columns {
-		if !c.plain && r.types[c.name] != "bytea" {
+		if !c.legacy && r.types[c.name] != "bytea" {
 			return fmt.Errorf("%q: %w", c.name, errNotBytes)
 		}
 	}
@@ -325,8 +325,8 @@ func (r *Rows) read(ctx context.Context, query string, args []any) (list []encry
 	}
 	for rows.Next() {
 		row = encrypt.Row{Sealed: make(map[string][]byte, len(r.layout.Sealed))}
-		if len(r.layout.Plain) > 0 {
-			row.Plain = make(map[string][]byte, len(r.layout.Plain))
+		if len(r.layout.Legacy) > 0 {
+			row.Legacy = make(map[string][]byte, len(r.layout.Legacy))
 		}
 		if err := rows.Scan(into...); err != nil {
 			return nil, err
@@ -342,8 +342,8 @@ func (r *Rows) read(ctx context.Context, query string, args []any) (list []encry
 			if err != nil {
 				return nil, err
 			}
-			if c.plain {
-				row.Plain[c.field] = value
+			if c.legacy {
+				row.Legacy[c.field] = value
 			} else {
 				row.Sealed[c.field] = value
 			}

@@ -24,14 +24,14 @@ var layouts = map[string]struct {
 }{
 	"text": {
 		layout: encryptsql.Layout{Table: "contacts", Tenant: "tenant", Record: "id", Client: "client",
-			Sealed: map[string]string{"phone": "phone_sealed", "note": "note_sealed"}, Plain: map[string]string{"phone": "phone"}},
+			Sealed: map[string]string{"phone": "phone_sealed", "note": "note_sealed"}, Legacy: map[string]string{"phone": "phone"}},
 		create: `CREATE TABLE contacts (tenant TEXT NOT NULL, id TEXT NOT NULL, client TEXT, phone TEXT, phone_sealed BYTEA, note_sealed BYTEA, PRIMARY KEY (tenant, id))`,
 		insert: `INSERT INTO contacts (tenant, id, client, phone_sealed, note_sealed, phone) VALUES ($1, $2, $3, $4, $5, $6)
 			ON CONFLICT (tenant, id) DO UPDATE SET client = $3, phone_sealed = $4, note_sealed = $5, phone = $6`,
 	},
 	"numbers and odd names": {
 		layout: encryptsql.Layout{Table: `Our "Contacts"`, Tenant: "Tenant", Record: "Id", Client: "of Client",
-			Sealed: map[string]string{"phone": "select", "note": `a"; --`}, Plain: map[string]string{"phone": "phone"}},
+			Sealed: map[string]string{"phone": "select", "note": `a"; --`}, Legacy: map[string]string{"phone": "phone"}},
 		create: `CREATE TABLE "Our ""Contacts""" ("Tenant" VARCHAR(100) NOT NULL, "Id" BIGINT NOT NULL PRIMARY KEY, "of Client" BIGINT, phone VARCHAR(50), "select" BYTEA, "a""; --" BYTEA)`,
 		insert: `INSERT INTO "Our ""Contacts""" ("Tenant", "Id", "of Client", "select", "a""; --", phone) VALUES ($1, CAST($2 AS BIGINT), CAST($3 AS BIGINT), $4, $5, $6)
 			ON CONFLICT ("Id") DO UPDATE SET "of Client" = CAST($3 AS BIGINT), "select" = $4, "a""; --" = $5, phone = $6`,
@@ -54,7 +54,7 @@ func put(t *testing.T, db *sql.DB, insert string) func(tenant string, rows ...en
 				}
 				return b
 			}
-			_, err := tx.Exec(insert, tenant, r.Record, r.Client, value(r.Sealed["phone"], false), value(r.Sealed["note"], false), value(r.Plain["phone"], true))
+			_, err := tx.Exec(insert, tenant, r.Record, r.Client, value(r.Sealed["phone"], false), value(r.Sealed["note"], false), value(r.Legacy["phone"], true))
 			require.NoError(t, err)
 		}
 		require.NoError(t, tx.Commit())
@@ -83,7 +83,7 @@ func TestLayoutsAreChecked(t *testing.T) {
 		_, err := db.Exec(`CREATE TABLE contacts (id TEXT PRIMARY KEY, phone TEXT, phone_sealed BYTEA)`)
 		require.NoError(t, err)
 		fine := func() encryptsql.Layout {
-			return encryptsql.Layout{Table: "contacts", Record: "id", Sealed: map[string]string{"phone": "phone_sealed"}, Plain: map[string]string{"phone": "phone"}}
+			return encryptsql.Layout{Table: "contacts", Record: "id", Sealed: map[string]string{"phone": "phone_sealed"}, Legacy: map[string]string{"phone": "phone"}}
 		}
 		_, err = encryptsql.NewRows(t.Context(), db, fine())
 		require.NoError(t, err)
@@ -97,11 +97,11 @@ func TestLayoutsAreChecked(t *testing.T) {
 			"no such record":      func(l *encryptsql.Layout) { l.Record = "ID2" },
 			"no such client":      func(l *encryptsql.Layout) { l.Client = "client" },
 			"no such tenant":      func(l *encryptsql.Layout) { l.Tenant = "tenant" },
-			"nothing":             func(l *encryptsql.Layout) { l.Sealed, l.Plain = nil, nil },
+			"nothing":             func(l *encryptsql.Layout) { l.Sealed, l.Legacy = nil, nil },
 			"no such column":      func(l *encryptsql.Layout) { l.Sealed["phone"] = "fax_sealed" },
 			"a text in quotes":    func(l *encryptsql.Layout) { l.Sealed["phone"] = `phone" IS NULL OR "phone` },
-			"plain, not sealed":   func(l *encryptsql.Layout) { l.Plain["note"] = "note" },
-			"one column, twice":   func(l *encryptsql.Layout) { l.Plain["phone"] = "phone_sealed" },
+			"plain, not sealed":   func(l *encryptsql.Layout) { l.Legacy["note"] = "note" },
+			"one column, twice":   func(l *encryptsql.Layout) { l.Legacy["phone"] = "phone_sealed" },
 			"a zero byte":         func(l *encryptsql.Layout) { l.Sealed["phone"] = "phone\x00" },
 			"a name without end":  func(l *encryptsql.Layout) { l.Sealed["phone"] = strings.Repeat("p", 64) },
 			"one for two":         func(l *encryptsql.Layout) { l.Sealed["note"] = "phone_sealed" },

@@ -50,16 +50,16 @@ func (r *Rows) Swap(ctx context.Context, tenant string, changes []encrypt.Change
 
 // was and now are a row's values before and after, in the order of columns.
 func was(row *encrypt.Row, c column) []byte {
-	if c.plain {
-		return row.Plain[c.field]
+	if c.legacy {
+		return row.Legacy[c.field]
 	}
 	return row.Sealed[c.field]
 }
 
 func now(change *encrypt.Change, c column) (value []byte, changed bool) {
 	values := change.Sealed
-	if c.plain {
-		values = change.Plain
+	if c.legacy {
+		values = change.Legacy
 	}
 	value, changed = values[c.field]
 	return value, changed
@@ -114,7 +114,7 @@ func (r *Rows) updateOnPostgres(tenant string, changes []encrypt.Change) (query 
 		was := fmt.Sprintf(`w%d`, i)
 		names = append(names, was)
 		column := `t.` + q(c.name)
-		if c.plain && r.types[c.name] != "bytea" { // json has no equality, citext a loose one
+		if c.legacy && r.types[c.name] != "bytea" { // json has no equality, citext a loose one
 			column += `::text`
 		}
 		conditions = append(conditions, column+` IS NOT DISTINCT FROM v.`+was)

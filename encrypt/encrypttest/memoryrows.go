@@ -73,12 +73,12 @@ func (m *MemoryRows) Swap(_ context.Context, tenant string, changes []encrypt.Ch
 	after := make(map[string]encrypt.Row, len(changes))
 	for _, change := range changes {
 		row, ok := m.rows[tenant][change.Was.Record]
-		if !ok || row.Client != change.Was.Client || !same(row.Sealed, change.Was.Sealed) || !same(row.Plain, change.Was.Plain) {
+		if !ok || row.Client != change.Was.Client || !same(row.Sealed, change.Was.Sealed) || !same(row.Legacy, change.Was.Legacy) {
 			stale = append(stale, change.Was.Record)
 			continue
 		}
 		row = clone(row)
-		row.Sealed, row.Plain = with(row.Sealed, change.Sealed), with(row.Plain, change.Plain)
+		row.Sealed, row.Legacy = with(row.Sealed, change.Sealed), with(row.Legacy, change.Legacy)
 		after[row.Record] = clone(row)
 		swapped = append(swapped, row.Record)
 	}
@@ -103,7 +103,7 @@ func clone(row encrypt.Row) encrypt.Row {
 		return cloned
 	}
 	row.Record, row.Client = strings.Clone(row.Record), strings.Clone(row.Client)
-	row.Sealed, row.Plain = values(row.Sealed), values(row.Plain)
+	row.Sealed, row.Legacy = values(row.Sealed), values(row.Legacy)
 	return row
 }
 

@@ -26,7 +26,7 @@ func row(record, client, phone string) encrypt.Row {
 	return encrypt.Row{
 		Record: record, Client: client,
 		Sealed: map[string][]byte{"phone": []byte(phone), "note": nil},
-		Plain:  map[string][]byte{"phone": nil},
+		Legacy: map[string][]byte{"phone": nil},
 	}
 }
 
@@ -54,14 +54,14 @@ func rowsDuties() []duty[RowsTable] {
 		{"a row comes back as it was stored", func(t require.TestingT, open func() RowsTable) {
 			table := open()
 			want := row("1", "2", "\x00sealed\xff")
-			want.Plain["phone"] = []byte("+7 912 'x' \"y\"")
+			want.Legacy["phone"] = []byte("+7 912 'x' \"y\"")
 			empty := row("3", "3", "")
-			empty.Plain["phone"] = []byte{}
+			empty.Legacy["phone"] = []byte{}
 			table.Put("acme", want, empty)
 			require.Equal(t, want, get(t, table, "1"))
 			got := get(t, table, "3")
 			require.NotNil(t, got.Sealed["phone"], "empty is not NULL")
-			require.NotNil(t, got.Plain["phone"])
+			require.NotNil(t, got.Legacy["phone"])
 			require.Nil(t, got.Sealed["note"], "NULL is nil")
 		}},
 		{"nothing is no error", func(t require.TestingT, open func() RowsTable) {
@@ -129,11 +129,11 @@ func rowsDuties() []duty[RowsTable] {
 			changes := make([]encrypt.Change, n)
 			for i := range changes {
 				was := row(fmt.Sprint(i+1), "1", fmt.Sprint("old ", i))
-				was.Plain["phone"] = []byte("text")
+				was.Legacy["phone"] = []byte("text")
 				changes[i] = encrypt.Change{Was: was, Sealed: map[string][]byte{"phone": fmt.Append(nil, "new ", i)}}
 				if i%2 == 0 {
 					changes[i].Sealed["note"] = []byte("note")
-					changes[i].Plain = map[string][]byte{"phone": nil}
+					changes[i].Legacy = map[string][]byte{"phone": nil}
 				}
 				table.Put("acme", was)
 			}
@@ -142,19 +142,19 @@ func rowsDuties() []duty[RowsTable] {
 				got := get(t, table, fmt.Sprint(i+1))
 				require.Equal(t, fmt.Sprint("new ", i), string(got.Sealed["phone"]))
 				require.Equal(t, i%2 == 0, got.Sealed["note"] != nil, "what is not in the change stays")
-				require.Equal(t, i%2 == 0, got.Plain["phone"] == nil)
+				require.Equal(t, i%2 == 0, got.Legacy["phone"] == nil)
 			}
 		}},
 		{"a row that is not as it was is left alone", func(t require.TestingT, open func() RowsTable) {
 			was := row("1", "1", "old")
-			was.Plain["phone"] = []byte("old text")
+			was.Legacy["phone"] = []byte("old text")
 			for name, edit := range map[string]func(r *encrypt.Row){
 				"sealed":          func(r *encrypt.Row) { r.Sealed["phone"] = []byte("edited") },
 				"sealed, to NULL": func(r *encrypt.Row) { r.Sealed["phone"] = nil },
 				"another field":   func(r *encrypt.Row) { r.Sealed["note"] = []byte("edited") },
 				"another, empty":  func(r *encrypt.Row) { r.Sealed["note"] = []byte{} },
-				"plaintext":       func(r *encrypt.Row) { r.Plain["phone"] = []byte("edited") },
-				"case only":       func(r *encrypt.Row) { r.Plain["phone"] = []byte("OLD text") },
+				"plaintext":       func(r *encrypt.Row) { r.Legacy["phone"] = []byte("edited") },
+				"case only":       func(r *encrypt.Row) { r.Legacy["phone"] = []byte("OLD text") },
 				"its client":      func(r *encrypt.Row) { r.Client = "2" },
 			} {
 				table := open()

@@ -71,9 +71,9 @@ var rowsFaults = []fault[RowsTable]{
 		f.get = func(ctx context.Context, tenant string, records []string) ([]encrypt.Row, error) {
 			rows, err := f.MemoryRows.Get(ctx, tenant, records)
 			for _, r := range rows {
-				for field, value := range r.Plain {
+				for field, value := range r.Legacy {
 					if len(value) == 0 {
-						r.Plain[field] = nil
+						r.Legacy[field] = nil
 					}
 				}
 			}
@@ -115,7 +115,7 @@ var rowsFaults = []fault[RowsTable]{
 		f.swap = f.comparing(func(was, now *encrypt.Row) { was.Client = now.Client })
 	}),
 	rowsFault(leftAlone, "plaintext is not compared", func(f *faultyRows) {
-		f.swap = f.comparing(func(was, now *encrypt.Row) { was.Plain = now.Plain })
+		f.swap = f.comparing(func(was, now *encrypt.Row) { was.Legacy = now.Legacy })
 	}),
 	rowsFault(leftAlone, "NULL is as good as empty", func(f *faultyRows) {
 		f.swap = f.comparing(func(was, now *encrypt.Row) {
@@ -126,8 +126,8 @@ var rowsFaults = []fault[RowsTable]{
 	}),
 	rowsFault(leftAlone, "case is ignored", func(f *faultyRows) {
 		f.swap = f.comparing(func(was, now *encrypt.Row) {
-			if bytes.EqualFold(was.Plain["phone"], now.Plain["phone"]) {
-				was.Plain["phone"] = now.Plain["phone"]
+			if bytes.EqualFold(was.Legacy["phone"], now.Legacy["phone"]) {
+				was.Legacy["phone"] = now.Legacy["phone"]
 			}
 		})
 	}),

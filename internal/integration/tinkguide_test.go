@@ -36,14 +36,14 @@ func openDeterministic(ctx context.Context, kek tink.AEADWithContext, encrypted 
 type Contact struct {
 	ID            string `encrypt:",record"`
 	Phone         string `encrypt:"phone"`
-	PhoneEnvelope []byte `encrypt:"phone,plain" json:"-"`
+	PhoneEnvelope []byte `encrypt:"phone,legacy" json:"-"`
 	PhoneSealed   []byte `encrypt:"phone,sealed" json:"-"`
 }
 
 // newContacts opens what lies in envelopes, too, as long as it waits to be sealed.
 func newContacts(keys *encrypt.Keyring, old tink.AEADWithContext) (*encrypt.Table[Contact], error) {
 	return encrypt.NewTable[Contact](keys, "contacts", &encrypt.TableOptions{
-		DecodePlain: func(ctx context.Context, _ crmguard.Place, stored []byte) ([]byte, error) {
+		DecodeLegacy: func(ctx context.Context, _ crmguard.Place, stored []byte) ([]byte, error) {
 			return old.DecryptWithContext(ctx, stored, []byte("contacts.phone")) // as it was encrypted
 		},
 	})
@@ -54,7 +54,7 @@ func contactRows(ctx context.Context, db *sql.DB) (*encryptsql.Rows, error) {
 	return encryptsql.NewRows(ctx, db, encryptsql.Layout{
 		Table: "contacts", Tenant: "tenant", Record: "id",
 		Sealed: map[string]string{"phone": "phone_sealed"},
-		Plain:  map[string]string{"phone": "phone_envelope"},
+		Legacy: map[string]string{"phone": "phone_envelope"},
 	})
 }
 
