@@ -34,7 +34,8 @@ value, and the CRM may run meanwhile. FILE is a JSON list, one object per table 
 Kind and the names in front are those in the struct tags, the others are columns. Without
 "tenant" under "columns" all rows belong to the tenant, without "client" each record is its own
 client. "legacy" names columns that the fields were in before they were sealed. Rows of tenants
-that FILE does not name, or of none, are not read: see that the numbers of rows are right.
+that FILE does not name, or of none, are not read: see that the numbers of rows are right. A
+tenant with neither a key nor a row is refused, as its name may be mistyped.
 
 PASSFILE holds the passphrase of a KEK file that was made with one, in a file that only you can
 read; - asks on the terminal or reads it from a pipe.
@@ -111,14 +112,19 @@ func scanTables(c *call) int {
 	if !isTerminal(c.err) {
 		shown.out = nil
 	}
-	results := make([]scanResult, 0, len(tables))
-	for _, t := range tables {
-		rows, err := encryptsql.NewRows(c, db, t.layout())
-		if err != nil {
+	rows := make([]*encryptsql.Rows, len(tables))
+	for i, t := range tables {
+		if rows[i], err = encryptsql.NewRows(c, db, t.layout()); err != nil {
 			return c.fail(unable, "%v", err)
 		}
+	}
+	if err := c.checkTenants(keys.store, tables, rows); err != nil {
+		return c.fail(unable, "%v", err)
+	}
+	results := make([]scanResult, 0, len(tables))
+	for i, t := range tables {
 		ctx := crmguard.System(c, t.Tenant, "scan")
-		report, err := keys.Scan(ctx, t.Tenant, t.Kind, slices.Sorted(maps.Keys(t.Sealed)), rows, &encrypt.JobOptions{Progress: shown.progress})
+		report, err := keys.Scan(ctx, t.Tenant, t.Kind, slices.Sorted(maps.Keys(t.Sealed)), rows[i], &encrypt.JobOptions{Progress: shown.progress})
 		shown.end()
 		if err != nil {
 			return c.fail(unable, "%v", err)
@@ -126,6 +132,33 @@ func scanTables(c *call) int {
 		results = append(results, t.result(&report))
 	}
 	return c.tellScan(results, *asJSON)
+}
+
+// checkTenants refuses tenants of whom nothing is there, neither a key nor a row: of a name that
+// was mistyped a scan would say that all is sealed.
+func (c *call) checkTenants(store encrypt.Store, tables []scanned, rows []*encryptsql.Rows) error {
+	known := make(map[string]bool)
+	for i, t := range tables {
+		if known[t.Tenant] {
+			continue
+		}
+		keysets, err := store.Load(c, []encrypt.Scope{{Tenant: t.Tenant, Purpose: encrypt.TenantKeyset}})
+		if err != nil {
+			return err
+		}
+		page, err := rows[i].Page(c, t.Tenant, "", 1)
+		if err != nil {
+			return err
+		}
+		known[t.Tenant] = len(keysets) > 0 || len(page) > 0
+	}
+	for _, t := range tables {
+		if !known[t.Tenant] {
+			return advised{fmt.Errorf("tenant %s has neither a key in the key store nor a row in the declared tables", plain(t.Tenant)),
+				"See that FILE names it as the CRM does (crmguard keys list shows those that have keys); leave it out as long as nothing is stored for it"}
+		}
+	}
+	return nil
 }
 
 func (c *call) tellScan(results []scanResult, asJSON bool) int {
