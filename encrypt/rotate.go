@@ -3,6 +3,7 @@ package encrypt
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/crmguard/crmguard"
@@ -18,16 +19,20 @@ var (
 // Rotate makes the next version of a data, index or MAC key and returns it. Calls that
 // begin now seal with it, in other processes from [Lease] on; what was sealed before
 // opens until [Keyring.Retire]. Of calls at the same time one makes it. A scope
-// that never had a key is [ErrNoKey]. Rotate and Retire need a subject of the tenant.
+// that never had a key is [ErrNoKey], and one whose key is [ErrDamaged] gets none. Rotate and
+// Retire need a subject of the tenant.
 func (k *Keyring) Rotate(ctx context.Context, s Scope) (version uint32, err error) {
 	if err := k.checkRotation(ctx, s); err != nil {
 		return 0, err
 	}
-	records, err := k.versions(ctx, s)
+	keys, err := k.loadScope(ctx, s, false)
+	if err == nil {
+		err = keys.usable(&s)
+	}
 	if err != nil {
 		return 0, err
 	}
-	version = records[len(records)-1].Version + 1
+	version = keys.newest().version + 1
 	if err := k.makeVersion(ctx, s, version); err != nil {
 		return 0, err
 	}
@@ -39,6 +44,9 @@ func (k *Keyring) Rotate(ctx context.Context, s Scope) (version uint32, err erro
 // another one has the same moment. Clients that are erased are left out. Progress, which
 // may be nil, is called after every 500 keys that were looked at, whether or not there was anything
 // to rotate; its error ends the call. [Table.Reencrypt] comes next.
+//
+// Clients whose key is damaged stay as they are and keep no other from getting a new one; at the
+// end they are an [ErrDamaged] that names them. A tenant that never had a key is [ErrNoKey].
 func (k *Keyring) RotateClients(ctx context.Context, tenant string, before time.Time, progress func(ctx context.Context, rotated int) error) (rotated int, err error) {
 	if err := k.checkRotation(ctx, ClientScope(tenant, "")); err != nil {
 		return 0, err
@@ -47,13 +55,24 @@ func (k *Keyring) RotateClients(ctx context.Context, tenant string, before time.
 	if !ok {
 		return 0, errInventory
 	}
+	keysets, err := k.keysets(ctx, tenant)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := k.tenantKey(ctx, keysets, keysets[len(keysets)-1].Version); err != nil {
+		return 0, err // which would be said of each client
+	}
 	var newest Record
+	var damaged []error
 	rotate := func() error {
 		if newest.Scope.Name == "" || newest.State != Active || !newest.CreatedAt.Before(before) {
 			return nil
 		}
 		switch _, err := k.Rotate(ctx, newest.Scope); {
 		case errors.Is(err, crmguard.ErrErased): // meanwhile
+			return nil
+		case errors.Is(err, ErrDamaged):
+			damaged = append(damaged, fmt.Errorf("%w: client %q", err, newest.Scope.Name))
 			return nil
 		case err != nil:
 			return err
@@ -78,8 +97,10 @@ func (k *Keyring) RotateClients(ctx context.Context, tenant string, before time.
 			}
 		}
 	}
-	err = rotate()
-	return rotated, err
+	if err := rotate(); err != nil {
+		return rotated, err
+	}
+	return rotated, errors.Join(damaged...)
 }
 
 // Retire removes the versions of a key below the one that before names, and returns how

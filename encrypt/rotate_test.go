@@ -1,8 +1,11 @@
 package encrypt_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -191,6 +194,78 @@ func TestRotateClients(t *testing.T) {
 	require.ErrorContains(t, err, "Inventory")
 	_, err = k.RotateClients(ctx, "", before, nil)
 	require.Error(t, err)
+}
+
+// damage changes a byte of what is stored of the first version of a scope's key.
+func damage(t *testing.T, store *encrypt.Memory, s encrypt.Scope, at int) {
+	t.Helper()
+	records, err := store.Load(t.Context(), []encrypt.Scope{s})
+	require.NoError(t, err)
+	damaged := records[0]
+	damaged.Wrapped = bytes.Clone(damaged.Wrapped)
+	damaged.Wrapped[at] ^= 1
+	n, err := store.Replace(t.Context(), records[:1], []encrypt.Record{damaged})
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+}
+
+// A damaged key gets no further version, however often somebody tries, and says that it is damaged.
+func TestADamagedKeyIsNotRotated(t *testing.T) {
+	store := encrypt.NewMemory()
+	k := newKeyring(t, store, nil)
+	_, err := k.Seal(acting("acme"), home, nil)
+	require.NoError(t, err)
+	damage(t, store, homeKey, 20)
+	for range 2 {
+		_, err = k.Rotate(acting("acme"), homeKey)
+		require.ErrorIs(t, err, encrypt.ErrDamaged)
+	}
+	records, err := store.Load(t.Context(), []encrypt.Scope{homeKey})
+	require.NoError(t, err)
+	require.Len(t, records, 1)
+}
+
+// Clients whose key is damaged keep no other from getting a new one, and are named at the end,
+// with each call.
+func TestRotateClientsGoesOn(t *testing.T) {
+	kek, store, clock := newKEK(t), encrypt.NewMemory(), newClock(t)
+	options := &encrypt.Options{Clock: clock.Now}
+	k := openKeyring(t, kek, store, options)
+	ctx := job("acme")
+	for i := range 6 {
+		_, err := k.Seal(ctx, client(i), nil)
+		require.NoError(t, err)
+	}
+	for _, i := range []int{0, 3, 5} {
+		damage(t, store, dataScope(client(i).Client), 4*i)
+	}
+	clock.Advance(time.Minute)
+	before := clock.Now()
+	for _, want := range []int{3, 0} {
+		rotated, err := k.RotateClients(ctx, "acme", before, nil)
+		require.ErrorIs(t, err, encrypt.ErrDamaged)
+		require.Equal(t, want, rotated)
+		for i := range 6 {
+			named := strings.Contains(err.Error(), fmt.Sprintf("%q", client(i).Client))
+			require.Equal(t, i == 0 || i == 3 || i == 5, named, "client %d: %v", i, err)
+		}
+	}
+	for i := range 6 {
+		records, err := store.Load(t.Context(), []encrypt.Scope{dataScope(client(i).Client)})
+		require.NoError(t, err)
+		require.Equal(t, i == 1 || i == 2 || i == 4, len(records) == 2, "client %d", i)
+	}
+
+	// What no client can be rotated without ends it at once.
+	damage(t, store, encrypt.Scope{Tenant: "acme", Purpose: encrypt.TenantKeyset}, 0)
+	rotated, err := openKeyring(t, kek, store, options).RotateClients(ctx, "acme", clock.Now().Add(time.Hour), nil)
+	require.ErrorIs(t, err, encrypt.ErrDamaged)
+	require.Zero(t, rotated)
+	require.NotContains(t, err.Error(), "client")
+
+	// A tenant without any key may be a mistyped one.
+	_, err = k.RotateClients(job("acmee"), "acmee", before, nil)
+	require.ErrorIs(t, err, encrypt.ErrNoKey)
 }
 
 // What acts on a tenant's keys is for that tenant, and what acts on those of all tenants for none
