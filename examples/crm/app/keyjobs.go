@@ -38,6 +38,7 @@ type keyJob struct {
 	Keys    int       `json:"keys,omitempty"`    // wrapped anew, or made
 	Changed int       `json:"changed,omitempty"` // values and files sealed anew
 	Left    int       `json:"left,omitempty"`    // that did not open
+	Damaged bool      `json:"damaged,omitempty"` // the keys of some clients, which got no new one
 	Gone    time.Time `json:"gone,omitzero"`     // when the old KEK is gone everywhere
 }
 

@@ -1,8 +1,10 @@
 package app
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
+	"github.com/crmguard/crmguard/internal/racetest"
 )
 
 // ended waits until a task has ended. Leases run out sooner while a turn only waits, for
@@ -136,6 +139,46 @@ func TestKeysPage(t *testing.T) {
 		require.Equal(t, http.StatusOK, status)
 		has(t, page, "This record does not open")
 		has(t, page, "does not open</span>", "the attachment")
+	})
+}
+
+// TestADamagedKeyKeepsNobodyWaiting: the other clients are reencrypted, the page says that not all
+// were, and the log which.
+func TestADamagedKeyKeepsNobodyWaiting(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(4))
+		var log racetest.Buffer
+		in.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		in.stop()
+		in.start()
+		damaged := in.idOf(1)
+		scope := encrypt.ClientScope(tenant, damaged)
+		was, err := in.app.vault.store.Load(t.Context(), []encrypt.Scope{scope})
+		require.NoError(t, err)
+		now := slices.Clone(was)
+		now[0].Wrapped = bytes.Clone(was[0].Wrapped)
+		now[0].Wrapped[20] ^= 1
+		_, err = in.app.vault.store.Replace(t.Context(), was, now)
+		require.NoError(t, err)
+		before := map[string][]byte{}
+		for i := range 4 {
+			before[in.idOf(i)] = in.sealed(in.idOf(i))
+		}
+
+		owner := in.signedIn("owner")
+		owner.post("/keys/reencrypt")
+		job := in.ended(reencryptJob)
+		require.False(t, job.Failed)
+		require.Equal(t, 3, job.Keys)
+		require.Positive(t, job.Left)
+		for id, sealed := range before {
+			require.Equal(t, id == damaged, bytes.Equal(sealed, in.sealed(id)), id)
+		}
+		_, page := owner.get("/keys")
+		has(t, page, "The keys of some clients are damaged")
+		has(t, page, "the log names them")
+		require.Contains(t, log.String(), "clients got no new key")
+		require.Contains(t, log.String(), "record="+damaged+" field=phone")
 	})
 }
 

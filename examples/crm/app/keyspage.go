@@ -249,6 +249,10 @@ func describeReencrypt(job *keyJob) *jobView {
 	}
 	view.Title = "The clients were reencrypted"
 	view.Text = plural(job.Keys, "new key") + ", and " + grouped(job.Changed) + " rows and files sealed anew."
+	if job.Damaged {
+		view.Class = "warn"
+		view.Text += " The keys of some clients are damaged, and these got no new one: the log names them."
+	}
 	if job.Left > 0 {
 		view.Class = "warn"
 		view.Text += " " + plural(job.Left, "value") + " did not open and stayed as they were: the log names them."

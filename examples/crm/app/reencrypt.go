@@ -66,7 +66,7 @@ func (a *App) reencrypt(ctx context.Context, job *keyJob) error {
 }
 
 // renewKeys makes the next version of the key of each client that has none since the
-// task began: so it can be cut off and begun again.
+// task began: so it can be cut off and begun again. A damaged key keeps nobody else waiting.
 func (a *App) renewKeys(ctx context.Context, job *keyJob) error {
 	before := job.Keys
 	rotated, err := a.vault.keys.RotateClients(ctx, tenant, job.Began, func(ctx context.Context, rotated int) error {
@@ -75,6 +75,10 @@ func (a *App) renewKeys(ctx context.Context, job *keyJob) error {
 		return a.keep(ctx, *job)
 	})
 	job.Keys = before + rotated
+	if errors.Is(err, encrypt.ErrDamaged) {
+		a.log.ErrorContext(ctx, "clients got no new key", "error", err)
+		job.Damaged, err = true, nil
+	}
 	return err
 }
 
@@ -86,11 +90,14 @@ func (a *App) sealAnew(ctx context.Context, job *keyJob, layout encryptsql.Layou
 		return err
 	}
 	before := *job
-	_, err = walk(ctx, tenant, rows, &encrypt.JobOptions{After: job.Cursor, Progress: func(ctx context.Context, r encrypt.Report) error {
+	report, err := walk(ctx, tenant, rows, &encrypt.JobOptions{After: job.Cursor, Progress: func(ctx context.Context, r encrypt.Report) error {
 		job.Cursor, job.Done, job.Changed = r.Cursor, before.Done+r.Rows, before.Changed+r.Changed
 		job.Left = before.Left + r.Malformed + r.Foreign + r.Unreadable + r.Busy
 		return a.keep(ctx, *job)
 	}})
+	for _, f := range report.Findings {
+		a.log.ErrorContext(ctx, "a value was not sealed anew", "table", layout.Table, "record", f.Record, "field", f.Field, "error", f.Err)
+	}
 	return err
 }
 
