@@ -83,7 +83,7 @@ func checkCell(tenant string, c *Cell) error {
 
 // error names a cell in an error.
 func (c *Cell) error(i int, err error) error {
-	return RowError{Row: i, Record: c.Place.Record, Field: c.Place.Field, Err: err}
+	return &RowError{Row: i, Record: c.Place.Record, Field: c.Place.Field, Err: err}
 }
 
 // maxPad is far above what hides lengths of fields and far below what memory holds.

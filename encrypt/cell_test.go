@@ -63,7 +63,7 @@ func TestCellsAreRefusedWhole(t *testing.T) {
 		cells := []encrypt.Cell{cell("c1", "r1", "name", "x"), bad}
 		err := k.SealAll(ctx, "acme", cells)
 		require.Error(t, err, name)
-		e, ok := err.(encrypt.RowError) //nolint:errorlint // exactly this
+		e, ok := err.(*encrypt.RowError) //nolint:errorlint // exactly this
 		require.True(t, ok, name)
 		require.Equal(t, 1, e.Row, name)
 		require.Nil(t, cells[0].Sealed, "%s: no cell was changed", name)

@@ -202,9 +202,9 @@ func TestAClientClosedWhileABatchIsSealedIsNamed(t *testing.T) {
 	store.client = "c1"
 	again := cells()
 	err := k.SealAll(job("acme"), "acme", again)
-	var row encrypt.RowError
+	var row *encrypt.RowError
 	require.ErrorAs(t, err, &row)
-	require.Equal(t, encrypt.RowError{Row: 1, Record: "r1", Field: "phone", Err: crmguard.ErrErased}, row)
+	require.Equal(t, &encrypt.RowError{Row: 1, Record: "r1", Field: "phone", Err: crmguard.ErrErased}, row)
 	require.Equal(t, cells(), again)
 
 	store.client = "c2"

@@ -44,7 +44,7 @@ type Execer interface {
 type Index interface {
 	// Put replaces the entries of some records, inside the host's transaction, which has
 	// written the rows before. Fields that [IndexEntries] leave out keep theirs. Where another
-	// record has the value of a unique entry the error is a [DuplicateError], or [ErrDuplicate]
+	// record has the value of a unique entry the error is a *[DuplicateError], or [ErrDuplicate]
 	// where nobody can tell whose it is, and the host rolls back; of several that put the same
 	// value at once, one succeeds. Puts without a transaction change all or nothing.
 	Put(ctx context.Context, tx Execer, entries IndexEntries) error
@@ -66,7 +66,7 @@ type Index interface {
 	DropClient(ctx context.Context, tenant, client string) (rows int, err error)
 }
 
-// ErrDuplicate is what a [DuplicateError] wraps: the error of [Index.Put] where another record
+// ErrDuplicate is what a *[DuplicateError] wraps: the error of [Index.Put] where another record
 // has the value of a field tagged index=…:unique.
 var ErrDuplicate = errors.New("encrypt: another record has this value")
 
@@ -78,12 +78,12 @@ type DuplicateError struct {
 }
 
 // Error names the field and the records.
-func (e DuplicateError) Error() string {
+func (e *DuplicateError) Error() string {
 	return fmt.Sprintf("%v: field %q, record %q, other %q", ErrDuplicate, e.Field, e.Record, e.Other)
 }
 
 // Unwrap returns [ErrDuplicate].
-func (e DuplicateError) Unwrap() error { return ErrDuplicate }
+func (e *DuplicateError) Unwrap() error { return ErrDuplicate }
 
 var errEntry = errors.New("encrypt: index entry of another tenant, kind, record or field, repeated, or without client, index, version or value")
 

@@ -38,7 +38,7 @@ type Report struct {
 	Unreadable int // the key is missing or damaged, what was sealed does not fit the field, or it is a duplicate of a unique value
 	Busy       int // somebody else changed the row each time; the next run takes it
 
-	Findings []RowError // the first 100 of these, without those of erased clients; Row is always 0
+	Findings []*RowError // the first 100 of these, without those of erased clients; Row is always 0
 }
 
 // OK says whether all values are as they should be. Those of erased clients are.
@@ -64,11 +64,11 @@ var (
 // outcome is what became of one row.
 type outcome struct {
 	changed bool
-	bad     []RowError
+	bad     []*RowError
 }
 
 func (o *outcome) add(place *crmguard.Place, err error) {
-	o.bad = append(o.bad, RowError{Record: place.Record, Field: place.Field, Err: err})
+	o.bad = append(o.bad, &RowError{Record: place.Record, Field: place.Field, Err: err})
 }
 
 func (r *Report) add(o outcome) {
@@ -191,7 +191,7 @@ func (r *Report) settle(ctx context.Context, tenant string, rows Rows, page []Ro
 			case !slices.Contains(stale, page[i].Record):
 				r.add(o)
 			case round == rounds-1:
-				r.add(outcome{bad: []RowError{{Record: page[i].Record, Err: errBusy}}})
+				r.add(outcome{bad: []*RowError{{Record: page[i].Record, Err: errBusy}}})
 			}
 		}
 		if len(stale) == 0 || round == rounds-1 {
@@ -240,7 +240,7 @@ func (k *Keyring) sealLiving(ctx context.Context, tenant string, cells []*Cell, 
 			}
 		}
 		keys, err := k.sealAll(ctx, tenant, living, more)
-		if e, ok := errors.AsType[RowError](err); ok && !passing(ctx, err) {
+		if e, ok := errors.AsType[*RowError](err); ok && !passing(ctx, err) {
 			refused := from[e.Row]
 			for _, c := range from {
 				if c == refused || errors.Is(err, crmguard.ErrErased) && c.Place.Client == refused.Place.Client {

@@ -46,7 +46,7 @@ func (m *MemoryIndex) Put(_ context.Context, _ Execer, x IndexEntries) error {
 		if e.Unique {
 			for _, other := range taken[string(e.Value)] {
 				if e.sameValue(other) {
-					return DuplicateError{Field: e.Field, Index: e.Index, Record: e.Record, Other: other.Record}
+					return &DuplicateError{Field: e.Field, Index: e.Index, Record: e.Record, Other: other.Record}
 				}
 			}
 			taken[string(e.Value)] = append(taken[string(e.Value)], &e)

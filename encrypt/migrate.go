@@ -333,7 +333,7 @@ func (g *migration) compare(ctx context.Context, b *batch, both []int) error {
 // store makes the changes but those that a unique index refuses, which it takes out of them.
 func (g *migration) store(ctx context.Context, b *batch, entries []IndexEntry) (stale []string, err error) {
 	s := storing{Model: g.Model, tenant: g.tenant, rows: g.rows, until: b.until,
-		refuse: func(duplicate DuplicateError) (kept bool) {
+		refuse: func(duplicate *DuplicateError) (kept bool) {
 			delete(b.changes, duplicate.Record)
 			i := slices.IndexFunc(b.page, func(r Row) bool { return r.Record == duplicate.Record })
 			b.outcomes[i].add(&crmguard.Place{Record: duplicate.Record, Field: duplicate.Field}, duplicate)

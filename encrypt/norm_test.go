@@ -165,7 +165,7 @@ func TestNothingStaleIsShown(t *testing.T) {
 }
 
 func TestRowErrorsCount(t *testing.T) {
-	one := encrypt.RowError{Row: 3, Record: "c3", Field: "phone", Err: encrypt.ErrForeign}
+	one := &encrypt.RowError{Row: 3, Record: "c3", Field: "phone", Err: encrypt.ErrForeign}
 	require.Contains(t, encrypt.RowErrors{one}.Error(), "one row did not open")
 	require.Contains(t, encrypt.RowErrors{one, one}.Error(), "2 rows did not open")
 }

@@ -13,7 +13,7 @@ import (
 // leave the index out, or after a field got an index. Those of erased clients, of
 // values that do not open, and those of indexes that the tags of a field name no more, are deleted. A row
 // that is edited meanwhile keeps the entries of the edit. Of rows with the same value in a unique index one has it; the others are
-// found by it too, and each is a [DuplicateError] in the report. Report.Changed counts the rows
+// found by it too, and each is a *[DuplicateError] in the report. Report.Changed counts the rows
 // that were done.
 func (t *Table[T]) Reindex(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
@@ -120,10 +120,10 @@ func (m *Model) reindex(ctx context.Context, tenant string, rows Rows, page []Ro
 		put: func(tx Execer, swapped []string) error {
 			return m.putEntries(ctx, tx, tenant, namesOf(fields), swapped, entries)
 		},
-		refuse: func(duplicate DuplicateError) (kept bool) {
+		refuse: func(duplicate *DuplicateError) (kept bool) {
 			o := &outcomes[rowOf[duplicate.Record]]
 			o.add(&crmguard.Place{Record: duplicate.Record, Field: duplicate.Field}, duplicate)
-			kept = loosen(entries, &duplicate)
+			kept = loosen(entries, duplicate)
 			o.changed = kept
 			return kept
 		}}

@@ -128,9 +128,8 @@ func namesOf(fields []fieldPlan) []string {
 
 // rowOf turns the index of a cell into that of its row.
 func rowOf(err error, fields int) error {
-	if e, ok := errors.AsType[RowError](err); ok {
-		e.Row /= fields
-		return e
+	if e, ok := errors.AsType[*RowError](err); ok {
+		return &RowError{Row: e.Row / fields, Record: e.Record, Field: e.Field, Err: e.Err}
 	}
 	return err
 }
@@ -141,12 +140,12 @@ func (m *Model) encode(b *scratch, tenant string, fields []fieldPlan, rows []ref
 	b.texts = b.texts[:0]
 	for i, row := range rows {
 		if !row.IsValid() {
-			return nil, RowError{Row: i, Err: errNil}
+			return nil, &RowError{Row: i, Err: errNil}
 		}
 		var place crmguard.Place
 		err := m.ids(&place, tenant, row)
 		if err != nil {
-			return nil, RowError{Row: i, Record: place.Record, Err: err}
+			return nil, &RowError{Row: i, Record: place.Record, Err: err}
 		}
 		for j := range fields {
 			cell := &cells[i*len(fields)+j]
@@ -210,7 +209,7 @@ func (m *Model) openRows(ctx context.Context, tenant string, rows []reflect.Valu
 	}
 	for i, row := range rows {
 		if err := m.decode(i, row, cells[i*len(fields):(i+1)*len(fields)]); err != nil {
-			failed = append(failed, *err)
+			failed = append(failed, err)
 		}
 	}
 	if len(failed) > 0 {
@@ -238,14 +237,14 @@ func (m *Model) decode(i int, row reflect.Value, cells []Cell) *RowError {
 		if err == nil {
 			continue
 		}
-		e := RowError{Row: i, Record: c.Place.Record, Field: c.Place.Field, Err: err}
+		e := &RowError{Row: i, Record: c.Place.Record, Field: c.Place.Field, Err: err}
 		if !row.IsValid() || c.Place.Record == "" || c.Place.Client == "" {
 			e.Field = "" // nothing is wrong with the field
 		}
 		if row.IsValid() {
 			m.zero(row)
 		}
-		return &e
+		return e
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func (k *Keyring) scanAgain(ctx context.Context, tenant, kind string, fields []s
 	rowOf := make(map[string]int)
 	var records []string
 	for i := range outcomes {
-		if slices.ContainsFunc(outcomes[i].bad, func(e RowError) bool { return errors.Is(e.Err, ErrReadAgain) }) {
+		if slices.ContainsFunc(outcomes[i].bad, func(e *RowError) bool { return errors.Is(e.Err, ErrReadAgain) }) {
 			rowOf[page[i].Record] = i
 			records = append(records, page[i].Record)
 			outcomes[i] = outcome{}

@@ -10,7 +10,7 @@ import (
 
 // SealAll fills Sealed of cells of one tenant from Plaintext, with at most one query to the key
 // store, or two where clients get their first key. NULL stays NULL. The error of a cell
-// is a [RowError], whose Row is its index. On an error no cell was changed.
+// is a *[RowError], whose Row is its index. On an error no cell was changed.
 func (k *Keyring) SealAll(ctx context.Context, tenant string, cells []Cell) error {
 	_, err := k.sealAll(ctx, tenant, cells, nil)
 	return err
@@ -65,7 +65,7 @@ func fillSealed(cells []Cell, arena []byte) {
 // closedMeanwhile says whether a client was closed after its key was read, which is known by
 // now: the next look names its cell.
 func closedMeanwhile(err error) bool {
-	_, named := errors.AsType[RowError](err)
+	_, named := errors.AsType[*RowError](err)
 	return !named && errors.Is(err, crmguard.ErrErased)
 }
 

@@ -18,7 +18,7 @@ type storing struct {
 
 	// refuse notes a duplicate. Where it has left out the entry that was one, it returns that
 	// the record is stored all the same.
-	refuse func(DuplicateError) (kept bool)
+	refuse func(*DuplicateError) (kept bool)
 	stale  []string // to be read and made anew
 }
 
@@ -35,9 +35,9 @@ func (s *storing) store(ctx context.Context, list []Change) error {
 		return nil
 	}
 	stale, err := s.rows.Swap(ctx, s.tenant, list, s.put)
-	duplicate, refused := errors.AsType[DuplicateError](err)
-	i := slices.IndexFunc(list, func(c Change) bool { return c.Was.Record == duplicate.Record })
-	if !refused || i < 0 {
+	duplicate, refused := errors.AsType[*DuplicateError](err)
+	i := slices.IndexFunc(list, func(c Change) bool { return refused && c.Was.Record == duplicate.Record })
+	if i < 0 {
 		s.stale = append(s.stale, stale...)
 		return err
 	}
@@ -53,7 +53,7 @@ func (s *storing) store(ctx context.Context, list []Change) error {
 
 // duplicatesIn finds records that have a unique value of another one of the same batch, which
 // gets it, each once in an index: an index would name them one by one.
-func duplicatesIn(stored func(record string) bool, entries []IndexEntry) (duplicates []DuplicateError) {
+func duplicatesIn(stored func(record string) bool, entries []IndexEntry) (duplicates []*DuplicateError) {
 	type value struct {
 		field, index string
 		version      uint32
@@ -74,7 +74,7 @@ func duplicatesIn(stored func(record string) bool, entries []IndexEntry) (duplic
 			owners[v] = e.Record
 		case owner != e.Record && !found[p]:
 			found[p] = true
-			duplicates = append(duplicates, DuplicateError{Field: e.Field, Index: e.Index, Record: e.Record, Other: owner})
+			duplicates = append(duplicates, &DuplicateError{Field: e.Field, Index: e.Index, Record: e.Record, Other: owner})
 		}
 	}
 	return duplicates

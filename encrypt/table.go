@@ -45,17 +45,17 @@ type RowError struct {
 }
 
 // Error names record and field.
-func (e RowError) Error() string { return "encrypt: " + e.text() }
+func (e *RowError) Error() string { return "encrypt: " + e.text() }
 
-func (e RowError) text() string {
+func (e *RowError) text() string {
 	return fmt.Sprintf("row %d (record %q, field %q): %v", e.Row, e.Record, e.Field, e.Err)
 }
 
 // Unwrap returns the cause.
-func (e RowError) Unwrap() error { return e.Err }
+func (e *RowError) Unwrap() error { return e.Err }
 
 // RowErrors is the error of an Open that opened all rows but these.
-type RowErrors []RowError
+type RowErrors []*RowError
 
 // Error counts the rows and shows the first.
 func (e RowErrors) Error() string {
@@ -237,7 +237,7 @@ func (m *Model) values(rows []any) ([]reflect.Value, error) {
 	for i, row := range rows {
 		v := reflect.ValueOf(row)
 		if !v.IsValid() || v.Type() != reflect.PointerTo(m.typ) {
-			return nil, RowError{Row: i, Err: fmt.Errorf("encrypt: %T is not a *%v", row, m.typ)}
+			return nil, &RowError{Row: i, Err: fmt.Errorf("encrypt: %T is not a *%v", row, m.typ)}
 		}
 		if !v.IsNil() {
 			found[i] = v.Elem()

@@ -330,7 +330,7 @@ func TestSealRefusesWholePages(t *testing.T) {
 	rows := page(3)
 	_, err = table.Seal(ctx, "acme", rows...)
 	require.ErrorIs(t, err, crmguard.ErrErased)
-	e, ok := errors.AsType[encrypt.RowError](err)
+	e, ok := errors.AsType[*encrypt.RowError](err)
 	require.True(t, ok)
 	require.Equal(t, "c01", e.Record)
 	for _, row := range rows {

@@ -103,7 +103,7 @@ func (t *table) rowsOf(v reflect.Value) ([]reflect.Value, error) {
 // erasedAgain is for associations: gorm inserts their rows anew and does nothing where
 // they exist. One that was read after its client was erased has nothing to seal.
 func (t *table) erasedAgain(err error, rows []reflect.Value, u *upsert) (row int, ok bool) {
-	e, isRow := errors.AsType[encrypt.RowError](err)
+	e, isRow := errors.AsType[*encrypt.RowError](err)
 	if !isRow || !errors.Is(err, crmguard.ErrErased) || u == nil || len(u.sealed) > 0 || e.Row >= len(rows) {
 		return 0, false
 	}

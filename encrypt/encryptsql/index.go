@@ -152,7 +152,7 @@ func (x *Index) conflict(ctx context.Context, tx encrypt.Execer, part []encrypt.
 			return fmt.Errorf("%w: who has it: %w", encrypt.ErrDuplicate, err)
 		}
 		if len(others) > 0 {
-			return encrypt.DuplicateError{Field: e.Field, Index: e.Index, Record: e.Record, Other: others[0]}
+			return &encrypt.DuplicateError{Field: e.Field, Index: e.Index, Record: e.Record, Other: others[0]}
 		}
 	}
 	return errConcurrent

@@ -35,7 +35,7 @@ func TestIndexPutsAllOrNothing(t *testing.T) {
 			}
 			require.NoError(t, put("r1", "one"))
 			require.NoError(t, put("r2", "two"))
-			duplicate := encrypt.DuplicateError{}
+			var duplicate *encrypt.DuplicateError
 			require.ErrorAs(t, put("r2", "one"), &duplicate)
 			require.Equal(t, "r1", duplicate.Other)
 			found, err := x.Find(t.Context(), "acme", "contacts", "phone", "phone", [][]byte{[]byte("two")})

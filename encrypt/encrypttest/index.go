@@ -161,10 +161,10 @@ func indexDuties() []duty[indexUnderTest] {
 				"old version": unique(entry("b", "phone", "1")), "new version": unique(version(2, entry("b", "phone", "2"))),
 			} {
 				err := put([]string{"b"}, unique(entry("b", "email", "7")), e)
-				duplicate, ok := errors.AsType[encrypt.DuplicateError](err)
+				duplicate, ok := errors.AsType[*encrypt.DuplicateError](err)
 				require.True(t, ok, "%s: %v", name, err)
 				require.ErrorIs(t, err, encrypt.ErrDuplicate)
-				require.Equal(t, encrypt.DuplicateError{Field: "phone", Index: "phone", Record: "b", Other: "a"}, duplicate)
+				require.Equal(t, &encrypt.DuplicateError{Field: "phone", Index: "phone", Record: "b", Other: "a"}, duplicate)
 				require.Empty(t, find(t, x, "acme", "contacts", "email", "7"), "nothing was put")
 				require.Equal(t, []string{"a"}, find(t, x, "acme", "contacts", "phone", "1", "2"))
 			}

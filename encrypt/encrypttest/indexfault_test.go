@@ -115,7 +115,7 @@ var indexFaults = []fault[indexUnderTest]{
 			others, err := f.MemoryIndex.Find(ctx, x.Tenant, x.Kind, e.Field, e.Index, [][]byte{e.Value})
 			meet()
 			if err != nil || len(others) > 0 {
-				return encrypt.DuplicateError{}
+				return &encrypt.DuplicateError{}
 			}
 			x.Entries = loose(x.Entries)
 			return f.MemoryIndex.Put(ctx, tx, x)
