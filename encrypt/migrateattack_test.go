@@ -290,3 +290,51 @@ func TestMigrateKeepsTheProofThatABusyRowNeeds(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, report.OK(), "%+v", report)
 }
+
+// A program that does not seal may write the old column of a row that was sealed meanwhile.
+func TestWhatIsSealedCounts(t *testing.T) {
+	p := newPlainTable(t, 2, encrypt.NewMemory(), nil, nil)
+	p.begin(t)
+	g := asGrown(p.row(t, "c01"))
+	g.Phone = "sealed"
+	_, err := p.contacts.Seal(acting("acme"), "acme", g)
+	require.NoError(t, err)
+	both := p.row(t, "c01")
+	both.Sealed["phone"] = g.PhoneSealed
+	p.Put("acme", both)
+	require.NotNil(t, p.row(t, "c01").Legacy["phone"])
+	opened, err := p.open(t, "c01")
+	require.NoError(t, err)
+	require.Equal(t, "sealed", opened.Phone)
+}
+
+// rememberingPending answers with records that it had once, whatever state the field is in.
+type rememberingPending struct {
+	*encrypt.Memory
+	found []encrypt.PendingRecord
+}
+
+func (r *rememberingPending) HasPending(ctx context.Context, f encrypt.PendingField, records []string) (encrypt.PendingState, []encrypt.PendingRecord, error) {
+	state, found, err := r.Memory.HasPending(ctx, f, records)
+	if len(found) > 0 {
+		r.found = found
+	}
+	return state, r.found, err
+}
+
+func TestAStrictFieldHasNoRecords(t *testing.T) {
+	store := &rememberingPending{Memory: encrypt.NewMemory()}
+	p := newPlainTable(t, 1, store, nil, nil)
+	p.begin(t)
+	waiting := p.row(t, "c00")
+	waiting.Legacy = map[string][]byte{"phone": waiting.Legacy["phone"]}
+	p.Put("acme", waiting)
+	_, err := p.open(t, "c00")
+	require.NoError(t, err)
+	_, err = p.contacts.Migrate(job("acme"), "acme", p, nil)
+	require.NoError(t, err)
+	require.Zero(t, p.left(t))
+	p.Put("acme", waiting)
+	_, err = p.open(t, "c00")
+	require.ErrorIs(t, err, encrypt.ErrPlaintext)
+}
