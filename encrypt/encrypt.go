@@ -291,14 +291,6 @@ func (k *Keyring) Close() error {
 	return nil
 }
 
-// checkHost is for what acts on the keys of all tenants: no person of one of them orders that.
-func checkHost(ctx context.Context) error {
-	if s, ok := crmguard.SubjectFrom(ctx); ok && s.Kind != crmguard.KindSystem {
-		return errHost
-	}
-	return nil
-}
-
 // String shows nothing of the keys.
 func (k *Keyring) String() string { return "encrypt.Keyring[redacted]" }
 

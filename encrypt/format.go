@@ -118,3 +118,23 @@ func appendScopeAD(b []byte, domain string, h header, s *Scope, version uint32) 
 	b = appendString(b, s.Tenant)
 	return appendString(b, s.Name)
 }
+
+// maxPart keeps the lengths in associated data far from their 32 bits.
+const maxPart = 1 << 16
+
+func checkPlace(at *crmguard.Place) error {
+	if at.Kind == ownKind {
+		return errOwnKind
+	}
+	return checkParts(at)
+}
+
+func checkParts(at *crmguard.Place) error {
+	switch {
+	case at.Tenant == "":
+		return errTenant
+	case len(at.Tenant) > maxPart, len(at.Client) > maxPart, len(at.Kind) > maxPart, len(at.Record) > maxPart, len(at.Field) > maxPart:
+		return errName
+	}
+	return nil
+}

@@ -34,14 +34,14 @@ func (k *Keyring) keysOfGroups(ctx context.Context, tenant string, groups []grou
 
 // cachedGroups gives groups the keys that are cached, and returns the query for the others; nil: there
 // are none.
-func (k *Keyring) cachedGroups(tenant string, groups []group) (missing *query) {
+func (k *Keyring) cachedGroups(tenant string, groups []group) (missing *keyQuery) {
 	for i := range groups {
 		g := &groups[i]
 		if missing == nil {
 			if g.keys = k.cachedOne(&g.scope); g.keys != nil {
 				continue
 			}
-			missing = newQuery(tenant, len(groups)-i)
+			missing = newKeyQuery(tenant, len(groups)-i)
 		}
 		hash := k.cache.hash(&g.scope)
 		if g.keys = k.cached(&g.scope, hash); g.keys == nil {
@@ -61,7 +61,7 @@ func (k *Keyring) allSettled(groups []group) bool {
 }
 
 // loadGroups is load for those groups that a query has.
-func (k *Keyring) loadGroups(ctx context.Context, q *query, groups []group, create bool) error {
+func (k *Keyring) loadGroups(ctx context.Context, q *keyQuery, groups []group, create bool) error {
 	found, err := k.load(ctx, q, create)
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func keysOf(groups []group) []*scopeKeys {
 // load asks the store, in one query, and puts what it finds into the cache. It returns keys in the order of
 // the query's scopes; those of scopes without a key are nil. Another query follows only when the
 // KEK turned while the first was read.
-func (k *Keyring) load(ctx context.Context, q *query, create bool) ([]*scopeKeys, error) {
+func (k *Keyring) load(ctx context.Context, q *keyQuery, create bool) ([]*scopeKeys, error) {
 	if k.closed.Load() {
 		return nil, errClosed
 	}
@@ -113,7 +113,7 @@ func (k *Keyring) load(ctx context.Context, q *query, create bool) ([]*scopeKeys
 
 // loadScope is load for one scope.
 func (k *Keyring) loadScope(ctx context.Context, s Scope, create bool) (*scopeKeys, error) {
-	q := newQuery(s.Tenant, 1)
+	q := newKeyQuery(s.Tenant, 1)
 	q.add(0, &s, k.cache.hash(&s))
 	found, err := k.load(ctx, q, create)
 	if err != nil {
@@ -141,7 +141,7 @@ func (k *Keyring) turnedSince(ctx context.Context, tenantScope Scope, keysets []
 }
 
 // loadOnce returns the keys of what a query asks for, in its order, and the tenant's keysets.
-func (k *Keyring) loadOnce(ctx context.Context, q *query, create bool) (found []*scopeKeys, keysets []Record, err error) {
+func (k *Keyring) loadOnce(ctx context.Context, q *keyQuery, create bool) (found []*scopeKeys, keysets []Record, err error) {
 	started, generation, change := k.now(), k.generation.Load(), k.changed.last.Load()
 	if k.closed.Load() { // which Close sets before it ends the generation
 		return nil, nil, errClosed

@@ -135,14 +135,14 @@ func (k *Keyring) openCell(ctx context.Context, g *group, c *Cell, into []byte, 
 // newerVersions reads anew, in one query, the keys of all groups that another node may
 // have sealed with a version made since.
 func (k *Keyring) newerVersions(ctx context.Context, tenant string, groups []group) error {
-	var wanted *query
+	var wanted *keyQuery
 	for i := range groups {
 		g := &groups[i]
 		if g.keys.usable(&g.scope) != nil || !k.maySeek(g.keys, g.newest) {
 			continue
 		}
 		if wanted == nil {
-			wanted = newQuery(tenant, len(groups)-i)
+			wanted = newKeyQuery(tenant, len(groups)-i)
 		}
 		wanted.add(i, &g.scope, k.cache.hash(&g.scope))
 	}

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// query is what the key store is asked for at once: a tenant's keyset, and then scopes of that tenant,
+// keyQuery is what the key store is asked for at once: a tenant's keyset, and then scopes of that tenant,
 // each once.
-type query struct {
+type keyQuery struct {
 	scopes []Scope
 	hashes []uint64     // of the cache
 	table  []int32      // finds scopes by their hash, with open addressing: the index, plus one
@@ -18,8 +18,8 @@ type query struct {
 // queryPlace says which group keys of a scope belong to.
 type queryPlace struct{ scope, group int32 }
 
-func newQuery(tenant string, n int) *query {
-	q := &query{
+func newKeyQuery(tenant string, n int) *keyQuery {
+	q := &keyQuery{
 		scopes: make([]Scope, 1, 1+n),
 		hashes: make([]uint64, 1, 1+n),
 		table:  make([]int32, 1<<bits.Len(uint(2*n))), //nolint:gosec // positive
@@ -30,7 +30,7 @@ func newQuery(tenant string, n int) *query {
 }
 
 // add says which group keys of a scope belong to. Scopes may repeat.
-func (q *query) add(group int, s *Scope, hash uint64) {
+func (q *keyQuery) add(group int, s *Scope, hash uint64) {
 	slot := q.slot(s, hash)
 	if *slot == 0 {
 		tenant := q.scopes[0].Tenant
@@ -42,7 +42,7 @@ func (q *query) add(group int, s *Scope, hash uint64) {
 }
 
 // slot is where the table has a scope, or room for it: half of it stays free.
-func (q *query) slot(s *Scope, hash uint64) *int32 {
+func (q *keyQuery) slot(s *Scope, hash uint64) *int32 {
 	mask := uint64(len(q.table) - 1) //nolint:gosec // positive
 	for i := hash & mask; ; i = (i + 1) & mask {
 		slot := &q.table[i]
@@ -52,7 +52,7 @@ func (q *query) slot(s *Scope, hash uint64) *int32 {
 	}
 }
 
-func (q *query) check() error {
+func (q *keyQuery) check() error {
 	if q.wrong {
 		return errScope
 	}
@@ -68,7 +68,7 @@ func (q *query) check() error {
 }
 
 // sort returns the records of each scope, in the query's order; others are left out.
-func (q *query) sort(records []Record, c *cache) [][]Record {
+func (q *keyQuery) sort(records []Record, c *cache) [][]Record {
 	sorted := make([][]Record, len(q.scopes))
 	next := 0
 	for group := range groups(records) {
@@ -90,7 +90,7 @@ func (q *query) sort(records []Record, c *cache) [][]Record {
 }
 
 // index is -1 for what was not asked for.
-func (q *query) index(s *Scope, c *cache) int {
+func (q *keyQuery) index(s *Scope, c *cache) int {
 	if q.scopes[0].is(s) {
 		return 0
 	}

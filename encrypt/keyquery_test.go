@@ -19,7 +19,7 @@ func TestQueryAsksForEachScopeOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for n := range 60 {
-				q := newQuery("acme", n)
+				q := newKeyQuery("acme", n)
 				var wanted []Scope
 				known := make(map[Scope]int) // the slow model
 				for i := range n {
@@ -48,12 +48,12 @@ func TestQueryAsksForEachScopeOnce(t *testing.T) {
 func TestQueryRefusesOtherTenantsAndNames(t *testing.T) {
 	c := newCache(8)
 	for _, s := range []Scope{{"other", DataKey, "c1"}, {"", DataKey, "c1"}} {
-		q := newQuery("acme", 1)
+		q := newKeyQuery("acme", 1)
 		q.add(0, &s, c.hash(&s))
 		require.ErrorIs(t, q.check(), errScope)
 	}
 	for tenant, name := range map[string]string{"acme": "c\x001", "ac\xffme": "c1"} {
-		q := newQuery(tenant, 1)
+		q := newKeyQuery(tenant, 1)
 		s := Scope{tenant, DataKey, name}
 		q.add(0, &s, c.hash(&s))
 		require.ErrorIs(t, q.check(), errName)
@@ -63,7 +63,7 @@ func TestQueryRefusesOtherTenantsAndNames(t *testing.T) {
 // A store may answer in any order, in several runs, and with what nobody asked for.
 func TestQuerySortsRecords(t *testing.T) {
 	c := newCache(8)
-	q := newQuery("acme", 3)
+	q := newKeyQuery("acme", 3)
 	var scopes []Scope
 	for i := range 3 {
 		s := Scope{"acme", DataKey, "c" + strconv.Itoa(i)}
