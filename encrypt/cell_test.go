@@ -256,3 +256,36 @@ func TestModelSealsSomeFields(t *testing.T) {
 	require.Error(t, model.Open(ctx, "acme", nil))
 	require.Error(t, model.Open(ctx, "acme", (*contact)(nil)))
 }
+
+// However many cells there are, the key store is called once for each purpose.
+func TestCallsOfABatch(t *testing.T) {
+	kek, store := newKEK(t), &counting{Store: encrypt.NewMemory()}
+	here, there := openKeyring(t, kek, store, nil), openKeyring(t, kek, store, nil)
+	ctx := acting("acme")
+	of := func(clients ...string) []encrypt.Cell {
+		cells := make([]encrypt.Cell, len(clients))
+		for i, client := range clients {
+			cells[i] = cell(client, "r", "name", "x")
+		}
+		return cells
+	}
+	calls := func() [3]int64 { return [3]int64{store.loads.Swap(0), store.inserts.Swap(0), store.leases.Swap(0)} }
+	require.NoError(t, here.SealAll(ctx, "acme", of("c1", "c2")))
+	calls()
+	require.NoError(t, here.SealAll(ctx, "acme", of("c3", "c4", "c5")))
+	require.Equal(t, [3]int64{1, 1, 0}, calls(), "new clients: the first messages come with the key")
+	require.NoError(t, there.SealAll(ctx, "acme", of("c1", "c2", "c6", "c7")))
+	require.Equal(t, [3]int64{1, 1, 1}, calls(), "some of them new")
+
+	for _, client := range []string{"c1", "c2"} {
+		_, err := here.Rotate(ctx, dataScope(client))
+		require.NoError(t, err)
+	}
+	cells := of("c1", "c2", "c3", "c4")
+	require.NoError(t, here.SealAll(ctx, "acme", cells))
+	calls()
+	require.NoError(t, there.OpenAll(ctx, "acme", cells))
+	require.Equal(t, [3]int64{2, 0, 0}, calls(), "versions that are new to it, and clients that are")
+	require.NoError(t, there.OpenAll(ctx, "acme", cells))
+	require.Zero(t, calls())
+}

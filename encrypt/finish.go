@@ -16,11 +16,13 @@ var ErrNoIndex = errors.New("encrypt: there may be index rows, and Options.Index
 // FinishErasures destroys the keys of clients, of all tenants, that were closed at
 // least [ClosingTime] ago, by the clock and by what this process has seen itself: one
 // that has just started waits as long again. It also deletes index rows that late
-// transactions have left, and does so every hour for a day for those whose keys this process has
-// destroyed: a machine may have been suspended meanwhile. Hosts call it every minute or so. What fails is tried again
-// by the next call; the receipts of what succeeded are returned beside the error. Only
-// receipts are not made again: [Keyring.Receipt] reads those that lack their MAC. Without
-// Options.Index, clients of tenants with an index stay closing: [ErrNoIndex].
+// transactions have left, and repeats that every hour for a day for those whose keys this process has
+// destroyed: a machine may have been suspended meanwhile. Hosts call it every minute or so.
+//
+// What fails is tried again by the next call; the receipts of what succeeded are returned beside the
+// error. Where a key was destroyed and only its receipt could not be authenticated,
+// [Keyring.Receipt] makes that receipt later. Without Options.Index, clients of tenants with an
+// index stay closing: [ErrNoIndex].
 func (k *Keyring) FinishErasures(ctx context.Context) (finished []Receipt, err error) {
 	if k.closed.Load() {
 		return nil, errClosed

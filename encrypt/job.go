@@ -14,19 +14,19 @@ import (
 // JobOptions of the jobs that walk a table. Nil means the defaults.
 type JobOptions struct {
 	// After is the Cursor of a job that was cut off; empty: from the start. Migrate and
-	// MaintainIndex know themselves where they were, so there it is an error.
+	// MaintainIndex find out by themselves what is left, and refuse it.
 	After string
 	Batch int // rows a transaction, at most 10,000; 0: 500
 
 	// Progress is called after each batch, with all that was done since the job was
-	// called. Whoever stores Cursor can go on there, even after kill -9. Its error ends the job.
+	// called. Whoever stores the Cursor can continue there, even after kill -9. Its error ends the job.
 	Progress func(ctx context.Context, r Report) error
 }
 
 // Report says what a job has found and done. Findings are counted by value: a row
 // has as many as it has fields.
 type Report struct {
-	Cursor string // the last record that is done, for JobOptions.After; empty where that is refused
+	Cursor string // the last record that is done, for JobOptions.After; empty in jobs that refuse one
 
 	Rows    int // read
 	Changed int // of them

@@ -48,8 +48,9 @@ const maxKeyFile = 1 << 20
 // folders above it, with 0700, when it does not exist: at installation only, or a
 // keys folder that is not mounted becomes a new, empty one. A file that others can
 // read or replace, that has a second name, or that lies inside dataDir once all
-// symbolic links are followed, also through a bind mount of dataDir, is refused, by a *[KeyFileError]. An empty dataDir is
-// not checked. On systems without Unix permissions every file is refused.
+// symbolic links are followed, also through a bind mount of dataDir, is refused, by a
+// *[KeyFileError]. An empty dataDir is not checked. On systems without Unix permissions
+// every file is refused.
 //
 // What was wrapped by another KEK is [ErrWrongKEK].
 //

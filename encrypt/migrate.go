@@ -18,8 +18,8 @@ import (
 // Until Migrate has come to its end, [Keyring.FinishErasures] destroys no key of the tenant: who is
 // erased is closed, but the plaintext may still lie there.
 //
-// Collect takes what is there for the CRM's own, and what state the field is in from the key store: call it by hand, not
-// with each start. Report.Changed counts the rows that were collected.
+// Collect believes what it finds: what lies in the column, and what the key store says about the state of the
+// field. So call it by hand, not at each start. Report.Changed counts the rows that were collected.
 func (t *Table[T]) Collect(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	m := t.model
 	if err := m.eachPending(ctx, tenant, rows, o, func(field *fieldPlan) error {
@@ -57,9 +57,8 @@ func (t *Table[T]) Collect(ctx context.Context, tenant string, rows Rows, o *Job
 // Migrate seals what lies in columns of plaintext, of the records that [Table.Collect] has
 // collected, writes their index entries and sets the columns to NULL, while readers and writers go on. No
 // further records are collected from now on. What it could not seal, such as what TableOptions.DecodeLegacy refuses
-// and duplicates of a unique value, stays readable and is in the report; it goes on
-// with that when it is called again. After a kill -9 likewise: the set of records itself remembers
-// what is left.
+// and duplicates of a unique value, stays readable and is in the report. Called again, also after a
+// kill -9, it goes on with what is left: the set of records itself remembers that.
 //
 // When none is left the fields are strict: no plaintext is ever accepted again, wherever
 // it comes from. The plaintext of erased clients is set to NULL, and not sealed. Of a record

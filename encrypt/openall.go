@@ -7,9 +7,10 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
-// OpenAll fills Plaintext of cells of one tenant from Sealed: with at most one query to the key
-// store, and after asking Options.OnOpen once. NULL stays NULL. Cells that do not open say why
-// in Err; they have no Plaintext. After any other error no cell has.
+// OpenAll fills Plaintext of cells of one tenant from Sealed, after asking Options.OnOpen once.
+// However many there are, it calls the key store once for keys that are not cached, and once
+// more for versions that another process has made since. NULL stays NULL. Cells that do not
+// open say why in Err; they have no Plaintext. After any other error no cell has.
 func (k *Keyring) OpenAll(ctx context.Context, tenant string, cells []Cell) error {
 	for i := range cells {
 		cells[i].Plaintext, cells[i].Err = nil, nil

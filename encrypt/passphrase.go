@@ -22,8 +22,8 @@ var (
 
 // OpenPassphraseFile is [OpenKeyFile] for a keyset that is itself sealed under a
 // passphrase, so that a copy of the file is of no use. Somebody has to enter the
-// passphrase at each start; it is not kept. The rules of place and mode are the same,
-// and so is rotating, which keeps the passphrase.
+// passphrase at each start; it is not kept. To make a file it must have at least 12 bytes. The
+// rules of place and mode are the same, and so is rotating, which keeps the passphrase.
 //
 // The key comes from the passphrase by argon2id (64 MiB, three passes), and in FIPS
 // 140-3 mode by PBKDF2 with HMAC-SHA-256 (600,000 rounds). A file by argon2id is

@@ -34,8 +34,8 @@ type PendingRecord struct {
 	MAC    []byte // of the field, the record and its client: who has no KEK adds no record
 }
 
-// Pending is the set of records whose plaintext is still accepted. It belongs into the
-// key store: whoever can write the CRM's database only adds nothing to it. [Memory] and
+// Pending is the set of records whose plaintext is still accepted. It belongs in the
+// key store: whoever can write only the CRM's database adds nothing to it. [Memory] and
 // encryptsql's Store implement it, package encrypttest checks it.
 //
 // Who can write the key store too, and has copied it while the set was large, brings
@@ -70,7 +70,7 @@ var (
 	ErrCutOff = errors.New("encrypt: the migration of this field has begun: further plaintext is not accepted")
 
 	// ErrReadAgain is [ErrPlaintext] as long as the row may have been read just
-	// before [Table.Migrate] has sealed it. Read it again: what is refused twice is nobody's.
+	// before [Table.Migrate] has sealed it. Read it again: if it is refused again, it was never accepted.
 	ErrReadAgain = fmt.Errorf("%w: if the row was just sealed, read it again", ErrPlaintext)
 
 	// ErrMigrating says that erased clients of a tenant keep their keys until [Table.Migrate]

@@ -23,17 +23,17 @@ type Receipt struct {
 	DestroyedAt time.Time `json:"destroyed_at,omitzero"`
 
 	// UnreadableAfter is when no backup holds the key in a form that opens; zero until
-	// the key is destroyed. It is the earlier of two: DestroyedAt and
+	// the key is destroyed. It is the earlier of two times: DestroyedAt plus
 	// Options.BackupRetention, which rests on backups of the key store being destroyed
-	// at that age; and when the older keys of the KEK were gone after the first
+	// at that age; and the time at which the older keys of the KEK were gone after the first
 	// [Keyring.Turn] that began at least [Lease] after DestroyedAt.
 	UnreadableAfter time.Time `json:"unreadable_after,omitzero"`
 	// UnlinkableAfter is when nobody can test any more what index values in old backups of
-	// the database stand for; zero likewise. It is DestroyedAt, Options.IndexLife and
+	// the database stand for; zero likewise. It is the sum of DestroyedAt, Options.IndexLife and
 	// BackupRetention: by then every index key of that time is retired, and gone from
-	// the backups of the key store. Where one of them is not retired, it is
+	// the backups of the key store. While one of them is not retired, it is not before
 	// BackupRetention from when the receipt was read. A Turn that began when none of them was
-	// left ends it when the older keys of the KEK are gone.
+	// left makes it earlier: the time at which the older keys of the KEK were gone.
 	UnlinkableAfter time.Time `json:"unlinkable_after,omitzero"`
 
 	IndexRows  int      `json:"index_rows"`           // deleted so far

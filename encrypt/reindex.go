@@ -10,10 +10,10 @@ import (
 )
 
 // Reindex writes the index entries of all rows of a tenant anew: after a restore, as dumps
-// leave the index out, or after a field got an index. Those of erased clients, of
-// values that do not open, and those of indexes that the tags of a field name no more, are deleted. A row
-// that is edited meanwhile keeps the entries of the edit. Of rows with the same value in a unique index one has it; the others are
-// found by it too, and each is a *[DuplicateError] in the report. Report.Changed counts the rows
+// leave the index out, or after a field got an index. Entries of erased clients, of
+// values that do not open, and of indexes that the tags no longer name are deleted. A row
+// that is edited meanwhile keeps the entries of the edit. Of several rows with the same value in a
+// unique index one has it; the others are found by it too, and each is a *[DuplicateError] in the report. Report.Changed counts the rows
 // that were done.
 func (t *Table[T]) Reindex(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
@@ -23,17 +23,17 @@ func (t *Table[T]) Reindex(ctx context.Context, tenant string, rows Rows, o *Job
 
 // MaintainIndex keeps the index keys of a tenant young. A host calls it every hour or so. A
 // key that is older than Options.IndexLife gets a new version, rows without an entry
-// under the newest version get one, and when all have one, older versions are removed: whoever
-// holds an old backup and the keys of today then tests no value against it. They are
-// removed by a process that has found nothing to do for [ClosingTime], by what it has seen itself, so
-// in the second call at the earliest.
+// under the newest version get one, and when all have one, older versions are removed. From then on
+// whoever holds an old backup and the keys of today can test no value against it. A
+// process removes them once it has found nothing to do for [ClosingTime], so in its second call at
+// the earliest.
 //
-// An index that the tags name no more, or a field, comes to its end likewise: a week before Options.IndexLife is
-// over (a third of it, if that is less) its key gets a new version, and then entries that no other program
-// has written under that one are deleted, and the older versions go. Where the field has another index left
-// its entries go when those of the other are made anew. So a host calls it also when the last
-// index is gone, with Options.Index, or it is [ErrNoIndex]; and where several structs have one kind, of one
-// with all their fields and indexes.
+// An index, or a whole field, that the tags no longer name is brought to its end as well. A week before
+// Options.IndexLife is over (a third of it, if that is less) its key gets a new version; then the entries
+// that no other program has written under that version are deleted, and the older versions are removed. If the
+// field still has another index, its entries go when those of the other are made anew. So keep calling
+// it when the last index is gone, with Options.Index, or it is [ErrNoIndex]. Where several structs
+// have one kind, call it for one that has all their fields and indexes.
 func (t *Table[T]) MaintainIndex(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	options, err := checkUncut(ctx, tenant, rows, o)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 // database under a key that nobody but a backup has had since. What was closing is
 // closed and waits for [Keyring.FinishErasures], and so does what may not be destroyed now:
 // [ErrMigrating] where the older copy is from the time of a [Table.Migrate], [ErrNoIndex]
-// without Options.Index. The new receipts belong into the ledger beside the old ones.
+// without Options.Index. The new receipts belong in the ledger beside the old ones.
 func (k *Keyring) Replay(ctx context.Context, receipts ...[]byte) (replayed []Receipt, err error) {
 	if k.closed.Load() {
 		return nil, errClosed

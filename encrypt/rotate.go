@@ -39,11 +39,11 @@ func (k *Keyring) Rotate(ctx context.Context, s Scope) (version uint32, err erro
 	return version, k.reread(ctx, s)
 }
 
-// RotateClients makes the next version of the key of each client of a tenant whose newest one
-// was made before a moment, and returns of how many. So a call that was cut off goes on where
-// another one has the same moment. Clients that are erased are left out. Progress, which
-// may be nil, is called after every 500 keys that were looked at, whether or not there was anything
-// to rotate; its error ends the call. [Table.Reencrypt] comes next.
+// RotateClients makes the next version of the key of each client of a tenant whose newest
+// version was made before a given time, and returns for how many. A call that was cut off is
+// continued by another one with the same time. Erased clients are left out. Progress, which may be nil,
+// is called after every 500 keys that were looked at, whether or not any was rotated;
+// its error ends the call. [Table.Reencrypt] comes next.
 //
 // Clients whose key is damaged stay as they are and keep no other from getting a new one; at the
 // end they are an [ErrDamaged] that names them. A tenant that never had a key is [ErrNoKey].
@@ -105,8 +105,8 @@ func (k *Keyring) RotateClients(ctx context.Context, tenant string, before time.
 
 // Retire removes the versions of a key below the one that before names, and returns how
 // many there were. What is still sealed under them is lost: it is [ErrRetired], here
-// at once and elsewhere within [Lease]. So everything is sealed anew first, under
-// a version that every process has known for [LongestTransaction] besides.
+// at once and elsewhere within [Lease]. So seal everything anew first: [Table.Reencrypt], begun
+// [Lease] and [LongestTransaction] after [Keyring.Rotate], when nothing more comes under the older version.
 func (k *Keyring) Retire(ctx context.Context, s Scope, before uint32) (removed int, err error) {
 	if err := k.checkRotation(ctx, s); err != nil {
 		return 0, err

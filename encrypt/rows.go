@@ -2,7 +2,7 @@ package encrypt
 
 import "context"
 
-// Row is a row of a host's table as the jobs see it that walk all of a table.
+// Row is a row of a host's table as jobs that walk a whole table see it.
 type Row struct {
 	Record, Client string
 
@@ -36,10 +36,10 @@ type Rows interface {
 	Get(ctx context.Context, tenant string, records []string) ([]Row, error)
 
 	// Swap makes changes, each only if the row's client and all values are still as
-	// they were, and returns the records of which they were not: those that are locked by somebody
-	// may count as such, so that a job waits for nobody. Before it commits, it calls then
-	// with the others, which nobody can change until it ends: those without new values,
-	// too. An error of then undoes all; when the database asks for it, all is done again. A nil then
-	// is not called.
+	// they were, and returns the records of which they were not. Rows that somebody has locked
+	// may count as such, so that a job waits for nobody. Before it commits it calls then, unless that is
+	// nil, with all other records, also those whose change has no new values: nobody can change
+	// them until Swap ends. An error of then undoes everything. Where the database asks for
+	// another attempt, everything is done again, and then is called again.
 	Swap(ctx context.Context, tenant string, changes []Change, then func(tx Execer, swapped []string) error) (stale []string, err error)
 }

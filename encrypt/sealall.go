@@ -8,9 +8,11 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
-// SealAll fills Sealed of cells of one tenant from Plaintext, with at most one query to the key
-// store, or two where clients get their first key. NULL stays NULL. The error of a cell
-// is a *[RowError], whose Row is its index. On an error no cell was changed.
+// SealAll fills Sealed of cells of one tenant from Plaintext. However many there are, it calls the
+// key store once for keys that are not cached, once to make those that are missing, and once to lease
+// messages; more often only for a tenant's first key and for keys that are worn or being
+// turned. NULL stays NULL. The error of a cell is a *[RowError], whose Row is its index. On an
+// error no cell was changed.
 func (k *Keyring) SealAll(ctx context.Context, tenant string, cells []Cell) error {
 	_, err := k.sealAll(ctx, tenant, cells, nil)
 	return err

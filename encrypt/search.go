@@ -46,8 +46,8 @@ type Found[T any] struct {
 // The host's next returns a page of rows, still sealed, that come after a row, in an order of
 // its own; nil is before all that this search wants. An empty page ends the search. The
 // rows must be those that the subject may see: rights, and filters that need no opened
-// field, belong into its SQL. Pages of about 500 rows do well. It is called by one
-// goroutine at a time, for the next page while one is looked at; a panic of it goes on in the
+// field, belong in its SQL. Pages of about 500 rows do well. It is called by one
+// goroutine at a time, for the next page while one is looked at; a panic in it continues in the
 // goroutine of the caller. Pages are copied before next is called again, so that what is
 // opened is what was asked about: the rows of [Found] are not those of next.
 //

@@ -35,7 +35,7 @@ type Record struct {
 	Version  uint32 // from 1, without gaps; the oldest ones may have been removed
 	State    State  // the same in all versions of a scope
 	Wrapped  []byte // see docs/formats/encrypt.md; empty once destroyed
-	Note     []byte // what belongs into receipts, and into the history of the KEK
+	Note     []byte // for receipts, and for the history of the KEK
 	Messages uint64 // how many messages nodes have reserved with Lease
 
 	CreatedAt, ClosedAt, DestroyedAt time.Time // microseconds, UTC
@@ -96,9 +96,9 @@ type Store interface {
 	Closing(ctx context.Context) (revision int64, closing []Record, err error)
 }
 
-// Inventory is what a [Store] needs besides for [Keyring.Retire], [Keyring.Turn],
-// [Keyring.Sweep], reports, and full receipts. Package encrypttest checks it, with
-// the duties of a Store.
+// Inventory is what a [Store] needs in addition for [Keyring.RotateClients], [Keyring.Retire],
+// [Keyring.Turn], [Keyring.Sweep], indexes that the tags no longer name, and complete receipts.
+// Package encrypttest checks it, together with the duties of a Store.
 type Inventory interface {
 	// List returns at most limit records of all scopes and versions that come after
 	// a record, named by Scope and Version, which need not exist. All records of a
@@ -107,13 +107,13 @@ type Inventory interface {
 	// or purpose. What changes meanwhile may be missing or seen twice, nothing else.
 	List(ctx context.Context, after Record, limit int) ([]Record, error)
 
-	// Replace gives each record, named by Scope and Version, whose Wrapped, Note,
-	// ClosedAt and DestroyedAt still are as in was, those of the one at the same place
-	// in now, and returns how many there were. They may be of several tenants. Where the new Wrapped
-	// is empty and the old one was not, the version is removed instead and never comes
+	// Replace compares and swaps: a record, named by Scope and Version, whose Wrapped, Note,
+	// ClosedAt and DestroyedAt are still those of was[i] gets those of now[i]. It returns how many
+	// were changed. They may be of several tenants. Where the Wrapped of now[i]
+	// is empty and that of was[i] is not, the version is removed instead and never comes
 	// back, unless it is the newest of its scope: that one stays as it is. Removed keys
 	// are overwritten as by Advance. When the store cannot do so yet it returns an
-	// error; the next call, be it an empty one, tries again first. A change makes the
+	// error; the next call, even an empty one, tries again first. A change makes the
 	// revision larger.
 	Replace(ctx context.Context, was, now []Record) (n int, err error)
 }

@@ -32,8 +32,8 @@ var ErrSweep = errors.New("encrypt: too many clients do not exist: check that it
 // destroyed as by [Keyring.Erase]. Their ids are never used again: exist must also
 // return those for which the host may yet write a row.
 //
-// Whoever deletes rows in the host's database, or restores an older one, shall not
-// destroy keys by it: older keys stay, and where more than a tenth of the
+// Deleting rows in the host's database, or restoring an older one, must not
+// destroy keys: older keys stay, and where more than a tenth of the
 // tenant's clients, or more than 1000, would be swept (three are always allowed), none is, and
 // the error is [ErrSweep]. A host calls it every day or more often; keys that it misses do no harm.
 func (k *Keyring) Sweep(ctx context.Context, tenant string, exist func(ctx context.Context, clients []string) (existing []string, err error)) (swept int, err error) {

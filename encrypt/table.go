@@ -95,7 +95,7 @@ func (e RowErrors) Unwrap() []error {
 // interface stays NULL, as does what a driver.Valuer calls NULL; an empty string is sealed.
 // JSON takes a struct that embeds a type with JSON or text methods, such as time.Time, for a
 // value of that type: fields beside it are lost, unless the struct has such methods of its own.
-// Any kind but "crmguard" will do: that one is of receipts.
+// A kind is any name but "crmguard", which is reserved for receipts and the like.
 func NewTable[T any](k *Keyring, kind string, o *TableOptions) (*Table[T], error) {
 	model, err := NewModel(k, kind, reflect.TypeFor[T](), o)
 	if err != nil {
@@ -144,8 +144,8 @@ func (t *Table[T]) Seal(ctx context.Context, tenant string, rows ...*T) (IndexEn
 	return t.model.seal(ctx, tenant, t.model.plan.fields, values(rows, one[:0]))
 }
 
-// Open fills the plain fields of rows from the sealed ones: with at most one query
-// to the key store, and after asking Options.OnOpen once. Rows that do not open
+// Open fills the plain fields of rows from the sealed ones, as [Keyring.OpenAll] does it:
+// for all of them in one go, after asking Options.OnOpen once. Rows that do not open
 // have empty plain fields and are named by the [RowErrors] that is returned; all
 // others are open. After any other error the plain fields of all rows are empty.
 func (t *Table[T]) Open(ctx context.Context, tenant string, rows ...*T) error {

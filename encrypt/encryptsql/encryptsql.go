@@ -1,7 +1,7 @@
 // Package encryptsql keeps the wrapped keys of package encrypt, and its index, in
 // SQLite or PostgreSQL.
 //
-// Keys belong into a store of their own, which no dump of the data contains:
+// Keys belong in a store of their own, which no dump of the data contains:
 //
 //	store, err := encryptsql.OpenSQLite(ctx, "crm-keys/keys.db", false) // true: when it is installed, never later
 //	index, err := encryptsql.NewIndex(ctx, db, nil)   // in the CRM's database
