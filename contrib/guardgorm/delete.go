@@ -1,6 +1,7 @@
 package guardgorm
 
 import (
+	"errors"
 	"reflect"
 
 	"gorm.io/gorm"
@@ -31,7 +32,7 @@ func (w *watcher) delete(db *gorm.DB) error {
 		return err
 	}
 	records, err := t.deleted(db)
-	if err != nil || len(records) == 0 {
+	if err != nil {
 		return err
 	}
 	(&write{table: t, records: records}).begin(stmt)
@@ -39,10 +40,11 @@ func (w *watcher) delete(db *gorm.DB) error {
 }
 
 // deleted returns the records that gorm will delete: by the conditions, and by the primary
-// keys of what it was given.
+// keys of what it was given. They are locked: one that somebody changes meanwhile may fit the
+// conditions no more, and stays with its entries.
 func (t *table) deleted(db *gorm.DB) (records []string, err error) {
 	stmt := db.Statement
-	query := t.query(db)
+	query := t.query(db).Clauses(clause.Locking{Strength: clause.LockingStrengthUpdate})
 	conditions := db.AllowGlobalUpdate
 	if where, ok := stmt.Clauses["WHERE"].Expression.(clause.Where); ok && len(where.Exprs) > 0 {
 		query, conditions = query.Where(clause.And(where.Exprs...)), true
@@ -63,12 +65,18 @@ func (t *table) deleted(db *gorm.DB) (records []string, err error) {
 	return records, query.Pluck(t.idCol.DBName, &records).Error
 }
 
+var errMoreDeleted = errors.New("guardgorm: rows came to fit the conditions while they were deleted, and their index entries would stay: roll back and delete again")
+
 func (w *watcher) afterDelete(db *gorm.DB) {
 	done := taken(db.Statement)
 	if db.Error != nil || db.DryRun {
 		return
 	}
 	if done != nil {
+		if db.RowsAffected > int64(len(done.records)) {
+			_ = db.AddError(errMoreDeleted)
+			return
+		}
 		if err := w.putAll(db, done.table, done.records, nil); err != nil {
 			_ = db.AddError(err)
 			return
