@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/crmguard/crmguard"
@@ -155,13 +156,10 @@ func (g *migration) run(ctx context.Context, o *JobOptions, report *Report) erro
 		for i, r := range next {
 			records[i] = r.Record
 		}
+		done := make(map[string]bool, len(records))
 		page, err := g.rows.Get(ctx, g.tenant, records)
 		if err != nil {
 			return fmt.Errorf("encrypt: read rows: %w", err)
-		}
-		done := setOf(records) // also those that are there no more
-		for i := range page {
-			delete(done, page[i].Record)
 		}
 		if len(page) > 0 {
 			if err := report.settle(ctx, g.tenant, g.rows, page, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
@@ -169,6 +167,9 @@ func (g *migration) run(ctx context.Context, o *JobOptions, report *Report) erro
 			}); err != nil {
 				return err
 			}
+		}
+		if err := g.dropGone(ctx, records, done); err != nil {
+			return err
 		}
 		finished := make([]string, 0, len(done))
 		for record := range done {
@@ -182,6 +183,25 @@ func (g *migration) run(ctx context.Context, o *JobOptions, report *Report) erro
 			return err
 		}
 	}
+	return nil
+}
+
+// dropGone adds to done the records of which there is no row any more, be it that it was deleted
+// while others were sealed.
+func (g *migration) dropGone(ctx context.Context, records []string, done map[string]bool) error {
+	left := slices.DeleteFunc(slices.Clone(records), func(record string) bool { return done[record] })
+	if len(left) == 0 {
+		return nil
+	}
+	there, err := g.rows.Get(ctx, g.tenant, left)
+	if err != nil {
+		return fmt.Errorf("encrypt: read rows: %w", err)
+	}
+	gone := setOf(left)
+	for i := range there {
+		delete(gone, there[i].Record)
+	}
+	maps.Copy(done, gone)
 	return nil
 }
 
