@@ -221,14 +221,16 @@ func TestAnOutageEndsAJob(t *testing.T) {
 	}
 }
 
-// outage is a store that does not answer while down.
+// outage is a store that does not answer while down, or after some queries.
 type outage struct {
 	encrypt.Store
-	down bool
+	down  bool
+	after int // queries; 0: never
+	n     int
 }
 
 func (s *outage) Load(ctx context.Context, scopes []encrypt.Scope) ([]encrypt.Record, error) {
-	if s.down {
+	if s.n++; s.down || s.after > 0 && s.n > s.after {
 		return nil, errors.New("down")
 	}
 	return s.Store.Load(ctx, scopes)

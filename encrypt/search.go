@@ -224,22 +224,23 @@ func lookAt[T any](ctx context.Context, s *searcher, found *Found[T], rows []T) 
 		return err
 	}
 	for i := 0; i < len(rows) && len(found.Rows) < s.limit; i++ {
-		found.Last = pointers[i]
-		found.Looked++
+		row := pointers[i]
 		matches, err := s.matches(i)
 		if err == nil && matches {
-			row := new(T) // keeps no page in memory
+			row = new(T) // keeps no page in memory
 			*row = rows[i]
 			err = s.model.openRows(ctx, s.tenant, values([]*T{row}, nil), true)
 			if _, ok := errors.AsType[RowErrors](err); err != nil && !ok {
-				return err
-			}
-			if err == nil {
-				found.Rows, found.Last = append(found.Rows, row), row
+				return err // a search for more looks at this row again
 			}
 		}
-		if err != nil {
+		found.Last = row
+		found.Looked++
+		switch {
+		case err != nil:
 			found.Skipped++
+		case matches:
+			found.Rows = append(found.Rows, row)
 		}
 	}
 	return nil

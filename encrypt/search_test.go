@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
 )
 
@@ -271,7 +272,8 @@ func TestSearchAsksOnceWithoutAnAct(t *testing.T) {
 }
 
 func TestSearchEnds(t *testing.T) {
-	keys := newKeyring(t, encrypt.NewMemory(), nil)
+	kek, store := newKEK(t), encrypt.NewMemory()
+	keys := openKeyring(t, kek, store, nil)
 	s, table := newStored(t, keys, 40)
 	o := encrypt.Query{Text: "петр", Fields: []string{"name"}, Limit: 100}
 
@@ -310,6 +312,27 @@ func TestSearchEnds(t *testing.T) {
 		})
 		require.ErrorIs(t, err, broken)
 		require.NotEmpty(t, found.Rows)
+	})
+	t.Run("with an outage, and the search for more misses no row", func(t *testing.T) {
+		s := &stored{rows: s.rows, page: 20} // more than the cache holds: rows that are found are asked for again
+		for down := 1; down < 40; down++ {
+			found, err := table.Search(acting("acme"), "acme", o, s.from(nil))
+			require.NoError(t, err)
+			want := ids(found.Rows)
+
+			short := &outage{Store: store, after: down}
+			cold, err := encrypt.NewTable[customer](openKeyring(t, kek, short, &encrypt.Options{CacheEntries: 1}), "clients", nil)
+			require.NoError(t, err)
+			found, err = cold.Search(acting("acme"), "acme", o, s.from(nil))
+			if err == nil {
+				return
+			}
+			require.ErrorIs(t, err, crmguard.ErrUnavailable)
+			more, err := table.Search(acting("acme"), "acme", o, s.from(found.Last))
+			require.NoError(t, err)
+			require.Equal(t, want, append(ids(found.Rows), ids(more.Rows)...), "after %d queries", down)
+		}
+		require.Fail(t, "no search came to its end")
 	})
 	t.Run("without a look", func(t *testing.T) {
 		never := func(context.Context, *customer) ([]*customer, error) {
