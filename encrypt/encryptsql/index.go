@@ -78,7 +78,17 @@ func (x *Index) Put(ctx context.Context, tx encrypt.Execer, entries encrypt.Inde
 	return x.put(ctx, tx, &entries)
 }
 
+// put does all anew when the entries that were in the way are gone by the time somebody asks whose they were.
 func (x *Index) put(ctx context.Context, tx encrypt.Execer, entries *encrypt.IndexEntries) error {
+	for range attempts {
+		if err := x.replace(ctx, tx, entries); !errors.Is(err, errConcurrent) {
+			return err
+		}
+	}
+	return errConcurrent
+}
+
+func (x *Index) replace(ctx context.Context, tx encrypt.Execer, entries *encrypt.IndexEntries) error {
 	for part := range slices.Chunk(entries.Records, chunk) {
 		args := []any{entries.Tenant, entries.Kind}
 		for _, record := range part {
@@ -133,7 +143,9 @@ func inOrder(entries []encrypt.IndexEntry) []encrypt.IndexEntry {
 	})
 }
 
-var errConcurrent = errors.New("encryptsql: the record's index entries were written by another transaction meanwhile: write the row before its entries")
+const attempts = 10
+
+var errConcurrent = errors.New("encryptsql: other transactions keep changing the same index entries")
 
 // conflict says why some entries were left out.
 func (x *Index) conflict(ctx context.Context, tx encrypt.Execer, part []encrypt.IndexEntry) error {

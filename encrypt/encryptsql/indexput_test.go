@@ -3,6 +3,7 @@ package encryptsql_test
 import (
 	"database/sql"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,6 +11,7 @@ import (
 	"github.com/crmguard/crmguard/encrypt"
 	"github.com/crmguard/crmguard/encrypt/encryptsql"
 	"github.com/crmguard/crmguard/internal/sqldb"
+	"github.com/crmguard/crmguard/internal/sqldb/sqldbtest"
 )
 
 // A Put that fails leaves the entries as they were, whoever connects.
@@ -41,6 +43,51 @@ func TestIndexPutsAllOrNothing(t *testing.T) {
 			found, err := x.Find(t.Context(), "acme", "contacts", "phone", "phone", [][]byte{[]byte("two")})
 			require.NoError(t, err)
 			require.Equal(t, []string{"r2"}, found)
+		})
+	}
+}
+
+// What is in the way of an entry may be gone, or be the record's own, before somebody asks whose it is.
+func TestIndexPutsAgainWhatNothingIsInTheWayOfAnyMore(t *testing.T) {
+	one := func(record, value string) encrypt.IndexEntries {
+		return encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{record}, Entries: []encrypt.IndexEntry{{Tenant: "acme", Client: record,
+			Kind: "contacts", Record: record, Field: "phone", Index: "phone", Version: 1, Value: []byte(value), Unique: true}}}
+	}
+	none := func(record string) encrypt.IndexEntries {
+		return encrypt.IndexEntries{Tenant: "acme", Kind: "contacts", Records: []string{record}}
+	}
+	for name, c := range map[string]struct {
+		at   string // the statement before which another transaction
+		puts encrypt.IndexEntries
+	}{
+		"its owner gives it up":          {"SELECT record", none("r1")},
+		"the record has got another one": {"INSERT INTO", one("r2", "two")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := sqldbtest.Postgres(t)
+			other, err := encryptsql.NewIndex(t.Context(), db, nil)
+			require.NoError(t, err)
+			if c.at == "SELECT record" {
+				require.NoError(t, other.Put(t.Context(), db, one("r1", "one")))
+			}
+			begun := false
+			watched := sqldbtest.Before(t, db, func(query string) {
+				if begun && strings.HasPrefix(query, c.at) {
+					begun = false
+					require.NoError(t, other.Put(t.Context(), db, c.puts))
+				}
+			})
+			x, err := encryptsql.NewIndex(t.Context(), watched, nil)
+			require.NoError(t, err)
+			begun = true
+			require.NoError(t, x.Put(t.Context(), watched, one("r2", "one")))
+			require.False(t, begun)
+			found, err := x.Find(t.Context(), "acme", "contacts", "phone", "phone", [][]byte{[]byte("one"), []byte("two")})
+			require.NoError(t, err)
+			require.Equal(t, []string{"r2"}, found)
+			entries := 0
+			require.NoError(t, db.QueryRow(`SELECT COUNT(*) FROM crmguard_index WHERE value = 'one'`).Scan(&entries))
+			require.Equal(t, 1, entries)
 		})
 	}
 }
