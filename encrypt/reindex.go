@@ -11,7 +11,7 @@ import (
 
 // Reindex writes the index entries of all rows of a tenant anew: after a restore, as dumps
 // leave the index out, or after a field got an index. Entries of erased clients, of
-// values that do not open, and of indexes that the tags no longer name are deleted. A row
+// values that do not open, of rows without a client, and of indexes that the tags no longer name are deleted. A row
 // that is edited meanwhile keeps the entries of the edit. Of several rows with the same value in a
 // unique index one has it; the others are found by it too, and each is a *[DuplicateError] in the report. Report.Changed counts the rows
 // that were done.
@@ -108,9 +108,8 @@ func (m *Model) reindex(ctx context.Context, tenant string, rows Rows, page []Ro
 	var changes []Change
 	rowOf := make(map[string]int, len(page))
 	for i := range page {
-		if err := checkRow(&page[i]); err != nil {
+		if err := checkRow(&page[i]); err != nil { // it may have had a client once
 			outcomes[i].add(&crmguard.Place{Record: page[i].Record}, err)
-			continue
 		}
 		changes = append(changes, Change{Was: page[i]})
 		rowOf[page[i].Record] = i

@@ -112,6 +112,33 @@ func TestMaintainIndex(t *testing.T) {
 	require.Zero(t, upkeep().Rows)
 }
 
+// A row that somebody took from its client past the index does not keep the keys of the index for ever.
+func TestMaintainIndexOverARowWithoutAClient(t *testing.T) {
+	c := newClock(t)
+	f := newFullTable(t, 3, encrypt.Options{Clock: c.Now, IndexLife: 24 * time.Hour})
+	_, err := f.contacts.Reindex(job("acme"), "acme", f, nil)
+	require.NoError(t, err)
+	r := f.row(t, "c01")
+	r.Client = ""
+	f.Put("acme", r)
+	c.Advance(25 * time.Hour)
+	maintain := func() encrypt.Report {
+		report, err := f.contacts.MaintainIndex(job("acme"), "acme", f, nil)
+		require.NoError(t, err)
+		c.Advance(encrypt.ClosingTime)
+		return report
+	}
+	require.Equal(t, 1, maintain().Unreadable, "it is named")
+	maintain()
+	require.Zero(t, maintain().Rows)
+	versions, err := f.store.Load(t.Context(), []encrypt.Scope{encrypt.IndexScope("acme", "contacts", "phone", "phone")})
+	require.NoError(t, err)
+	require.Len(t, versions, 1)
+	found, err := f.contacts.Find(job("acme"), "acme", "phone", "phone", "+79123456789")
+	require.NoError(t, err)
+	require.Equal(t, []string{"c00", "c02"}, found)
+}
+
 // busyRow returns an error if an index key is retired while a row that somebody keeps editing
 // has entries under that key alone.
 func busyRow(t *testing.T, plant func(h *hooked)) (failed error) {
