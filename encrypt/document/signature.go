@@ -98,25 +98,25 @@ func (s *Signature) check() error {
 
 // verify returns what a person signed about a document, whose content is still to
 // be compared.
-func verify(signed []byte, from *Person, document string) (*Signature, error) {
+func verify(signed []byte, from *Person, id string) (*Signature, error) {
 	s, text, sig, err := parseSignature(signed)
 	if err != nil {
 		return nil, err
 	}
-	if s.Tenant != from.tenant || s.From != from.id || s.Document != document || !ed25519.Verify(from.verifier, text, sig) {
+	if s.Tenant != from.tenant || s.From != from.id || s.Document != id || !ed25519.Verify(from.verifier, text, sig) {
 		return nil, ErrSignature
 	}
 	return s, nil
 }
 
-// Verify checks a decrypted signature against a document in the clear: that this
+// Verify checks a decrypted signature against a document in the clear: that under this id this
 // person signed exactly this, and for whom. It needs no secret. src is read to its
 // end.
-func Verify(signature []byte, from *Person, document string, src io.Reader) (*Signature, error) {
+func Verify(signature []byte, from *Person, id string, src io.Reader) (*Signature, error) {
 	if from == nil || from.key == nil {
 		return nil, errPerson
 	}
-	s, err := verify(signature, from, document)
+	s, err := verify(signature, from, id)
 	if err != nil {
 		return nil, err
 	}
