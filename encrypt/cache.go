@@ -14,9 +14,10 @@ const (
 )
 
 // cache remembers keys of scopes, never more than its limit (rounded down to whole
-// sets, but one set at least), because that is all the room it has: a scope's hash chooses a set of eight slots, and when they are
-// full the clock algorithm chooses which one gives way, a hand going round and
-// taking the first that was not used since it last passed. Reading takes no lock.
+// sets, but one set at least), because that is all the room it has: a scope's hash chooses
+// a set of eight slots, and when they are full the clock algorithm chooses which one gives
+// way, a hand going round and taking the first that was not used since it last passed. Reading
+// takes no lock.
 type cache struct {
 	seed   maphash.Seed
 	sets   []cacheSet

@@ -103,8 +103,8 @@ func (k *Keyring) whyNotLeased(ctx context.Context, s Scope) error {
 	return err
 }
 
-// rotate makes the next version of a worn key and returns it. Until maxMessages a failure does no harm: the old key seals on, unless
-// it turns out that the client was closed.
+// rotate makes the next version of a worn key and returns it. Until maxMessages a failure
+// does no harm: the old key seals on, unless it turns out that the client was closed.
 func (k *Keyring) rotate(ctx context.Context, s Scope, old *key) (*key, error) {
 	next, err := k.nextVersion(ctx, s, old.version+1)
 	if errors.Is(err, crmguard.ErrErased) {

@@ -10,11 +10,11 @@ import (
 )
 
 // Reindex writes the index entries of all rows of a tenant anew: after a restore, as dumps
-// leave the index out, or after a field got an index. Entries of erased clients, of
-// values that do not open, of rows without a client, and of indexes that the tags no longer name are deleted. A row
-// that is edited meanwhile keeps the entries of the edit. Of several rows with the same value in a
-// unique index one has it; the others are found by it too, and each is a *[DuplicateError] in the report. Report.Changed counts the rows
-// that were done.
+// leave the index out, or after a field got an index. Entries of erased clients, of values
+// that do not open, of rows without a client, and of indexes that the tags no longer name
+// are deleted. A row that is edited meanwhile keeps the entries of the edit. Of several rows with
+// the same value in a unique index one has it; the others are found by it too, and each is a
+// *[DuplicateError] in the report. Report.Changed counts the rows that were done.
 func (t *Table[T]) Reindex(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
 		return t.model.reindex(ctx, tenant, rows, page, t.model.plan.fields)
@@ -28,12 +28,13 @@ func (t *Table[T]) Reindex(ctx context.Context, tenant string, rows Rows, o *Job
 // process removes them once it has found nothing to do for [ClosingTime], so in its second call at
 // the earliest.
 //
-// An index, or a whole field, that the tags no longer name is brought to its end as well. A week before
-// Options.IndexLife is over (a third of it, if that is less) its key gets a new version; then the entries
-// that no other program has written under that version are deleted, and the older versions are removed. If the
-// field still has another index, its entries go when those of the other are made anew. So keep calling
-// it when the last index is gone, with Options.Index, or it is [ErrNoIndex]. Where several structs
-// have one kind, call it for one that has all their fields and indexes.
+// An index, or a whole field, that the tags no longer name is brought to its end as well. A week
+// (a third of Options.IndexLife, if that is less) before IndexLife is over its key gets a new
+// version, and when it is over the entries that no other program has written under that
+// version are deleted, and the older versions are removed. If the field still has another index,
+// its entries go when those of the other are made anew. So keep calling it when the last index is
+// gone, with Options.Index, or it is [ErrNoIndex]. Where several structs have one kind, call it
+// for one that has all their fields and indexes.
 func (t *Table[T]) MaintainIndex(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	options, err := checkUncut(ctx, tenant, rows, o)
 	if err != nil {
