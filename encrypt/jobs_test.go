@@ -215,10 +215,21 @@ func TestAnOutageEndsAJob(t *testing.T) {
 	f.keys.Invalidate()
 	down.down = true
 	for _, run := range []func(ctx context.Context, tenant string, rows encrypt.Rows, o *encrypt.JobOptions) (encrypt.Report, error){f.contacts.Scan, f.contacts.Reencrypt, f.contacts.Reindex} {
-		report, err := run(job("acme"), "acme", f, nil)
+		report, err := run(job("acme"), "acme", f, &encrypt.JobOptions{After: "c01"})
 		require.ErrorIs(t, err, crmguard.ErrUnavailable)
 		require.Zero(t, report.Rows, "an outage is no finding")
+		require.Equal(t, "c01", report.Cursor, "where the next call goes on")
 	}
+	p := newPlainTable(t, 3, pendingOutage{encrypt.NewMemory()}, nil, nil)
+	report, err := p.contacts.Collect(job("acme"), "acme", p, &encrypt.JobOptions{After: "c01"})
+	require.ErrorIs(t, err, crmguard.ErrUnavailable)
+	require.Equal(t, "c01", report.Cursor)
+}
+
+type pendingOutage struct{ *encrypt.Memory }
+
+func (pendingOutage) AddPending(context.Context, encrypt.PendingField, []encrypt.PendingRecord) error {
+	return errDown
 }
 
 // outage is a store that does not answer while down, or after some queries.

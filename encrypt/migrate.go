@@ -23,10 +23,14 @@ import (
 // field. So call it by hand, not at each start. Report.Changed counts the rows that were collected.
 func (t *Table[T]) Collect(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	m := t.model
+	options, err := checkJob(ctx, tenant, rows, o)
+	if err != nil {
+		return Report{}, err
+	}
 	if err := m.eachPending(ctx, tenant, rows, o, func(field *fieldPlan) error {
 		return pendingError(m.pending().AddPending(ctx, m.pendingField(tenant, field), nil))
 	}); err != nil {
-		return Report{}, err
+		return Report{Cursor: options.After}, err
 	}
 	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
 		outcomes := make([]outcome, len(page))
