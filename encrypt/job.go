@@ -11,9 +11,12 @@ import (
 	"github.com/crmguard/crmguard"
 )
 
-// JobOptions of the jobs that walk a table. Nil means the defaults.
+// JobOptions of the jobs that walk a table. Nil means the defaults. A row that is committed while
+// a job walks may lie behind its Cursor, whatever sequence gave it its id: only a later call from the start is
+// sure to see it.
 type JobOptions struct {
-	// After is the Cursor of a job that was cut off; empty: from the start. Migrate and
+	// After is the Cursor of a job that was cut off; empty: from the start. The report of such a call,
+	// and its OK, are about the rest of the table. Migrate and
 	// MaintainIndex find out by themselves what is left, and refuse it.
 	After string
 	Batch int // rows a transaction, at most 10,000; 0: 500
@@ -36,7 +39,7 @@ type Report struct {
 	Malformed  int // no sealed values: plaintext that somebody has put past the hooks, or damage
 	Foreign    int // sealed for another place, or changed
 	Unreadable int // the key is missing or damaged, what was sealed does not fit the field, or it is a duplicate of a unique value
-	Busy       int // somebody else changed the row each time; the next run takes it
+	Busy       int // somebody else changed the row each time; the next run from the start takes it
 
 	Findings []*RowError // the first 100 of these, without those of erased clients; Row is always 0
 }

@@ -20,7 +20,8 @@ import (
 // erased is closed, but the plaintext may still lie there.
 //
 // Collect believes what it finds: what lies in the column, and what the key store says about the state of the
-// field. So call it by hand, not at each start. Report.Changed counts the rows that were collected.
+// field. So call it by hand, not at each start. Report.Changed counts the rows that
+// are collected, those of earlier calls too: [Table.Pending] tells how many values a call has added.
 func (t *Table[T]) Collect(ctx context.Context, tenant string, rows Rows, o *JobOptions) (Report, error) {
 	m := t.model
 	options, err := checkJob(ctx, tenant, rows, o)
