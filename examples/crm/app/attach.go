@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/encrypt"
@@ -257,7 +256,7 @@ func fileName(part *multipart.Part) (string, error) {
 	if err == nil {
 		name, err = cleanText("name", name)
 	}
-	if err != nil || !utf8.ValidString(name) || slices.Contains([]string{"", ".", "..", "/"}, name) {
+	if err != nil || !visible(name) || slices.Contains([]string{".", "..", "/"}, name) {
 		return "", &guard.Problem{Status: http.StatusUnprocessableEntity, Title: "Not added", Code: "file-name",
 			Detail: "Choose a file first. Its name has at most 200 characters, and no signs that control text or turn its direction. Rename it if it has, and add it again."}
 	}

@@ -144,7 +144,7 @@ func TestAttachments(t *testing.T) {
 			status, page := seller.send(at, "file", "large.bin", io.LimitReader(endless{}, maxFile+1))
 			require.Equal(t, http.StatusRequestEntityTooLarge, status)
 			has(t, page, "at most 20 MB")
-			for _, name := range []string{"", "..", "/", "a\u202egpj.exe", strings.Repeat("x", 201)} {
+			for _, name := range []string{"", "..", "/", "\u200b", "a\u202egpj.exe", strings.Repeat("x", 201)} {
 				status, _ = seller.send(at, "file", name, strings.NewReader("x"))
 				require.Equal(t, http.StatusUnprocessableEntity, status, name)
 			}

@@ -53,6 +53,15 @@ func cleanText(field, value string) (string, error) {
 	return value, nil
 }
 
+// visible reports whether a name has a sign that people see: what has none leaves a
+// link that nobody can read or find.
+func visible(name string) bool {
+	return strings.ContainsFunc(name, func(r rune) bool {
+		return unicode.IsOneOf([]*unicode.RangeTable{unicode.L, unicode.N, unicode.P, unicode.S}, r) &&
+			!unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r) && r != '\u2800' // an empty pattern of Braille
+	})
+}
+
 // People write a word before the number and an extension behind it.
 var (
 	phoneLabel     = regexp.MustCompile(`(?i)^(тел|моб|раб|tel|phone|mob|cell)[.:\s]+`)
@@ -141,7 +150,7 @@ func (c *Contact) clean() error {
 	if c.Email, err = cleanEmail(c.Email); err != nil {
 		errs = append(errs, err)
 	}
-	if c.Name == "" {
+	if !visible(c.Name) {
 		errs = append(errs, &fieldError{"name", "is needed"})
 	}
 	return errors.Join(errs...)

@@ -53,6 +53,7 @@ func TestCleanContact(t *testing.T) {
 		says  string
 	}{
 		"no name":           {func(c *Contact) { c.Name = " " }, "name: is needed"},
+		"invisible name":    {func(c *Contact) { c.Name = "\u200b\u2060\u00ad \u3164\u115f\u2800\u0301" }, "name: is needed"},
 		"not UTF-8":         {func(c *Contact) { c.Company = "\xc0\xd0" }, "company: holds characters that are not valid UTF-8"},
 		"control character": {func(c *Contact) { c.City = "a\x00b" }, "city: holds control characters"},
 		"line in a name":    {func(c *Contact) { c.Name = "a\nb" }, "name: holds control characters"},
