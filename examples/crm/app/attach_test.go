@@ -195,6 +195,10 @@ func TestAttachments(t *testing.T) {
 			damaged("cut", `DELETE FROM attachment_pieces WHERE attachment = $1 AND n = 1`, id)
 			damaged("a piece of another file", `INSERT INTO attachment_pieces (attachment, n, content) SELECT $1, n, content FROM attachment_pieces WHERE attachment = $2 AND n = 1`, id, other)
 			in.tamper(`UPDATE attachment_pieces SET content = $1 WHERE attachment = $2 AND n = 1`, piece, id)
+			for _, size := range []int{32 << 10, len(content) - 1, len(content) + 1} {
+				damaged("another size in the row", `UPDATE attachments SET size = $1 WHERE id = $2`, size, id)
+			}
+			in.tamper(`UPDATE attachments SET size = $1 WHERE id = $2`, len(content), id)
 			status, page = seller.post(path+id+"/download", fetch...)
 			require.Equal(t, http.StatusOK, status)
 			require.True(t, page == content)
