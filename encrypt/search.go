@@ -44,7 +44,8 @@ type Found[T any] struct {
 // no index of substrings, and nothing about the query is stored or logged.
 //
 // The host's next returns a page of rows, still sealed, that come after a row, in an order of
-// its own; nil is before all that this search wants. An empty page ends the search. The
+// its own; nil is before all that this search wants. An empty page ends the search. Where edits move rows
+// in that order, as in one by the time of the last edit, those that move meanwhile may be missed. The
 // rows must be those that the subject may see: rights, and filters that need no opened
 // field, belong in its SQL. Pages of about 500 rows do well. It is called by one
 // goroutine at a time, for the next page while one is looked at; a panic in it continues in the
