@@ -23,6 +23,10 @@ import (
 // checkpoints that it kept. It should: whoever has the signing key can rewrite the
 // journal and have the anchor keep the result, and then only what it kept before
 // tells.
+//
+// One that was lost would vouch, from its next checkpoint on, for what is left of the log. So a
+// host that opens a log with entries asks Newest first, and where there is nothing goes on
+// only if somebody says that the anchor is new.
 type Anchor interface {
 	// Keep keeps a checkpoint, a signed note, before it returns. The same one may
 	// come again, and one of fewer entries after one of more: several processes

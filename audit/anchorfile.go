@@ -31,7 +31,8 @@ const (
 // Each Keep locks the file, so that several processes may share it, adds one
 // checkpoint and flushes it; they wait for each other. What a crash cut short is overwritten by the next.
 // A file that is removed, cut or replaced while a process uses it is not begun
-// again: [ErrPoisoned], until somebody has looked and opens the anchor anew.
+// again: [ErrPoisoned], until somebody has looked and opens the anchor anew. What happened
+// between two processes it cannot tell: see [Anchor].
 type FileAnchor struct {
 	ops
 	path     string

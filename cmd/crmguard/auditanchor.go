@@ -57,8 +57,10 @@ func isDatabase(name string) (bool, error) {
 
 // anchorHelp is what commands say of the anchors that they keep.
 const anchorHelp = `An -anchor is a file, which is made, or a database, in which a table is made: a SQLite file that
-exists (one that is still empty as sqlite:PATH), or a URL of PostgreSQL. A -webhook gets each checkpoint
-signed with the secret in -webhook-secret, as Standard Webhooks says. A -witness is one of C2SP: its address
+exists (one that is still empty as sqlite:PATH), or a URL of PostgreSQL. One that holds nothing, when the
+journal has entries, is refused: somebody may have removed it and cut the journal off. If it is new, or you
+know why it is empty, say so once with -new-anchor; the reason goes to the journal. A -webhook gets each
+checkpoint signed with the secret in -webhook-secret, as Standard Webhooks says. A -witness is one of C2SP: its address
 and its public key, with a space between them; what it signs is kept in the first -anchor.
 `
 
@@ -66,6 +68,7 @@ and its public key, with a space between them; what it signs is kept in the firs
 type anchorFlags struct {
 	anchors, webhooks, witnesses []string
 	secret                       string // file
+	begin                        string // why an anchor is empty
 }
 
 func (c *call) anchorFlags() *anchorFlags {
@@ -77,6 +80,7 @@ func (c *call) anchorFlags() *anchorFlags {
 		})
 	}
 	list(&f.anchors, "anchor", "`file` or database to which checkpoints are added")
+	c.flags.StringVar(&f.begin, "new-anchor", "", "`reason` why an anchor holds nothing although the journal has entries")
 	list(&f.webhooks, "webhook", "`address` to which checkpoints are sent")
 	c.flags.StringVar(&f.secret, "webhook-secret", "", "`file` with the secret that webhooks share, of at least 32 bytes")
 	list(&f.witnesses, "witness", "`'URL KEY'` of a witness that signs checkpoints, too")
@@ -94,6 +98,8 @@ func (f *anchorFlags) check() error {
 		return errors.New("-webhook needs -webhook-secret")
 	case len(f.witnesses) > 0 && len(f.anchors) == 0:
 		return errors.New("-witness needs an -anchor: what a witness signed is kept there")
+	case f.begin != "" && len(f.anchors) == 0:
+		return errors.New("-new-anchor needs an -anchor")
 	}
 	return nil
 }
@@ -163,6 +169,31 @@ func (f *anchorFlags) open(c *call, store audit.Store, v note.Verifier, prefix s
 		list = append(list, hook)
 	}
 	return list, closeAll, nil
+}
+
+// vouched refuses anchors that hold nothing of a journal with entries: they would vouch from now
+// on for what is left of it.
+func (f *anchorFlags) vouched(c *call, store audit.Store, list []audit.Anchor) error {
+	head, err := store.Head(c)
+	if err != nil {
+		return err
+	}
+	empty := false
+	for i, name := range f.anchors { // list begins with them
+		newest, _, err := list[i].Newest(c)
+		switch {
+		case err != nil:
+			return err
+		case newest == nil && head.Size > 0 && f.begin == "":
+			return advised{fmt.Errorf("the anchor %s holds no checkpoint, and the journal has %d entries: somebody may have removed it and cut the journal off", plain(name), head.Size),
+				"Nothing was signed. Put it back and call crmguard audit verify; if it is new, or you know why it is empty, call this once with -new-anchor and the reason"}
+		}
+		empty = empty || newest == nil
+	}
+	if f.begin != "" && !empty {
+		return errors.New("every anchor holds checkpoints: leave out -new-anchor, which is for one that is new or was lost")
+	}
+	return nil
 }
 
 // anchored refuses a database without the table of an anchor: none is made there.

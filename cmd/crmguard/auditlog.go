@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
 	"github.com/crmguard/crmguard/audit/auditsql"
 )
@@ -19,7 +20,7 @@ command line.
 
 ` + anchorHelp
 
-const logArgs = "-db DATABASE -signer FILE -store DATABASE -kek FILE [-passphrase PASSFILE] [-anchor FILE|DATABASE]… [-webhook URL -webhook-secret FILE] [-witness 'URL KEY'] [-journal-prefix P] [-prefix P]"
+const logArgs = "-db DATABASE -signer FILE -store DATABASE -kek FILE [-passphrase PASSFILE] [-anchor FILE|DATABASE]… [-new-anchor REASON] [-webhook URL -webhook-secret FILE] [-witness 'URL KEY'] [-journal-prefix P] [-prefix P]"
 
 // logFlags say where a journal is that is written to.
 type logFlags struct {
@@ -108,6 +109,14 @@ func (c *call) openLog(f *logFlags) (w *writing, err error) {
 	}
 	o.Anchors = anchors
 	w.done = func() error { return errors.Join(db.Close(), closeAnchors()) }
-	w.Log, err = audit.New(c, store, w.keys, signer, verifier, o)
-	return w, err
+	if err := f.anchors.vouched(c, store, anchors); err != nil {
+		return w, err
+	}
+	if w.Log, err = audit.New(c, store, w.keys, signer, verifier, o); err != nil || f.anchors.begin == "" {
+		return w, err
+	}
+	ctx := crmguard.System(c, operator, "audit anchor")
+	subject, _ := crmguard.SubjectFrom(ctx)
+	return w, w.Record(ctx, crmguard.Event{Subject: subject, Action: crmguard.Configure, Outcome: crmguard.Done,
+		Resource: crmguard.Resource{Tenant: operator, Kind: "anchor"}, Reason: f.anchors.begin})
 }

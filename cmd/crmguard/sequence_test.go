@@ -77,8 +77,25 @@ func TestSequence(t *testing.T) {
 			recordInInbox(t, name, keyStore, kek, 300+10*round, 310+10*round)
 		}
 
+		// An anchor that is gone is not begun again, and the journal not signed, until somebody says why.
+		require.NoError(t, os.Remove(dir+"/anchor"))
+		for _, args := range [][]string{with("audit hold"), with("audit prune", "-before", "2000-01-01", "-yes")} {
+			code, _, why := invoke(t, args...)
+			require.Equal(t, unable, code, why)
+			require.Contains(t, why, "/anchor holds no checkpoint, and the journal has ")
+			require.Contains(t, why, "\nNothing was signed. Put it back")
+			require.NoFileExists(t, dir+"/anchor")
+		}
+		code, _, why := invoke(t, with("audit hold", "-new-anchor", "the disk was replaced")...)
+		require.Equal(t, good, code, why)
+		code, _, why = invoke(t, with("audit hold", "-new-anchor", "again")...)
+		require.Equal(t, unable, code)
+		require.Contains(t, why, "leave out -new-anchor")
+		_, out, _ := invoke(t, "audit", "timeline", "-db", name, "-tenant", "operator")
+		require.Contains(t, out, "the disk was replaced")
+
 		// An extract proves itself, whole or not at all.
-		code, out, why := invoke(t, with("audit extract", "-tenant", "acme", "-record", "contacts/3", "-o", dir+"/extract")...)
+		code, out, why = invoke(t, with("audit extract", "-tenant", "acme", "-record", "contacts/3", "-o", dir+"/extract")...)
 		require.Equal(t, good, code, out+why)
 		require.Regexp(t, `^entries in the extract: 1, of the \d+ that`, why)
 		code, out, why = invoke(t, "audit", "check", "-key", dir+"/journal.key.pub", dir+"/extract")
