@@ -125,6 +125,7 @@ func serve(ctx context.Context, args []string, out, errOut io.Writer) error {
 	s.flags.Var(&proxies, "trusted-proxy", "`address` or network of the proxy before the CRM, which ends TLS; several with commas, or the flag again")
 	header := s.flags.String("proxy-header", "x-forwarded-for", "`header` in which the proxy says for whom it asks: x-forwarded-for or forwarded")
 	anchor := s.flags.String("anchor", "", "`file` to which checkpoints of the journal are added, best on another machine's disk (default journal.anchor in the keys folder)")
+	newAnchor := s.flags.String("new-anchor", "", "begin the file of checkpoints anew, for once, after it was lost or -anchor names another one; the `reason` goes to the journal")
 	adopt := s.flags.String("adopt-rights", "", "take the rows of casbin_rule as they stand, after you have changed them in the database or put an older one back; the `reason` goes to the journal")
 	empty := s.flags.Bool("empty", false, "start the company without the demo contacts")
 	verbose := s.flags.Bool("v", false, "log more")
@@ -175,7 +176,7 @@ func serve(ctx context.Context, args []string, out, errOut io.Writer) error {
 	if at, err := netip.ParseAddrPort(listener.Addr().String()); err == nil && len(proxies) > 0 && !canConnect(proxies, at.Addr()) {
 		return fmt.Errorf("no -trusted-proxy can connect to %s, which only this machine reaches: name the proxy as 127.0.0.1 if it runs here, or give -addr, -tls-cert and -tls-key if it runs elsewhere", *addr)
 	}
-	cfg := app.Config{Data: s.data, DB: database, Keys: s.keys, Anchor: *anchor, AdoptRights: *adopt, Loopback: loopback && certificates == nil && len(proxies) == 0, Proxies: proxies, ProxyHeader: proxyHeader, Logger: logger}
+	cfg := app.Config{Data: s.data, DB: database, Keys: s.keys, Anchor: *anchor, NewAnchor: *newAnchor, AdoptRights: *adopt, Loopback: loopback && certificates == nil && len(proxies) == 0, Proxies: proxies, ProxyHeader: proxyHeader, Logger: logger}
 	if !*empty {
 		cfg.Contacts, cfg.Progress = data.Contacts, func(r app.ImportReport) {
 			fmt.Fprintf(out, "\rFirst start: %d rows read, %d contacts added, %d duplicates, %d bad rows", r.Rows, r.Added, r.Duplicates, len(r.Bad))

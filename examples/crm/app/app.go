@@ -78,6 +78,10 @@ type Config struct {
 	// machine's disk; "": journal.anchor in Keys.
 	Anchor string
 
+	// NewAnchor is why the anchor holds nothing although the journal has entries, as where
+	// Anchor names another file than before; "": that would be refused.
+	NewAnchor string
+
 	// Loopback says that only this machine can reach the CRM: demo accounts work,
 	// and cookies go without TLS.
 	Loopback bool
@@ -225,7 +229,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	anchor, err := a.openAnchor()
+	anchor, err := a.openAnchor(ctx, entries)
 	if err != nil {
 		return err
 	}
@@ -235,6 +239,9 @@ func (a *App) open(ctx context.Context) (err error) {
 		return fmt.Errorf("the journal does not continue what was signed before: %w", err)
 	}
 	if a.recorder, err = audit.NewFailover(a.journal, a.spool(), &audit.FailoverOptions{Policy: whenDown, Logger: a.log, Clock: a.cfg.Clock}); err != nil {
+		return err
+	}
+	if err := a.recordNewAnchor(ctx); err != nil {
 		return err
 	}
 	a.people = &people{db: a.db, keys: keys, allDemo: a.cfg.Loopback}

@@ -57,6 +57,59 @@ func TestVerification(t *testing.T) {
 	})
 }
 
+// TestALostAnchor: nobody is let in while nothing outside tells what the journal was, until
+// somebody who starts the CRM says why, which the journal keeps.
+func TestALostAnchor(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(2))
+		in.stop()
+		path := filepath.Join(in.cfg.Keys, "journal.anchor")
+		whole := in.copyKeys("journal.anchor")
+		renewed := in.cfg
+		renewed.NewAnchor = "the disk was replaced"
+		in.refused(renewed, "start without -new-anchor")
+		for why, lose := range map[string]func() error{
+			"removed": func() error { return os.Remove(path) },
+			"emptied": func() error { return os.Truncate(path, 0) },
+			"cut":     func() error { return os.Truncate(path, 40) },
+		} {
+			require.NoError(t, lose(), why)
+			in.refused(in.cfg, "holds no checkpoint")
+			in.refused(in.cfg, "-new-anchor")
+			in.putBack(whole)
+		}
+		damaged := bytes.Clone(whole["journal.anchor"])
+		damaged[20] ^= 1
+		in.putBack(map[string][]byte{"journal.anchor": damaged})
+		in.refused(in.cfg, "cannot be read")
+		in.refused(renewed, "cannot be read")
+		in.putBack(whole)
+		in.start()
+		has(t, in.verified(in.signedIn("owner")), "The journal is intact")
+		in.stop()
+
+		require.NoError(t, os.Remove(path))
+		in.cfg.NewAnchor = renewed.NewAnchor
+		in.start()
+		in.stop()
+		in.cfg.NewAnchor = ""
+		in.start()
+		owner := in.signedIn("owner")
+		_, page := owner.get("/journal?person=system:anchor")
+		has(t, page, "the disk was replaced")
+		has(t, in.verified(owner), "The journal is intact")
+
+		// The whole journal of a company that exists is no beginning either.
+		in.stop()
+		require.NoError(t, os.Remove(path))
+		for _, table := range []string{"entries", "checkpoints", "clients", "tail", "pseudonyms"} {
+			alter(t, in.cfg, `DELETE FROM crmguard_audit_`+table)
+		}
+		in.refused(in.cfg, "the journal is empty")
+		in.refused(renewed, "the journal is empty")
+	})
+}
+
 // TestProofsAndExtracts: what is downloaded is checked with the public key alone.
 func TestProofsAndExtracts(t *testing.T) {
 	each(t, func(t *testing.T, on database) {

@@ -53,13 +53,54 @@ type verdict struct {
 const verifyReason = "verify"
 
 // openAnchor keeps checkpoints of the journal outside of the data, so that whoever can
-// write the database cannot cut it off unnoticed.
-func (a *App) openAnchor() (audit.Anchor, error) {
+// write the database cannot cut it off unnoticed. One that holds nothing would vouch from now
+// on for what is left of a journal: that it was lost is somebody's to say.
+func (a *App) openAnchor(ctx context.Context, entries audit.Store) (audit.Anchor, error) {
 	path := a.cfg.Anchor
 	if path == "" {
 		path = filepath.Join(a.cfg.Keys, "journal.anchor")
 	}
-	return audit.NewFileAnchor(path, a.vault.verifier)
+	anchor, err := audit.NewFileAnchor(path, a.vault.verifier)
+	if err != nil {
+		return nil, err
+	}
+	head, err := entries.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if head.Size == 0 {
+		return anchor, a.mayBeginJournal(ctx)
+	}
+	newest, _, err := anchor.Newest(ctx)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("the checkpoints of the journal in %s cannot be read, so that nobody knows whether the journal was cut off: nobody was let in; put the file back, or keep it elsewhere and start once with -new-anchor and the reason (%w)", path, err)
+	case newest == nil && a.cfg.NewAnchor == "":
+		return nil, fmt.Errorf("%s holds no checkpoint of the journal, which has %d entries: nobody was let in, as somebody may have removed it and cut the journal off; put the file back and press Verify, or start once with -new-anchor and the reason if you know where it went", path, head.Size)
+	case newest != nil && a.cfg.NewAnchor != "":
+		return nil, fmt.Errorf("%s holds checkpoints of the journal: start without -new-anchor, which is for one that was lost", path)
+	}
+	return anchor, nil
+}
+
+// mayBeginJournal refuses an empty journal of a company that exists.
+func (a *App) mayBeginJournal(ctx context.Context) error {
+	stage, err := a.vault.proven(ctx, a.db, stageSetting)
+	if err == nil && string(stage) == stageDone {
+		err = fmt.Errorf("the journal is empty, but the company in %s has one: nobody was let in; put back a backup of the data", a.db.name)
+	}
+	return err
+}
+
+// recordNewAnchor keeps why what is outside vouches for the journal from now on only.
+func (a *App) recordNewAnchor(ctx context.Context) error {
+	if a.cfg.NewAnchor == "" {
+		return nil
+	}
+	ctx = crmguard.System(ctx, tenant, "anchor")
+	e := systemEvent(ctx, crmguard.Configure, crmguard.Resource{Tenant: tenant, Kind: "anchor"}, a.now())
+	e.Reason = "new: " + a.cfg.NewAnchor
+	return a.journal.Record(ctx, e)
 }
 
 // verified is what a request to verify the journal is about.
