@@ -288,4 +288,13 @@ func TestCallsOfABatch(t *testing.T) {
 	require.Equal(t, [3]int64{2, 0, 0}, calls(), "versions that are new to it, and clients that are")
 	require.NoError(t, there.OpenAll(ctx, "acme", cells))
 	require.Zero(t, calls())
+
+	clock := newClock(t)
+	slow := openKeyring(t, kek, store, &encrypt.Options{OnOpen: func(context.Context, string, []string) error {
+		clock.Advance(encrypt.Lease)
+		return nil
+	}})
+	require.NoError(t, slow.OpenAll(ctx, "acme", cells))
+	require.NoError(t, cells[3].Err)
+	require.Equal(t, [3]int64{2, 0, 0}, calls(), "keys that ran out while OnOpen was asked are read again together")
 }

@@ -290,3 +290,19 @@ func TestNewRefuses(t *testing.T) {
 	_, err = encrypt.New(kek, nil, nil)
 	require.Error(t, err)
 }
+
+// anyKEK decrypts everything, to something of its own.
+type anyKEK struct{ tink.AEADWithContext }
+
+func (anyKEK) DecryptWithContext(context.Context, []byte, []byte) ([]byte, error) {
+	return []byte("no check of a KEK"), nil
+}
+
+func TestAKEKThatDecryptsEverythingIsTheWrongOne(t *testing.T) {
+	kek, store := newKEK(t), encrypt.NewMemory()
+	require.NoError(t, openKeyring(t, kek, store, nil).Check(t.Context()))
+	k := openKeyring(t, anyKEK{kek}, store, nil)
+	require.ErrorIs(t, k.Check(t.Context()), encrypt.ErrWrongKEK)
+	_, err := k.Seal(acting("acme"), home, nil)
+	require.ErrorIs(t, err, encrypt.ErrWrongKEK, "nor does it begin a second set of keys")
+}
