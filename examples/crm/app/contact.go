@@ -218,6 +218,13 @@ func emptyContact(ctx context.Context, tx *sql.Tx, c *Contact, now time.Time, wi
 	return removeAttachments(ctx, tx, c.ID)
 }
 
+// isEmptied reports whether emptyContact has emptied the row already.
+func isEmptied(ctx context.Context, tx *sql.Tx, id string) bool {
+	var done bool
+	err := tx.QueryRowContext(ctx, `SELECT erased_at > 0 AND COALESCE(import_key, name, phone, email, company, city, note) IS NULL FROM contacts WHERE id = $1`, id).Scan(&done)
+	return err == nil && done
+}
+
 // tombstone empties the row of a client whose key is destroyed, if that was not done
 // when the erasure was ordered, and removes what came after that.
 func tombstone(ctx context.Context, tx execer, id string, now time.Time) error {

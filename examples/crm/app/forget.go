@@ -69,7 +69,11 @@ func (a *App) forget(w http.ResponseWriter, r *http.Request) error {
 	a.dropKeptPages(w)
 	err = guard.Settle(ctx, func(done crmguard.Event) error {
 		return a.recorded(ctx, done, func(ctx context.Context, tx *sql.Tx) error {
-			if err := emptyContact(ctx, tx, c, a.now(), within); err != nil {
+			err := emptyContact(ctx, tx, c, a.now(), within)
+			if errors.Is(err, errChanged) && isEmptied(ctx, tx, c.ID) {
+				return nil // the button was pressed twice: the other press has entered the receipt
+			}
+			if err != nil {
 				return err
 			}
 			return enterReceipt(ctx, tx, receipt)

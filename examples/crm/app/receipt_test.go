@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -156,6 +157,29 @@ func (in *installation) copyKeys(names ...string) map[string][]byte {
 		files[name] = content
 	}
 	return files
+}
+
+// TestForgettingAtOnce: whoever presses the button twice has the receipt before them, and not
+// a page that says that something went wrong.
+func TestForgettingAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(8))
+		owners := []*browser{in.signedIn("owner"), in.signedIn("owner"), in.signedIn("owner")}
+		for i := range 8 {
+			var all sync.WaitGroup
+			statuses, shown := make([]int, len(owners)), make([]string, len(owners))
+			for n, owner := range owners {
+				all.Go(func() {
+					statuses[n], shown[n] = owner.post("/contacts/"+in.idOf(i)+"/forget", "reason", "client-request")
+				})
+			}
+			all.Wait()
+			for n, page := range shown {
+				require.Equal(t, http.StatusOK, statuses[n], page)
+				has(t, page, "This is the receipt")
+			}
+		}
+	})
 }
 
 // TestOlderKeyStore: an older keys.db brings nobody back who was forgotten since, and
