@@ -1,6 +1,7 @@
 package encrypt_test
 
 import (
+	"context"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -81,6 +82,26 @@ func TestATurnThatBeganBeforePromisesNothing(t *testing.T) {
 		require.Equal(t, r.DestroyedAt.Add(30*day), r.UnreadableAfter, client)
 		require.Equal(t, r.DestroyedAt.Add(120*day), r.UnlinkableAfter, client)
 	}
+}
+
+// The old keys of the KEK still exist after a Turn that was cut off.
+func TestATurnThatWasCutOffPromisesNothing(t *testing.T) {
+	e := erase(t)
+	e.clock.Advance(encrypt.Lease)
+	ctx, cancel := context.WithCancel(job("acme"))
+	var err error
+	running(e.clock, func() {
+		_, err = e.k.Turn(ctx, func(p encrypt.TurnProgress) {
+			if p.Step == encrypt.TurnWaiting {
+				cancel()
+			}
+		})
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	r, err := e.k.Receipt(acting("acme"), "acme", "c1")
+	require.NoError(t, err)
+	require.Equal(t, r.DestroyedAt.Add(30*day), r.UnreadableAfter)
+	require.Equal(t, r.DestroyedAt.Add(120*day), r.UnlinkableAfter)
 }
 
 // An index key that is older than an erasure and was not retired in time puts the date
