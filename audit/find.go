@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"time"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"github.com/crmguard/crmguard"
 )
 
@@ -29,11 +31,16 @@ type Entry struct {
 // Page is a part of an answer, newest first.
 type Page struct {
 	Entries []Entry
-	Next    int64 // Query.Before of the page that follows; 0: there is none
+	Next    int64   // Query.Before of the page that follows; 0: there is none
+	Damaged []int64 // numbers of entries that were changed or damaged, which are left out: verify the log
 }
 
 // Find returns entries of one tenant, newest first. The timeline of a record is a
 // query for its Kind and Record, that of a person one for the Subject.
+//
+// Entries are compared with their own hashes, and with each other where they follow each other:
+// that finds what was changed in the store, but not who wrote all that follows anew, too. For
+// that there is [Log.Verify].
 //
 // Pages stay put while entries are added. Find does not ask who wants to know, and
 // leaves no trace: it is for the program itself, and [Log.Read] for people.
@@ -71,20 +78,38 @@ func find(ctx context.Context, s Store, q Query, pseudonyms [][]byte) (page Page
 	if len(rows) == q.Limit {
 		page.Next = rows[len(rows)-1].Seq
 	}
+	var after *Row // the one before it in the list, if that is right
 	for i := range rows {
-		rec, err := decodeRecord(rows[i].Record)
-		if err != nil {
-			damaged = append(damaged, &BrokenError{Seq: rows[i].Seq, Detail: "its record does not decode"})
+		entry, detail := rows[i].shown(&q, after)
+		after = nil
+		if detail != "" {
+			damaged = append(damaged, &BrokenError{Seq: rows[i].Seq, Detail: detail})
+			page.Damaged = append(page.Damaged, rows[i].Seq)
 			continue
 		}
-		// What is shown is what the record says, whatever the row was found by.
-		if keys := rec.keys(); rec.seq != rows[i].Seq || !keys.matches(&q) || !rec.says(&q) {
-			damaged = append(damaged, &BrokenError{Seq: rows[i].Seq, Detail: "it was found by what its record does not say"})
-			continue
-		}
-		page.Entries = append(page.Entries, rec.entry())
+		page.Entries, after = append(page.Entries, entry), &rows[i]
 	}
 	return page, damaged, nil
+}
+
+// shown returns what the record of a row says, or what is wrong with it. After is a newer row that is
+// right, or nil.
+func (r *Row) shown(q *Query, after *Row) (e Entry, detail string) {
+	rec, err := decodeRecord(r.Record)
+	if err != nil {
+		return e, "its record does not decode"
+	}
+	// What is shown is what the record says, whatever the row was found by.
+	if keys := rec.keys(); rec.seq != r.Seq || !keys.matches(q) || !rec.says(q) {
+		return e, "it was found by what its record does not say"
+	}
+	if tlog.RecordHash(r.Record) != r.leaf() {
+		return e, "the record does not have the hash that was stored"
+	}
+	if after != nil && after.Seq == r.Seq+1 && previousOf(after.Record) != r.leaf() {
+		return e, "the entry after it continues another one"
+	}
+	return rec.entry(), ""
 }
 
 // allRows goes through all rows that match a query, newest first, until an error.

@@ -1,14 +1,17 @@
 package audit_test
 
 import (
+	"bytes"
 	"context"
 	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
+	"github.com/crmguard/crmguard/audit/internal/journaltest"
 	"github.com/crmguard/crmguard/crmguardtest"
 )
 
@@ -57,6 +60,44 @@ func TestFindStore(t *testing.T) {
 	require.ErrorAs(t, err, &broken)
 	require.Equal(t, int64(2), broken.Seq)
 	require.Len(t, page.Entries, 2, "the record of the second says anna")
+}
+
+// What was changed in the store is named and not shown, also where its hash was changed with it.
+func TestFindTellsWhatWasChanged(t *testing.T) {
+	good, _, _ := history(t, 5)
+	store := good.memory(t)
+	q := audit.Query{Tenant: journaltest.Event(0).Subject.Tenant, Limit: 50}
+	for name, change := range map[string]func(r *audit.Row){
+		"nothing": nil,
+		"record":  func(r *audit.Row) { r.Record = bytes.Replace(r.Record, []byte("view"), []byte("vexx"), 1) },
+		"hash":    func(r *audit.Row) { r.Hashes[0][3] ^= 1 },
+		"both": func(r *audit.Row) {
+			r.Record = bytes.Replace(r.Record, []byte("view"), []byte("vexx"), 1)
+			r.Hashes[0] = tlog.RecordHash(r.Record)
+		},
+		"hashes removed": func(r *audit.Row) { r.Hashes = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			rows, err := store.Find(t.Context(), q)
+			require.NoError(t, err)
+			require.Len(t, rows, 5)
+			if change == nil {
+				page, err := audit.FindStore(t.Context(), found{store, rows}, q)
+				require.NoError(t, err)
+				require.Empty(t, page.Damaged)
+				return
+			}
+			was := bytes.Clone(rows[2].Record)
+			change(&rows[2])
+			require.Equal(t, name == "record" || name == "both", !bytes.Equal(was, rows[2].Record))
+			page, err := audit.FindStore(t.Context(), found{store, rows}, q)
+			broken := new(audit.BrokenError)
+			require.ErrorAs(t, err, &broken)
+			require.Equal(t, rows[2].Seq, broken.Seq)
+			require.Equal(t, []int64{rows[2].Seq}, page.Damaged)
+			require.Len(t, page.Entries, 4)
+		})
+	}
 }
 
 // found is a store that finds these rows, whatever is asked.
