@@ -31,6 +31,7 @@ type journalView struct {
 	Filtered                          bool
 	Outcomes                          []string
 	Entries                           []entry
+	Damaged                           []int64 // numbers of entries that belong here, and were changed
 	Newest, Older                     string // addresses
 	Before                            int64  // where this page begins; 0: with the newest
 	Live                              bool   // it loads itself again
@@ -135,6 +136,7 @@ func (a *App) journalView(r *http.Request, asked url.Values, live bool) (journal
 	if err != nil {
 		return view, err
 	}
+	view.Damaged = found.Damaged
 	for _, e := range found.Entries {
 		line := describe(e)
 		if line.Link && line.Record == view.Record {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/crmguard/crmguard"
 	"github.com/crmguard/crmguard/audit"
@@ -107,6 +108,44 @@ func TestALostAnchor(t *testing.T) {
 		}
 		in.refused(in.cfg, "the journal is empty")
 		in.refused(renewed, "the journal is empty")
+	})
+}
+
+// TestAChangedEntryIsNotShown: what somebody changed in the database is on no page of the journal,
+// and these say so before anybody verifies it.
+func TestAChangedEntryIsNotShown(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := newInstallation(t, on, sample(2))
+		in.signedIn("seller1").get("/contacts/" + in.idOf(0))
+		in.stop() // which signs
+		in.start()
+		owner := in.signedIn("owner")
+		found, err := in.app.journal.Find(t.Context(), audit.Query{Tenant: tenant, Subject: "seller1", Action: crmguard.View, Limit: 1})
+		require.NoError(t, err)
+		require.Len(t, found.Entries, 1)
+		seq := found.Entries[0].Seq
+		at := "/journal/entries/" + strconv.FormatInt(seq, 10)
+		_, page := owner.get("/journal")
+		has(t, page, `href="`+at+`"`)
+		hasNot(t, page, "changed or damaged")
+		status, _ := owner.get(at)
+		require.Equal(t, http.StatusOK, status)
+
+		var record, hashes []byte
+		require.NoError(t, in.app.db.QueryRowContext(t.Context(), `SELECT record, hashes FROM crmguard_audit_entries WHERE seq = $1`, seq).Scan(&record, &hashes))
+		forged := bytes.Replace(record, []byte("seller1"), []byte("seller2"), 1)
+		leaf := tlog.RecordHash(forged)
+		for why, stored := range map[string][]byte{"the record": hashes, "and its hash": append(leaf[:], hashes[32:]...)} {
+			in.tamper(`UPDATE crmguard_audit_entries SET record = $1, hashes = $2 WHERE seq = $3`, forged, stored, seq)
+			for _, path := range []string{"/journal", "/journal?person=seller1"} {
+				_, page = owner.get(path)
+				has(t, page, "<strong>Entry "+strconv.FormatInt(seq, 10)+" was changed or damaged</strong>", why+path)
+				hasNot(t, page, `href="`+at+`"`, why+path)
+			}
+			status, page = owner.get(at)
+			require.Equal(t, http.StatusInternalServerError, status, why)
+			has(t, page, "was changed or damaged", why)
+		}
 	})
 }
 

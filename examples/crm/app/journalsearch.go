@@ -83,7 +83,7 @@ func (a *App) findInJournal(w http.ResponseWriter, r *http.Request) error {
 		for _, e := range found.Entries {
 			view.Entries = append(view.Entries, describe(e))
 		}
-		view.OlderThan = found.Next
+		view.OlderThan, view.Damaged = found.Next, found.Damaged
 		view.MayOpen = a.mayOpenSealed(r)
 	}
 	return a.render(w, status, "journal", a.page(r, "Journal", true, view))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -263,7 +264,8 @@ func (a *App) proveEntry(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// entryAt reads one entry by its number.
+// entryAt reads one entry by its number, and sees that it is as it was signed, unless it is too
+// new for that.
 func (a *App) entryAt(ctx context.Context, number string) (audit.Entry, error) {
 	seq, err := readNumber(number)
 	if err != nil {
@@ -273,8 +275,15 @@ func (a *App) entryAt(ctx context.Context, number string) (audit.Entry, error) {
 	if err != nil {
 		return audit.Entry{}, err
 	}
-	if len(found.Entries) == 0 || found.Entries[0].Seq != seq {
-		return audit.Entry{}, guard.ErrNotFound
+	if !slices.Contains(found.Damaged, seq) {
+		if len(found.Entries) == 0 || found.Entries[0].Seq != seq {
+			return audit.Entry{}, guard.ErrNotFound
+		}
+		_, err := a.journal.Prove(ctx, seq)
+		if _, broken := errors.AsType[*audit.BrokenError](err); !broken {
+			return found.Entries[0], nil
+		}
 	}
-	return found.Entries[0], nil
+	return audit.Entry{}, &guard.Problem{Status: http.StatusInternalServerError, Title: fmt.Sprintf("Entry %d was changed or damaged", seq), Code: unverifiedProblem,
+		Detail: "It is not what was signed, so it is not shown. Open the journal and press Verify, which says more; tell the administrator before anything else is done."}
 }
