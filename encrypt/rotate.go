@@ -46,7 +46,7 @@ func (k *Keyring) Rotate(ctx context.Context, s Scope) (version uint32, err erro
 // its error ends the call. [Table.Reencrypt] comes next.
 //
 // Clients whose key is damaged stay as they are and keep no other from getting a new one; at the
-// end they are an [ErrDamaged] that names them. A tenant that never had a key is [ErrNoKey].
+// end they are an [ErrDamaged] that names them, the first hundred if there are more. A tenant that never had a key is [ErrNoKey].
 func (k *Keyring) RotateClients(ctx context.Context, tenant string, before time.Time, progress func(ctx context.Context, rotated int) error) (rotated int, err error) {
 	if err := k.checkRotation(ctx, ClientScope(tenant, "")); err != nil {
 		return 0, err
@@ -63,7 +63,7 @@ func (k *Keyring) RotateClients(ctx context.Context, tenant string, before time.
 		return 0, err // which would be said of each client
 	}
 	var newest Record
-	var damaged []error
+	var damaged damagedKeys
 	rotate := func() error {
 		if newest.Scope.Name == "" || newest.State != Active || !newest.CreatedAt.Before(before) {
 			return nil
@@ -72,7 +72,7 @@ func (k *Keyring) RotateClients(ctx context.Context, tenant string, before time.
 		case errors.Is(err, crmguard.ErrErased): // meanwhile
 			return nil
 		case errors.Is(err, ErrDamaged):
-			damaged = append(damaged, fmt.Errorf("%w: client %q", err, newest.Scope.Name))
+			damaged.add(fmt.Errorf("%w: client %q", err, newest.Scope.Name))
 			return nil
 		case err != nil:
 			return err
@@ -100,7 +100,7 @@ func (k *Keyring) RotateClients(ctx context.Context, tenant string, before time.
 	if err := rotate(); err != nil {
 		return rotated, err
 	}
-	return rotated, errors.Join(damaged...)
+	return rotated, damaged.err()
 }
 
 // Retire removes the versions of a key below the one that before names, and returns how

@@ -433,3 +433,19 @@ func TestRotationsInQuickSuccession(t *testing.T) {
 		require.NoError(t, err)
 	}
 }
+
+// A store of which no key opens does not make an error of as many lines.
+func TestManyDamagedClients(t *testing.T) {
+	store, clock := encrypt.NewMemory(), newClock(t)
+	k := openKeyring(t, newKEK(t), store, &encrypt.Options{Clock: clock.Now})
+	ctx := job("acme")
+	for i := range 105 {
+		_, err := k.Seal(ctx, client(i), nil)
+		require.NoError(t, err)
+		damage(t, store, dataScope(client(i).Client), 20)
+	}
+	_, err := k.RotateClients(ctx, "acme", clock.Now().Add(time.Minute), nil)
+	require.ErrorIs(t, err, encrypt.ErrDamaged)
+	require.Len(t, strings.Split(err.Error(), "\n"), 101)
+	require.ErrorContains(t, err, "and 5 more")
+}

@@ -166,8 +166,8 @@ func (t *turning) wrapAll(ctx context.Context) error {
 				return err
 			}
 		}
-		if w.damaged != nil {
-			return w.damaged
+		if err := w.damaged.err(); err != nil {
+			return err
 		}
 		rest := Lease - time.Duration(t.k.clock.exact()-t.made)
 		if rest <= 0 && t.done == before {

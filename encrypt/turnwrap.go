@@ -10,7 +10,7 @@ import (
 type wrapping struct {
 	*turning
 	tenant  *tenantTurn // the one whose keys come now
-	damaged error
+	damaged damagedKeys
 }
 
 // tenantTurn is one tenant's share of a Turn.
@@ -39,7 +39,7 @@ func (w *wrapping) page(ctx context.Context, page []Record) error {
 		next, err := w.wrap(ctx, r)
 		switch {
 		case errors.Is(err, ErrDamaged):
-			w.damaged = errors.Join(w.damaged, err)
+			w.damaged.add(err)
 		case err != nil:
 			return err
 		case next != nil:
