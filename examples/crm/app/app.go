@@ -132,6 +132,7 @@ type App struct {
 	guard     *guard.Guard
 	exports   exports
 	searches  searchBounds
+	queries   queries
 	calls     *calls
 	jobs      keyJobs
 

@@ -147,11 +147,12 @@ func TestPagesAreValid(t *testing.T) {
 		check("search", 200, seller, "POST", "/contacts/search", "query", phoneOf(0))
 		check("search, nothing", 200, seller, "POST", "/contacts/search", "query", "nobody@example.org")
 		check("search, more", 200, owner, "POST", "/contacts/search", "query", "quillfeather")
-		check("search, nothing more", 200, owner, "POST", "/contacts/search", "query", "quillfeather", "after", "other-1")
+		check("search, nothing more", 200, owner, "GET", owner.searchFor("quillfeather")+"&after=other-1")
 		bounds := in.app.searches
 		in.app.searches.rows = 1
 		check("search, looked at", 200, owner, "POST", "/contacts/search", "query", "quillfeather")
 		in.app.searches = bounds
+		check("search, ended", 410, seller, "GET", "/contacts/search?q=x")
 		check("search, empty", 422, seller, "POST", "/contacts/search", "query", "")
 		check("card", 200, seller, "GET", "/contacts/"+mine)
 		check("card, owner", 200, owner, "GET", "/contacts/"+mine+"?saved")
@@ -242,7 +243,7 @@ func TestPagesAreValid(t *testing.T) {
 		check("norm", 429, seller, "GET", "/contacts/"+in.idOf(6))
 		check("alerts", 200, owner, "GET", "/alerts")
 		check("not found", 404, seller, "GET", "/nothing")
-		require.Equal(t, 95, len(drawn))
+		require.Equal(t, 96, len(drawn))
 		require.Len(t, in.app.pages.templates, 30, "a new template needs a page here")
 	})
 }

@@ -32,10 +32,10 @@ type journalView struct {
 	Outcomes                          []string
 	Entries                           []entry
 	Damaged                           []int64 // numbers of entries that belong here, and were changed
-	Newest, Older                     string // addresses
-	Before                            int64  // where this page begins; 0: with the newest
-	Live                              bool   // it loads itself again
-	Follow                            string // the address of the live view
+	Newest, Older                     string  // addresses
+	Before                            int64   // where this page begins; 0: with the newest
+	Live                              bool    // it loads itself again
+	Follow                            string  // the address of the live view
 	MayOpen                           bool
 	Value, Problem                    string // of a search for a sealed value
 	OlderThan                         int64  // its next page

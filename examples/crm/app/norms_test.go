@@ -283,6 +283,15 @@ func TestAlertOutlivesACrash(t *testing.T) {
 	})
 }
 
+// getOrPost sends a form if there is one.
+func (b *browser) getOrPost(path string, form []string) (int, string) {
+	b.t.Helper()
+	if form == nil {
+		return b.get(path)
+	}
+	return b.post(path, form...)
+}
+
 // TestWhatCounts: each way to a client's data counts toward a norm, and toward the
 // right one.
 func TestWhatCounts(t *testing.T) {
@@ -296,19 +305,13 @@ func TestWhatCounts(t *testing.T) {
 		}
 		refused := func(b *browser, path string, form ...string) {
 			t.Helper()
-			status, page := b.get(path)
-			if form != nil {
-				status, page = b.post(path, form...)
-			}
+			status, page := b.getOrPost(path, form)
 			require.Equal(t, http.StatusTooManyRequests, status, path)
 			hasNot(t, page, "Quillfeather", path)
 		}
 		opens := func(b *browser, path string, form ...string) string {
 			t.Helper()
-			status, page := b.get(path)
-			if form != nil {
-				status, page = b.post(path, form...)
-			}
+			status, page := b.getOrPost(path, form)
 			require.Equal(t, http.StatusOK, status, path)
 			return page
 		}

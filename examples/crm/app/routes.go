@@ -31,7 +31,8 @@ func (a *App) routes() http.Handler {
 	mux.Handle("POST /me/sessions/{id}/end", g.ProtectAct(crmguard.Revoke, a.ownSessionOf, a.endSession))
 
 	mux.Handle("GET /contacts", g.Protect(crmguard.List, allContacts, a.list))
-	mux.Handle("POST /contacts/search", g.ProtectAct(crmguard.Search, searchedContacts, a.search))
+	mux.HandleFunc("POST "+searchPath, a.newSearch)
+	mux.Handle("GET "+searchPath, g.ProtectAct(crmguard.Search, a.searchedContacts, a.search))
 	mux.HandleFunc("GET /contacts/export", a.exportForm)
 	mux.Handle("POST /contacts/export", g.ProtectAct(crmguard.Export, a.exportedContacts, a.export))
 	mux.HandleFunc("GET /contacts/new", a.blankForm)
@@ -137,6 +138,7 @@ func (a *App) largest(r *http.Request) int64 {
 // wants to be drawn instead of a plain error.
 type state struct {
 	contact  *Contact
+	query    string // of a search
 	file     *attachment
 	person   account
 	confirm  *confirmPage

@@ -34,37 +34,29 @@ const (
 // searched are the fields that the box looks into: those of the list.
 var searched = []string{"name", "phone", "email", "company", "city"}
 
-// searchedContacts reads the form of a search. That is about all contacts; which of
-// them, and what of them, the search itself asks.
-func searchedContacts(r *http.Request) (crmguard.Resource, error) {
-	return crmguard.Resource{Tenant: tenant, Kind: kind}, readForm(r)
-}
-
 // searchResult is the part of contacts.html about a search.
 type searchResult struct {
 	Query, Problem string
-	More           string // a position; "": there is nothing more
-	Later          bool   // this is not the first page
+	First, More    string // addresses of these pages; "": this is the first one, there is nothing more
 	Looked         string // how many contacts, where that ended the search; "": it has seen enough
 	Skipped        string // contacts that were left out
 }
 
 // search shows a page of those contacts in which the subject finds what was typed. All
-// others look as if they did not exist. What was typed comes in the body of the
-// form and goes into the answer, and nowhere else.
+// others look as if they did not exist.
 func (a *App) search(w http.ResponseWriter, r *http.Request) error {
-	ctx := r.Context()
-	from, err := readPosition(r.PostForm.Get("after"))
+	ctx, asked := r.Context(), r.URL.Query()
+	from, err := readPosition(asked.Get("after"))
 	if err != nil {
 		return err
 	}
-	body := a.listPage(r)
-	result := &searchResult{Query: strings.TrimSpace(r.PostForm.Get("query")), Later: from != position{}}
-	body.Search = result
-	if result.Problem = queryProblem(result.Query); result.Problem != "" {
-		body.Heading, body.Scope = "Search", ""
-		return a.render(w, http.StatusUnprocessableEntity, "contacts", a.page(r, "Search", true, body))
+	address := searchAddress(asked.Get("q"))
+	result := &searchResult{Query: stateOf(ctx).query}
+	if from != (position{}) {
+		result.First = address
 	}
+	body := a.listPage(r)
+	body.Search = result
 	found, err := a.find(ctx, result.Query, from)
 	if err != nil {
 		return err
@@ -81,13 +73,13 @@ func (a *App) search(w http.ResponseWriter, r *http.Request) error {
 	}
 	guard.Describe(ctx, func(e *guard.Details) { e.Fields, e.Count = found.fields, len(body.Rows) })
 	if found.more != (position{}) {
-		result.More = found.more.String()
+		result.More = address + "&after=" + found.more.String()
 	}
 	if found.cut && len(found.contacts) < pageSize {
 		result.Looked = grouped(found.looked)
 	}
 	switch {
-	case result.More == "" && !result.Later:
+	case result.More == "" && result.First == "":
 		body.Heading, body.Scope = plural(len(body.Rows), "contact")+" found", ""
 	case len(body.Rows) > 0:
 		body.Heading = "Contacts found"
