@@ -63,7 +63,7 @@ func (a *App) card(w http.ResponseWriter, r *http.Request) error {
 		return a.showErased(w, r, c)
 	}
 	if c.Damaged {
-		body.Problem = "This record does not open. It was changed past the CRM, or the disk has an error. Nothing is lost yet: tell the administrator, who finds the cause in the log."
+		body.Problem = errDamaged.Title + ". " + errDamaged.Detail
 		body.Name, body.MayEdit, body.MayForget = value{"clear", "Damaged record"}, false, false
 	}
 	if body.Call, err = a.callNotice(r.Context(), r.URL.Query().Get("call")); err != nil {

@@ -81,7 +81,8 @@ func (a *App) openForChange(ctx context.Context, c *Contact) error {
 }
 
 // errDamaged keeps what does not open from being overwritten.
-var errDamaged = errors.New("the contact does not open")
+var errDamaged = &guard.Problem{Status: http.StatusInternalServerError, Title: "This record does not open", Code: "damaged",
+	Detail: "It was changed past the CRM, or the disk has an error. Nothing is lost yet: tell the administrator, who finds the cause in the log."}
 
 // create adds a contact.
 func (a *App) create(w http.ResponseWriter, r *http.Request) error {
