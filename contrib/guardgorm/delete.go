@@ -3,6 +3,7 @@ package guardgorm
 import (
 	"errors"
 	"reflect"
+	"slices"
 
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
@@ -40,8 +41,8 @@ func (w *watcher) delete(db *gorm.DB) error {
 }
 
 // deleted returns the records that gorm will delete: by the conditions, and by the primary
-// keys of what it was given. They are locked: one that somebody changes meanwhile may fit the
-// conditions no more, and stays with its entries.
+// keys of what it was given. They are locked: nobody else deletes them, so those that are gone
+// afterwards can be counted.
 func (t *table) deleted(db *gorm.DB) (records []string, err error) {
 	stmt := db.Statement
 	query := t.query(db).Clauses(clause.Locking{Strength: clause.LockingStrengthUpdate})
@@ -65,6 +66,22 @@ func (t *table) deleted(db *gorm.DB) (records []string, err error) {
 	return records, query.Pluck(t.idCol.DBName, &records).Error
 }
 
+// gone leaves out records that are still there: a condition may be about other tables, which are not
+// locked, and a trigger or a policy of the database may keep rows.
+func (t *table) gone(db *gorm.DB, records []string) ([]string, error) {
+	kept := make(map[string]bool)
+	for part := range slices.Chunk(records, 500) {
+		var there []string
+		if err := t.query(db).Where(map[string]any{t.idCol.DBName: part}).Pluck(t.idCol.DBName, &there).Error; err != nil {
+			return nil, err
+		}
+		for _, record := range there {
+			kept[record] = true
+		}
+	}
+	return slices.DeleteFunc(records, func(record string) bool { return kept[record] }), nil
+}
+
 var errMoreDeleted = errors.New("guardgorm: rows came to fit the conditions while they were deleted, and their index entries would stay: roll back and delete again")
 
 func (w *watcher) afterDelete(db *gorm.DB) {
@@ -73,11 +90,14 @@ func (w *watcher) afterDelete(db *gorm.DB) {
 		return
 	}
 	if done != nil {
-		if db.RowsAffected > int64(len(done.records)) {
-			_ = db.AddError(errMoreDeleted)
-			return
+		gone, err := done.table.gone(db, done.records)
+		if err == nil && db.RowsAffected > int64(len(gone)) {
+			err = errMoreDeleted
 		}
-		if err := w.putAll(db, done.table, done.records, nil); err != nil {
+		if err == nil {
+			err = w.putAll(db, done.table, gone, nil)
+		}
+		if err != nil {
 			_ = db.AddError(err)
 			return
 		}
