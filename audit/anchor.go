@@ -26,7 +26,8 @@ import (
 //
 // One that was lost would vouch, from its next checkpoint on, for what is left of the log. So a
 // host that opens a log with entries asks Newest first, and where there is nothing goes on
-// only if somebody says that the anchor is new.
+// only if somebody says that the anchor is new. An empty log, of which the anchor holds a checkpoint
+// of entries ([OpenCheckpoint]), it does not open: who removed them would have another begun.
 type Anchor interface {
 	// Keep keeps a checkpoint, a signed note, before it returns. The same one may
 	// come again, and one of fewer entries after one of more: several processes

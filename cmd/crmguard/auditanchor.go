@@ -171,9 +171,9 @@ func (f *anchorFlags) open(c *call, store audit.Store, v note.Verifier, prefix s
 	return list, closeAll, nil
 }
 
-// vouched refuses anchors that hold nothing of a journal with entries: they would vouch from now
-// on for what is left of it.
-func (f *anchorFlags) vouched(c *call, store audit.Store, list []audit.Anchor) error {
+// vouched refuses anchors that hold nothing of a journal with entries, as they would vouch from now
+// on for what is left of it, and a journal without any of which they hold a checkpoint.
+func (f *anchorFlags) vouched(c *call, store audit.Store, list []audit.Anchor, v note.Verifier) error {
 	head, err := store.Head(c)
 	if err != nil {
 		return err
@@ -181,14 +181,24 @@ func (f *anchorFlags) vouched(c *call, store audit.Store, list []audit.Anchor) e
 	empty := false
 	for i, name := range f.anchors { // list begins with them
 		newest, _, err := list[i].Newest(c)
-		switch {
-		case err != nil:
-			return err
-		case newest == nil && head.Size > 0 && f.begin == "":
-			return advised{fmt.Errorf("the anchor %s holds no checkpoint, and the journal has %d entries: somebody may have removed it and cut the journal off", plain(name), head.Size),
-				"Nothing was signed. Put it back and call crmguard audit verify; if it is new, or you know why it is empty, call this once with -new-anchor and the reason"}
+		if err != nil {
+			return advised{err, "Nothing was signed. Put it back and call crmguard audit verify; if it is lost, keep it elsewhere and call this once with -new-anchor and the reason"}
 		}
-		empty = empty || newest == nil
+		if newest == nil {
+			if empty = true; head.Size > 0 && f.begin == "" {
+				return advised{fmt.Errorf("the anchor %s holds no checkpoint, and the journal has %d entries: somebody may have removed it and cut the journal off", plain(name), head.Size),
+					"Nothing was signed. Put it back and call crmguard audit verify; if it is new, or you know why it is empty, call this once with -new-anchor and the reason"}
+			}
+			continue
+		}
+		kept, err := audit.OpenCheckpoint(newest, v)
+		if err != nil {
+			return err
+		}
+		if head.Size == 0 && kept.Size > 0 {
+			return advised{fmt.Errorf("the journal is empty, and the anchor %s holds a checkpoint of %d entries: somebody emptied it or put another one in its place", plain(name), kept.Size),
+				"Nothing was signed. Put back a backup of the database and call crmguard audit verify; if the journal is a new one, name another -anchor"}
+		}
 	}
 	if f.begin != "" && !empty {
 		return errors.New("every anchor holds checkpoints: leave out -new-anchor, which is for one that is new or was lost")

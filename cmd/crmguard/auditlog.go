@@ -109,7 +109,7 @@ func (c *call) openLog(f *logFlags) (w *writing, err error) {
 	}
 	o.Anchors = anchors
 	w.done = func() error { return errors.Join(db.Close(), closeAnchors()) }
-	if err := f.anchors.vouched(c, store, anchors); err != nil {
+	if err := f.anchors.vouched(c, store, anchors, verifier); err != nil {
 		return w, err
 	}
 	if w.Log, err = audit.New(c, store, w.keys, signer, verifier, o); err != nil || f.anchors.begin == "" {

@@ -86,7 +86,13 @@ func TestSequence(t *testing.T) {
 			require.Contains(t, why, "\nNothing was signed. Put it back")
 			require.NoFileExists(t, dir+"/anchor")
 		}
+		require.NoError(t, os.WriteFile(dir+"/anchor", []byte("no frame, and longer than the head of one"), 0o600))
 		code, _, why := invoke(t, with("audit hold", "-new-anchor", "the disk was replaced")...)
+		require.Equal(t, unable, code)
+		require.Contains(t, why, "damaged at byte 0")
+		require.Contains(t, why, "\nNothing was signed. Put it back")
+		require.NoError(t, os.Remove(dir+"/anchor"))
+		code, _, why = invoke(t, with("audit hold", "-new-anchor", "the disk was replaced")...)
 		require.Equal(t, good, code, why)
 		code, _, why = invoke(t, with("audit hold", "-new-anchor", "again")...)
 		require.Equal(t, unable, code)
@@ -150,5 +156,17 @@ func TestSequence(t *testing.T) {
 			require.Equal(t, tampered, code, out+why)
 		}
 		require.NoFileExists(t, dir+"/none")
+
+		// One that was emptied, so that another takes its place, is not signed.
+		for _, table := range []string{"entries", "checkpoints", "tail", "pruned", "logs"} {
+			require.NoError(t, execute(t.Context(), []string{name, `DELETE FROM crmguard_audit_` + table}))
+		}
+		recordInInbox(t, name, keyStore, kek, 0, 10)
+		for range 2 {
+			code, _, why = invoke(t, with("audit hold")...)
+			require.Equal(t, unable, code, why)
+			require.Regexp(t, `the journal is empty, and the anchor .*/anchor holds a checkpoint of \d+ entries`, why)
+			require.Contains(t, why, "\nNothing was signed. Put back a backup")
+		}
 	})
 }
