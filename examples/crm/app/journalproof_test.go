@@ -100,14 +100,25 @@ func TestALostAnchor(t *testing.T) {
 		has(t, page, "the disk was replaced")
 		has(t, in.verified(owner), "The journal is intact")
 
-		// The whole journal of a company that exists is no beginning either.
+		// The whole journal of a company that exists is no beginning either, nor where its row
+		// says, with a proof of that time, that the first start has not ended.
+		require.NoError(t, in.app.vault.prove(t.Context(), in.app.db, stageSetting, []byte(stageContacts)))
+		unended, err := in.app.db.setting(t.Context(), stageSetting+"-mac")
+		require.NoError(t, err)
+		require.NoError(t, in.app.vault.prove(t.Context(), in.app.db, stageSetting, []byte(stageDone)))
 		in.stop()
-		require.NoError(t, os.Remove(path))
 		for _, table := range []string{"entries", "checkpoints", "clients", "tail", "pseudonyms"} {
 			alter(t, in.cfg, `DELETE FROM crmguard_audit_`+table)
 		}
 		in.refused(in.cfg, "the journal is empty")
+		whole = in.copyKeys("journal.anchor")
+		require.NoError(t, os.Remove(path))
+		in.refused(in.cfg, "the journal is empty")
 		in.refused(renewed, "the journal is empty")
+		in.putBack(whole)
+		alter(t, in.cfg, `UPDATE settings SET value = $1 WHERE name = $2`, []byte(stageContacts), stageSetting)
+		alter(t, in.cfg, `UPDATE settings SET value = $1 WHERE name = $2`, unended, stageSetting+"-mac")
+		in.refused(in.cfg, "the journal is empty")
 	})
 }
 

@@ -69,10 +69,10 @@ func (a *App) openAnchor(ctx context.Context, entries audit.Store) (audit.Anchor
 	if err != nil {
 		return nil, err
 	}
-	if head.Size == 0 {
-		return anchor, a.mayBeginJournal(ctx)
-	}
 	newest, _, err := anchor.Newest(ctx)
+	if err == nil && head.Size == 0 {
+		return anchor, a.mayBeginJournal(ctx, newest)
+	}
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("the checkpoints of the journal in %s cannot be read, so that nobody knows whether the journal was cut off: nobody was let in; put the file back, or keep it elsewhere and start once with -new-anchor and the reason (%w)", path, err)
@@ -84,13 +84,23 @@ func (a *App) openAnchor(ctx context.Context, entries audit.Store) (audit.Anchor
 	return anchor, nil
 }
 
-// mayBeginJournal refuses an empty journal of a company that exists.
-func (a *App) mayBeginJournal(ctx context.Context) error {
+// mayBeginJournal refuses an empty journal where there was one: of a company that exists, or
+// of which something outside holds a checkpoint.
+func (a *App) mayBeginJournal(ctx context.Context, newest []byte) error {
 	stage, err := a.vault.proven(ctx, a.db, stageSetting)
-	if err == nil && string(stage) == stageDone {
-		err = fmt.Errorf("the journal is empty, but the company in %s has one: nobody was let in; put back a backup of the data", a.db.name)
+	if err != nil {
+		return err
 	}
-	return err
+	var kept audit.Checkpoint
+	if newest != nil {
+		if kept, err = audit.OpenCheckpoint(newest, a.vault.verifier); err != nil {
+			return err
+		}
+	}
+	if string(stage) == stageDone || kept.Size > 0 {
+		return fmt.Errorf("the journal is empty, but the company in %s has one: nobody was let in; put back a backup of the data", a.db.name)
+	}
+	return nil
 }
 
 // recordNewAnchor keeps why what is outside vouches for the journal from now on only.
