@@ -69,6 +69,9 @@ func TestALostAnchor(t *testing.T) {
 		renewed := in.cfg
 		renewed.NewAnchor = "the disk was replaced"
 		in.refused(renewed, "start without -new-anchor")
+		unmounted := renewed
+		unmounted.Anchor = filepath.Join(t.TempDir(), "disk", "journal.anchor")
+		in.refused(unmounted, "make or mount it")
 		for why, lose := range map[string]func() error{
 			"removed": func() error { return os.Remove(path) },
 			"emptied": func() error { return os.Truncate(path, 0) },

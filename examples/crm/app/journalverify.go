@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -60,6 +61,9 @@ func (a *App) openAnchor(ctx context.Context, entries audit.Store) (audit.Anchor
 	path := a.cfg.Anchor
 	if path == "" {
 		path = filepath.Join(a.cfg.Keys, "journal.anchor")
+	}
+	if _, err := os.Stat(filepath.Dir(path)); err != nil { // nothing could be kept there
+		return nil, fmt.Errorf("the folder for the checkpoints of the journal cannot be reached: nobody was let in; make or mount it, or name another file with -anchor (%w)", err)
 	}
 	anchor, err := audit.NewFileAnchor(path, a.vault.verifier)
 	if err != nil {
