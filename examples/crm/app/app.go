@@ -245,6 +245,9 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err := a.recordNewAnchor(ctx); err != nil {
 		return err
 	}
+	if err := firstKept(ctx, anchor, entries); err != nil {
+		return err
+	}
 	a.people = &people{db: a.db, keys: keys, allDemo: a.cfg.Loopback}
 	if err := a.people.refresh(ctx); err != nil {
 		return err

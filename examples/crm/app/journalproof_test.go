@@ -125,6 +125,24 @@ func TestALostAnchor(t *testing.T) {
 	})
 }
 
+// TestNothingBeforeTheAnchor: the journal gets no entry before the anchor holds its first checkpoint,
+// or a crash would leave one that the next start refuses.
+func TestNothingBeforeTheAnchor(t *testing.T) {
+	each(t, func(t *testing.T, on database) {
+		in := unstarted(t, on)
+		dir := t.TempDir()
+		in.cfg.Anchor = filepath.Join(dir, "journal.anchor")
+		require.NoError(t, os.Symlink(filepath.Join(dir, "disk", "journal.anchor"), in.cfg.Anchor))
+		for range 2 {
+			_, err := New(t.Context(), in.cfg)
+			require.ErrorContains(t, err, "cannot be kept outside")
+		}
+		require.NoError(t, os.Mkdir(filepath.Join(dir, "disk"), 0o700))
+		in.start()
+		has(t, in.verified(in.signedIn("owner")), "The journal is intact")
+	})
+}
+
 // TestAChangedEntryIsNotShown: what somebody changed in the database is on no page of the journal,
 // and these say so before anybody verifies it.
 func TestAChangedEntryIsNotShown(t *testing.T) {

@@ -107,6 +107,22 @@ func (a *App) mayBeginJournal(ctx context.Context, newest []byte) error {
 	return nil
 }
 
+// firstKept has an anchor that holds nothing keep the journal's first checkpoint before the journal
+// goes on: of what a crash left without one nobody could tell whether it was cut off.
+func firstKept(ctx context.Context, anchor audit.Anchor, entries audit.Store) error {
+	if newest, _, err := anchor.Newest(ctx); err != nil || newest != nil {
+		return err
+	}
+	first, err := entries.Checkpoints(ctx, -1, 1)
+	if err != nil || len(first) == 0 {
+		return err
+	}
+	if err := anchor.Keep(ctx, first[0].Note); err != nil {
+		return fmt.Errorf("the journal's first checkpoint cannot be kept outside: nobody was let in; make the file of -anchor one that can be written (%w)", err)
+	}
+	return nil
+}
+
 // recordNewAnchor keeps why what is outside vouches for the journal from now on only.
 func (a *App) recordNewAnchor(ctx context.Context) error {
 	if a.cfg.NewAnchor == "" {
