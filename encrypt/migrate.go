@@ -28,14 +28,14 @@ func (t *Table[T]) Collect(ctx context.Context, tenant string, rows Rows, o *Job
 	if err != nil {
 		return Report{}, err
 	}
-	if err := m.eachPending(ctx, tenant, rows, o, func(field *fieldPlan) error {
+	if err := m.eachPending(func(field *fieldPlan) error {
 		return pendingError(m.pending().AddPending(ctx, m.pendingField(tenant, field), nil))
 	}); err != nil {
 		return Report{Cursor: options.After}, err
 	}
 	return walk(ctx, tenant, rows, o, func(ctx context.Context, page []Row) ([]outcome, []string, error) {
 		outcomes := make([]outcome, len(page))
-		err := m.eachPending(ctx, tenant, rows, o, func(field *fieldPlan) error {
+		err := m.eachPending(func(field *fieldPlan) error {
 			set := m.pendingField(tenant, field)
 			var records []PendingRecord
 			for i := range page {
@@ -114,10 +114,7 @@ func (t *Table[T]) Pending(ctx context.Context, tenant string) (left int, err er
 var errNoLegacy = errors.New(`encrypt: no field is tagged ",legacy"`)
 
 // eachPending does something with each field that has a column of plaintext.
-func (m *Model) eachPending(ctx context.Context, tenant string, rows Rows, o *JobOptions, do func(field *fieldPlan) error) error {
-	if _, err := checkJob(ctx, tenant, rows, o); err != nil {
-		return err
-	}
+func (m *Model) eachPending(do func(field *fieldPlan) error) error {
 	if !m.plan.migrates {
 		return errNoLegacy
 	}
