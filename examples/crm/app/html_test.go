@@ -147,7 +147,7 @@ func TestPagesAreValid(t *testing.T) {
 		check("search", 200, seller, "POST", "/contacts/search", "query", phoneOf(0))
 		check("search, nothing", 200, seller, "POST", "/contacts/search", "query", "nobody@example.org")
 		check("search, more", 200, owner, "POST", "/contacts/search", "query", "quillfeather")
-		check("search, nothing more", 200, owner, "GET", owner.searchFor("quillfeather")+"&after=other-1")
+		check("search, nothing more", 200, owner, "GET", owner.searchFor("/contacts/search", "query", "quillfeather")+"&after=other-1")
 		bounds := in.app.searches
 		in.app.searches.rows = 1
 		check("search, looked at", 200, owner, "POST", "/contacts/search", "query", "quillfeather")
@@ -185,6 +185,8 @@ func TestPagesAreValid(t *testing.T) {
 		check("verification, begun", 200, owner, "POST", "/journal/verify")
 		in.verified(owner)
 		check("verification", 200, owner, "GET", "/journal/verification")
+		check("journal, found", 200, owner, "POST", "/journal/find", "value", phoneOf(0))
+		check("journal, not found", 422, owner, "POST", "/journal/find", "value", "<b>")
 		check("journal, live", 200, owner, "GET", "/journal?live")
 		check("journal, reloaded", 200, owner, "GET", "/journal/live?person=seller1")
 		check("entry", 200, owner, "GET", "/journal/entries/5")
@@ -243,7 +245,7 @@ func TestPagesAreValid(t *testing.T) {
 		check("norm", 429, seller, "GET", "/contacts/"+in.idOf(6))
 		check("alerts", 200, owner, "GET", "/alerts")
 		check("not found", 404, seller, "GET", "/nothing")
-		require.Equal(t, 96, len(drawn))
+		require.Equal(t, 98, len(drawn))
 		require.Len(t, in.app.pages.templates, 30, "a new template needs a page here")
 	})
 }

@@ -38,7 +38,6 @@ type journalView struct {
 	Follow                            string  // the address of the live view
 	MayOpen                           bool
 	Value, Problem                    string // of a search for a sealed value
-	OlderThan                         int64  // its next page
 	Contact                           string // whose timeline it is
 	Health                            journalHealth
 	Opened                            *opened

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/crmguard/crmguard"
@@ -57,36 +58,53 @@ func readSought(typed string) (p crmguard.Private, problem string) {
 	return crmguard.Private{Name: field, Value: []byte(soughtValue(field, value))}, ""
 }
 
-// findInJournal shows the entries that hold a phone number or e-mail address: who
-// entered, changed or saw it. What was typed comes in the body of the form and goes into
-// the answer, and nowhere else; that somebody looked for such a value is an entry.
-func (a *App) findInJournal(w http.ResponseWriter, r *http.Request) error {
-	if err := readForm(r); err != nil {
-		return err
-	}
-	before, err := cursor(r.PostForm.Get("before"))
-	if err != nil {
-		return err
-	}
-	view := journalView{Value: strings.TrimSpace(r.PostForm.Get("value")), Filtered: true, Subtitle: "Entries that hold this phone number or e-mail address, sealed. Newest first."}
+func (a *App) journalSearch() *searchBox {
+	return &searchBox{path: "/journal/find", input: "value", action: crmguard.Access, resource: crmguard.Resource{Tenant: tenant, Kind: "section:journal"},
+		problem: func(typed string) string {
+			_, problem := readSought(typed)
+			return problem
+		},
+		draw: func(w http.ResponseWriter, r *http.Request, status int, typed, problem string) error {
+			view := foundView(typed)
+			view.Problem = problem
+			return a.render(w, status, "journal", a.page(r, "Journal", true, view))
+		}}
+}
+
+func foundView(value string) journalView {
+	view := journalView{Value: value, Filtered: true, Subtitle: "Entries that hold this phone number or e-mail address, sealed. Newest first."}
 	for _, o := range outcomes {
 		view.Outcomes = append(view.Outcomes, o.String())
 	}
-	status := http.StatusUnprocessableEntity
-	sought, problem := readSought(view.Value)
-	if view.Problem = problem; problem == "" {
-		status = http.StatusOK
-		found, err := a.journal.Read(r.Context(), audit.Query{Tenant: tenant, Private: sought, Before: before, Limit: pageSize})
-		if err != nil {
-			return err
-		}
-		for _, e := range found.Entries {
-			view.Entries = append(view.Entries, describe(e))
-		}
-		view.OlderThan, view.Damaged = found.Next, found.Damaged
-		view.MayOpen = a.mayOpenSealed(r)
+	return view
+}
+
+// findInJournal shows the entries that hold a phone number or e-mail address: who
+// entered, changed or saw it. That somebody looked for such a value is an entry.
+func (a *App) findInJournal(w http.ResponseWriter, r *http.Request) error {
+	state, asked := stateOf(r.Context()), r.URL.Query()
+	before, err := cursor(asked.Get("before"))
+	if err != nil {
+		return err
 	}
-	return a.render(w, status, "journal", a.page(r, "Journal", true, view))
+	sought, _ := readSought(state.query)
+	found, err := a.journal.Read(r.Context(), audit.Query{Tenant: tenant, Private: sought, Before: before, Limit: pageSize})
+	if err != nil {
+		return err
+	}
+	view := foundView(state.query)
+	for _, e := range found.Entries {
+		view.Entries = append(view.Entries, describe(e))
+	}
+	view.Damaged, view.MayOpen = found.Damaged, a.mayOpenSealed(r)
+	address := state.search.address(asked.Get("q"))
+	if before != 0 {
+		view.Newest = address
+	}
+	if found.Next != 0 {
+		view.Older = address + "&before=" + strconv.FormatInt(found.Next, 10)
+	}
+	return a.render(w, http.StatusOK, "journal", a.page(r, "Journal", true, view))
 }
 
 func (a *App) mayOpenSealed(r *http.Request) bool {

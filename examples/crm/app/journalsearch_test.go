@@ -75,6 +75,27 @@ func TestJournalIsSearchedBySealedValues(t *testing.T) {
 		status, _ = in.signedIn("seller1").post("/journal/find", "value", phone)
 		require.Equal(t, http.StatusForbidden, status)
 
+		// Who goes back from an entry sees what was found; the address says nothing.
+		address := owner.searchFor("/journal/find", "value", phone)
+		require.Regexp(t, `^/journal/find\?q=[A-Z2-7]{26}$`, address)
+		status, shown := owner.get(address)
+		require.Equal(t, http.StatusOK, status)
+		require.Equal(t, 4, strings.Count(shown, `href="/journal/entries/`))
+		status, shown = owner.get(address + "&before=" + owner.entriesWith(phone)[0])
+		require.Equal(t, http.StatusOK, status)
+		require.Equal(t, 3, strings.Count(shown, `href="/journal/entries/`))
+		has(t, shown, `href="`+address+`"`, "the newest")
+		for _, b := range []*browser{in.signedIn("owner"), in.signedIn("admin")} {
+			status, shown = b.get(address)
+			require.Equal(t, http.StatusGone, status)
+			has(t, shown, "This search has ended")
+			hasNot(t, shown, "777-12-34")
+		}
+		status, _ = owner.get(owner.searchFor("/contacts/search", "query", "anna"))
+		require.Equal(t, http.StatusOK, status)
+		status, _ = owner.get(strings.Replace(owner.searchFor("/contacts/search", "query", "anna"), "/contacts/search", "/journal/find", 1))
+		require.Equal(t, http.StatusGone, status, "it was typed elsewhere")
+
 		// The keys grow old and go, and all is found as before.
 		scope := encrypt.IndexScope(tenant, "audit", "phone", "")
 		first, err := in.app.vault.store.Load(t.Context(), []encrypt.Scope{scope})

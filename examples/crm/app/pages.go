@@ -221,7 +221,7 @@ func (a *App) problem(w http.ResponseWriter, r *http.Request, p guard.Problem) {
 	case p.Code == exportProblem:
 		err = a.render(w, p.Status, "export", a.page(r, "Export", false, stateOf(r.Context()).export))
 	case p.Code == endedSearch:
-		err = a.searchForm(w, r, p.Status, "", p.Detail)
+		err = stateOf(r.Context()).search.draw(w, r, p.Status, "", p.Detail)
 	case p.Code == settingsProblem:
 		err = a.showSettings(w, r, p.Status, stateOf(r.Context()).settings)
 	case p.Code == draftProblem:

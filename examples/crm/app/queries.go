@@ -56,53 +56,53 @@ func (q *queries) of(session, word string, now time.Time) string {
 	return ""
 }
 
-// newSearch reads the form of a search and leads to what it finds. It decides nothing: whoever may not
-// search is refused there.
-func (a *App) newSearch(w http.ResponseWriter, r *http.Request) {
-	if err := readForm(r); err != nil {
-		a.guard.WriteError(w, r, err)
-		return
-	}
-	if !a.may(r, crmguard.Search, allOfKind) {
-		http.Redirect(w, r, searchPath, http.StatusSeeOther)
-		return
-	}
-	query := strings.TrimSpace(r.PostForm.Get("query"))
-	if problem := queryProblem(query); problem != "" {
-		if err := a.searchForm(w, r, http.StatusUnprocessableEntity, query, problem); err != nil {
+// searchBox is a form for what must not stand in an address, and the page of what is found.
+type searchBox struct {
+	path, input string // of both; of the form
+	action      crmguard.Action
+	resource    crmguard.Resource
+	problem     func(typed string) string // "": it can be looked for
+	draw        func(w http.ResponseWriter, r *http.Request, status int, typed, problem string) error
+}
+
+func (b *searchBox) address(word string) string { return b.path + "?q=" + word }
+
+// remember reads the form and leads to what is found. It decides nothing: whoever may not search is
+// refused there.
+func (a *App) remember(b *searchBox) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := readForm(r); err != nil {
 			a.guard.WriteError(w, r, err)
+			return
 		}
-		return
+		if !a.may(r, b.action, b.resource) {
+			http.Redirect(w, r, b.path, http.StatusSeeOther)
+			return
+		}
+		typed := strings.TrimSpace(r.PostForm.Get(b.input))
+		if problem := b.problem(typed); problem != "" {
+			if err := b.draw(w, r, http.StatusUnprocessableEntity, typed, problem); err != nil {
+				a.guard.WriteError(w, r, err)
+			}
+			return
+		}
+		http.Redirect(w, r, b.address(a.queries.keep(subjectOf(r.Context()).Session, typed, a.now())), http.StatusSeeOther)
 	}
-	http.Redirect(w, r, searchAddress(a.queries.keep(subjectOf(r.Context()).Session, query, a.now())), http.StatusSeeOther)
 }
 
-const searchPath = "/contacts/search"
-
-// searchAddress is where what a search finds is shown.
-func searchAddress(word string) string { return searchPath + "?q=" + word }
-
-// searchForm draws the box alone, with what is wrong with what was typed.
-func (a *App) searchForm(w http.ResponseWriter, r *http.Request, status int, query, problem string) error {
-	body := a.listPage(r)
-	body.Heading, body.Scope = "Search", ""
-	body.Search = &searchResult{Query: query, Problem: problem}
-	return a.render(w, status, "contacts", a.page(r, "Search", true, body))
-}
-
-// endedSearch is the code of a search whose words nobody remembers.
+// endedSearch is the code of a search of which nobody remembers what was typed.
 const endedSearch = "search-ended"
 
-// allOfKind is what a search is about: which contacts, and what of them, it asks itself.
-var allOfKind = crmguard.Resource{Tenant: tenant, Kind: kind}
-
-// searchedContacts finds out what an address searches for.
-func (a *App) searchedContacts(r *http.Request) (crmguard.Resource, error) {
-	query := a.queries.of(subjectOf(r.Context()).Session, r.URL.Query().Get("q"), a.now())
-	if query == "" {
-		return allOfKind, &guard.Problem{Status: http.StatusGone, Title: "This search has ended", Code: endedSearch,
-			Detail: "This search has ended. Type again what you look for."}
+// sought finds out what an address looks for.
+func (a *App) sought(b *searchBox) guard.Loader {
+	return func(r *http.Request) (crmguard.Resource, error) {
+		state := stateOf(r.Context())
+		state.search = b
+		state.query = a.queries.of(subjectOf(r.Context()).Session, r.URL.Query().Get("q"), a.now())
+		if b.problem(state.query) != "" { // nobody knows the word, or it is one of another box
+			return b.resource, &guard.Problem{Status: http.StatusGone, Title: "This search has ended", Code: endedSearch,
+				Detail: "This search has ended. Type again what you look for."}
+		}
+		return b.resource, nil
 	}
-	stateOf(r.Context()).query = query
-	return allOfKind, nil
 }

@@ -18,7 +18,7 @@ func TestSearchHasAnAddress(t *testing.T) {
 		in := newInstallation(t, on, sample(60))
 		in.atNoon()
 		owner := in.signedIn("owner")
-		address := owner.searchFor("quillfeather0")
+		address := owner.searchFor("/contacts/search", "query", "quillfeather0")
 		require.Regexp(t, `^/contacts/search\?q=[A-Z2-7]{26}$`, address)
 		_, first := owner.get(address)
 		has(t, first, `value="quillfeather0"`)

@@ -31,8 +31,8 @@ func (a *App) routes() http.Handler {
 	mux.Handle("POST /me/sessions/{id}/end", g.ProtectAct(crmguard.Revoke, a.ownSessionOf, a.endSession))
 
 	mux.Handle("GET /contacts", g.Protect(crmguard.List, allContacts, a.list))
-	mux.HandleFunc("POST "+searchPath, a.newSearch)
-	mux.Handle("GET "+searchPath, g.ProtectAct(crmguard.Search, a.searchedContacts, a.search))
+	mux.HandleFunc("POST /contacts/search", a.remember(a.contactSearch()))
+	mux.Handle("GET /contacts/search", g.ProtectAct(crmguard.Search, a.sought(a.contactSearch()), a.search))
 	mux.HandleFunc("GET /contacts/export", a.exportForm)
 	mux.Handle("POST /contacts/export", g.ProtectAct(crmguard.Export, a.exportedContacts, a.export))
 	mux.HandleFunc("GET /contacts/new", a.blankForm)
@@ -51,7 +51,8 @@ func (a *App) routes() http.Handler {
 	mux.Handle("POST /contacts/{id}/attachments/{file}/delete", g.ProtectAct(crmguard.Update, a.attachmentOf, a.detach))
 
 	mux.Handle("GET /journal", g.Protect(crmguard.Access, section("journal"), a.journalPage))
-	mux.Handle("POST /journal/find", g.Protect(crmguard.Access, section("journal"), a.findInJournal))
+	mux.HandleFunc("POST /journal/find", a.remember(a.journalSearch()))
+	mux.Handle("GET /journal/find", g.Protect(crmguard.Access, a.sought(a.journalSearch()), a.findInJournal))
 	mux.HandleFunc("GET /journal/live", a.liveJournal)
 	mux.Handle("GET /journal/entries/{entry}", g.Protect(crmguard.Access, numbered("entry"), a.entryPage))
 	mux.Handle("GET /journal/entries/{entry}/proof", g.Protect(crmguard.Access, numbered("proof"), a.proveEntry))
@@ -138,7 +139,8 @@ func (a *App) largest(r *http.Request) int64 {
 // wants to be drawn instead of a plain error.
 type state struct {
 	contact  *Contact
-	query    string // of a search
+	search   *searchBox
+	query    string // that was typed into it
 	file     *attachment
 	person   account
 	confirm  *confirmPage

@@ -34,6 +34,18 @@ const (
 // searched are the fields that the box looks into: those of the list.
 var searched = []string{"name", "phone", "email", "company", "city"}
 
+// contactSearch is about all contacts: which of them, and what of them, the search itself asks.
+func (a *App) contactSearch() *searchBox {
+	return &searchBox{path: "/contacts/search", input: "query", action: crmguard.Search, resource: crmguard.Resource{Tenant: tenant, Kind: kind},
+		problem: queryProblem,
+		draw: func(w http.ResponseWriter, r *http.Request, status int, typed, problem string) error {
+			body := a.listPage(r)
+			body.Heading, body.Scope = "Search", ""
+			body.Search = &searchResult{Query: typed, Problem: problem}
+			return a.render(w, status, "contacts", a.page(r, "Search", true, body))
+		}}
+}
+
 // searchResult is the part of contacts.html about a search.
 type searchResult struct {
 	Query, Problem string
@@ -50,8 +62,9 @@ func (a *App) search(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	address := searchAddress(asked.Get("q"))
-	result := &searchResult{Query: stateOf(ctx).query}
+	state := stateOf(ctx)
+	address := state.search.address(asked.Get("q"))
+	result := &searchResult{Query: state.query}
 	if from != (position{}) {
 		result.First = address
 	}

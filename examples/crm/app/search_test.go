@@ -162,10 +162,10 @@ func (b *browser) searchPages(query string, between func()) (pages [][]string) {
 }
 
 // searchFor returns the address to which the form of a search leads.
-func (b *browser) searchFor(query string) string {
+func (b *browser) searchFor(path, input, typed string) string {
 	b.t.Helper()
-	answer := b.do(http.MethodPost, "/contacts/search", fields("query", query))
-	require.Equal(b.t, http.StatusOK, answer.StatusCode, query)
+	answer := b.do(http.MethodPost, path, fields(input, typed))
+	require.Equal(b.t, http.StatusOK, answer.StatusCode, typed)
 	return answer.Request.URL.RequestURI()
 }
 
@@ -306,7 +306,7 @@ func TestSearchPages(t *testing.T) {
 		require.Equal(t, http.StatusOK, status)
 		has(t, page, "2 contacts found")
 		hasNot(t, page, `after=`)
-		address := seller.searchFor("added")
+		address := seller.searchFor("/contacts/search", "query", "added")
 		for _, wrong := range []string{"exact-0", "exact-", "other-x", "other--1", "-", "both-1", "other-99999999999999999999", "exact-1 OR 1=1"} {
 			status, _ = seller.get(address + "&after=" + url.QueryEscape(wrong))
 			require.Equal(t, http.StatusBadRequest, status, wrong)
