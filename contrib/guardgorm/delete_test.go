@@ -8,13 +8,9 @@ import (
 	"gorm.io/gorm"
 )
 
-// Which rows a condition fits may change between finding their entries and deleting them. SQLite has
-// one writer at a time.
+// Which rows a condition fits may change between finding their entries and deleting them.
 func TestDeleteBesideEdits(t *testing.T) {
-	each(t, func(t *testing.T, c *crm) {
-		if c.dial.Name() != "postgres" {
-			t.Skip("its transactions do not run side by side")
-		}
+	onPostgres(t, func(t *testing.T, c *crm) {
 		rename := func(db *gorm.DB, id, name string) {
 			require.NoError(t, db.Exec("UPDATE contacts SET name = ? WHERE id = ?", name, id).Error)
 		}

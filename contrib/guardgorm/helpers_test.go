@@ -133,6 +133,11 @@ func each(t *testing.T, test func(t *testing.T, c *crm)) {
 		file := filepath.Join(t.TempDir(), "crm.db")
 		test(t, open(t, sqlite.Open(file+"?_pragma=secure_delete(1)&_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)&_txlock=immediate")))
 	})
+	onPostgres(t, test)
+}
+
+// onPostgres is each for what SQLite, with one writer at a time, does not do.
+func onPostgres(t *testing.T, test func(t *testing.T, c *crm)) {
 	t.Run("postgres", func(t *testing.T) {
 		server := os.Getenv("CRMGUARD_TEST_POSTGRES")
 		if server == "" {
