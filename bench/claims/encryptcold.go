@@ -22,12 +22,12 @@ import (
 // that the store takes is left out on both sides: it is the same for both, and in a database many times
 // all the rest.
 func openCold(ctx context.Context, _ *servers) (trial, error) {
-	return coldTrial(ctx, func(store *clocked, pages [][]encrypt.Cell, open pageOpener) (nanoseconds int64, err error) {
-		first, inStore, err := openPages(store, pages, open)
+	return coldTrial(ctx, func(open openPages) (nanoseconds int64, err error) {
+		first, inStore, err := open()
 		if err != nil {
 			return 0, err
 		}
-		second, _, err := openPages(store, pages, open)
+		second, _, err := open()
 		return first - inStore - second, err
 	})
 }
@@ -35,28 +35,18 @@ func openCold(ctx context.Context, _ *servers) (trial, error) {
 // openColdPage says what a client costs whoever opens a page for the first time: the store and the
 // decryption are in it.
 func openColdPage(ctx context.Context, _ *servers) (trial, error) {
-	return coldTrial(ctx, func(store *clocked, pages [][]encrypt.Cell, open pageOpener) (nanoseconds int64, err error) {
-		nanoseconds, _, err = openPages(store, pages, open)
+	return coldTrial(ctx, func(open openPages) (nanoseconds int64, err error) {
+		nanoseconds, _, err = open()
 		return nanoseconds, err
 	})
 }
 
-type pageOpener func(cells []encrypt.Cell) error
-
-// openPages says how long that took, and how much of it the store.
-func openPages(store *clocked, pages [][]encrypt.Cell, open pageOpener) (nanoseconds, inStore int64, err error) {
-	start, before := time.Now(), store.spent.Load()
-	for _, cells := range pages {
-		if err := open(cells); err != nil {
-			return 0, 0, err
-		}
-	}
-	return time.Since(start).Nanoseconds(), store.spent.Load() - before, nil
-}
+// openPages opens a batch of pages, and says how long that took, and how much of it the store.
+type openPages func() (nanoseconds, inStore int64, err error)
 
 // coldTrial measures pages of fifty clients, a value each, whose keys are in the store and not in
 // the cache; the peer has a Tink keyset for each client. Each side begins its turn without keys in memory.
-func coldTrial(ctx context.Context, measure func(store *clocked, pages [][]encrypt.Cell, open pageOpener) (nanoseconds int64, err error)) (trial, error) {
+func coldTrial(ctx context.Context, measure func(open openPages) (nanoseconds int64, err error)) (trial, error) {
 	store := &clocked{Store: encrypt.NewMemory()}
 	p, err := newPairWith(ctx, store)
 	if err != nil {
@@ -76,11 +66,19 @@ func coldTrial(ctx context.Context, measure func(store *clocked, pages [][]encry
 		}
 	}
 	// As [perOp] does, the median of batches.
-	perClient := func(store *clocked, pages [][]encrypt.Cell, open pageOpener) measurement {
+	perClient := func(store *clocked, pages [][]encrypt.Cell, open func(cells []encrypt.Cell) error) measurement {
 		return func(context.Context) (float64, error) {
 			var batches []float64
 			for batch := range slices.Chunk(pages, 20) {
-				nanoseconds, err := measure(store, batch, open)
+				nanoseconds, err := measure(func() (nanoseconds, inStore int64, err error) {
+					start, before := time.Now(), store.spent.Load()
+					for _, cells := range batch {
+						if err := open(cells); err != nil {
+							return 0, 0, err
+						}
+					}
+					return time.Since(start).Nanoseconds(), store.spent.Load() - before, nil
+				})
 				if err != nil {
 					return 0, err
 				}
