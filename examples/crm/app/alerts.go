@@ -209,7 +209,7 @@ func (a *App) alertsPage(w http.ResponseWriter, r *http.Request) error {
 
 // liveAlerts shows the newest alerts within a look that is recorded, and nothing else.
 func (a *App) liveAlerts(w http.ResponseWriter, r *http.Request) {
-	err := a.guard.Check(r.Context(), crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:alerts"})
+	err := a.guard.Check(r.Context(), crmguard.Access, sectionOf("alerts"))
 	if err == nil && a.looks.left(subjectOf(r.Context()).Session, a.now()) <= 0 {
 		http.Redirect(w, r, "/alerts", http.StatusSeeOther)
 		return
@@ -229,7 +229,7 @@ func (a *App) showAlerts(w http.ResponseWriter, r *http.Request, before int64) e
 	}
 	view := alertsView{
 		Live:       before == 0 && a.looks.left(subjectOf(r.Context()).Session, a.now()) > alertsReload,
-		MayJournal: a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"}),
+		MayJournal: a.may(r, crmguard.Access, sectionOf("journal")),
 	}
 	for _, e := range events {
 		view.Lines = append(view.Lines, describeAlert(e))

@@ -104,7 +104,7 @@ func (a *App) cardPage(r *http.Request, c *Contact, revealed string) (cardPage, 
 		Created: c.Created, Updated: c.Updated, Reasons: revealReasons, HideAfter: hideAfter, Once: rand.Text(),
 		MayEdit:    a.may(r, crmguard.Update, c.resource()),
 		MayForget:  a.may(r, crmguard.Erase, c.resource()),
-		MayJournal: a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"}),
+		MayJournal: a.may(r, crmguard.Access, sectionOf("journal")),
 	}
 	for _, t := range shown.texts() {
 		f := field{value: show(*t.value, may[t.name]), Field: t.name, Label: t.label, Lower: strings.ToLower(t.label)}

@@ -199,6 +199,9 @@ func updateContact(ctx context.Context, tx *sql.Tx, c *Contact, within predicate
 const emptied = `version = version + 1, erased_at = $1, updated_at = $1, import_key = NULL, country = '',
 	name = NULL, phone = NULL, email = NULL, company = NULL, city = NULL, note = NULL`
 
+// isEmpty is a condition on rows of which nothing personal is left.
+const isEmpty = `(COALESCE(import_key, name, phone, email, company, city, note) IS NULL)`
+
 // emptyContact empties a row that still has the version that was read and that
 // still lies within what the person may erase.
 func emptyContact(ctx context.Context, tx *sql.Tx, c *Contact, now time.Time, within predicate) error {
@@ -221,7 +224,7 @@ func emptyContact(ctx context.Context, tx *sql.Tx, c *Contact, now time.Time, wi
 // isEmptied reports whether emptyContact has emptied the row already.
 func isEmptied(ctx context.Context, tx *sql.Tx, id string) bool {
 	var done bool
-	err := tx.QueryRowContext(ctx, `SELECT erased_at > 0 AND COALESCE(import_key, name, phone, email, company, city, note) IS NULL FROM contacts WHERE id = $1`, id).Scan(&done)
+	err := tx.QueryRowContext(ctx, `SELECT erased_at > 0 AND `+isEmpty+` FROM contacts WHERE id = $1`, id).Scan(&done)
 	return err == nil && done
 }
 
@@ -229,7 +232,7 @@ func isEmptied(ctx context.Context, tx *sql.Tx, id string) bool {
 // when the erasure was ordered, and removes what came after that.
 func tombstone(ctx context.Context, tx execer, id string, now time.Time) error {
 	_, err := tx.ExecContext(ctx, `UPDATE contacts SET `+emptied+`
-		WHERE id = $2 AND (erased_at = 0 OR COALESCE(import_key, name, phone, email, company, city, note) IS NOT NULL)`, micros(now), id)
+		WHERE id = $2 AND (erased_at = 0 OR NOT `+isEmpty+`)`, micros(now), id)
 	if err != nil {
 		return fmt.Errorf("erase a contact: %w", err)
 	}

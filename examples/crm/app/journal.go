@@ -29,7 +29,6 @@ type entry struct {
 type journalView struct {
 	Subtitle, Person, Record, Outcome string
 	Filtered                          bool
-	Outcomes                          []string
 	Entries                           []entry
 	Damaged                           []int64 // numbers of entries that belong here, and were changed
 	Newest, Older                     string  // addresses
@@ -56,6 +55,14 @@ var outcomeClasses = map[crmguard.Outcome]string{
 // outcomes are what the page can be narrowed to.
 var outcomes = []crmguard.Outcome{crmguard.Done, crmguard.Denied, crmguard.Failed, crmguard.Attempted, crmguard.Undecided}
 
+// Outcomes are what the form offers.
+func (journalView) Outcomes() (names []string) {
+	for _, o := range outcomes {
+		names = append(names, o.String())
+	}
+	return names
+}
+
 // journalPage shows the journal, or the timeline of a record or a person.
 func (a *App) journalPage(w http.ResponseWriter, r *http.Request) error {
 	view, err := a.journalView(r, r.URL.Query(), false)
@@ -79,7 +86,7 @@ func (a *App) showJournal(w http.ResponseWriter, r *http.Request, view journalVi
 
 // liveJournal shows the newest entries within a look that is recorded, and nothing else.
 func (a *App) liveJournal(w http.ResponseWriter, r *http.Request) {
-	err := a.guard.Check(r.Context(), crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"})
+	err := a.guard.Check(r.Context(), crmguard.Access, sectionOf("journal"))
 	asked := r.URL.Query()
 	asked.Del("before")
 	var view journalView
@@ -109,7 +116,6 @@ func (a *App) journalView(r *http.Request, asked url.Values, live bool) (journal
 	}
 	q := audit.Query{Tenant: tenant, Subject: view.Person, Record: view.Record, Limit: pageSize}
 	for _, o := range outcomes {
-		view.Outcomes = append(view.Outcomes, o.String())
 		if o.String() == view.Outcome {
 			q.Outcome = o
 		}

@@ -31,7 +31,7 @@ func numbered(what string) guard.Loader {
 	return func(r *http.Request) (crmguard.Resource, error) {
 		seq, err := readNumber(r.PathValue("entry"))
 		if err != nil {
-			return crmguard.Resource{Tenant: tenant, Kind: "section:journal"}, err
+			return sectionOf("journal"), err
 		}
 		guard.Describe(r.Context(), func(e *guard.Details) { e.Reason = what + ":" + strconv.FormatInt(seq, 10) })
 		return section("journal")(r)
@@ -48,7 +48,7 @@ func (a *App) entryPage(w http.ResponseWriter, r *http.Request) error {
 		entry: describe(e), Recorded: e.Recorded, Facts: facts(e),
 		MayOpen: a.mayOpenSealed(r),
 		MayExplain: explainable(e.Event) && notTheirOwn(subjectOf(r.Context()), e.Event) == nil &&
-			a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:rights"}),
+			a.may(r, crmguard.Access, sectionOf("rights")),
 	}
 	return a.render(w, http.StatusOK, "entry", a.page(r, "Entry "+strconv.FormatInt(e.Seq, 10), true, view))
 }

@@ -59,7 +59,7 @@ func readSought(typed string) (p crmguard.Private, problem string) {
 }
 
 func (a *App) journalSearch() *searchBox {
-	return &searchBox{path: "/journal/find", input: "value", action: crmguard.Access, resource: crmguard.Resource{Tenant: tenant, Kind: "section:journal"},
+	return &searchBox{path: "/journal/find", input: "value", action: crmguard.Access, resource: sectionOf("journal"),
 		problem: func(typed string) string {
 			_, problem := readSought(typed)
 			return problem
@@ -72,11 +72,7 @@ func (a *App) journalSearch() *searchBox {
 }
 
 func foundView(value string) journalView {
-	view := journalView{Value: value, Filtered: true, Subtitle: "Entries that hold this phone number or e-mail address, sealed. Newest first."}
-	for _, o := range outcomes {
-		view.Outcomes = append(view.Outcomes, o.String())
-	}
-	return view
+	return journalView{Value: value, Filtered: true, Subtitle: "Entries that hold this phone number or e-mail address, sealed. Newest first."}
 }
 
 // findInJournal shows the entries that hold a phone number or e-mail address: who

@@ -176,7 +176,7 @@ func (a *App) verify(act string) {
 	if err != nil {
 		a.log.ErrorContext(ctx, "the journal could not be verified", "error", err)
 	} else {
-		e := systemEvent(ctx, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"}, a.now())
+		e := systemEvent(ctx, crmguard.Access, sectionOf("journal"), a.now())
 		e.ID, e.Subject.OnBehalfOf, e.Reason = act, v.by, verifyReason+":"+strings.ReplaceAll(report.Verdict.String(), " ", "-")
 		if err := a.recorder.Record(ctx, e); err != nil {
 			a.log.ErrorContext(ctx, "how a verification of the journal ended was not recorded", "verdict", report.Verdict, "error", err)
@@ -193,7 +193,7 @@ const verifyReload = time.Second
 // verificationPage shows how far a verification is, or what it found. That somebody
 // asked for it is in the journal already.
 func (a *App) verificationPage(w http.ResponseWriter, r *http.Request) {
-	err := a.guard.Check(r.Context(), crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"})
+	err := a.guard.Check(r.Context(), crmguard.Access, sectionOf("journal"))
 	if err == nil {
 		view := a.verification.view()
 		for _, s := range a.journal.Anchors() {

@@ -61,7 +61,7 @@ func (a *App) keysPage(w http.ResponseWriter, r *http.Request) error {
 // liveKeys shows the page while a task is under way. That somebody looks was recorded
 // when they opened the page.
 func (a *App) liveKeys(w http.ResponseWriter, r *http.Request) {
-	err := a.guard.Check(r.Context(), crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:keys"})
+	err := a.guard.Check(r.Context(), crmguard.Access, sectionOf("keys"))
 	if err == nil && !a.jobs.busy() {
 		http.Redirect(w, r, "/keys?ended", http.StatusSeeOther)
 		return

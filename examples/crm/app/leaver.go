@@ -32,7 +32,7 @@ type leaverView struct {
 
 // reviewed is what a request to look at what somebody has is about.
 func (a *App) reviewed(r *http.Request) (crmguard.Resource, error) {
-	about := crmguard.Resource{Tenant: tenant, Kind: "section:staff"}
+	about := sectionOf("staff")
 	if _, err := a.personOf(r); err != nil {
 		return about, err
 	}

@@ -33,7 +33,7 @@ type receiptView struct {
 }
 
 // receipts is who may have receipts and check them.
-var receipts = crmguard.Resource{Tenant: tenant, Kind: "section:receipts"}
+var receipts = sectionOf("receipts")
 
 // showErased shows what is left of an erased client: that there was one, and how far
 // the erasure has come.
@@ -45,7 +45,7 @@ func (a *App) showErased(w http.ResponseWriter, r *http.Request, c *Contact) err
 	body := erasedPage{
 		ID: c.ID, Owner: c.Owner, Unit: a.people.unitName(c.Unit), Erased: c.Erased,
 		Now:        r.URL.Query().Has("forgotten"),
-		MayJournal: a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"}),
+		MayJournal: a.may(r, crmguard.Access, sectionOf("journal")),
 		MayFile:    a.may(r, crmguard.Access, receipts),
 	}
 	if !body.MayFile { // who took what, and whom else the client resembles, is not everybody's to know

@@ -45,7 +45,7 @@ func notSavedDraft(r *http.Request, status int, view *draftView) error {
 // draftPage shows what the change that somebody prepares would mean. It shows no client's
 // data and changes nothing, so that nothing is recorded.
 func (a *App) draftPage(w http.ResponseWriter, r *http.Request) {
-	err := a.guard.Check(r.Context(), crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:rights"})
+	err := a.guard.Check(r.Context(), crmguard.Access, sectionOf("rights"))
 	if err == nil {
 		err = a.mayDraft(r)
 	}
@@ -147,7 +147,7 @@ func (a *App) whoMayChangeRights(ctx context.Context, rows [][]string) (logins [
 	for _, p := range open {
 		s := crmguard.Subject{Tenant: tenant, ID: p.ID, Kind: p.Kind}
 		if (!p.Demo || a.cfg.Loopback) && policy.Check(ctx, s, crmguard.Configure, rightsResource) == nil &&
-			policy.Check(ctx, s, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:rights"}) == nil {
+			policy.Check(ctx, s, crmguard.Access, sectionOf("rights")) == nil {
 			logins = append(logins, p.ID)
 		}
 	}

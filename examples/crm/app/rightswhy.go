@@ -61,7 +61,7 @@ func notTheirOwn(s crmguard.Subject, ev crmguard.Event) error {
 // whyPage explains a refusal, as it was decided and as it would be now.
 func (a *App) whyPage(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	if err := a.guard.Check(ctx, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"}); err != nil {
+	if err := a.guard.Check(ctx, crmguard.Access, sectionOf("journal")); err != nil {
 		return err
 	}
 	e, err := a.entryAt(ctx, r.PathValue("entry"))
@@ -156,7 +156,7 @@ func (a *App) findRefusal(w http.ResponseWriter, r *http.Request) error {
 	if err := readForm(r); err != nil {
 		return err
 	}
-	if err := a.guard.Check(ctx, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"}); err != nil {
+	if err := a.guard.Check(ctx, crmguard.Access, sectionOf("journal")); err != nil {
 		return err
 	}
 	request := strings.ToUpper(strings.TrimSpace(r.PostForm.Get("request")))

@@ -176,8 +176,12 @@ func allContacts(*http.Request) (crmguard.Resource, error) {
 
 func section(name string) guard.Loader {
 	return func(*http.Request) (crmguard.Resource, error) {
-		return crmguard.Resource{Tenant: tenant, Kind: "section:" + name}, nil
+		return sectionOf(name), nil
 	}
+}
+
+func sectionOf(name string) crmguard.Resource {
+	return crmguard.Resource{Tenant: tenant, Kind: "section:" + name}
 }
 
 // contactOf finds the contact that the path names.

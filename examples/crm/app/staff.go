@@ -65,7 +65,7 @@ func (a *App) showStaff(w http.ResponseWriter, r *http.Request, done *notice) er
 	if err != nil {
 		return err
 	}
-	view := staffView{Roles: assignable, Notice: done, MayJournal: a.may(r, crmguard.Access, crmguard.Resource{Tenant: tenant, Kind: "section:journal"})}
+	view := staffView{Roles: assignable, Notice: done, MayJournal: a.may(r, crmguard.Access, sectionOf("journal"))}
 	for _, p := range accounts {
 		resource, roles, err := a.personResource(ctx, p)
 		if err != nil {
